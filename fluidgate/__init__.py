@@ -1,0 +1,76 @@
+"""Plan, simulate and control LLM inference clusters with heterogeneous workloads.
+
+Public names are imported when they are first used, so that `import fluidgate` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fluidgate.errors import FluidgateError, InfeasiblePlanError
+    from fluidgate.fluid import FluidTrajectory, fluid_trajectory
+    from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
+    from fluidgate.planning import Plan, Planner, plan
+    from fluidgate.policies import Policy, find_policy
+    from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
+    from fluidgate.workloads import Workload, workload
+
+_HOMES = {
+    "Comparison": "simulation",
+    "FluidTrajectory": "fluid",
+    "FluidgateError": "errors",
+    "Gpu": "model",
+    "Indicators": "model",
+    "InfeasiblePlanError": "errors",
+    "IterationTime": "model",
+    "Plan": "planning",
+    "Planner": "planning",
+    "Policy": "policies",
+    "Pricing": "model",
+    "RequestClass": "model",
+    "Scenario": "model",
+    "SimulationResult": "simulation",
+    "Workload": "workloads",
+    "compare": "simulation",
+    "find_policy": "policies",
+    "fluid_trajectory": "fluid",
+    "plan": "planning",
+    "simulate": "simulation",
+    "workload": "workloads",
+}
+
+__all__ = [
+    "Comparison",
+    "FluidTrajectory",
+    "FluidgateError",
+    "Gpu",
+    "Indicators",
+    "InfeasiblePlanError",
+    "IterationTime",
+    "Plan",
+    "Planner",
+    "Policy",
+    "Pricing",
+    "RequestClass",
+    "Scenario",
+    "SimulationResult",
+    "Workload",
+    "compare",
+    "find_policy",
+    "fluid_trajectory",
+    "plan",
+    "simulate",
+    "workload",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fluidgate' has no attribute '{name}'")
+    return getattr(import_module(f"fluidgate.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,3 @@
+from fluidgate.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The `fluidgate` command."""
+
+from fluidgate.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,59 @@
+"""The command line as a whole: its commands, and how errors and interrupts leave it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fluidgate import __version__
+from fluidgate.cli.compare import compare
+from fluidgate.cli.plan import plan
+from fluidgate.cli.policies import policies
+from fluidgate.cli.profiles import profiles
+from fluidgate.cli.schema import schema
+from fluidgate.cli.simulate import simulate
+from fluidgate.cli.workload import workload
+from fluidgate.errors import FluidgateError, one_line
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fluidgate")
+@click.pass_context
+def app(context: click.Context) -> None:
+    """Plan, simulate and control LLM inference clusters with heterogeneous workloads.
+
+    Start with a scenario file (see `fluidgate schema`, or make one from traces with `fluidgate workload`), then
+    `fluidgate plan SCENARIO` and `fluidgate compare SCENARIO`.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (plan, simulate, compare, policies, profiles, workload, schema):
+    app.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; bad input ends in one line on standard error and exit status 2."""
+    try:
+        app.main(args=arguments, prog_name="fluidgate", standalone_mode=False)
+    except FluidgateError as error:
+        _leave(str(error))
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fluidgate"
+        _leave(f"{error.format_message()} (see `{where} --help`)")
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("fluidgate: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _leave(message: str) -> None:
+    click.echo(f"fluidgate: {one_line(message)}", err=True)
+    sys.exit(BAD_INPUT)

@@ -1,0 +1,48 @@
+"""`fluidgate compare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.options import refuse_iteration, scenario_argument, simulation_options
+
+DEFAULT = "gate-and-route,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
+
+
+@click.command(short_help="Simulate several policies on the same arrivals, side by side.")
+@scenario_argument
+@click.option("--policies", default=DEFAULT, show_default=True, metavar="A,B,...",
+              help="Names that `fluidgate policies` lists; the first is the reference.")  # fmt: skip
+@simulation_options
+def compare(
+    scenario: str,
+    policies: str,
+    as_json: bool,
+    plot: str | None,
+    fidelity: str,
+    gpus: int | None,
+    **options: Any,
+) -> None:
+    """Simulate policies on SCENARIO with common random numbers, and compare what they earn."""
+    from fluidgate.model import Scenario
+    from fluidgate.simulation import compare as run
+
+    refuse_iteration(fidelity)
+    loaded = Scenario.load(scenario)
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    with notices(), progress_bar("simulating") as progress:
+        result = run(loaded, names, gpus=gpus, progress=progress, **options)
+    warn(result.warnings)
+    if plot is not None:
+        from fluidgate.reports.plots import draw_comparison
+
+        draw_comparison(result, plot)
+    if as_json:
+        click.echo(result.to_json())
+    else:
+        from fluidgate.reports.tables import comparison_tables
+
+        show(*comparison_tables(result))

@@ -1,0 +1,74 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+scenario_argument = click.argument("scenario", metavar="SCENARIO")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def picture_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a picture that could not be written before the work for it begins."""
+    if value is None:
+        return None
+    path = Path(value)
+    if path.suffix.lower() not in PICTURES:
+        raise click.BadParameter(f"'{value}' must end in one of {', '.join(PICTURES)}")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the folder of '{value}' does not exist; make it first")
+    return value
+
+
+plot_option = click.option(
+    "--plot",
+    metavar="FILE",
+    callback=picture_path,
+    help="Also draw a picture; the suffix says the kind (.png, .svg, .pdf).",
+)
+gpus_option = click.option(
+    "--gpus", type=int, metavar="N", help="Number of GPUs; default: the scenario's [cluster] gpus."
+)
+
+
+def simulation_options(command: Command) -> Command:
+    """The options of `simulate` and `compare`."""
+    for option in reversed(
+        (
+            gpus_option,
+            click.option("--horizon", type=float, default=10_000.0, show_default=True, metavar="S",
+                         help="Simulated time from an empty cluster, s."),
+            click.option("--warmup", type=float, metavar="S",
+                         help="Statistics are taken after this time, s.  [default: a tenth of the horizon]"),
+            click.option("--replications", type=int, default=5, show_default=True, metavar="K",
+                         help="Independent replications."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
+            click.option("--workers", type=click.IntRange(min=1), metavar="W",
+                         help="Worker processes.  [default: one a core]"),
+            click.option("--fidelity", type=click.Choice(["markov", "iteration"]), default="markov",
+                         show_default=True, help="Which model of the cluster is simulated."),
+            json_option,
+            plot_option,
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def refuse_iteration(fidelity: str) -> None:
+    """`--fidelity iteration` does not exist yet.
+
+    Raises:
+        FluidgateError: it was asked for.
+    """
+    from fluidgate.errors import FluidgateError
+
+    if fidelity == "iteration":
+        raise FluidgateError("--fidelity: 'iteration' is not available yet; use markov")

@@ -1,0 +1,39 @@
+"""`fluidgate plan`."""
+
+from __future__ import annotations
+
+import click
+
+from fluidgate.cli.console import show, warn
+from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+
+
+@click.command(short_help="The best steady state: revenue, split, prices of every constraint.")
+@scenario_argument
+@gpus_option
+@json_option
+@plot_option
+def plan(scenario: str, gpus: int | None, as_json: bool, plot: str | None) -> None:
+    """Solve the fluid program of SCENARIO and show its optimal steady state, per GPU.
+
+    With --gpus, or [cluster] gpus in the scenario, the split of the GPUs into a mixed and a solo group comes with it.
+    """
+    from fluidgate.errors import FluidgateError
+    from fluidgate.model import Scenario
+    from fluidgate.planning import plan as solve
+
+    loaded = Scenario.load(scenario)
+    if gpus is not None and gpus < 1:
+        raise FluidgateError(f"--gpus: must be at least 1, but is {gpus}")
+    solved = solve(loaded, gpus=gpus if gpus is not None else loaded.cluster_gpus)
+    warn(solved.warnings)
+    if plot is not None:
+        from fluidgate.reports.plots import draw_plan
+
+        draw_plan(solved, plot)
+    if as_json:
+        click.echo(solved.to_json())
+    else:
+        from fluidgate.reports.tables import plan_tables
+
+        show(*plan_tables(solved))

@@ -1,0 +1,25 @@
+"""`fluidgate policies`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from fluidgate.cli.console import show
+from fluidgate.cli.options import json_option
+
+
+@click.command(short_help="List the policies.")
+@json_option
+def policies(as_json: bool) -> None:
+    """List the policies that `simulate` and `compare` know."""
+    from fluidgate.policies import ALIASES, POLICIES
+
+    if as_json:
+        listed = [{"name": p.name, "origin": p.origin, "summary": p.summary} for p in POLICIES.values()]
+        click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES}, indent=2))
+    else:
+        from fluidgate.reports.tables import policy_table
+
+        show(policy_table(list(POLICIES.values()), ALIASES))

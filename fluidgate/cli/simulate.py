@@ -1,0 +1,49 @@
+"""`fluidgate simulate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.options import refuse_iteration, scenario_argument, simulation_options
+
+SAMPLES = 401  # points of the path that a picture shows
+
+
+@click.command(short_help="Simulate a policy: revenue, occupancies, latencies.")
+@scenario_argument
+@click.option("--policy", required=True, metavar="NAME", help="A name that `fluidgate policies` lists.")
+@simulation_options
+def simulate(
+    scenario: str,
+    policy: str,
+    as_json: bool,
+    plot: str | None,
+    fidelity: str,
+    gpus: int | None,
+    **options: Any,
+) -> None:
+    """Simulate a policy on SCENARIO, GPU by GPU, from an empty cluster.
+
+    The picture lays the simulated path over the fluid one where the policy has one.
+    """
+    from fluidgate.model import Scenario
+    from fluidgate.simulation import simulate as run
+
+    refuse_iteration(fidelity)
+    loaded = Scenario.load(scenario)
+    with notices(), progress_bar(f"simulating {policy}") as progress:
+        result = run(loaded, policy, gpus=gpus, samples=SAMPLES if plot else 0, progress=progress, **options)
+    warn(result.warnings)
+    if plot is not None:
+        from fluidgate.reports.plots import draw_simulation
+
+        draw_simulation(loaded.for_gpus(result.run.gpus), result, plot)
+    if as_json:
+        click.echo(result.to_json())
+    else:
+        from fluidgate.reports.tables import simulation_tables
+
+        show(*simulation_tables(result))

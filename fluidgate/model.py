@@ -1,0 +1,204 @@
+"""The nouns of the model: request classes, iteration time, GPU, pricing, scenario, and the service rates.
+
+Source: Lin, Ding, Han, Zhang, arXiv:2602.02987, cited below as [LDHZ]; equation numbers are its.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = NDArray[np.float64]
+Scheme = Literal["bundled", "separate"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Noun(BaseModel):
+    """An immutable, validated value; unknown fields and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RequestClass(Noun):
+    """A class of requests with exponential lengths, Poisson arrivals and exponential patience."""
+
+    name: str = Field(min_length=1, description="name of the class, distinct from the others")
+    prompt_tokens: Positive = Field(description="mean prompt length P, tokens")
+    output_tokens: Positive = Field(description="mean output length D, tokens")
+    arrival_rate: Positive = Field(description="arrivals lambda, requests/s per GPU")
+    patience_rate: NonNegative = Field(
+        description="abandonment theta while waiting, 1/s; 0 for requests that never leave"
+    )
+
+
+class IterationTime(Noun):
+    """Duration of one iteration of continuous batching, [LDHZ] (2)-(3)."""
+
+    alpha: float = Field(description="intercept of the mixed iteration time, s")
+    beta: Positive = Field(description="slope of the mixed iteration time, s per prompt token")
+    gamma: Positive = Field(description="speed of one decode on a solo GPU, tokens/s")
+
+    def mixed(self, chunk_tokens: float) -> float:
+        """Seconds of an iteration that reads `chunk_tokens` of a prompt beside its decodes, (3)."""
+        return self.alpha + self.beta * chunk_tokens
+
+    @property
+    def solo(self) -> float:
+        """Seconds of an iteration without a prefill, (2)."""
+        return 1.0 / self.gamma
+
+
+class Gpu(Noun):
+    """A GPU (or one tensor-parallel engine): its batch, its chunk, its iteration time."""
+
+    batch_size: int = Field(ge=1, description="most requests in a batch, B")
+    chunk_size: int = Field(ge=1, description="prompt tokens read in one iteration, C")
+    iteration: IterationTime
+
+    @model_validator(mode="after")
+    def _mixed_iteration_takes_time(self) -> Self:
+        if self.tau <= 0:
+            raise ValueError(f"alpha + beta * chunk_size must be > 0 (it is {self.tau:g} s); raise alpha or chunk_size")
+        return self
+
+    @property
+    def tau(self) -> float:
+        """Seconds of a mixed iteration with a full chunk, (3)."""
+        return self.iteration.mixed(self.chunk_size)
+
+    @property
+    def kappa(self) -> float:
+        """How many times faster a decode runs on a solo GPU than on a mixed one, `gamma * tau`."""
+        return self.iteration.gamma * self.tau
+
+
+class Pricing(Noun):
+    """Prices per token, and when they are earned: [LDHZ] (21)-(23)."""
+
+    scheme: Scheme = Field(description="'bundled' (all at the last token) or 'separate' (prompt and output apart)")
+    prompt: NonNegative = Field(description="price of a prompt token, c_p")
+    output: NonNegative = Field(description="price of an output token, c_d")
+
+
+class Indicators(Noun):
+    """Service level indicators, [LDHZ] (43)-(48): limits (hard) and weights (penalties)."""
+
+    max_prefill_gap: NonNegative | None = Field(None, description="largest x_i - x_j, eta_1")
+    max_solo_gap: NonNegative | None = Field(None, description="largest y_s,i - y_s,j, eta_2")
+    max_tpot: NonNegative | None = Field(None, description="largest average time per output token, s, eta_3")
+    prefill_gap_weight: NonNegative = Field(0.0, description="penalty per unit of prefill gap, eta_1'")
+    solo_gap_weight: NonNegative = Field(0.0, description="penalty per unit of solo gap, eta_2'")
+    tpot_weight: NonNegative = Field(0.0, description="penalty per second of average TPOT, eta_3'")
+
+    @property
+    def any_limit(self) -> bool:
+        """Whether a hard limit is set; each comes with `q_d = 0` for all classes."""
+        return any(v is not None for v in (self.max_prefill_gap, self.max_solo_gap, self.max_tpot))
+
+    @property
+    def any(self) -> bool:
+        """Whether any limit or any weight is set."""
+        return self.any_limit or any((self.prefill_gap_weight, self.solo_gap_weight, self.tpot_weight))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Service rates and prices of all classes, arrays of shape (classes,).
+
+    Attributes:
+        arrival: lambda, requests/s per GPU.
+        patience: theta, 1/s.
+        prefill: mu_p = C/(P tau), (4).
+        mixed_decode: mu_m = 1/(D tau), (4).
+        solo_decode: mu_s = gamma/D, (4).
+        prompt_value: c_p P, money earned by a prefill.
+        output_value: c_d D, money earned by a decode.
+    """
+
+    arrival: Array
+    patience: Array
+    prefill: Array
+    mixed_decode: Array
+    solo_decode: Array
+    prompt_value: Array
+    output_value: Array
+
+    @property
+    def bundled_value(self) -> Array:
+        """`w = c_p P + c_d D`, (21)."""
+        return self.prompt_value + self.output_value
+
+
+def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
+    names = [c.name for c in classes]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"two classes are named '{twice[0]}'; give each its own name")
+    return classes
+
+
+class Scenario(Noun):
+    """A cluster and its load, per GPU.
+
+    `cluster_gpus` is set when the load is that of a whole cluster: the arrival rates are then shared by that
+    many GPUs, and `for_gpus` shares the same load among another number.
+    """
+
+    name: str = Field(min_length=1)
+    gpu: Gpu
+    pricing: Pricing
+    classes: Annotated[tuple[RequestClass, ...], Field(min_length=1), AfterValidator(_distinct)]
+    indicators: Indicators = Indicators()
+    cluster_gpus: int | None = Field(None, ge=1)
+
+    @staticmethod
+    def load(path: str | Path) -> Scenario:
+        """Read a scenario file (TOML).
+
+        Raises:
+            FluidgateError: the file is missing or wrong; the message names file, key and mend.
+        """
+        from fluidgate.scenario_file import load_scenario
+
+        return load_scenario(path)
+
+    def for_gpus(self, gpus: int) -> Scenario:
+        """The scenario when `gpus` GPUs share the load; itself when its rates are per GPU."""
+        if self.cluster_gpus is None or gpus == self.cluster_gpus:
+            return self
+        share = self.cluster_gpus / gpus
+        classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * share}) for c in self.classes)
+        return self.replace(classes=classes, cluster_gpus=gpus)
+
+    def replace(self, **fields: Any) -> Scenario:
+        """A copy with some fields replaced, unvalidated (for sweeps)."""
+        return self.model_copy(update=fields)
+
+    @property
+    def class_names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+    @property
+    def rates(self) -> Rates:
+        """Service rates, (4), and prices, as arrays over the classes (computed anew at each call: keep it)."""
+        prompt = np.array([c.prompt_tokens for c in self.classes])
+        output = np.array([c.output_tokens for c in self.classes])
+        tau = self.gpu.tau
+        return Rates(
+            arrival=np.array([c.arrival_rate for c in self.classes]),
+            patience=np.array([c.patience_rate for c in self.classes]),
+            prefill=self.gpu.chunk_size / (prompt * tau),
+            mixed_decode=1.0 / (output * tau),
+            solo_decode=self.gpu.iteration.gamma / output,
+            prompt_value=self.pricing.prompt * prompt,
+            output_value=self.pricing.output * output,
+        )

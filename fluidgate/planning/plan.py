@@ -1,0 +1,134 @@
+"""A steady-state plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fluidgate.model import Array, Scenario, Scheme
+from fluidgate.planning.partition import Partition
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An optimal steady state of the fluid model, [LDHZ] (40), (42) or (49), per GPU.
+
+    Attributes:
+        scenario: the scenario planned, its load per GPU.
+        scheme: scheme of the objective.
+        prefill: x, requests in prefill, shape (classes,).
+        mixed_decode: y_m, requests decoding on mixed GPUs, shape (classes,).
+        solo_decode: y_s, requests decoding on solo GPUs, shape (classes,).
+        prefill_queue: q_p, requests waiting for prefill, shape (classes,).
+        decode_queue: q_d, requests waiting for decode, shape (classes,).
+        completion_rate: requests completed, 1/s, shape (classes,).
+        flow_price: d objective / d lambda, objective per second for one request/s more, shape (classes,).
+        revenue_rate: money/s before penalties.
+        penalty: penalties (44), (46), (48), money/s.
+        mixed_fraction: sum x, in 0..1.
+        kappa: speed of a solo decode over that of a mixed one.
+        tpot: left side of (47), s.
+        shadow_prices: d objective / d right-hand side of `prefill_capacity`, `mixed_capacity` and
+            `solo_capacity`.
+        indicators: for each limit its `limit`, `value` and `shadow_price` (d objective / d limit); for each
+            penalty its `weight` and `value`.
+        warnings: what a reader of the plan should know, a sentence each.
+        partition: mixed and solo group, if a number of GPUs was given.
+    """
+
+    scenario: Scenario
+    scheme: Scheme
+    prefill: Array
+    mixed_decode: Array
+    solo_decode: Array
+    prefill_queue: Array
+    decode_queue: Array
+    completion_rate: Array
+    flow_price: Array
+    revenue_rate: float
+    penalty: float
+    mixed_fraction: float
+    kappa: float
+    tpot: float
+    shadow_prices: dict[str, float]
+    indicators: dict[str, dict[str, float]]
+    warnings: tuple[str, ...] = ()
+    partition: Partition | None = None
+
+    @property
+    def objective(self) -> float:
+        """Revenue less penalties, money/s."""
+        return self.revenue_rate - self.penalty
+
+    @property
+    def served_fraction(self) -> Array:
+        """Completions over arrivals, shape (classes,)."""
+        arrival_rate: Array = np.array([c.arrival_rate for c in self.scenario.classes])
+        return np.divide(self.completion_rate, arrival_rate)
+
+    @property
+    def decode_buffer_free(self) -> bool:
+        """Whether no prefilled request waits: `q_d = 0`."""
+        return not self.decode_queue.any()
+
+    @property
+    def solo_probability(self) -> Array:
+        """Share of decodes that run solo, `p_s,i` of the SLI-aware policy (Theorem 5.1), 1 if none runs.
+
+        Shape (classes,).
+        """
+        solo = self.kappa * self.solo_decode
+        decodes = self.mixed_decode + solo
+        return np.divide(solo, decodes, out=np.ones_like(solo), where=decodes > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as the contract's JSON object."""
+        plan: dict[str, Any] = {
+            "schema": 1,
+            "scenario": self.scenario.name,
+            "scheme": self.scheme,
+            "revenue_rate": self.revenue_rate,
+            "penalty": self.penalty,
+            "objective": self.objective,
+            "mixed_fraction": self.mixed_fraction,
+            "kappa": self.kappa,
+            "tpot": self.tpot,
+            "decode_buffer_free": self.decode_buffer_free,
+            "shadow_prices": dict(self.shadow_prices),
+            "indicators": {name: dict(entry) for name, entry in self.indicators.items()},
+        }
+        if self.partition is not None:
+            plan["partition"] = asdict(self.partition)
+        plan["classes"] = self._class_records()
+        plan["warnings"] = list(self.warnings)
+        return plan
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each class; columns as in the contract's `classes`."""
+        import pandas as pd
+
+        return pd.DataFrame(self._class_records())
+
+    def _class_records(self) -> list[dict[str, Any]]:
+        columns = {
+            "name": self.scenario.class_names,
+            "prefill": self.prefill.tolist(),
+            "mixed_decode": self.mixed_decode.tolist(),
+            "solo_decode": self.solo_decode.tolist(),
+            "prefill_queue": self.prefill_queue.tolist(),
+            "decode_queue": self.decode_queue.tolist(),
+            "completion_rate": self.completion_rate.tolist(),
+            "served_fraction": self.served_fraction.tolist(),
+            "flow_price": self.flow_price.tolist(),
+        }
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

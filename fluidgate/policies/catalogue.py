@@ -1,0 +1,164 @@
+"""Every policy by name: the paper's, and the baselines and ablations of its section 6.3.
+
+Source: [LDHZ] sections 4, 5, 6.3 and Proposition 13.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fluidgate.errors import FluidgateError, nearest
+from fluidgate.planning import Plan
+from fluidgate.planning.partition import ceil_tolerant, partition
+from fluidgate.policies.policy import Policy, Program
+from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
+
+UNCAPPED = np.iinfo(np.int64).max
+
+
+def tables_of(
+    plan: Plan,
+    gpus: int,
+    *,
+    partitioned: bool = True,
+    gate: GateRule = GateRule.OCCUPANCY,
+    route: RouteRule = RouteRule.SOLO_FIRST,
+    refill: RefillRule = RefillRule.FCFS,
+    cap_prefills: bool = True,
+    cap_classes: bool = False,
+) -> Tables:
+    """The tables of a policy that follows `plan` on `gpus` GPUs.
+
+    Args:
+        partitioned: a mixed group of `ceil(n sum x*)` GPUs with a reserved slot each, and a solo group.
+        cap_prefills: at most `ceil(n sum x*)` prefills at a time.
+        cap_classes: class i starts only while `X_i < n x*_i`.
+    """
+    mixed = partition(plan.mixed_fraction, gpus).mixed
+    rates = plan.scenario.rates
+    classes = len(rates.arrival)
+    caps = [ceil_tolerant(gpus * x) for x in plan.prefill] if cap_classes else [UNCAPPED] * classes
+    return Tables(
+        mixed_gpus=mixed if partitioned else gpus,
+        reserve=partitioned,
+        max_prefills=mixed if cap_prefills else gpus,
+        gate_rule=int(gate),
+        route_rule=int(route),
+        refill_rule=int(refill),
+        target_prefill=gpus * plan.prefill,
+        target_queue=gpus * plan.prefill_queue,
+        cap=np.array(caps, dtype=np.int64),
+        priority=np.array([c.output_tokens / c.prompt_tokens for c in plan.scenario.classes]),
+        solo_probability=np.array(plan.solo_probability, dtype=np.float64),
+        split_buffers=route is RouteRule.SPLIT,
+        weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
+    )
+
+
+def _tabulated(**options: object) -> Callable[[Plan, int], Tables]:
+    return lambda plan, gpus: tables_of(plan, gpus, **options)  # type: ignore[arg-type]
+
+
+BUNDLED = Program(scheme="bundled")
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        Policy(
+            "gate-and-route",
+            "paper",
+            "occupancy gate, partition, decodes to the solo group first (bundled plan)",
+            BUNDLED,
+            _tabulated(),
+        ),
+        Policy(
+            "capped-gate-and-route",
+            "paper",
+            "gate-and-route where a class starts no prefill above its target",
+            BUNDLED,
+            _tabulated(cap_classes=True),
+        ),
+        Policy(
+            "prioritize-and-route",
+            "paper",
+            "the waiting class with the largest output/prompt ratio first, partition (separate plan)",
+            Program(scheme="separate"),
+            _tabulated(gate=GateRule.PRIORITY),
+        ),
+        Policy(
+            "sli-aware",
+            "paper",
+            "occupancy gate, decodes split at random by the plan, a buffer for each group (plan without buffer)",
+            Program(allow_decode_buffer=False),
+            _tabulated(route=RouteRule.SPLIT),
+        ),
+        Policy(
+            "sli-aware-general",
+            "paper",
+            "sli-aware for plans that keep a decode buffer: a freed slot draws its class by weight",
+            Program(),
+            _tabulated(route=RouteRule.SPLIT, refill=RefillRule.WEIGHTED),
+        ),
+        Policy(
+            "fi-wsp",
+            "baseline",
+            "FCFS, no partition, decode where the prefill was (Sarathi-Serve, vLLM with chunked prefill)",
+            BUNDLED,
+            _tabulated(partitioned=False, gate=GateRule.FCFS, route=RouteRule.STAY, cap_prefills=False),
+        ),
+        Policy(
+            "gi-wsp",
+            "baseline",
+            "occupancy gate and cap on prefills, no partition, decode where the prefill was",
+            BUNDLED,
+            _tabulated(partitioned=False, route=RouteRule.STAY),
+        ),
+        Policy(
+            "gf-wsp",
+            "baseline",
+            "occupancy gate and cap on prefills, no partition, decodes anywhere after waiting prefills",
+            BUNDLED,
+            _tabulated(partitioned=False, route=RouteRule.BUFFER),
+        ),
+        Policy(
+            "gi-wsp-uncapped",
+            "baseline",
+            "gi-wsp without the cap on prefills",
+            BUNDLED,
+            _tabulated(partitioned=False, route=RouteRule.STAY, cap_prefills=False),
+        ),
+        Policy(
+            "gf-wsp-uncapped",
+            "baseline",
+            "gf-wsp without the cap on prefills",
+            BUNDLED,
+            _tabulated(partitioned=False, route=RouteRule.BUFFER, cap_prefills=False),
+        ),
+        Policy(
+            "fg-sp",
+            "baseline",
+            "FCFS with the partition and router of gate-and-route",
+            BUNDLED,
+            _tabulated(gate=GateRule.FCFS),
+        ),
+    )
+}
+
+ALIASES = {"gg-sp": "gate-and-route"}
+
+
+def find_policy(name: str) -> Policy:
+    """The policy of that name or alias.
+
+    Raises:
+        FluidgateError: no policy has that name; the message gives the nearest.
+    """
+    policy = POLICIES.get(ALIASES.get(name, name))
+    if policy is None:
+        known = [*POLICIES, *ALIASES]
+        raise FluidgateError(
+            f"--policy: unknown policy '{name}'{nearest(name, known)}; `fluidgate policies` lists them all"
+        )
+    return policy

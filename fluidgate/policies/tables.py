@@ -1,0 +1,60 @@
+"""A policy as data: what the decision functions look up."""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+
+class GateRule(IntEnum):
+    """Which waiting class starts its prefill first."""
+
+    OCCUPANCY = 0  # least X_i / x*_i, ties by largest Q_p,i - n q*_p,i
+    FCFS = 1  # oldest request
+    PRIORITY = 2  # largest index
+
+
+class RouteRule(IntEnum):
+    """Where a decode goes when its prefill ends."""
+
+    SOLO_FIRST = 0  # a free slot of the solo group, else of the mixed group, else the buffer
+    SPLIT = 1  # to the solo side with probability p_s,i, else to the mixed side, each with its own buffer
+    STAY = 2  # in the slot of its prefill
+    BUFFER = 3  # into the buffer: waiting prefills take a freed slot first
+
+
+class RefillRule(IntEnum):
+    """Which buffered class takes a free decode slot."""
+
+    FCFS = 0  # oldest request of the buffer
+    WEIGHTED = 1  # class drawn by weight among those that wait
+
+
+class Tables(NamedTuple):
+    """Everything a policy reads off its plan, for a cluster of n GPUs.
+
+    Attributes:
+        mixed_gpus: size of the mixed group M; n where the cluster is not partitioned.
+        reserve: whether each GPU of the mixed group keeps one slot free for a prefill.
+        max_prefills: no prefill starts while this many run.
+        gate_rule, route_rule, refill_rule: see the enumerations.
+        target_prefill: n x*; float64, shape (classes,).
+        target_queue: n q_p*; float64, shape (classes,).
+        cap: no prefill of the class starts while this many of it run; int64, shape (classes,).
+        priority: index of the PRIORITY gate, larger first; float64, shape (classes,).
+        solo_probability: p_s of the SPLIT route; float64, shape (classes,).
+        split_buffers: whether each group has a decode buffer of its own.
+        weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
+    """
+
+    mixed_gpus: int
+    reserve: bool
+    max_prefills: int
+    gate_rule: int
+    route_rule: int
+    refill_rule: int
+    target_prefill: Any
+    target_queue: Any
+    cap: Any
+    priority: Any
+    solo_probability: Any
+    split_buffers: bool
+    weights: Any

@@ -1,0 +1,1 @@
+"""Tables to read and pictures to look at."""

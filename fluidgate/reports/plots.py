@@ -1,0 +1,185 @@
+"""Pictures: a plan, a simulated path over the fluid one, a comparison, a workload's laws."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+
+from fluidgate.errors import FluidgateError
+from fluidgate.fluid import FluidTrajectory, fluid_trajectory
+from fluidgate.model import Scenario
+from fluidgate.planning import Plan, Planner
+from fluidgate.policies import find_policy
+from fluidgate.simulation import Comparison, SimulationResult
+from fluidgate.workloads import Workload, quantiles
+
+matplotlib.use("Agg")
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS = (
+    ("prefill", "in prefill, x"),
+    ("mixed_decode", "decoding on mixed GPUs, y_m"),
+    ("solo_decode", "decoding on solo GPUs, y_s"),
+    ("prefill_queue", "waiting for prefill, q_p"),
+    ("decode_queue", "waiting for decode, q_d"),
+)
+FLUID_OF = {
+    "gate-and-route": "gate-and-route",
+    "sli-aware": "sli-aware",
+}
+"""The fluid path to lay under a policy's simulated one."""
+
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "fluidgate",
+}
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a picture whole or not at all; the suffix says the kind.
+
+    Raises:
+        FluidgateError: the file can't be written.
+    """
+    path = Path(path)
+    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    os.close(handle)
+    try:
+        figure.savefig(draft, dpi=150, bbox_inches="tight")
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except (OSError, ValueError) as error:
+        raise FluidgateError(f"{path}: can't be written ({error}); name another file") from error
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+def draw_plan(plan: Plan, path: str | Path) -> None:
+    """Where the slots go: occupancies by class, and the served share of each class."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        slots, served = figure.subplots(1, 2, width_ratios=[3, 2])
+        left = np.zeros(3)
+        stages = (plan.prefill, plan.mixed_decode, plan.solo_decode)
+        for k, name in enumerate(plan.scenario.class_names):
+            width = np.array([stage[k] for stage in stages])
+            slots.barh(["prefill", "mixed decode", "solo decode"], width, left=left, label=name)
+            left += width
+        slots.invert_yaxis()
+        slots.set_xlabel("slots per GPU")
+        slots.set_title(f"{plan.scenario.name}: R* = {plan.revenue_rate:.2f} /s per GPU", loc="left")
+        _legend(slots, len(plan.scenario.classes))
+        names = plan.scenario.class_names
+        served.barh(names, 100 * plan.served_fraction, color=[f"C{k % 10}" for k in range(len(names))])
+        served.invert_yaxis()
+        served.set_xlim(0, 100)
+        served.set_xlabel("served, % of arrivals")
+        save(figure, path)
+
+
+def draw_simulation(scenario: Scenario, result: SimulationResult, path: str | Path) -> None:
+    """The simulated path, the fluid path where the policy has one, and the plan's targets, by class."""
+    if result.trajectory is None:
+        raise FluidgateError("--plot: the simulation recorded no path; pass samples=401 to simulate")
+    simulated = result.trajectory
+    policy = find_policy(result.policy)
+    scheme, allow_decode_buffer = policy.program.key(scenario)
+    plan = Planner().solve(scenario, scheme=scheme, allow_decode_buffer=allow_decode_buffer)
+    fluid = None
+    if result.policy in FLUID_OF:
+        kind: Any = FLUID_OF[result.policy]
+        fluid = fluid_trajectory(scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 6), layout="constrained")
+        panels = figure.subplots(2, 3, sharex=True).ravel()
+        for axes, (stage, title) in zip(panels, PANELS, strict=False):
+            _path(axes, scenario, stage, simulated, fluid, plan)
+            axes.set_title(title, loc="left")
+            axes.set_ylim(bottom=0)
+        for axes in panels[2:]:
+            axes.set_xlabel("time, s")
+        key = panels[5]
+        key.axis("off")
+        handles, labels = panels[0].get_legend_handles_labels()
+        key.legend(handles, labels, loc="center left", fontsize=8)
+        figure.suptitle(
+            f"{result.policy} on {scenario.name}, {result.run.gpus} GPUs, mean of {result.run.replications} "
+            "replications, per GPU",
+            x=0.01,
+            ha="left",
+        )
+        save(figure, path)
+
+
+def _path(
+    axes: Axes, scenario: Scenario, stage: str, simulated: Any, fluid: FluidTrajectory | None, plan: Plan
+) -> None:
+    for k, name in enumerate(scenario.class_names):
+        color = f"C{k % 10}"
+        axes.plot(
+            simulated.time,
+            getattr(simulated, stage)[:, k],
+            color=color,
+            lw=1,
+            alpha=0.7,
+            label=f"{name}, simulated",
+        )
+        if fluid is not None:
+            axes.plot(fluid.time, getattr(fluid, stage)[:, k], color="black", lw=1, ls="--",
+                      label="fluid path" if k == 0 else None)  # fmt: skip
+        axes.axhline(getattr(plan, stage)[k], color=color, lw=1, ls=":", label=f"{name}, plan")
+
+
+def draw_comparison(result: Comparison, path: str | Path) -> None:
+    """Share of R* that each policy earns, the best on top."""
+    ranked = sorted(result.policies, key=lambda r: r.revenue_rate.mean or 0.0)
+    means = np.array([np.nan if r.optimality_ratio.mean is None else r.optimality_ratio.mean for r in ranked])
+    ends = [r.optimality_ratio.ci95 or (m, m) for r, m in zip(ranked, means, strict=True)]
+    half = np.array([(high - low) / 2 for low, high in ends])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
+        axes = figure.subplots()
+        axes.errorbar(100 * means, range(len(ranked)), xerr=100 * half, fmt="o", ms=5, capsize=3, color="C0")
+        axes.set_yticks(range(len(ranked)), [r.policy for r in ranked])
+        axes.set_ylim(-0.6, len(ranked) - 0.4)
+        axes.axvline(100, color="black", lw=1, ls=":")
+        axes.set_xlabel("revenue, % of the fluid optimum R* (bars: 95 % confidence)")
+        axes.set_title(f"{result.scenario}, {result.run.gpus} GPUs", loc="left")
+        save(figure, path)
+
+
+def draw_quantiles(workload: Workload, path: str | Path) -> None:
+    """Lengths and gaps of each class against the exponential law of the same mean (QQ)."""
+    samples = ("prompt_tokens", "output_tokens", "gaps")
+    labels = ("prompt, tokens", "output, tokens", "gap between arrivals, s")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.8 * len(workload.classes)), layout="constrained")
+        grid = figure.subplots(len(workload.classes), 3, squeeze=False)
+        for row, found in zip(grid, workload.classes, strict=True):
+            for axes, sample, label in zip(row, samples, labels, strict=True):
+                theory, measured = quantiles(getattr(found, sample))
+                top = max(theory.max(initial=0.0), 1e-9)
+                axes.plot(theory, measured, ".", ms=3)
+                axes.plot([0, top], [0, top], color="black", lw=1, ls=":")
+                axes.set_title(f"{found.name}: {label}", loc="left")
+                axes.set_xlabel("exponential quantile")
+                axes.set_ylabel("measured quantile")
+        save(figure, path)
+
+
+def _legend(axes: Axes, classes: int) -> None:
+    if classes <= 12:
+        axes.legend(loc="lower right", fontsize=8)

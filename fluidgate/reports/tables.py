@@ -1,0 +1,244 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fluidgate.planning import Plan
+from fluidgate.policies import Policy
+from fluidgate.profiles import Profile
+from fluidgate.simulation import Comparison, SimulationResult, Statistic
+from fluidgate.workloads import Workload
+
+
+def table(title: str, *columns: str, text: int = 1) -> Table:
+    """An empty table whose first `text` columns are words and the others numbers."""
+    made = Table(title=title, box=SIMPLE_HEAD, header_style="bold", show_header=any(columns))
+    for k, column in enumerate(columns):
+        made.add_column(column, justify="left" if k < text else "right", overflow="fold")
+    return made
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with `digits` significant digits, or a dash."""
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def with_interval(value: Statistic, digits: int = 4) -> str:
+    """A mean with half the width of its 95 % confidence interval."""
+    if value.mean is None or value.ci95 is None:
+        return number(value.mean, digits)
+    half = (value.ci95[1] - value.ci95[0]) / 2
+    return f"{number(value.mean, digits)} ±{number(half, 2)}"
+
+
+def plan_tables(plan: Plan) -> Iterator[Table]:
+    """The plan as a whole, its prices, and its classes."""
+    whole = table(f"Plan of '{plan.scenario.name}' ({plan.scheme} pricing), per GPU", "", "", text=1)
+    whole.add_row("revenue rate R*", f"{number(plan.revenue_rate, 6)} /s")
+    if plan.penalty:
+        whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
+        whole.add_row("objective", f"{number(plan.objective, 6)} /s")
+    whole.add_row("GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
+    whole.add_row("average time per output token", f"{number(1000 * plan.tpot, 4)} ms")
+    whole.add_row("a solo decode is faster by (kappa)", number(plan.kappa, 4))
+    whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
+    if plan.partition is not None:
+        split = plan.partition
+        whole.add_row(f"split of {split.gpus} GPUs", f"{split.mixed} mixed + {split.solo} solo")
+        whole.add_row("prefill utilisation of the mixed group", number(split.prefill_utilisation, 4))
+    yield whole
+
+    prices = table("What one more unit would earn, per second (shadow prices)", "constraint", "price", text=1)
+    for name, price in plan.shadow_prices.items():
+        prices.add_row(name.replace("_", " "), number(price, 5))
+    for name, entry in plan.indicators.items():
+        if "limit" in entry:
+            label = f"{name} (limit {number(entry['limit'])}, value {number(entry['value'])})"
+            prices.add_row(label, number(entry["shadow_price"], 5))
+        else:
+            label = f"{name} (weight {number(entry['weight'])}, value {number(entry['value'])})"
+            prices.add_row(label, "-")
+    yield prices
+
+    classes = table(
+        "Classes", "class", "served", "done/s", "prefill x", "mixed y_m", "solo y_s", "wait q_p", "wait q_d",
+        "price of 1/s more",
+    )  # fmt: skip
+    for k, name in enumerate(plan.scenario.class_names):
+        classes.add_row(
+            name,
+            f"{100 * plan.served_fraction[k]:.1f} %",
+            *(
+                number(float(values[k]))
+                for values in (
+                    plan.completion_rate,
+                    plan.prefill,
+                    plan.mixed_decode,
+                    plan.solo_decode,
+                    plan.prefill_queue,
+                    plan.decode_queue,
+                    plan.flow_price,
+                )
+            ),
+        )
+    yield classes
+
+
+def simulation_tables(result: SimulationResult) -> Iterator[Table]:
+    """Revenue and what happened to each class."""
+    run = result.run
+    whole = table(
+        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
+        f"{run.replications} replications (95 % confidence)",
+        "",
+        "",
+    )
+    whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
+    whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
+    whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    whole.add_row("events", f"{result.events:,}")
+    yield whole
+
+    occupancies = table(
+        "Occupancies and queues, per GPU",
+        "class",
+        "prefill x",
+        "mixed y_m",
+        "solo y_s",
+        "wait q_p",
+        "wait q_d",
+    )
+    flows = table(
+        "Flows, per GPU and second",
+        "class",
+        "arrive",
+        "prefilled",
+        "done",
+        "leave before prefill",
+        "leave before decode",
+    )
+    times = table("Times", "class", "TTFT, s", "wait for decode, s", "TPOT, ms")
+    for c in result.classes:
+        occupancies.add_row(
+            c.name,
+            *map(with_interval, (c.prefill, c.mixed_decode, c.solo_decode, c.prefill_queue, c.decode_queue)),
+        )
+        flows.add_row(
+            c.name,
+            *map(
+                with_interval,
+                (
+                    c.arrival_rate,
+                    c.prefill_completion_rate,
+                    c.completion_rate,
+                    c.prefill_abandonment_rate,
+                    c.decode_abandonment_rate,
+                ),
+            ),
+        )
+        tpot = None if c.tpot.mean is None else 1000 * c.tpot.mean
+        times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), number(tpot))
+    yield from (occupancies, flows, times)
+
+
+def comparison_tables(result: Comparison) -> Iterator[Table]:
+    """One row a policy, the best first."""
+    run = result.run
+    made = table(
+        f"Policies on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, {run.replications} replications "
+        f"(95 % confidence; difference to {result.reference}, paired)",
+        "policy", "revenue /s", "share of R*", "difference /s", "TTFT, s", "TPOT, ms", "served",
+    )  # fmt: skip
+    differences = {p.policy: p.revenue_difference for p in result.paired}
+    for each in sorted(result.policies, key=lambda r: -(r.revenue_rate.mean or 0.0)):
+        made.add_row(
+            each.policy,
+            with_interval(each.revenue_rate, 5),
+            with_interval(each.optimality_ratio),
+            with_interval(differences[each.policy]) if each.policy in differences else "reference",
+            _each_class(each, "ttft", 1.0),
+            _each_class(each, "tpot", 1000.0),
+            _served(each),
+        )
+    yield made
+    names = " / ".join(c.name for c in result.policies[0].classes)
+    made.caption = f"times and served shares by class: {names}"
+    made.caption_justify = "left"
+
+
+def _each_class(result: SimulationResult, quantity: str, unit: float) -> str:
+    means = [getattr(c, quantity).mean for c in result.classes]
+    return " / ".join(number(None if m is None else m * unit, 3) for m in means)
+
+
+def _served(result: SimulationResult) -> str:
+    shares = [
+        None if not c.arrival_rate.mean else 100 * (c.completion_rate.mean or 0.0) / c.arrival_rate.mean
+        for c in result.classes
+    ]
+    return " / ".join("-" if share is None else f"{share:.1f} %" for share in shares)
+
+
+def policy_table(policies: Sequence[Policy], aliases: dict[str, str]) -> Table:
+    """Names and summaries."""
+    made = table("Policies", "name", "origin", "summary", text=3)
+    for policy in policies:
+        also = [alias for alias, name in aliases.items() if name == policy.name]
+        made.add_row(" = ".join([policy.name, *also]), policy.origin, policy.summary)
+    return made
+
+
+def profile_table(profiles: Sequence[Profile]) -> Table:
+    """Names, laws and sources."""
+    made = table("Iteration-time profiles", "name", "source", "alpha, s", "beta, s/token", "gamma, tokens/s", text=2)
+    for profile in profiles:
+        law = profile.iteration
+        made.add_row(profile.name, profile.source, number(law.alpha), number(law.beta), number(law.gamma))
+    return made
+
+
+def workload_tables(workload: Workload) -> Iterator[Table]:
+    """The classes of a workload, and how far its lengths and gaps are from exponential."""
+    scenario = workload.scenario
+    gpus = scenario.cluster_gpus or 1
+    classes = table(
+        f"Workload '{scenario.name}' for {gpus} GPUs",
+        "class", "requests", "mean prompt P", "mean output D", "arrivals/s, cluster", "arrivals/s per GPU",
+    )  # fmt: skip
+    for cls, found in zip(scenario.classes, workload.classes, strict=True):
+        classes.add_row(
+            cls.name,
+            f"{len(found):,}",
+            number(cls.prompt_tokens),
+            number(cls.output_tokens),
+            number(cls.arrival_rate * gpus),
+            number(cls.arrival_rate),
+        )
+    yield classes
+
+    laws = table(
+        "Distance from the exponential law (CV 1, KL 0)",
+        "class",
+        "quantity",
+        "mean",
+        "CV",
+        "KL, nats",
+        text=2,
+    )
+    for row in workload.statistics:
+        laws.add_row(
+            row.class_name,
+            row.quantity.replace("_", " "),
+            f"{number(row.mean)} {row.unit}",
+            number(row.cv, 3),
+            number(row.kl, 3),
+        )
+    yield laws

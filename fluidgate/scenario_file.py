@@ -1,0 +1,389 @@
+"""Scenario files (TOML) to `Scenario` and back.
+
+Every error is one line, `FILE: KEY: REASON; MEND`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario, Scheme
+from fluidgate.toml_file import (
+    LARGEST_WHOLE,
+    SCHEMA,
+    SchemaKey,
+    Table,
+    check,
+    fail,
+    key_path,
+    parse_toml,
+    read_text,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Table as TomlTable
+
+ABSENT: Any = None
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+
+
+class GpuTable(Table):
+    batch_size: int = Field(ge=1, le=LARGEST_WHOLE, description="the most requests in a batch, B", examples=[16])
+    chunk_size: int = Field(
+        ge=1, le=LARGEST_WHOLE, description="the prompt tokens read in one iteration, C", examples=[256]
+    )
+
+
+class MeasuredGpu(GpuTable):
+    """The table [gpu] with its iteration time spelt out."""
+
+    alpha: float = Field(
+        description="the seconds of a mixed iteration at chunk size 0 "
+        "(or give a profile instead of alpha, beta and gamma)",
+        examples=[0.0174],
+    )
+    beta: float = Field(
+        gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[6.2e-5]
+    )
+    gamma: float = Field(gt=0, description="the tokens per second of one decode on a solo GPU", examples=[45.45])
+
+    def iteration(self, base_dir: Path) -> IterationTime:
+        return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+
+
+_PROFILE_OR_NUMBERS = "not together with 'profile'; remove 'profile', or alpha, beta and gamma"
+
+
+class ProfiledGpu(GpuTable):
+    """The table [gpu] with the iteration time of a profile."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS)
+
+    profile: str = Field(
+        min_length=1,
+        description="the name of a profile ('fluidgate profiles' lists them), or the path of a profile file "
+        "ending in .toml, relative to this file",
+        examples=["a100-40gb/qwen-8b"],
+    )
+
+    def iteration(self, base_dir: Path) -> IterationTime:
+        from fluidgate.profiles import find_profile
+
+        return find_profile(self.profile, base_dir).iteration
+
+
+class PricingTable(Table):
+    scheme: Scheme = Field(
+        description="when tokens are paid: all at the last token ('bundled'), or the prompt after prefill ('separate')",
+        examples=["bundled"],
+    )
+    prompt: float = Field(ge=0, description="the price of a prompt token, c_p", examples=[0.1])
+    output: float = Field(ge=0, description="the price of an output token, c_d", examples=[0.2])
+
+
+class ClassTable(Table):
+    name: str = Field(min_length=1, description="the name of the class, distinct from the others", examples=["chat"])
+    prompt_tokens: float = Field(gt=0, description="the mean prompt length P, tokens", examples=[300])
+    output_tokens: float = Field(gt=0, description="the mean output length D, tokens", examples=[1000])
+    patience_rate: float = Field(
+        ge=0,
+        description="the rate theta at which a waiting request leaves, 1/s; 0 for never",
+        examples=[0.1],
+    )
+
+
+class ClassPerGpu(ClassTable):
+    """A table [[classes]] in a file without [cluster]."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "total_arrival_rate": "only together with [cluster]; add [cluster] with gpus, "
+        "or remove this key and give arrival_rate, requests/s per GPU"
+    }
+
+    arrival_rate: float = Field(gt=0, description="the arrivals lambda, requests/s per GPU", examples=[0.5])
+
+
+class ClassOfCluster(ClassTable):
+    """A table [[classes]] in a file with [cluster]."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "arrival_rate": "not together with [cluster]; remove this key and give total_arrival_rate, or remove [cluster]"
+    }
+
+    total_arrival_rate: float = Field(
+        gt=0, description="the arrivals at the whole cluster, requests/s", examples=[30.0]
+    )
+
+
+class IndicatorsTable(Table):
+    max_prefill_gap: float = Field(
+        ABSENT, ge=0, description="the largest x_i - x_j, eta_1", json_schema_extra=_without_default
+    )
+    max_solo_gap: float = Field(
+        ABSENT, ge=0, description="the largest y_s,i - y_s,j, eta_2", json_schema_extra=_without_default
+    )
+    max_tpot: float = Field(
+        ABSENT,
+        ge=0,
+        description="the largest average time per output token, eta_3, s",
+        json_schema_extra=_without_default,
+    )
+    prefill_gap_weight: float = Field(0.0, ge=0, description="the penalty per unit of prefill gap, eta_1'")
+    solo_gap_weight: float = Field(0.0, ge=0, description="the penalty per unit of solo gap, eta_2'")
+    tpot_weight: float = Field(0.0, ge=0, description="the penalty per second of average TPOT, eta_3'")
+
+
+class ClusterTable(Table):
+    gpus: int = Field(ge=1, le=LARGEST_WHOLE, description="the GPUs that share total_arrival_rate", examples=[60])
+
+
+G = TypeVar("G", bound=MeasuredGpu | ProfiledGpu)
+C = TypeVar("C", bound=ClassTable)
+
+
+class ScenarioTable(Table, Generic[G, C]):
+    schema_: SchemaKey = Field(SCHEMA, alias="schema")
+    name: str = Field(min_length=1, description="the name of the scenario", examples=["two-class"])
+    gpu: G = Field(
+        description="the table [gpu] with batch_size, chunk_size and either alpha, beta and gamma, or profile"
+    )
+    pricing: PricingTable = Field(description="the table [pricing] with scheme, prompt and output")
+    classes: list[C] = Field(min_length=1, description="the classes of requests, each a table [[classes]]")
+    indicators: IndicatorsTable = Field(
+        IndicatorsTable(),
+        description="the table [indicators]: limits and penalties",
+        json_schema_extra=_without_default,
+    )
+
+
+class PerGpuTable(ScenarioTable[G, ClassPerGpu], Generic[G]):
+    """A scenario whose arrival rates are per GPU."""
+
+
+class ClusterScenarioTable(ScenarioTable[G, ClassOfCluster], Generic[G]):
+    """A scenario whose arrival rates are those of a whole cluster."""
+
+    cluster: ClusterTable = Field(description="the table [cluster] with gpus")
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario file (TOML); a profile's path in it is relative to the file.
+
+    Raises:
+        FluidgateError: the file is missing or wrong; the message names file, key and mend.
+    """
+    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent)
+
+
+def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = ".") -> Scenario:
+    """The scenario in a TOML text.
+
+    `source` is its name in errors; a profile's path in it is relative to `base_dir`.
+
+    Raises:
+        FluidgateError: the text is no scenario; the message names source, key and mend.
+    """
+    data = parse_toml(text, source)
+    if not data:
+        fail(source, ["empty; write a scenario: name, [gpu], [pricing] and [[classes]]"])
+    file = check(_form(data), data, source)
+    iteration = _iteration(file, source, Path(base_dir))
+    problems = [*_no_duration(file, iteration), *_same_names(file, data), *_no_arrivals(file, data)]
+    if problems:
+        fail(source, problems)
+    scenario = _scenario(file, iteration)
+    _check_rates(scenario, data, source)
+    return scenario
+
+
+def scenario_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a scenario file.
+
+    It cannot say, and `parse_scenario` checks besides, that names are distinct, that a mixed iteration takes
+    time, and that a profile exists.
+    """
+    gpu = MeasuredGpu | ProfiledGpu
+    forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu] | ClusterScenarioTable[gpu])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "schema": SCHEMA,
+        "title": "fluidgate scenario file",
+        **forms.json_schema(),
+    }
+
+
+def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None) -> str:
+    """The TOML text of a scenario.
+
+    Each comment goes under the header of the table that is its key (`"gpu"`, `"classes[0]"`), or to the top
+    of the file where its key is `""`; it may have several lines.
+
+    Parsing the text gives an equal scenario, float for float. One exception: in a scenario with
+    `cluster_gpus` that was not read from a file (after `for_gpus`, say), a class's rate may be no float
+    divided by the number of GPUs; it then comes back as a neighbouring float.
+    """
+    from tomlkit import comment, document, nl
+
+    remarks = comments or {}
+    text = document()
+    for line in _lines(remarks.get("", "")):
+        text.add(comment(line))
+    if "" in remarks:
+        text.add(nl())
+    text["schema"] = SCHEMA
+    text["name"] = scenario.name
+    if scenario.cluster_gpus is not None:
+        _add(text, "cluster", {"gpus": scenario.cluster_gpus}, remarks)
+    gpu = scenario.gpu
+    sizes = {"batch_size": gpu.batch_size, "chunk_size": gpu.chunk_size}
+    _add(text, "gpu", sizes | gpu.iteration.model_dump(), remarks)
+    _add(text, "pricing", scenario.pricing.model_dump(), remarks)
+    _add_classes(text, scenario, remarks)
+    indicators = scenario.indicators.model_dump(exclude_defaults=True)
+    if indicators:
+        _add(text, "indicators", indicators, remarks)
+    return text.as_string()
+
+
+def write_scenario(scenario: Scenario, path: str | Path, comments: Mapping[str, str] | None = None) -> None:
+    """Write a scenario file; `comments` as in `dump_scenario`.
+
+    Raises:
+        FluidgateError: the file cannot be written.
+    """
+    write_whole(path, dump_scenario(scenario, comments))
+
+
+AnyTable = ScenarioTable[Any, Any]
+
+
+def _form(data: Mapping[str, Any]) -> type[Any]:
+    """The table for the alternatives that the file has chosen."""
+    profiled = isinstance(data.get("gpu"), dict) and "profile" in data["gpu"]
+    whole_cluster = "cluster" in data
+    if whole_cluster:
+        return ClusterScenarioTable[ProfiledGpu] if profiled else ClusterScenarioTable[MeasuredGpu]
+    return PerGpuTable[ProfiledGpu] if profiled else PerGpuTable[MeasuredGpu]
+
+
+def _iteration(file: AnyTable, source: str, base_dir: Path) -> IterationTime:
+    try:
+        iteration: IterationTime = file.gpu.iteration(base_dir)
+    except FluidgateError as error:
+        fail(source, [f"gpu.profile: {error}"])
+    return iteration
+
+
+def _no_duration(file: AnyTable, iteration: IterationTime) -> Iterator[str]:
+    duration = iteration.mixed(file.gpu.chunk_size)
+    if not 0 < duration < math.inf:
+        key = "gpu.profile" if isinstance(file.gpu, ProfiledGpu) else "gpu.alpha"
+        yield (
+            f"{key}: alpha + beta * chunk_size must be greater than 0 s and finite, but is {duration:g} s; "
+            "check alpha, beta and chunk_size"
+        )
+
+
+def _same_names(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for index, request_class in enumerate(file.classes):
+        before = first.setdefault(request_class.name, index)
+        if before != index:
+            key = key_path(("classes", index, "name"), data)
+            yield f"{key}: also the name of classes[{before}]; give each class its own name"
+
+
+def _no_arrivals(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(file, ClusterScenarioTable):
+        for index, request_class in enumerate(file.classes):
+            if request_class.total_arrival_rate / file.cluster.gpus == 0:
+                key = key_path(("classes", index, "total_arrival_rate"), data)
+                yield f"{key}: too small to share among {file.cluster.gpus} GPUs; give a larger rate"
+
+
+def _scenario(file: AnyTable, iteration: IterationTime) -> Scenario:
+    gpus = file.cluster.gpus if isinstance(file, ClusterScenarioTable) else None
+    return Scenario(
+        name=file.name,
+        gpu=Gpu(batch_size=file.gpu.batch_size, chunk_size=file.gpu.chunk_size, iteration=iteration),
+        pricing=Pricing(**file.pricing.model_dump()),
+        classes=tuple(_request_class(c, gpus) for c in file.classes),
+        indicators=Indicators(**file.indicators.model_dump()),
+        cluster_gpus=gpus,
+    )
+
+
+def _request_class(table: ClassPerGpu | ClassOfCluster, gpus: int | None) -> RequestClass:
+    rest = table.model_dump(exclude={"total_arrival_rate", "arrival_rate"})
+    if isinstance(table, ClassOfCluster):
+        return RequestClass(arrival_rate=table.total_arrival_rate / (gpus or 1), **rest)
+    return RequestClass(arrival_rate=table.arrival_rate, **rest)
+
+
+def _check_rates(scenario: Scenario, data: Mapping[str, Any], source: str) -> None:
+    """Refuse lengths so extreme that a service rate or a price is no longer a float."""
+    with np.errstate(all="ignore"):
+        rates = scenario.rates
+        service = (rates.prefill, rates.mixed_decode, rates.solo_decode)
+        sound = np.all([(rate > 0) & np.isfinite(rate) for rate in service], axis=0)
+        sound &= np.isfinite(rates.bundled_value)
+    for index in np.flatnonzero(~sound):
+        key = key_path(("classes", int(index)), data)
+        fail(
+            source,
+            [f"{key}: its service rates or prices are no longer numbers; check prompt_tokens, output_tokens"],
+        )
+
+
+def _add_classes(text: TOMLDocument, scenario: Scenario, remarks: Mapping[str, str]) -> None:
+    from tomlkit import aot
+
+    tables = aot()
+    for index, request_class in enumerate(scenario.classes):
+        keys = request_class.model_dump(exclude={"arrival_rate", "patience_rate"})
+        if scenario.cluster_gpus is None:
+            keys["arrival_rate"] = request_class.arrival_rate
+        else:
+            keys["total_arrival_rate"] = _total(request_class.arrival_rate, scenario.cluster_gpus)
+        keys["patience_rate"] = request_class.patience_rate
+        tables.append(_table(keys, remarks.get(f"classes[{index}]", "")))
+    text["classes"] = tables
+
+
+def _total(arrival_rate: float, gpus: int) -> float:
+    """The shortest float that divided by `gpus` gives `arrival_rate`; the product where there is none."""
+    product = arrival_rate * gpus
+    near = [math.nextafter(product, 0.0), product, math.nextafter(product, math.inf)]
+    exact = [total for total in near if total / gpus == arrival_rate]
+    return min(exact, key=lambda total: len(repr(total)), default=product)
+
+
+def _add(text: TOMLDocument, name: str, keys: Mapping[str, Any], remarks: Mapping[str, str]) -> None:
+    text[name] = _table(keys, remarks.get(name, ""))
+
+
+def _table(keys: Mapping[str, Any], remark: str) -> TomlTable:
+    from tomlkit import comment, table
+
+    made = table()
+    for line in _lines(remark):
+        made.add(comment(line))
+    for key, value in keys.items():
+        made.add(key, value)
+    return made
+
+
+def _lines(remark: str) -> list[str]:
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in remark.splitlines()]

@@ -1,0 +1,204 @@
+"""The invariants of the network, checked after every event by the debug build of the kernel."""
+
+import numpy as np
+
+from fluidgate.compiled import called
+from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.simulation.members import member
+from fluidgate.simulation.network import (
+    ARRIVAL,
+    DECODE_ABANDONMENT,
+    DECODE_END,
+    DECODE_START,
+    MIXED_DECODE,
+    MIXED_QUEUE,
+    NONE,
+    PREFILL,
+    PREFILL_ABANDONMENT,
+    PREFILL_END,
+    PREFILL_QUEUE,
+    PREFILL_START,
+    QUEUES,
+    SOLO_DECODE,
+    SOLO_QUEUE,
+    STAGES,
+)
+
+MESSAGES = (
+    "all is well",
+    "a count is negative",
+    "a member does not know its position, or stands in the wrong class or mode",
+    "a GPU holds more than its batch, or two prefills, or a prefill outside the mixed group, or no reserve, (12)-(14)",
+    "a GPU's mode differs from its prefill's, (10)",
+    "seats and counts differ",
+    "the sets of GPUs with free slots are wrong",
+    "a queue is out of order",
+    "a balance is broken, (15)-(19)",
+    "the policy's cap on prefills is broken",
+)
+
+
+@called
+def no_audit(net, tables):
+    """The release build: nothing is checked."""
+    return 0
+
+
+@called
+def full_audit(net, tables):
+    """Index into MESSAGES of the first invariant that is broken, 0 if none; O(gpus * batch_size + waiting)."""
+    for check in (1, 2, 3, 5, 6, 7, 8, 9):
+        if check == 1:
+            code = check_counts(net)
+        elif check == 2:
+            code = check_members(net)
+        elif check == 3:
+            code = check_gpus(net)
+        elif check == 5:
+            code = check_seats(net)
+        elif check == 6:
+            code = check_ready(net)
+        elif check == 7:
+            code = check_queues(net)
+        elif check == 8:
+            code = check_balances(net)
+        else:
+            code = 9 if net.counts[PREFILL].sum() > tables.max_prefills else 0
+        if code != 0:
+            return code
+    return 0
+
+
+@called
+def check_counts(net):
+    return 1 if net.counts.min() < 0 else 0
+
+
+@called
+def check_members(net):
+    for stage in range(STAGES):
+        for i in range(net.counts.shape[1]):
+            for k in range(net.counts[stage, i]):
+                who = member(net, stage, i, k)
+                if stage < QUEUES:
+                    if net.nodes[who].position != k or net.nodes[who].cls != i:
+                        return 2
+                    continue
+                gpu = who // net.batch_size
+                if net.seats[who].position != k or net.seats[who].cls != i:
+                    return 2
+                if (net.gpu[gpu].prefill_seat == who) != (stage == PREFILL):
+                    return 2
+                if stage == MIXED_DECODE and net.gpu[gpu].prefill_seat == NONE:
+                    return 4
+                if stage == SOLO_DECODE and net.gpu[gpu].prefill_seat != NONE:
+                    return 4
+    return 0
+
+
+@called
+def check_gpus(net):
+    for gpu in range(net.gpus):
+        has_prefill = net.gpu[gpu].prefill_seat != NONE
+        decodes = net.gpu[gpu].occupied - (1 if has_prefill else 0)
+        slots = net.batch_size
+        if has_prefill or (net.reserve and gpu < net.mixed_gpus):
+            slots -= 1
+        if decodes < 0 or decodes > slots or (has_prefill and gpu >= net.mixed_gpus):
+            return 3
+        if has_prefill != (net.gpu[gpu].mixed == 1):
+            return 4
+    return 0
+
+
+@called
+def check_seats(net):
+    found = net.scratch
+    found.fill(0)
+    for gpu in range(net.gpus):
+        occupied = 0
+        for seat in range(gpu * net.batch_size, (gpu + 1) * net.batch_size):
+            cls = net.seats[seat].cls
+            if cls == NONE:
+                continue
+            occupied += 1
+            if seat == net.gpu[gpu].prefill_seat:
+                found[PREFILL, cls] += 1
+            elif net.gpu[gpu].prefill_seat == NONE:
+                found[SOLO_DECODE, cls] += 1
+            else:
+                found[MIXED_DECODE, cls] += 1
+        if occupied != net.gpu[gpu].occupied:
+            return 5
+    for stage in range(PREFILL, STAGES):
+        for i in range(net.counts.shape[1]):
+            if found[stage, i] != net.counts[stage, i]:
+                return 5
+    return 0
+
+
+@called
+def check_ready(net):
+    mixed_free = solo_free = startable = 0
+    for gpu in range(net.gpus):
+        group = MIXED if gpu < net.mixed_gpus else SOLO
+        idle = net.gpu[gpu].prefill_seat == NONE
+        decodes = net.gpu[gpu].occupied - (0 if idle else 1)
+        slots = net.batch_size - (1 if not idle or (net.reserve and group == MIXED) else 0)
+        if decodes < slots:
+            if group == MIXED:
+                mixed_free += 1
+            else:
+                solo_free += 1
+            at = net.gpu[gpu].decode_position
+            if at < 0 or net.decode_ready[at] != gpu:
+                return 6
+        if group == MIXED and idle and decodes < net.batch_size:
+            startable += 1
+            at = net.gpu[gpu].prefill_position
+            if at < 0 or net.prefill_ready[at] != gpu:
+                return 6
+    right = mixed_free == net.free[MIXED] and solo_free == net.free[SOLO] and startable == net.startable[0]
+    return 0 if right else 6
+
+
+@called
+def check_queues(net):
+    for queue in range(QUEUES):
+        for i in range(net.counts.shape[1]):
+            length, node, last = 0, net.head[queue, i], -np.inf
+            if (net.since[queue, i] == np.inf) != (node == NONE):
+                return 7
+            if node != NONE and net.since[queue, i] != net.nodes[node].since:
+                return 7
+            while node != NONE:
+                if net.nodes[node].since < last or length > net.counts[queue, i]:
+                    return 7
+                last = net.nodes[node].since
+                length += 1
+                node = net.nodes[node].next
+            if length != net.counts[queue, i]:
+                return 7
+    return 0
+
+
+@called
+def check_balances(net):
+    for i in range(net.counts.shape[1]):
+        buffered = change(net, MIXED_QUEUE, i) + change(net, SOLO_QUEUE, i)
+        decoding = change(net, MIXED_DECODE, i) + change(net, SOLO_DECODE, i)
+        if (
+            change(net, PREFILL_QUEUE, i)
+            != net.events[ARRIVAL, i] - net.events[PREFILL_ABANDONMENT, i] - net.events[PREFILL_START, i]
+            or change(net, PREFILL, i) != net.events[PREFILL_START, i] - net.events[PREFILL_END, i]
+            or buffered != net.events[PREFILL_END, i] - net.events[DECODE_ABANDONMENT, i] - net.events[DECODE_START, i]
+            or decoding != net.events[DECODE_START, i] - net.events[DECODE_END, i]
+        ):
+            return 8
+    return 0
+
+
+@called
+def change(net, stage, cls):
+    """Change of a count since the start of the window."""
+    return net.counts[stage, cls] - net.base[stage, cls]

@@ -1,0 +1,280 @@
+"""What a simulation tells: statistics by class and overall, and comparisons of policies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fluidgate.model import Array, Scenario
+from fluidgate.simulation.network import (
+    ARRIVAL,
+    DECODE_ABANDONMENT,
+    DECODE_END,
+    DECODE_SERVICE,
+    DECODE_START,
+    DECODE_WAIT,
+    MIXED_DECODE,
+    MIXED_QUEUE,
+    PREFILL,
+    PREFILL_ABANDONMENT,
+    PREFILL_END,
+    PREFILL_QUEUE,
+    SOLO_DECODE,
+    SOLO_QUEUE,
+    TTFT,
+)
+from fluidgate.simulation.replication import Measurement
+from fluidgate.simulation.statistics import Statistic, statistic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """Statistics of one class: occupancies, queues and rates per GPU (time averages over the window), times in s.
+
+    Attributes:
+        ttft: arrival to prefill completion, over prefills completed in the window.
+        decode_wait: time in the decode buffer, over decodes started in the window (0 for those that never waited).
+        tpot: seconds of decode service over output tokens, over decodes completed in the window.
+    """
+
+    name: str
+    prefill: Statistic
+    mixed_decode: Statistic
+    solo_decode: Statistic
+    prefill_queue: Statistic
+    decode_queue: Statistic
+    arrival_rate: Statistic
+    prefill_completion_rate: Statistic
+    completion_rate: Statistic
+    prefill_abandonment_rate: Statistic
+    decode_abandonment_rate: Statistic
+    ttft: Statistic
+    decode_wait: Statistic
+    tpot: Statistic
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            f.name: value.to_dict() if isinstance(value := getattr(self, f.name), Statistic) else value
+            for f in fields(self)
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """The options of a simulation, the same for every policy of a comparison."""
+
+    gpus: int
+    horizon: float
+    warmup: float
+    replications: int
+    seed: int
+    fidelity: str = "markov"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Occupancies over time, per GPU, mean over the replications.
+
+    Attributes:
+        time: s, shape (samples,).
+        prefill_queue, prefill, decode_queue, mixed_decode, solo_decode: shape (samples, classes).
+    """
+
+    time: Array
+    prefill_queue: Array
+    prefill: Array
+    decode_queue: Array
+    mixed_decode: Array
+    solo_decode: Array
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """A policy simulated on a scenario.
+
+    Attributes:
+        events: sum over replications.
+        wall_seconds: time in the kernel, summed over replications.
+        revenue_rate: per GPU and second, in the scenario's pricing scheme.
+        optimality_ratio: revenue over the R* of the scheme without indicators.
+        objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
+        trajectory: None unless samples were asked for.
+        warnings: of the plan that feeds the policy.
+    """
+
+    scenario: str
+    policy: str
+    run: Run
+    events: int
+    wall_seconds: float
+    revenue_rate: Statistic
+    optimality_ratio: Statistic
+    objective_ratio: Statistic
+    classes: tuple[ClassResult, ...]
+    trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
+    warnings: tuple[str, ...] = ()
+
+    def body(self) -> dict[str, Any]:
+        """What differs between the policies of a comparison."""
+        return {
+            "policy": self.policy,
+            "events": self.events,
+            "wall_seconds": self.wall_seconds,
+            "revenue_rate": self.revenue_rate.to_dict(),
+            "optimality_ratio": self.optimality_ratio.to_dict(),
+            "objective_ratio": self.objective_ratio.to_dict(),
+            "classes": [c.to_dict() for c in self.classes],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "scenario": self.scenario, **self.run.to_dict(), **self.body()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a class and quantity: policy, class, quantity, mean, std, low, high."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self._rows()))
+
+    def _rows(self) -> Any:
+        for name in ("revenue_rate", "optimality_ratio", "objective_ratio"):
+            yield _row(self.policy, None, name, getattr(self, name))
+        for each in self.classes:
+            for f in fields(each):
+                if isinstance(value := getattr(each, f.name), Statistic):
+                    yield _row(self.policy, each.name, f.name, value)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Revenue rate of a policy minus that of the reference, replication by replication."""
+
+    policy: str
+    revenue_difference: Statistic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Policies simulated on the same arrivals; the first is the reference."""
+
+    scenario: str
+    run: Run
+    policies: tuple[SimulationResult, ...]
+
+    @property
+    def reference(self) -> str:
+        return self.policies[0].policy
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of all policies' plans, each once."""
+        return tuple(dict.fromkeys(w for result in self.policies for w in result.warnings))
+
+    @property
+    def paired(self) -> tuple[PairedDifference, ...]:
+        first = np.array(self.policies[0].revenue_rate.values)
+        return tuple(
+            PairedDifference(result.policy, statistic(np.array(result.revenue_rate.values) - first))
+            for result in self.policies[1:]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "scenario": self.scenario,
+            **self.run.to_dict(),
+            "policies": [result.body() for result in self.policies],
+            "reference": self.reference,
+            "paired": [{"policy": p.policy, "revenue_difference": p.revenue_difference.to_dict()} for p in self.paired],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a policy, class and quantity: policy, class, quantity, mean, std, low, high."""
+        import pandas as pd
+
+        return pd.concat([result.to_dataframe() for result in self.policies], ignore_index=True)
+
+
+def _row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[str, Any]:
+    low, high = value.ci95 or (None, None)
+    return {
+        "policy": policy,
+        "class": cls,
+        "quantity": quantity,
+        "mean": value.mean,
+        "std": value.std,
+        "low": low,
+        "high": high,
+    }
+
+
+def revenue_rates(scenario: Scenario, measurements: list[Measurement], gpus: int) -> Array:
+    """Revenue per GPU and second of each replication, [LDHZ] (21)-(23); shape (replications,)."""
+    rates = scenario.rates
+    prefills = np.stack([m.events[PREFILL_END] for m in measurements])
+    decodes = np.stack([m.events[DECODE_END] for m in measurements])
+    if scenario.pricing.scheme == "bundled":
+        earned = decodes @ rates.bundled_value
+    else:
+        earned = prefills @ rates.prompt_value + decodes @ rates.output_value
+    return np.asarray(earned / (gpus * np.array([m.window for m in measurements])))
+
+
+def class_results(scenario: Scenario, measurements: list[Measurement], gpus: int) -> tuple[ClassResult, ...]:
+    """Statistics of every class over the replications."""
+    window = np.array([m.window for m in measurements])[:, None]
+    occupancy = np.stack([m.occupancy for m in measurements]) / gpus
+    counts = np.stack([m.events for m in measurements])
+    seconds = np.stack([m.seconds for m in measurements])
+    output = np.array([c.output_tokens for c in scenario.classes])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "prefill": occupancy[:, PREFILL],
+            "mixed_decode": occupancy[:, MIXED_DECODE],
+            "solo_decode": occupancy[:, SOLO_DECODE],
+            "prefill_queue": occupancy[:, PREFILL_QUEUE],
+            "decode_queue": occupancy[:, MIXED_QUEUE] + occupancy[:, SOLO_QUEUE],
+            "arrival_rate": counts[:, ARRIVAL] / (gpus * window),
+            "prefill_completion_rate": counts[:, PREFILL_END] / (gpus * window),
+            "completion_rate": counts[:, DECODE_END] / (gpus * window),
+            "prefill_abandonment_rate": counts[:, PREFILL_ABANDONMENT] / (gpus * window),
+            "decode_abandonment_rate": counts[:, DECODE_ABANDONMENT] / (gpus * window),
+            "ttft": seconds[:, TTFT] / counts[:, PREFILL_END],
+            "decode_wait": seconds[:, DECODE_WAIT] / counts[:, DECODE_START],
+            "tpot": seconds[:, DECODE_SERVICE] / (counts[:, DECODE_END] * output),
+        }
+    return tuple(
+        ClassResult(name, **{quantity: statistic(value[:, i]) for quantity, value in values.items()})
+        for i, name in enumerate(scenario.class_names)
+    )
+
+
+def trajectory(measurements: list[Measurement], run: Run) -> Trajectory | None:
+    """Mean path of the occupancies over the replications, if they were sampled."""
+    samples = np.stack([m.samples for m in measurements]).mean(axis=0) / run.gpus
+    if len(samples) == 0:
+        return None
+    return Trajectory(
+        time=np.linspace(0.0, run.horizon, len(samples)),
+        prefill_queue=samples[:, PREFILL_QUEUE],
+        prefill=samples[:, PREFILL],
+        decode_queue=samples[:, MIXED_QUEUE] + samples[:, SOLO_QUEUE],
+        mixed_decode=samples[:, MIXED_DECODE],
+        solo_decode=samples[:, SOLO_DECODE],
+    )

@@ -1,0 +1,51 @@
+"""Means over replications with their confidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluidgate.model import Array
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A quantity over independent replications.
+
+    Attributes:
+        mean: None where the quantity is not defined (nothing was observed).
+        std: over replications, ddof 1; None for fewer than two.
+        ci95: 95 % confidence interval of the mean, Student t over replications; None for fewer than two.
+        values: one a replication, nan where it is not defined.
+    """
+
+    mean: float | None
+    std: float | None
+    ci95: tuple[float, float] | None
+    values: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+        }
+
+
+def statistic(values: Array | list[float]) -> Statistic:
+    """The statistic of one value a replication; replications where it is nan are left out."""
+    every = np.asarray(values, dtype=np.float64)
+    seen = every[np.isfinite(every)]
+    kept = tuple(float(v) for v in every)
+    if len(seen) == 0:
+        return Statistic(None, None, None, kept)
+    mean = float(seen.mean())
+    if len(seen) < 2:
+        return Statistic(mean, None, None, kept)
+    from scipy.special import stdtrit
+
+    std = float(seen.std(ddof=1))
+    half = float(stdtrit(len(seen) - 1, 0.975)) * std / math.sqrt(len(seen))
+    return Statistic(mean, std, (mean - half, mean + half), kept)

@@ -1,0 +1,283 @@
+"""A workload: the scenario that traces make, with its provenance and its distance from the model's laws."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.profiles import Profile, find_profile
+from fluidgate.scenario_file import dump_scenario
+from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
+from fluidgate.workloads.classes import TraceClass, classes_of, shared_name
+from fluidgate.workloads.exponentiality import exponentiality
+from fluidgate.workloads.traces import Trace, read_trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Quantity = Literal["prompt_tokens", "output_tokens", "gap"]
+UNITS: dict[Quantity, str] = {"prompt_tokens": "tokens", "output_tokens": "tokens", "gap": "s"}
+PRICING = Pricing(scheme="bundled", prompt=0.1, output=0.2)
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One quantity of one class against the exponential distribution of its mean (see `exponentiality`).
+
+    `mean` is over requests, as they stand in the traces; the unit is `unit`.
+    """
+
+    class_name: str
+    quantity: Quantity
+    unit: str
+    count: int
+    mean: float | None
+    cv: float | None
+    kl: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        row = asdict(self)
+        return {"class": row.pop("class_name"), **row}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Request classes measured from traces, as a scenario for a cluster.
+
+    Attributes:
+        scenario: with `cluster_gpus`; lengths and total arrival rates are rounded to 6 significant digits.
+        traces: what was read.
+        classes: the requests of each class of the scenario, before scaling.
+        scale: factor between the traces' arrival rates and the scenario's.
+        profile: name of the profile that the iteration time is from, or None.
+        command: the command line that makes this workload, without its output file; None where there is none.
+    """
+
+    scenario: Scenario
+    traces: tuple[Trace, ...]
+    classes: tuple[TraceClass, ...]
+    scale: float
+    profile: str | None
+    command: str | None
+
+    @cached_property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Prompt lengths, output lengths and inter-arrival gaps of each class."""
+        return tuple(
+            Statistic(c.name, quantity, UNITS[quantity], **asdict(exponentiality(sample)))
+            for c in self.classes
+            for quantity, sample in _samples(c).items()
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Scenario, provenance and statistics, fit for JSON."""
+        gpus = self.scenario.cluster_gpus or 1
+        return {
+            "schema": SCHEMA,
+            "scenario": self.scenario.name,
+            "gpus": gpus,
+            "scale": self.scale,
+            "profile": self.profile,
+            "traces": [{"file": t.source, "requests": len(t), "span": t.span, "empty": t.empty} for t in self.traces],
+            "classes": [
+                {
+                    "name": c.name,
+                    "requests": len(found),
+                    "prompt_tokens": c.prompt_tokens,
+                    "output_tokens": c.output_tokens,
+                    "total_arrival_rate": _rounded(c.arrival_rate * gpus),
+                    "patience_rate": c.patience_rate,
+                }
+                for c, found in zip(self.scenario.classes, self.classes, strict=True)
+            ],
+            "statistics": [statistic.to_dict() for statistic in self.statistics],
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The statistics, one row for each class and quantity."""
+        import pandas as pd
+
+        return pd.DataFrame([statistic.to_dict() for statistic in self.statistics])
+
+    def to_toml(self, output: str | None = None) -> str:
+        """The text of the scenario file; `output` is its name in the command at its top."""
+        return dump_scenario(self.scenario, self._comments(output))
+
+    def write(self, path: str | Path) -> None:
+        """Write the scenario file; it names the traces without their folders.
+
+        Raises:
+            FluidgateError: the file cannot be written.
+        """
+        path = Path(path)
+        write_whole(path, self.to_toml(path.name if path.is_absolute() else path.as_posix()))
+
+    def _comments(self, output: str | None) -> dict[str, str]:
+        if self.command is not None:
+            target = "" if output is None else f" -o {shlex.quote(output)}"
+            top = ["Made from traces with", f"  {self.command}{target}"]
+        else:
+            top = ["Made from traces with fluidgate.workloads.workload"]
+        for trace in self.traces:
+            left_out = f", {trace.empty} empty ones left out" if trace.empty else ""
+            top.append(f"{trace.source}: {len(trace)} requests in {_rounded(trace.span):.10g} s{left_out}")
+        if self.scale != 1:
+            top.append(f"Arrival rates are those of the traces times {_short(self.scale)}.")
+        comments = {"": "\n".join(top)}
+        if self.profile is not None:
+            comments["gpu"] = f"profile {self.profile}"
+        for index, found in enumerate(self.classes):
+            comments[f"classes[{index}]"] = f"{len(found)} requests"
+        return comments
+
+
+def workload(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    gpus: int,
+    profile: str | Path | Profile | IterationTime,
+    batch_size: int = 16,
+    chunk_size: int = 256,
+    pricing: Pricing = PRICING,
+    patience_rate: float = 0.1,
+    scale: float = 1.0,
+    clusters: int | None = None,
+    class_column: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    skip_empty: bool = False,
+    sort: bool = False,
+) -> Workload:
+    """Request classes from traces, overlaid: one class a file, unless told otherwise.
+
+    Args:
+        paths: trace files (formats: `fluidgate.workloads.traces`).
+        gpus: the GPUs that share the load.
+        profile: a shipped profile's name, the path of a profile file, or an iteration time.
+        batch_size: B, requests.
+        chunk_size: C, tokens.
+        pricing: prices per token.
+        patience_rate: theta of every class, 1/s; traces do not show it.
+        scale: multiplies the traces' arrival rates.
+        clusters: split all requests by their lengths into that many classes instead.
+        class_column: split them by this column instead.
+        name: of the scenario; by default from the files' names.
+        seed: of the clusters.
+        skip_empty: leave out requests without tokens.
+        sort: sort the requests by arrival.
+
+    Raises:
+        FluidgateError: a file or an argument is wrong; the message names it and the mend.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    _check_arguments(files, gpus, batch_size, chunk_size, patience_rate, scale, clusters, class_column, seed)
+    iteration, profile_name, profile_option = _iteration(profile)
+    if not 0 < iteration.mixed(chunk_size) < math.inf:
+        raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
+    traces = tuple(read_trace(file, class_column, skip_empty=skip_empty, sort=sort) for file in files)
+    classes = tuple(classes_of(traces, clusters, seed))
+    sources = [trace.source for trace in traces]
+    scenario = Scenario(
+        name=name or shared_name(sources),
+        gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=iteration),
+        pricing=pricing,
+        classes=tuple(_request_class(c, scale, gpus, patience_rate) for c in classes),
+        cluster_gpus=gpus,
+    )
+    options = {
+        "--gpus": (gpus, None),
+        "--scale": (scale, 1.0),
+        "--profile": (profile_option, None),
+        "--batch-size": (batch_size, 16),
+        "--chunk-size": (chunk_size, 256),
+        "--patience-rate": (patience_rate, 0.1),
+        "--classes": (clusters, None),
+        "--class-column": (class_column, None),
+        "--name": (name, None),
+        "--seed": (seed if clusters is not None else 0, 0),
+        "--skip-empty": (skip_empty, False),
+        "--sort": (sort, False),
+    }
+    reproducible = profile_option is not None and pricing == PRICING
+    command = _command(sources, options) if reproducible else None
+    return Workload(scenario, traces, classes, float(scale), profile_name, command)
+
+
+def _check_arguments(
+    files: Sequence[str | Path],
+    gpus: int,
+    batch_size: int,
+    chunk_size: int,
+    patience_rate: float,
+    scale: float,
+    clusters: int | None,
+    class_column: str | None,
+    seed: int,
+) -> None:
+    if not files:
+        raise FluidgateError("no trace files; give at least one")
+    for key, size in {"gpus": gpus, "batch_size": batch_size, "chunk_size": chunk_size}.items():
+        if not 1 <= size <= LARGEST_WHOLE:
+            raise FluidgateError(f"{key}: must be from 1 to {LARGEST_WHOLE}, but is {size}; give another number")
+    if not 0 <= patience_rate < math.inf:
+        raise FluidgateError(f"patience_rate: must be at least 0 and finite, but is {patience_rate}; give 1/s")
+    if not 0 < scale < math.inf:
+        raise FluidgateError(f"scale: must be greater than 0 and finite, but is {scale}; give a factor")
+    if seed < 0:
+        raise FluidgateError(f"seed: must be at least 0, but is {seed}; give another number")
+    if clusters is not None and class_column is not None:
+        raise FluidgateError("classes: either clusters or a class column; give one of the two")
+
+
+def _iteration(profile: str | Path | Profile | IterationTime) -> tuple[IterationTime, str | None, str | None]:
+    """The iteration time, the name of its profile, and the profile as the command line takes it."""
+    if isinstance(profile, IterationTime):
+        return profile, None, None
+    if isinstance(profile, Profile):
+        return profile.iteration, profile.name, None
+    found = find_profile(profile)
+    is_file = str(profile).endswith(".toml")
+    return found.iteration, found.name, Path(profile).name if is_file else str(profile)
+
+
+def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: float) -> RequestClass:
+    rate = _rounded(found.arrival_rate * scale)
+    if not 0 < rate / gpus < math.inf:
+        raise FluidgateError(f"scale: the arrival rate of '{found.name}' becomes {rate}; give another factor")
+    return RequestClass(
+        name=found.name,
+        prompt_tokens=_rounded(found.mean_prompt),
+        output_tokens=_rounded(found.mean_output),
+        arrival_rate=rate / gpus,
+        patience_rate=patience_rate,
+    )
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+
+def _short(value: object) -> str:
+    return str(value).removesuffix(".0")
+
+
+def _samples(found: TraceClass) -> dict[Quantity, Any]:
+    return {"prompt_tokens": found.prompt_tokens, "output_tokens": found.output_tokens, "gap": found.gaps}
+
+
+def _command(files: Sequence[str], options: dict[str, tuple[Any, Any]]) -> str:
+    words = ["fluidgate", "workload", *files]
+    for option, (value, default) in options.items():
+        if value is True:
+            words.append(option)
+        elif value != default:
+            words += [option, _short(value)]
+    return shlex.join(words)

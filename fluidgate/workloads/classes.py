@@ -1,0 +1,198 @@
+"""Request classes from traces: which request belongs to which class, and each class's rate and mean lengths.
+
+Several traces are overlaid, each from its own first arrival. A trace of span `T` seconds (first arrival to
+last) gives each of its requests the rate `1/T`. A class's arrival rate is the sum of these over its requests
+(its count over the span, where it comes from one trace), its mean lengths are the means weighted by them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Array
+from fluidgate.workloads.traces import Trace
+
+RESTARTS = 10
+
+
+@dataclass(frozen=True)
+class TraceClass:
+    """The requests of one class; arrays of shape (requests,), or (gaps,) for the last.
+
+    Attributes:
+        name: distinct from the other classes'.
+        arrival_rate: requests/s.
+        prompt_tokens: prompt lengths.
+        output_tokens: output lengths.
+        weights: the rate that each request stands for, 1/s; they add up to `arrival_rate`.
+        gaps: seconds between successive arrivals of the class, within each trace.
+    """
+
+    name: str
+    prompt_tokens: Array
+    output_tokens: Array
+    weights: Array
+    gaps: Array
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def arrival_rate(self) -> float:
+        return float(self.weights.sum())
+
+    @property
+    def mean_prompt(self) -> float:
+        """Mean prompt length, tokens."""
+        return float(np.average(self.prompt_tokens, weights=self.weights))
+
+    @property
+    def mean_output(self) -> float:
+        """Mean output length, tokens."""
+        return float(np.average(self.output_tokens, weights=self.weights))
+
+
+def classes_of(traces: Sequence[Trace], clusters: int | None = None, seed: int = 0) -> list[TraceClass]:
+    """The classes of the overlaid traces.
+
+    Requests are told apart by their labels where every trace has them, else by the trace that they come from;
+    with `clusters`, by k-means on the standardised logarithms of both lengths over all traces (best of 10
+    starts drawn from `seed`). Clusters are named by their mean lengths, such as `p2048-d28`, busiest first.
+
+    Raises:
+        FluidgateError: a trace gives no rate, only some of the traces have labels, or there are fewer
+            distinct requests than clusters.
+    """
+    for trace in traces:
+        if len(trace) < 2 or not 0 < trace.span < np.inf:
+            raise FluidgateError(
+                f"{trace.source}: {len(trace)} request(s) over {trace.span:g} s give no arrival rate; "
+                "give a trace with at least 2 requests at different times"
+            )
+    if clusters is not None:
+        return _clusters(traces, clusters, seed)
+    if all(trace.labels is not None for trace in traces):
+        return _by_member(traces, np.concatenate([trace.labels for trace in traces]))
+    unlabelled = next(trace for trace in traces if trace.labels is None)
+    labelled = next((trace for trace in traces if trace.labels is not None), None)
+    if labelled is not None:
+        raise FluidgateError(
+            f"{unlabelled.source}: has no class column, but {labelled.source} has; "
+            "add the column, or remove it from the other file"
+        )
+    names = short_names([trace.source for trace in traces])
+    return _by_member(traces, np.repeat(names, [len(trace) for trace in traces]))
+
+
+def short_names(files: Sequence[str]) -> list[str]:
+    """A short, distinct name for each file: its stem without the words that all stems begin and end with.
+
+    >>> short_names(["AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv"])
+    ['code', 'conv']
+    """
+    stems = [_stem(file) for file in files]
+    words = [re.split(r"([_\-. ]+)", stem) for stem in stems]
+    shared = min(len(w) for w in words) // 2 if len(words) > 1 else 0
+    start = _shared(words, shared)
+    end = _shared([w[::-1] for w in words], shared - start)
+    names = ["".join(w[2 * start : len(w) - 2 * end]) for w in words]
+    return _distinct([name or stem for name, stem in zip(names, stems, strict=True)])
+
+
+def shared_name(files: Sequence[str]) -> str:
+    """What the stems of the files begin with in common, or all of them joined by `+`.
+
+    >>> shared_name(["AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv"])
+    'AzureLLMInferenceTrace'
+    """
+    stems = [_stem(file) for file in files]
+    words = [re.split(r"([_\-. ]+)", stem) for stem in stems]
+    start = _shared(words, min(len(w) for w in words) // 2 + 1)
+    return "".join(words[0][: max(0, 2 * start - 1)]) or "+".join(stems)
+
+
+def _stem(file: str) -> str:
+    stem = re.sub(r"\.(csv|jsonl|json|txt)$", "", file, flags=re.IGNORECASE)
+    return "".join(c if c.isprintable() else "?" for c in stem) or "trace"
+
+
+def _shared(words: Sequence[Sequence[str]], most: int) -> int:
+    """How many words, up to `most`, all begin with; separators are the odd items."""
+    count = 0
+    while count < most and len({tuple(w[: 2 * count + 1]) for w in words}) == 1:
+        count += 1
+    return count
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    taken: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name}-{number}"
+        taken.append(free)
+    return taken
+
+
+def _clusters(traces: Sequence[Trace], clusters: int, seed: int) -> list[TraceClass]:
+    lengths = np.log(
+        np.concatenate([np.column_stack([t.prompt_tokens, t.output_tokens]) for t in traces]).astype(float)
+    )
+    distinct = len(np.unique(lengths, axis=0))
+    if not 1 <= clusters <= distinct:
+        raise FluidgateError(
+            f"classes: {clusters} clusters asked for; give a number from 1 to {distinct}, the distinct pairs of lengths"
+        )
+    found = _by_member(traces, _k_means(lengths, clusters, seed))
+    found.sort(key=lambda c: -c.arrival_rate)
+    names = _distinct([f"p{c.mean_prompt:.0f}-d{c.mean_output:.0f}" for c in found])
+    return [replace(c, name=name) for c, name in zip(found, names, strict=True)]
+
+
+def _k_means(points: Array, clusters: int, seed: int) -> NDArray[np.int32]:
+    """The cluster of each point, from the start that ends with the least squared distance."""
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    scatter = points.std(axis=0)
+    scaled = (points - points.mean(axis=0)) / np.where(scatter > 0, scatter, 1.0)
+    rng = np.random.default_rng(seed)
+    best: NDArray[np.int32] | None = None
+    least = np.inf
+    for _ in range(RESTARTS):
+        try:
+            centres, members = kmeans2(scaled, clusters, minit="++", missing="raise", rng=rng)
+        except ClusterError:
+            continue
+        distance = float(((scaled - centres[members]) ** 2).sum())
+        if distance < least:
+            best, least = members, distance
+    if best is None:
+        raise FluidgateError(f"classes: no split into {clusters} clusters found; ask for fewer")
+    return best
+
+
+def _by_member(traces: Sequence[Trace], members: NDArray[Any]) -> list[TraceClass]:
+    """One class for each distinct value of `members`, in order of appearance."""
+    import pandas as pd
+
+    arrival = np.concatenate([trace.arrival_time for trace in traces])
+    prompt = np.concatenate([trace.prompt_tokens for trace in traces]).astype(float)
+    output = np.concatenate([trace.output_tokens for trace in traces]).astype(float)
+    origin = np.repeat(np.arange(len(traces)), [len(trace) for trace in traces])
+    weights = np.array([1.0 / trace.span for trace in traces])[origin]
+    codes, names = pd.factorize(members)
+    classes = []
+    for code, name in enumerate(names):
+        own = np.flatnonzero(codes == code)
+        same_trace = np.diff(origin[own]) == 0
+        gaps = np.diff(arrival[own])[same_trace]
+        classes.append(TraceClass(str(name), prompt[own], output[own], weights[own], gaps))
+    return classes
