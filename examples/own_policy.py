@@ -8,9 +8,10 @@ from fluidgate.policies.view import HOLD
 
 
 def tabulate(plan: Plan, gpus: int) -> Tables:
-    """The tables of gate-and-route, with the price of a class per output token as its priority."""
-    output = [c.output_tokens for c in plan.scenario.classes]
-    return tables_of(plan, gpus)._replace(priority=plan.scenario.rates.bundled_value / output)
+    """Those of gate-and-route with 30 % more mixed GPUs, and the price of an output token as priority."""
+    mixed = min(gpus, math.ceil(1.3 * gpus * plan.mixed_fraction))
+    price = plan.scenario.rates.bundled_value / [c.output_tokens for c in plan.scenario.classes]
+    return tables_of(plan, gpus)._replace(mixed_gpus=mixed, max_prefills=mixed, priority=price)
 
 
 def gate(view, tables):
@@ -31,7 +32,9 @@ def gate(view, tables):
 MINE = find_policy("gate-and-route").with_functions("mine", gate=gate, tabulate=tabulate)
 
 if __name__ == "__main__":
-    scenario = Scenario.load("examples/two-class.toml")
-    result = compare(scenario, ["gate-and-route", MINE], gpus=20, horizon=1000, replications=3)
+    two_class = Scenario.load("examples/two-class.toml")
+    result = compare(two_class, ["gate-and-route", MINE], gpus=100, horizon=1000)
     for each in result.policies:
         print(f"{each.policy:15} {each.optimality_ratio.mean:.3f} of R*")
+    low, high = result.paired[0].revenue_difference.ci95
+    print(f"mine earns {low:.2f} to {high:.2f} /s per GPU more (95 % confidence)")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numba
 from numba import njit
-from numba.core import config
+from numba.core import config as numba_config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -47,6 +47,7 @@ def cached(function: Callable[..., Any], *, allocates: bool = False) -> Any:
     numba's own cache notices a change of the file that defines a function but not of those it calls, so each state of
     the package's sources has a folder of its own. Where no folder can be written the code is compiled anew each time.
     """
+    config: Any = numba_config
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(cache_folder())

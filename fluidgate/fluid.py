@@ -7,7 +7,7 @@ any step; transients are right to first order in the step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -89,7 +89,8 @@ def fluid_trajectory(
     the mixed speed (an approximation: model.md, section 2). A buffer that empties in part keeps its mix of classes.
 
     Args:
-        start: state at time 0, an empty cluster by default.
+        start: state at time 0, an empty cluster by default. How its decodes are spread over the two groups follows
+            from the approximation above, so that their sum over the modes is kept, class by class.
         horizon: s.
         points: how many epochs are returned, evenly over the horizon.
         step: s; by default a twentieth of the shortest mean service time.
@@ -126,19 +127,17 @@ def _grouped(scenario: Scenario, plan: Plan, start: FluidState) -> Array:
     fraction = float(start.prefill.sum())
     if fraction > group * (1 + 1e-9):
         raise FluidgateError(f"start.prefill: sums to {fraction:g}, above the mixed group of {group:g}; lower it")
+    decodes = start.mixed_decode + start.solo_decode
     running = fraction / group if group > 0 else 0.0
-    in_mixed = start.mixed_decode / running if running > 0 else np.zeros_like(start.mixed_decode)
-    in_solo = start.solo_decode - (1.0 - running) * in_mixed
+    in_mixed = np.minimum(start.mixed_decode / running, decodes) if running > 0 else np.zeros_like(decodes)
+    in_solo = decodes - in_mixed
     over = float(in_solo.sum()) - batch * (1.0 - group)
-    if over > 0 and in_solo.sum() > 0:
+    if over > 0:
         moved = in_solo * (over / in_solo.sum())
         in_mixed, in_solo = in_mixed + moved, in_solo - moved
-    if (
-        min(in_solo.min(), *(getattr(start, name).min() for name in FluidState.__dataclass_fields__)) < -1e-9
-        or in_mixed.sum() > (batch - 1) * group * (1 + 1e-9) + 1e-12
-        or (running == 0 and start.mixed_decode.sum() > 0)
-    ):
-        raise FluidgateError("start: breaks a capacity of the plan's partition, (33)-(35); lower its decodes")
+    room = (batch - 1) * group * (1 + 1e-9) + 1e-12
+    if any(getattr(start, field.name).min() < 0 for field in fields(start)) or in_mixed.sum() > room:
+        raise FluidgateError("start: must be at least 0, and its decodes must fit the partition, (33)-(35); lower them")
     solo = plan.solo_probability
     return np.stack(
         [
@@ -147,7 +146,7 @@ def _grouped(scenario: Scenario, plan: Plan, start: FluidState) -> Array:
             start.decode_queue * (1.0 - solo),
             start.decode_queue * solo,
             in_mixed,
-            np.maximum(in_solo, 0.0),
+            in_solo,
         ]
     )
 

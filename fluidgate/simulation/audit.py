@@ -71,7 +71,11 @@ def full_audit(net, tables):
 
 @called
 def check_counts(net):
-    return 1 if net.counts.min() < 0 else 0
+    for stage in range(STAGES):
+        for i in range(net.counts.shape[1]):
+            if net.counts[stage, i] < 0:
+                return 1
+    return 0
 
 
 @called

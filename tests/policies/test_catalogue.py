@@ -1,0 +1,120 @@
+"""The catalogue: names, tables read off plans, and policies of a user's own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fluidgate import FluidgateError, find_policy, plan, simulate
+from fluidgate.policies import POLICIES, GateRule, RouteRule
+from fluidgate.policies.view import HOLD
+from tests.scenarios import two_class_scenario
+
+SCENARIO = two_class_scenario()
+CONTRACT = {
+    "gate-and-route": "paper",
+    "capped-gate-and-route": "paper",
+    "prioritize-and-route": "paper",
+    "sli-aware": "paper",
+    "sli-aware-general": "paper",
+    "fi-wsp": "baseline",
+    "gi-wsp": "baseline",
+    "gf-wsp": "baseline",
+    "gi-wsp-uncapped": "baseline",
+    "gf-wsp-uncapped": "baseline",
+    "fg-sp": "baseline",
+}
+
+
+def test_names_and_origins() -> None:
+    assert {name: policy.origin for name, policy in POLICIES.items()} == CONTRACT
+    assert find_policy("gg-sp") is find_policy("gate-and-route")
+
+
+def test_which_plan_feeds_which_policy() -> None:
+    for name in CONTRACT:
+        scheme, buffer = find_policy(name).program.key(SCENARIO)
+        assert scheme == ("separate" if name == "prioritize-and-route" else "bundled")
+        assert buffer == (name != "sli-aware")
+    separate = SCENARIO.replace(pricing=SCENARIO.pricing.model_copy(update={"scheme": "separate"}))
+    assert find_policy("gate-and-route").program.key(separate) == ("bundled", True)
+    assert find_policy("sli-aware").program.key(separate) == ("separate", False)
+    assert find_policy("sli-aware-general").program.key(separate) == ("separate", True)
+
+
+def test_partition_and_caps() -> None:
+    solved = plan(SCENARIO)
+    tables = find_policy("capped-gate-and-route").tabulate(solved, 500)
+    assert tables.mixed_gpus == tables.max_prefills == 107
+    assert tables.reserve
+    assert tables.cap.tolist() == [math.ceil(500 * x) for x in solved.prefill]
+    free = find_policy("fi-wsp").tabulate(solved, 500)
+    assert (free.mixed_gpus, free.max_prefills, free.reserve) == (500, 500, False)
+    assert free.gate_rule == GateRule.FCFS
+    assert find_policy("gi-wsp").tabulate(solved, 500).max_prefills == 107
+    assert find_policy("gi-wsp-uncapped").tabulate(solved, 500).max_prefills == 500
+    assert find_policy("gf-wsp").tabulate(solved, 500).route_rule == RouteRule.BUFFER
+
+
+def test_sides_carry_the_planned_throughput() -> None:
+    solved = plan(SCENARIO)
+    tables = find_policy("sli-aware").tabulate(solved, 500)
+    rates = SCENARIO.rates
+    mixed, solo = rates.mixed_decode * solved.mixed_decode, rates.solo_decode * solved.solo_decode
+    assert tables.solo_probability == pytest.approx(solo / (mixed + solo))
+    assert tables.weights == pytest.approx(np.stack([mixed, solo]))
+    assert tables.split_buffers
+
+
+def test_functions_of_a_users_own_decide() -> None:
+    """A gate that says what the shipped one says gives the same path; one that holds admits nobody."""
+
+    def fewest_first(view, tables):  # type: ignore[no-untyped-def]
+        if view.prefilling.sum() >= tables.max_prefills:
+            return -1
+        best = -1
+        for i in range(view.waiting.size):
+            if view.waiting[i] > 0 and (best < 0 or view.waiting_since[i] < view.waiting_since[best]):
+                best = i
+        return best
+
+    def never(view, tables):  # type: ignore[no-untyped-def]
+        return HOLD
+
+    mine = find_policy("fg-sp").with_functions("mine", gate=fewest_first)
+    assert mine.origin == "user"
+    options = {"gpus": 6, "horizon": 200.0, "replications": 2}
+    ours = simulate(SCENARIO, mine, **options)  # type: ignore[arg-type]
+    shipped = simulate(SCENARIO, "fg-sp", **options)  # type: ignore[arg-type]
+    assert ours.policy == "mine"
+    assert ours.classes == shipped.classes
+    shut = simulate(SCENARIO, find_policy("fg-sp").with_functions("shut", gate=never), **options)  # type: ignore[arg-type]
+    assert shut.revenue_rate.mean == 0.0
+    assert shut.classes[0].prefill_queue.mean is not None
+    assert shut.classes[0].prefill_queue.mean > 1.0
+
+
+def test_functions_that_make_arrays_are_refused_in_one_line() -> None:
+    def greedy(view, tables):  # type: ignore[no-untyped-def]
+        return int(np.argmax(np.zeros(3)))
+
+    mine = find_policy("fg-sp").with_functions("mine", gate=greedy)
+    with pytest.raises(FluidgateError, match="make no arrays") as caught:
+        simulate(SCENARIO, mine, gpus=2, horizon=10.0, replications=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_of_a_users_own() -> None:
+    from dataclasses import replace
+
+    base = find_policy("gate-and-route")
+    wider = replace(
+        base, name="wider", tabulate=lambda p, n: base.tabulate(p, n)._replace(mixed_gpus=5, max_prefills=5)
+    )
+    options = {"gpus": 12, "horizon": 500.0, "replications": 3}
+    queue, shipped = (simulate(SCENARIO, p, **options).classes[1].prefill_queue.mean for p in (wider, base))  # type: ignore[arg-type]
+    assert queue is not None
+    assert shipped is not None
+    assert queue < shipped / 3  # five mixed GPUs in the place of three: hardly anybody waits for prefill
