@@ -160,7 +160,7 @@ def transition(net, view, tables, route, total, services, placements):
     stage = STAGES - 1
     cls = net.counts.shape[1] - 1
     found = False
-    for s in range(STAGES):
+    for s in range(STAGES - 1, -1, -1):  # the most frequent last stages first
         for i in range(net.counts.shape[1]):
             weight = net.rates[s, i] * net.counts[s, i]
             if weight > 0.0:
