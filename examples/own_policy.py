@@ -32,8 +32,7 @@ def gate(view, tables):
 MINE = find_policy("gate-and-route").with_functions("mine", gate=gate, tabulate=tabulate)
 
 if __name__ == "__main__":
-    two_class = Scenario.load("examples/two-class.toml")
-    result = compare(two_class, ["gate-and-route", MINE], gpus=100, horizon=1000)
+    result = compare(Scenario.load("examples/two-class.toml"), ["gate-and-route", MINE], gpus=100, horizon=1000)
     for each in result.policies:
         print(f"{each.policy:15} {each.optimality_ratio.mean:.3f} of R*")
     low, high = result.paired[0].revenue_difference.ci95

@@ -10,16 +10,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fluidgate.errors import FluidgateError, InfeasiblePlanError
-    from fluidgate.fluid import FluidTrajectory, fluid_trajectory
+    from fluidgate.fluid import FluidState, fluid_trajectory
     from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
     from fluidgate.planning import Plan, Planner, plan
     from fluidgate.policies import Policy, find_policy
     from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
+    from fluidgate.trajectory import Trajectory
     from fluidgate.workloads import Workload, workload
 
 _HOMES = {
     "Comparison": "simulation",
-    "FluidTrajectory": "fluid",
+    "FluidState": "fluid",
+    "Trajectory": "trajectory",
     "FluidgateError": "errors",
     "Gpu": "model",
     "Indicators": "model",
@@ -43,7 +45,7 @@ _HOMES = {
 
 __all__ = [
     "Comparison",
-    "FluidTrajectory",
+    "FluidState",
     "FluidgateError",
     "Gpu",
     "Indicators",
@@ -56,6 +58,7 @@ __all__ = [
     "RequestClass",
     "Scenario",
     "SimulationResult",
+    "Trajectory",
     "Workload",
     "compare",
     "find_policy",

@@ -17,6 +17,7 @@ from fluidgate.compiled import cached
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan
+from fluidgate.trajectory import Trajectory
 
 NOTHING = 1e-15
 """Mass below which nobody waits, requests per GPU."""
@@ -45,34 +46,6 @@ class FluidState:
         return FluidState(plan.prefill_queue, plan.prefill, plan.decode_queue, plan.mixed_decode, plan.solo_decode)
 
 
-@dataclass(frozen=True)
-class FluidTrajectory:
-    """The fluid path, per GPU.
-
-    Attributes:
-        time: s, shape (points,).
-        prefill_queue, prefill, decode_queue, mixed_decode, solo_decode: shape (points, classes).
-    """
-
-    time: Array
-    prefill_queue: Array
-    prefill: Array
-    decode_queue: Array
-    mixed_decode: Array
-    solo_decode: Array
-
-    @property
-    def end(self) -> FluidState:
-        """The state at the last point."""
-        return FluidState(
-            self.prefill_queue[-1],
-            self.prefill[-1],
-            self.decode_queue[-1],
-            self.mixed_decode[-1],
-            self.solo_decode[-1],
-        )
-
-
 def fluid_trajectory(
     scenario: Scenario,
     plan: Plan,
@@ -82,7 +55,7 @@ def fluid_trajectory(
     horizon: float = 200.0,
     points: int = 401,
     step: float | None = None,
-) -> FluidTrajectory:
+) -> Trajectory:
     """The fluid path of a policy that follows `plan`, from any start.
 
     The mixed group is `sum x*` of the cluster. Outside the steady state a share `sum x / sum x*` of its decodes runs at
@@ -118,7 +91,7 @@ def fluid_trajectory(
         policy == "sli-aware",
         np.stack([rates.arrival, rates.patience, rates.prefill, rates.mixed_decode, rates.solo_decode]),
     )
-    return FluidTrajectory(np.linspace(0.0, horizon, points), *(path[:, k] for k in range(5)))
+    return Trajectory(np.linspace(0.0, horizon, points), *(path[:, k] for k in range(5)))
 
 
 def _grouped(scenario: Scenario, plan: Plan, start: FluidState) -> Array:

@@ -102,7 +102,7 @@ def check(table: type[T], data: Mapping[str, Any], source: str) -> T:
 
 def fail(source: str, problems: Sequence[str]) -> NoReturn:
     """Raise the first of the problems, each `KEY: REASON; MEND`, and say how many more there are."""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more to mend)" if len(problems) > 1 else ""
     raise FluidgateError(_printable(f"{source}: {problems[0]}{more}"))
 
 

@@ -182,7 +182,7 @@ REFUSED = {
     ),
     "profile and numbers": (
         [("alpha", 'profile = "a100-40gb/qwen-8b"\nalpha')],
-        "gpu.alpha: not together with 'profile'; remove 'profile', or alpha, beta and gamma (and 2 more)",
+        "gpu.alpha: not together with 'profile'; remove 'profile', or alpha, beta and gamma (and 2 more to mend)",
     ),
     "unknown profile": (
         [(NUMBERS, 'profile = "a100-40gb/qwen8b"\n')],
@@ -193,12 +193,12 @@ REFUSED = {
     "rate per GPU in a cluster": (
         [CLUSTER],
         "classes[0] ('batch'): arrival_rate: not together with [cluster]; "
-        "remove this key and give total_arrival_rate, or remove [cluster] (and 1 more)",
+        "remove this key and give total_arrival_rate, or remove [cluster] (and 1 more to mend)",
     ),
     "total rate without a cluster": (
         [TOTALS],
         "classes[0] ('batch'): total_arrival_rate: only together with [cluster]; add [cluster] with gpus, "
-        "or remove this key and give arrival_rate, requests/s per GPU (and 1 more)",
+        "or remove this key and give arrival_rate, requests/s per GPU (and 1 more to mend)",
     ),
     "both rates": (
         [("arrival_rate = 0.25", "arrival_rate = 0.25\ntotal_arrival_rate = 1")],
@@ -211,12 +211,12 @@ REFUSED = {
     "two indicators": (
         [("[pricing]", "[indicators]\nmax_tpot = 'x'\ntpot_weight = -1\n[pricing]")],
         "indicators.max_tpot: must be a number, but is 'x'; "
-        "give the largest average time per output token, eta_3, s (and 1 more)",
+        "give the largest average time per output token, eta_3, s (and 1 more to mend)",
     ),
     "three mistakes": (
         [("6.2e-5", "-1"), ("45.45", "0"), ("3000", "0")],
         "gpu.beta: must be greater than 0, but is -1; "
-        "give the seconds that a prompt token adds to a mixed iteration (and 2 more)",
+        "give the seconds that a prompt token adds to a mixed iteration (and 2 more to mend)",
     ),
     "lengths beyond floats": (
         [("= 3000", "= 1e-320")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -20,7 +21,21 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class Interrupted(Exception):
+    """Ctrl-C, past click's own answer to it."""
+
+
+class App(click.Group):
+    """The group of commands; an interrupt leaves it as `Interrupted`."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+
+@click.group(cls=App, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fluidgate")
 @click.pass_context
 def app(context: click.Context) -> None:
@@ -39,6 +54,9 @@ for command in (plan, simulate, compare, policies, profiles, workload, schema):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; bad input ends in one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app.main(args=arguments, prog_name="fluidgate", standalone_mode=False)
     except FluidgateError as error:
@@ -46,7 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fluidgate"
         _leave(f"{error.format_message()} (see `{where} --help`)")
-    except (KeyboardInterrupt, click.Abort):
+    except MemoryError:
+        _leave("out of memory; simulate fewer GPUs or a smaller batch_size")
+    except (Interrupted, KeyboardInterrupt, click.Abort):
         click.echo("fluidgate: interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:

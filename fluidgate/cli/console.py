@@ -64,9 +64,10 @@ def show(*tables: Table) -> None:
     """Print tables to standard output, each under its title; as wide as they need when it is not a terminal."""
     from rich.console import Console
 
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    wide = None if sys.stdout.isatty() else 200
+    console = Console(width=wide, markup=False, emoji=False, highlight=False)
     for table in tables:
-        console.print(table.title, style="bold", highlight=False)
+        console.print(table.title, style="bold")
         table.title = None
         console.print(table)
         console.print()

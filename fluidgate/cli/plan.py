@@ -18,13 +18,13 @@ def plan(scenario: str, gpus: int | None, as_json: bool, plot: str | None) -> No
 
     With --gpus, or [cluster] gpus in the scenario, the split of the GPUs into a mixed and a solo group comes with it.
     """
-    from fluidgate.errors import FluidgateError
     from fluidgate.model import Scenario
+    from fluidgate.planning import check_gpus
     from fluidgate.planning import plan as solve
 
     loaded = Scenario.load(scenario)
-    if gpus is not None and gpus < 1:
-        raise FluidgateError(f"--gpus: must be at least 1, but is {gpus}")
+    if gpus is not None:
+        check_gpus(gpus)
     solved = solve(loaded, gpus=gpus if gpus is not None else loaded.cluster_gpus)
     warn(solved.warnings)
     if plot is not None:

@@ -40,7 +40,7 @@ def simulate(
     if plot is not None:
         from fluidgate.reports.plots import draw_simulation
 
-        draw_simulation(loaded.for_gpus(result.run.gpus), result, plot)
+        draw_simulation(result, plot)
     if as_json:
         click.echo(result.to_json())
     else:

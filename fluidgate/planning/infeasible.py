@@ -36,11 +36,11 @@ def _capacity_shortage(program: FluidProgram) -> str | None:
     largest_first = short[np.argsort(-unserved[short], kind="stable")]
     rates = [f"class '{instance.scenario.classes[i].name}' {unserved[i]:.4g}" for i in largest_first]
     gpus = instance.scenario.cluster_gpus
-    count = f" ({math.ceil(gpus * multiple * (1 - _ROUNDING))} instead of {gpus})" if gpus else ""
+    more = f"use {math.ceil(gpus * multiple * (1 - _ROUNDING))} GPUs instead of {gpus}, " if gpus else ""
     return (
         f"requests that never leave (patience_rate 0) need {_up(multiple, 4)} times the GPUs there are: "
         f"at least {unserved.sum():.4g} requests/s per GPU stay unserved ({_listed(rates)}); "
-        f"use more GPUs{count}, lower arrival_rate, or set a patience_rate above 0"
+        f"{more}lower the arrival rates, or set a patience_rate above 0"
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fluidgate.errors import FluidgateError
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -21,6 +23,20 @@ class Partition:
     mixed: int
     solo: int
     prefill_utilisation: float
+
+
+MOST_GPUS = 2**31 - 1
+
+
+def check_gpus(gpus: int) -> None:
+    """Refuse a number of GPUs that no cluster has.
+
+    Raises:
+        FluidgateError: it is below 1 or above 2^31 - 1.
+    """
+    if not 1 <= gpus <= MOST_GPUS:
+        shown = str(gpus) if abs(gpus) < 10**12 else "beyond it"
+        raise FluidgateError(f"--gpus: must be at least 1 and at most {MOST_GPUS}, but is {shown}; give another number")
 
 
 def ceil_tolerant(value: float) -> int:

@@ -111,7 +111,7 @@ class Plan:
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), allow_nan=False)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each class; columns as in the contract's `classes`."""

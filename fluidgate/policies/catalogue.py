@@ -158,7 +158,5 @@ def find_policy(name: str) -> Policy:
     policy = POLICIES.get(ALIASES.get(name, name))
     if policy is None:
         known = [*POLICIES, *ALIASES]
-        raise FluidgateError(
-            f"--policy: unknown policy '{name}'{nearest(name, known)}; `fluidgate policies` lists them all"
-        )
+        raise FluidgateError(f"unknown policy '{name}'; `fluidgate policies` lists them all{nearest(name, known)}")
     return policy

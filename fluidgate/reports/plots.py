@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,11 @@ import matplotlib
 import numpy as np
 
 from fluidgate.errors import FluidgateError
-from fluidgate.fluid import FluidTrajectory, fluid_trajectory
+from fluidgate.fluid import fluid_trajectory
 from fluidgate.model import Scenario
-from fluidgate.planning import Plan, Planner
-from fluidgate.policies import find_policy
+from fluidgate.planning import Plan
 from fluidgate.simulation import Comparison, SimulationResult
+from fluidgate.trajectory import Trajectory
 from fluidgate.workloads import Workload, quantiles
 
 matplotlib.use("Agg")
@@ -45,7 +44,13 @@ STYLE: Any = {
     "font.size": 9,
     "legend.frameon": False,
     "svg.hashsalt": "fluidgate",
+    "text.parse_math": False,
 }
+
+
+def style() -> Any:
+    """The look that all pictures share, as a context."""
+    return matplotlib.rc_context(STYLE)
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -55,21 +60,18 @@ def save(figure: Figure, path: str | Path) -> None:
         FluidgateError: the file can't be written.
     """
     path = Path(path)
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
     try:
-        figure.savefig(draft, dpi=150, bbox_inches="tight")
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            figure.savefig(draft, dpi=150, bbox_inches="tight")
+            draft.replace(path)
     except (OSError, ValueError) as error:
         raise FluidgateError(f"{path}: can't be written ({error}); name another file") from error
-    finally:
-        Path(draft).unlink(missing_ok=True)
 
 
 def draw_plan(plan: Plan, path: str | Path) -> None:
     """Where the slots go: occupancies by class, and the served share of each class."""
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         slots, served = figure.subplots(1, 2, width_ratios=[3, 2])
         left = np.zeros(3)
@@ -90,19 +92,17 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
         save(figure, path)
 
 
-def draw_simulation(scenario: Scenario, result: SimulationResult, path: str | Path) -> None:
+def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     """The simulated path, the fluid path where the policy has one, and the plan's targets, by class."""
     if result.trajectory is None:
         raise FluidgateError("--plot: the simulation recorded no path; pass samples=401 to simulate")
-    simulated = result.trajectory
-    policy = find_policy(result.policy)
-    scheme, allow_decode_buffer = policy.program.key(scenario)
-    plan = Planner().solve(scenario, scheme=scheme, allow_decode_buffer=allow_decode_buffer)
+    simulated, scenario = result.trajectory, result.plan.scenario
+    plan = result.plan
     fluid = None
     if result.policy in FLUID_OF:
         kind: Any = FLUID_OF[result.policy]
         fluid = fluid_trajectory(scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(11, 6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).ravel()
         for axes, (stage, title) in zip(panels, PANELS, strict=False):
@@ -125,7 +125,7 @@ def draw_simulation(scenario: Scenario, result: SimulationResult, path: str | Pa
 
 
 def _path(
-    axes: Axes, scenario: Scenario, stage: str, simulated: Any, fluid: FluidTrajectory | None, plan: Plan
+    axes: Axes, scenario: Scenario, stage: str, simulated: Trajectory, fluid: Trajectory | None, plan: Plan
 ) -> None:
     for k, name in enumerate(scenario.class_names):
         color = f"C{k % 10}"
@@ -149,7 +149,7 @@ def draw_comparison(result: Comparison, path: str | Path) -> None:
     means = np.array([np.nan if r.optimality_ratio.mean is None else r.optimality_ratio.mean for r in ranked])
     ends = [r.optimality_ratio.ci95 or (m, m) for r, m in zip(ranked, means, strict=True)]
     half = np.array([(high - low) / 2 for low, high in ends])
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
         axes = figure.subplots()
         axes.errorbar(100 * means, range(len(ranked)), xerr=100 * half, fmt="o", ms=5, capsize=3, color="C0")
@@ -165,7 +165,7 @@ def draw_quantiles(workload: Workload, path: str | Path) -> None:
     """Lengths and gaps of each class against the exponential law of the same mean (QQ)."""
     samples = ("prompt_tokens", "output_tokens", "gaps")
     labels = ("prompt, tokens", "output, tokens", "gap between arrivals, s")
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(9, 2.8 * len(workload.classes)), layout="constrained")
         grid = figure.subplots(len(workload.classes), 3, squeeze=False)
         for row, found in zip(grid, workload.classes, strict=True):

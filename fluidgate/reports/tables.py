@@ -31,22 +31,25 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
-def with_interval(value: Statistic, digits: int = 4) -> str:
-    """A mean with half the width of its 95 % confidence interval."""
-    if value.mean is None or value.ci95 is None:
-        return number(value.mean, digits)
-    half = (value.ci95[1] - value.ci95[0]) / 2
-    return f"{number(value.mean, digits)} ±{number(half, 2)}"
+def with_interval(value: Statistic, digits: int = 4, unit: float = 1.0) -> str:
+    """A mean with half the width of its 95 % confidence interval, both times `unit`."""
+    if value.mean is None:
+        return "-"
+    if value.ci95 is None:
+        return number(unit * value.mean, digits)
+    half = unit * (value.ci95[1] - value.ci95[0]) / 2
+    return f"{number(unit * value.mean, digits)} ±{number(half, 2)}"
 
 
 def plan_tables(plan: Plan) -> Iterator[Table]:
     """The plan as a whole, its prices, and its classes."""
     whole = table(f"Plan of '{plan.scenario.name}' ({plan.scheme} pricing), per GPU", "", "", text=1)
-    whole.add_row("revenue rate R*", f"{number(plan.revenue_rate, 6)} /s")
+    constrained = plan.scenario.indicators.any
+    whole.add_row("revenue rate" if constrained else "revenue rate, R*", f"{number(plan.revenue_rate, 6)} /s")
     if plan.penalty:
         whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
         whole.add_row("objective", f"{number(plan.objective, 6)} /s")
-    whole.add_row("GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
+    whole.add_row("share of the GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
     whole.add_row("average time per output token", f"{number(1000 * plan.tpot, 4)} ms")
     whole.add_row("a solo decode is faster by (kappa)", number(plan.kappa, 4))
     whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
@@ -125,7 +128,9 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
         "leave before prefill",
         "leave before decode",
     )
-    times = table("Times", "class", "TTFT, s", "wait for decode, s", "TPOT, ms")
+    times = table(
+        "Times (wait for decode: 0 for those that never wait)", "class", "TTFT, s", "wait for decode, s", "TPOT, ms"
+    )
     for c in result.classes:
         occupancies.add_row(
             c.name,
@@ -144,8 +149,7 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
                 ),
             ),
         )
-        tpot = None if c.tpot.mean is None else 1000 * c.tpot.mean
-        times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), number(tpot))
+        times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), with_interval(c.tpot, unit=1000.0))
     yield from (occupancies, flows, times)
 
 

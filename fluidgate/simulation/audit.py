@@ -35,6 +35,9 @@ MESSAGES = (
     "a queue is out of order",
     "a balance is broken, (15)-(19)",
     "the policy's cap on prefills is broken",
+    "the gate named a class that does not exist or has nobody waiting",
+    "the route is none of MIXED, SOLO, STAY, WAIT and WAIT + 1",
+    "the refill named a class that does not exist or has nobody in the buffer",
 )
 
 

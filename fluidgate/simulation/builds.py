@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from numba.core.errors import NumbaError
@@ -39,11 +40,12 @@ def build(policy: Policy, *, audited: bool = False) -> Any:
     return _custom_builds[key]
 
 
-def needs_compilation(policy: Policy) -> bool:
+def needs_compilation(policy: Policy, *, audited: bool = False) -> bool:
     """Whether the kernel for `policy` must be compiled in this process."""
     if not policy.is_data:
-        return (policy.key, False) not in _custom_builds
-    return not release.signatures and not is_cached(release)
+        return (policy.key, audited) not in _custom_builds
+    kernel = debug if audited else release
+    return not kernel.signatures and not is_cached(kernel)
 
 
 _custom_builds: dict[tuple[str, bool], Any] = {}
@@ -75,9 +77,26 @@ def custom_build(user_gate: Any, user_route: Any, user_refill: Any, audited: boo
         try:
             return custom_kernel(*arguments)
         except NumbaError as error:
+            functions = [f for f in (user_gate, user_route, user_refill) if f]
             raise FluidgateError(
-                "a decision function of this policy can't be compiled; use numbers, loops and the fields of view and "
-                f"tables, and make no arrays, lists or strings: {one_line(str(error))[-300:]}"
+                f"{cause(str(error), functions)}; a decision function uses numbers, loops and the fields of view and "
+                "tables, and makes no arrays, lists or strings"
             ) from error
 
     return explained
+
+
+def cause(report: str, functions: list[Any]) -> str:
+    """What numba objects to, in one line: the function, its line and the reason."""
+    lines = [line.strip() for line in report.splitlines()]
+    reason = next((line for line in lines if line and not line.startswith("Failed in")), "unknown reason")
+    if "NRT required" in reason:
+        reason = "it makes an array"
+    for function in functions:
+        file = function.__code__.co_filename
+        places = [line for line in lines if file in line]
+        if places:
+            number = re.search(r"\((\d+)\)|line (\d+)", places[0])
+            where = f", line {number[1] or number[2]}" if number else ""
+            return one_line(f"decision function '{function.__name__}'{where} can't be compiled: {reason}")
+    return one_line(f"a decision function can't be compiled: {reason}")

@@ -6,7 +6,9 @@ The one seam for parallel work: another engine takes its place by offering the s
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 
@@ -33,14 +35,28 @@ class LocalProcesses:
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         from loky import get_reusable_executor
 
-        executor: Any = get_reusable_executor(max_workers=self.workers, timeout=60)  # type: ignore[no-untyped-call]
-        futures = [executor.submit(function, job) for job in jobs]
+        with interrupts_held():
+            executor: Any = get_reusable_executor(max_workers=self.workers, timeout=60)  # type: ignore[no-untyped-call]
+            futures = [executor.submit(function, job) for job in jobs]
         try:
             for future in futures:
                 yield future.result()
         except BaseException:
             executor.shutdown(wait=False, kill_workers=True)
             raise
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes started meanwhile never see it: they end when this process tells them to."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_executor(workers: int | None, jobs: int) -> Executor:

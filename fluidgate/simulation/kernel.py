@@ -12,6 +12,9 @@ from fluidgate.simulation.members import add, member, remove
 from fluidgate.simulation.network import (
     ARRIVAL,
     AUDIT_CODE,
+    BAD_GATE,
+    BAD_REFILL,
+    BAD_ROUTE,
     DECODE_ABANDONMENT,
     DECODE_END,
     DECODE_SERVICE,
@@ -93,9 +96,9 @@ def advance(net, tables, gate, route, refill, audit, arrivals, services, placeme
             change_mode(net, stop)
 
         net.tally[TOTAL_EVENTS] += 1
-        code = audit(net, tables)
-        if code != 0:
-            net.tally[AUDIT_CODE] = code
+        if net.tally[AUDIT_CODE] == 0:
+            net.tally[AUDIT_CODE] = audit(net, tables)
+        if net.tally[AUDIT_CODE] != 0:
             return FAILED
     return PAUSED
 
@@ -202,6 +205,9 @@ def end_prefill(net, view, tables, route, cls, seat, placements):
     net.gpu[gpu].prefill_seat = NONE
     free_seat(net, seat)
     where = route(view, tables, cls, placements.random())
+    if where < MIXED or where > WAIT + SOLO:
+        net.tally[AUDIT_CODE] = BAD_ROUTE
+        where = WAIT
     if where == STAY and net.gpu[gpu].decode_position != NONE:
         start_decode(net, cls, gpu)
     elif where < STAY and view.free[where] > 0:
@@ -216,7 +222,10 @@ def start_prefills(net, view, tables, gate, placements):
     """Start prefills while the gate names a class and a GPU can take it, each GPU drawn uniformly."""
     while net.startable[0] > 0 and view.waiting.sum() > 0:
         cls = gate(view, tables)
-        if cls < 0:
+        if cls == HOLD:
+            return
+        if cls < 0 or cls >= len(view.waiting) or view.waiting[cls] == 0:
+            net.tally[AUDIT_CODE] = BAD_GATE
             return
         node = net.head[PREFILL_QUEUE, cls]
         since = net.nodes[node].since
@@ -240,6 +249,9 @@ def fill_decodes(net, view, tables, refill, placements):
             cls = refill(view, tables, group, placements.random())
             if cls == HOLD:
                 break
+            if cls < 0 or cls >= len(view.waiting) or net.counts[queue, cls] == 0:
+                net.tally[AUDIT_CODE] = BAD_REFILL
+                return
             node = net.head[queue, cls]
             net.seconds[DECODE_WAIT, cls] += net.clock[NOW] - net.nodes[node].since
             leave_queue(net, queue, cls, node)

@@ -49,6 +49,11 @@ TOTAL_EVENTS = 3
 AUDIT_CODE = 4
 TALLY = 5
 
+# Values of `tally[AUDIT_CODE]` beyond those of the audit: what a policy may not answer.
+BAD_GATE = 10
+BAD_ROUTE = 11
+BAD_REFILL = 12
+
 NONE = -1
 
 SEAT = np.dtype([("since", "f8"), ("position", "i4"), ("cls", "i4")])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluidgate.model import Array, Scenario
+from fluidgate.planning import Plan
 from fluidgate.simulation.network import (
     ARRIVAL,
     DECODE_ABANDONMENT,
@@ -28,6 +29,7 @@ from fluidgate.simulation.network import (
 )
 from fluidgate.simulation.replication import Measurement
 from fluidgate.simulation.statistics import Statistic, statistic
+from fluidgate.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,23 +85,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """Occupancies over time, per GPU, mean over the replications.
-
-    Attributes:
-        time: s, shape (samples,).
-        prefill_queue, prefill, decode_queue, mixed_decode, solo_decode: shape (samples, classes).
-    """
-
-    time: Array
-    prefill_queue: Array
-    prefill: Array
-    decode_queue: Array
-    mixed_decode: Array
-    solo_decode: Array
-
-
-@dataclass(frozen=True)
 class SimulationResult:
     """A policy simulated on a scenario.
 
@@ -109,8 +94,8 @@ class SimulationResult:
         revenue_rate: per GPU and second, in the scenario's pricing scheme.
         optimality_ratio: revenue over the R* of the scheme without indicators.
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
-        trajectory: None unless samples were asked for.
-        warnings: of the plan that feeds the policy.
+        trajectory: mean path over the replications; None unless samples were asked for.
+        plan: the plan that feeds the policy.
     """
 
     scenario: str
@@ -122,8 +107,13 @@ class SimulationResult:
     optimality_ratio: Statistic
     objective_ratio: Statistic
     classes: tuple[ClassResult, ...]
+    plan: Plan = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the policy's plan should know."""
+        return self.plan.warnings
 
     def body(self) -> dict[str, Any]:
         """What differs between the policies of a comparison."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
-from fluidgate.planning import Plan, Planner
+from fluidgate.planning import Plan, Planner, check_gpus
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import Policy, find_policy
 from fluidgate.simulation.executor import Executor, InProcess, default_executor
@@ -127,8 +127,7 @@ class Options:
         gpus = self.gpus if self.gpus is not None else scenario.cluster_gpus
         if gpus is None:
             raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
-        if gpus < 1:
-            raise FluidgateError(f"--gpus: must be at least 1, but is {gpus}")
+        check_gpus(gpus)
         if not (math.isfinite(self.horizon) and self.horizon > 0):
             raise FluidgateError(f"--horizon: must be a time above 0 s, but is {self.horizon:g}")
         warmup = self.horizon / 10 if self.warmup is None else self.warmup
@@ -207,7 +206,7 @@ def prepare(jobs: list[Job]) -> None:
     from fluidgate.simulation.builds import build, needs_compilation
 
     for job in {job.policy.name: job for job in jobs}.values():
-        if needs_compilation(job.policy):
+        if needs_compilation(job.policy, audited=job.audited):
             what = "simulation kernel (once, it is kept)" if job.policy.is_data else f"policy '{job.policy.name}'"
             log.info("compiling the %s, some 20 s ...", what)
         if job.policy.is_data and not job.audited:
@@ -263,8 +262,8 @@ def _result(
         optimality_ratio=statistic(_ratio(revenue, plans.unconstrained.revenue_rate)),
         objective_ratio=statistic(_ratio(revenue - penalties, plans.own.objective)),
         classes=class_results(scenario, measured, run.gpus),
+        plan=plans.of(policy),
         trajectory=trajectory(measured, run),
-        warnings=plans.of(policy).warnings,
     )
 
 

@@ -28,7 +28,7 @@ def test_classes_over_capacity_are_named_with_the_shortage():
     text = message(patient(two_class()).replace(cluster_gpus=40), gpus=40)
     assert "class 'decode-heavy'" in text
     assert "prefill-heavy" not in text
-    assert "use more GPUs (42 instead of 40)" in text
+    assert "use 42 GPUs instead of 40" in text
     multiple = float(re.search(r"need ([\d.]+) times", text)[1])
     unserved = float(re.search(r"at least ([\d.]+) requests/s", text)[1])
     scenario = patient(two_class())

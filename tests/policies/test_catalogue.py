@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,9 @@ def test_functions_that_make_arrays_are_refused_in_one_line() -> None:
         return int(np.argmax(np.zeros(3)))
 
     mine = find_policy("fg-sp").with_functions("mine", gate=greedy)
-    with pytest.raises(FluidgateError, match="make no arrays") as caught:
+    with pytest.raises(
+        FluidgateError, match=r"'greedy', line \d+ can't be compiled: .*zeros.*makes no arrays"
+    ) as caught:
         simulate(SCENARIO, mine, gpus=2, horizon=10.0, replications=1)
     assert "\n" not in str(caught.value)
 
@@ -118,3 +121,22 @@ def test_tables_of_a_users_own() -> None:
     assert queue is not None
     assert shipped is not None
     assert queue < shipped / 3  # five mixed GPUs in the place of three: hardly anybody waits for prefill
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ({"gate": lambda view, tables: 5}, "the gate named a class"),
+        ({"gate": lambda view, tables: -3}, "the gate named a class"),
+        ({"route": lambda view, tables, cls, draw: 7}, "the route is none of"),
+        (
+            {"route": lambda view, tables, cls, draw: 3, "refill": lambda view, tables, group, draw: 2},
+            "the refill named",
+        ),
+    ],
+    ids=["gate", "negative", "route", "refill"],
+)
+def test_impossible_answers_of_a_users_functions_are_named(functions: dict[str, Any], message: str) -> None:
+    mine = find_policy("gate-and-route").with_functions("mine", **functions)
+    with pytest.raises(FluidgateError, match=message):
+        simulate(SCENARIO, mine, gpus=3, horizon=50.0, replications=1)

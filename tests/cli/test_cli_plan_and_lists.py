@@ -1,0 +1,205 @@
+"""`plan`, `policies`, `profiles`, `schema`, `workload` and the help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from command import ROOT, TWO_CLASS, Command
+
+from fluidgate.cli.app import app
+
+INDICATORS = "[indicators]\nmax_tpot = 0.023\nmax_solo_gap = 3\nprefill_gap_weight = 2\ntpot_weight = 10\n"
+TRACE = "arrival_time,prompt_tokens,output_tokens,class\n0,100,20,chat\n1,900,5,code\n3,300,40,chat\n4,700,15,code\n"
+HEAVY = ("matplotlib", "numba", "numpy", "pandas")
+
+Scenario = Callable[..., Path]
+
+
+def test_plan_json(fluidgate: Command) -> None:
+    outcome = fluidgate("plan", TWO_CLASS, "--gpus", "500", "--json")
+    assert outcome.status == 0
+    plan = outcome.json
+    numbers = {
+        "schema": 1,
+        "scenario": "two-class",
+        "scheme": "bundled",
+        "revenue_rate": pytest.approx(297.70316986424),
+        "penalty": 0.0,
+        "objective": pytest.approx(297.70316986424),
+        "mixed_fraction": pytest.approx(0.213211446),
+        "kappa": pytest.approx(1.51221, rel=1e-5),
+        "tpot": pytest.approx(0.0242853, rel=1e-5),
+        "decode_buffer_free": True,
+        "shadow_prices": {
+            "prefill_capacity": 0.0,
+            "mixed_capacity": pytest.approx(6.83902, rel=1e-5),
+            "solo_capacity": pytest.approx(10.34206, rel=1e-5),
+        },
+        "indicators": {},
+        "partition": {"gpus": 500, "mixed": 107, "solo": 393, "prefill_utilisation": pytest.approx(0.9963, abs=5e-5)},
+    }
+    assert {key: plan[key] for key in numbers} == numbers
+    assert set(plan) >= {*numbers, "classes"}
+    for each in plan["classes"]:
+        assert set(each) >= {
+            "name",
+            "prefill",
+            "mixed_decode",
+            "solo_decode",
+            "prefill_queue",
+            "decode_queue",
+            "completion_rate",
+            "served_fraction",
+            "flow_price",
+        }
+        assert each["served_fraction"] == pytest.approx(each["completion_rate"] / 0.5)
+    assert [c["name"] for c in plan["classes"]] == ["decode-heavy", "prefill-heavy"]
+    assert sum(c["prefill"] for c in plan["classes"]) == pytest.approx(plan["mixed_fraction"])
+    assert outcome.notices == [f"fluidgate: warning: {warning}" for warning in plan["warnings"]]
+    assert "99.6%" in outcome.notices[0]
+
+
+def test_plan_without_gpus_has_no_partition(fluidgate: Command) -> None:
+    outcome = fluidgate("plan", TWO_CLASS, "--json")
+    assert "partition" not in outcome.json
+    assert outcome.notices == []
+
+
+def test_plan_of_a_cluster_has_its_partition(fluidgate: Command) -> None:
+    azure = ROOT / "examples" / "azure.toml"
+    assert fluidgate("plan", azure, "--json").json["partition"]["gpus"] == 60
+    assert fluidgate("plan", azure, "--gpus", "30", "--json").json["partition"]["gpus"] == 30
+
+
+def test_plan_with_indicators(fluidgate: Command, scenario: Scenario) -> None:
+    path = scenario(more=INDICATORS)
+    plan = fluidgate("plan", path, "--json").json
+    indicators = plan["indicators"]
+    assert set(indicators) == {"max_tpot", "max_solo_gap", "prefill_gap_weight", "tpot_weight"}
+    for name, limit in {"max_tpot": 0.023, "max_solo_gap": 3.0}.items():
+        assert set(indicators[name]) == {"limit", "value", "shadow_price"}
+        assert indicators[name]["limit"] == limit
+        assert indicators[name]["value"] <= limit * (1 + 1e-9)
+        assert indicators[name]["shadow_price"] > 0
+    weighted = sum(entry["weight"] * entry["value"] for entry in indicators.values() if "weight" in entry)
+    assert plan["penalty"] == pytest.approx(weighted)
+    assert plan["objective"] == pytest.approx(plan["revenue_rate"] - plan["penalty"])
+    table = fluidgate("plan", path)
+    for words in ("max_tpot (limit 0.023", "penalty", "objective", "tpot_weight"):
+        assert words in table.output
+
+
+def test_policies(fluidgate: Command) -> None:
+    listed = fluidgate("policies", "--json").json
+    origins = {p["name"]: p["origin"] for p in listed["policies"]}
+    paper = ("gate-and-route", "capped-gate-and-route", "prioritize-and-route", "sli-aware", "sli-aware-general")
+    baselines = ("fi-wsp", "gi-wsp", "gf-wsp", "gi-wsp-uncapped", "gf-wsp-uncapped", "fg-sp")
+    assert listed["schema"] == 1
+    assert {name: origins[name] for name in (*paper, *baselines)} == {
+        **dict.fromkeys(paper, "paper"),
+        **dict.fromkeys(baselines, "baseline"),
+    }
+    assert set(origins.values()) <= {"paper", "baseline", "published", "ours"}
+    assert all(p["summary"] for p in listed["policies"])
+    table = fluidgate("policies").output
+    assert all(name in table for name in (*origins, "gg-sp"))
+
+
+def test_profiles(fluidgate: Command) -> None:
+    listed = fluidgate("profiles", "--json").json
+    assert listed["schema"] == 1
+    by_name = {p["name"]: p["iteration"] for p in listed["profiles"]}
+    assert by_name["a100-40gb/qwen-8b"] == {"alpha": 0.0174, "beta": 6.2e-5, "gamma": 45.45}
+    assert all(name in fluidgate("profiles").output for name in by_name)
+
+
+def test_schema_accepts_the_examples(fluidgate: Command) -> None:
+    schema = fluidgate("schema").json
+    validator: type[Any] = jsonschema.validators.validator_for(schema)
+    assert validator is jsonschema.Draft202012Validator
+    validator.check_schema(schema)
+    examples = sorted((ROOT / "examples").glob("*.toml"))
+    assert {"azure.toml", "two-class.toml"} <= {path.name for path in examples}
+    for path in examples:
+        validator(schema).validate(tomllib.loads(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [("gpu", "batch_size", 0), ("gpu", "gamma", -1), ("gpu", "speed", 1), ("pricing", "scheme", "free"), ("", "x", 1)],
+)
+def test_schema_refuses(fluidgate: Command, table: str, key: str, value: object) -> None:
+    validator = jsonschema.Draft202012Validator(fluidgate("schema").json)
+    data = tomllib.loads(TWO_CLASS.read_text("utf-8"))
+    assert validator.is_valid(data)
+    (data[table] if table else data)[key] = value
+    assert not validator.is_valid(data)
+
+
+def test_workload(fluidgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text(TRACE, "utf-8")
+    outcome = fluidgate("workload", "t.csv", "--gpus", "2", "-o", "out.toml", "--qq", "q.svg", "--json")
+    assert outcome.status == 0
+    found = outcome.json
+    assert (found["schema"], found["gpus"]) == (1, 2)
+    assert [(c["name"], c["prompt_tokens"], c["total_arrival_rate"]) for c in found["classes"]] == [
+        ("chat", 200.0, 0.5),
+        ("code", 800.0, 0.5),
+    ]
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["out.toml", "q.svg", "t.csv"]
+    assert Path("q.svg").read_bytes().startswith(b"<?xml")
+    assert tomllib.loads(Path("out.toml").read_text("utf-8"))["cluster"] == {"gpus": 2}
+    assert fluidgate("plan", "out.toml", "--json").json["partition"]["gpus"] == 2
+    table = fluidgate("workload", "t.csv", "--gpus", "2", "-o", "out.toml").output
+    assert "Scenario written to out.toml; next: fluidgate plan out.toml" in table
+
+
+@pytest.mark.parametrize("name", sorted(app.commands))
+def test_help_of_every_command(fluidgate: Command, name: str) -> None:
+    outcome = fluidgate(name, "--help")
+    assert outcome.status == 0
+    assert outcome.output.startswith(f"Usage: fluidgate {name}")
+    assert outcome.output == fluidgate(name, "-h").output
+    for parameter in app.commands[name].params:
+        if parameter.param_type_name == "option":
+            assert parameter.opts[-1] in outcome.output
+
+
+def test_help_lists_the_commands(fluidgate: Command) -> None:
+    assert set(app.commands) == {"plan", "simulate", "compare", "policies", "profiles", "workload", "schema"}
+    listed = [line.split()[0] for line in fluidgate("--help").output.partition("Commands:\n")[2].splitlines()]
+    assert listed == sorted(app.commands)
+    assert fluidgate().output == fluidgate("--help").output
+    assert fluidgate("--version").output.startswith("fluidgate, version ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--help"], ["plan"]])
+def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom fluidgate.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        f"print('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+        "import numpy\nprint('then:', 'numpy' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-2:] == ["loaded:", "then: True"]
+
+
+def test_tables_on_an_ascii_output() -> None:
+    arguments = ["simulate", str(TWO_CLASS), "--policy", "fi-wsp", "--gpus", "2", "--horizon", "20"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "fluidgate", *arguments],
+        capture_output=True,
+        check=False,
+        env={"PYTHONIOENCODING": "ascii", "PATH": "", "HOME": str(Path.home())},
+    )
+    assert b"Traceback" not in ran.stderr
+    assert ran.returncode == 0
