@@ -57,12 +57,20 @@ class IterationTime(Noun):
         return 1.0 / self.gamma
 
 
+class Calibrated(Noun):
+    """The least and the greatest sizes that an iteration time was measured at; None where that is unknown."""
+
+    batch_sizes: tuple[int, int] | None = Field(None, description="of the batch, requests")
+    chunk_sizes: tuple[int, int] | None = Field(None, description="of the chunk, tokens")
+
+
 class Gpu(Noun):
     """A GPU (or one tensor-parallel engine): its batch, its chunk, its iteration time."""
 
     batch_size: int = Field(ge=1, description="most requests in a batch, B")
     chunk_size: int = Field(ge=1, description="prompt tokens read in one iteration, C")
     iteration: IterationTime
+    calibrated: Calibrated = Field(Calibrated(), description="the sizes that its profile holds for", repr=False)
 
     @model_validator(mode="after")
     def _mixed_iteration_takes_time(self) -> Self:

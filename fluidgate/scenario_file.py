@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario, Scheme
+from fluidgate.model import Calibrated, Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario, Scheme
 from fluidgate.toml_file import (
     LARGEST_WHOLE,
     SCHEMA,
@@ -59,15 +59,15 @@ class MeasuredGpu(GpuTable):
     )
     gamma: float = Field(gt=0, description="the tokens per second of one decode on a solo GPU", examples=[45.45])
 
-    def iteration(self, base_dir: Path) -> IterationTime:
-        return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
+        return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma), Calibrated()
 
 
 _PROFILE_OR_NUMBERS = "not together with 'profile'; remove 'profile', or alpha, beta and gamma"
 
 
 class ProfiledGpu(GpuTable):
-    """The table [gpu] with the iteration time of a profile."""
+    """The table [gpu] with the iteration time of a profile, at its batch size where the profile holds a law."""
 
     elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS)
 
@@ -78,10 +78,11 @@ class ProfiledGpu(GpuTable):
         examples=["a100-40gb/qwen-8b"],
     )
 
-    def iteration(self, base_dir: Path) -> IterationTime:
+    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
         from fluidgate.profiles import find_profile
 
-        return find_profile(self.profile, base_dir).iteration
+        profile = find_profile(self.profile, base_dir)
+        return profile.iteration_at(self.batch_size), profile.calibrated
 
 
 class PricingTable(Table):
@@ -199,11 +200,11 @@ def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = "
     if not data:
         fail(source, ["empty; write a scenario: name, [gpu], [pricing] and [[classes]]"])
     file = check(_form(data), data, source)
-    iteration = _iteration(file, source, Path(base_dir))
+    iteration, calibrated = _measured(file, source, Path(base_dir))
     problems = [*_no_duration(file, iteration), *_same_names(file, data), *_no_arrivals(file, data)]
     if problems:
         fail(source, problems)
-    scenario = _scenario(file, iteration)
+    scenario = _scenario(file, iteration, calibrated)
     _check_rates(scenario, data, source)
     return scenario
 
@@ -230,9 +231,10 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
     Each comment goes under the header of the table that is its key (`"gpu"`, `"classes[0]"`), or to the top
     of the file where its key is `""`; it may have several lines.
 
-    Parsing the text gives an equal scenario, float for float. One exception: in a scenario with
+    Parsing the text gives an equal scenario, float for float. Two exceptions. In a scenario with
     `cluster_gpus` that was not read from a file (after `for_gpus`, say), a class's rate may be no float
-    divided by the number of GPUs; it then comes back as a neighbouring float.
+    divided by the number of GPUs; it then comes back as a neighbouring float. The ranges of a profile
+    (`Gpu.calibrated`) are not written.
     """
     from tomlkit import comment, document, nl
 
@@ -278,12 +280,12 @@ def _form(data: Mapping[str, Any]) -> type[Any]:
     return PerGpuTable[ProfiledGpu] if profiled else PerGpuTable[MeasuredGpu]
 
 
-def _iteration(file: AnyTable, source: str, base_dir: Path) -> IterationTime:
+def _measured(file: AnyTable, source: str, base_dir: Path) -> tuple[IterationTime, Calibrated]:
     try:
-        iteration: IterationTime = file.gpu.iteration(base_dir)
+        measured: tuple[IterationTime, Calibrated] = file.gpu.measured(base_dir)
     except FluidgateError as error:
         fail(source, [f"gpu.profile: {error}"])
-    return iteration
+    return measured
 
 
 def _no_duration(file: AnyTable, iteration: IterationTime) -> Iterator[str]:
@@ -313,11 +315,12 @@ def _no_arrivals(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}: too small to share among {file.cluster.gpus} GPUs; give a larger rate"
 
 
-def _scenario(file: AnyTable, iteration: IterationTime) -> Scenario:
+def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated) -> Scenario:
     gpus = file.cluster.gpus if isinstance(file, ClusterScenarioTable) else None
+    sizes = {"batch_size": file.gpu.batch_size, "chunk_size": file.gpu.chunk_size}
     return Scenario(
         name=file.name,
-        gpu=Gpu(batch_size=file.gpu.batch_size, chunk_size=file.gpu.chunk_size, iteration=iteration),
+        gpu=Gpu(**sizes, iteration=iteration, calibrated=calibrated),
         pricing=Pricing(**file.pricing.model_dump()),
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),

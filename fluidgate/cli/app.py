@@ -8,9 +8,13 @@ import sys
 import click
 
 from fluidgate import __version__
+from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
+from fluidgate.cli.frontier import frontier
+from fluidgate.cli.paper import paper
 from fluidgate.cli.plan import plan
 from fluidgate.cli.policies import policies
+from fluidgate.cli.probe import probe
 from fluidgate.cli.profiles import profiles
 from fluidgate.cli.schema import schema
 from fluidgate.cli.simulate import simulate
@@ -48,7 +52,7 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (plan, simulate, compare, policies, profiles, workload, schema):
+for command in (plan, simulate, compare, frontier, policies, profiles, workload, calibrate, probe, schema, paper):
     app.add_command(command)
 
 

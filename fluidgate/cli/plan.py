@@ -8,7 +8,7 @@ from fluidgate.cli.console import show, warn
 from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
 
 
-@click.command(short_help="The best steady state: revenue, split, prices of every constraint.")
+@click.command(short_help="The best steady state, and what each constraint costs.")
 @scenario_argument
 @gpus_option
 @json_option

@@ -9,8 +9,15 @@ _FULL = 0.9
 
 
 def advice(gpu: Gpu, partition: Partition | None) -> tuple[str, ...]:
-    """Warnings about the GPU's speeds (Proposition 3.2) and about the partition's margin, a sentence each."""
+    """Warnings about the GPU's sizes and speeds (Proposition 3.2) and about the partition's margin, a sentence each."""
     sentences = []
+    for key, size in {"batch_size": gpu.batch_size, "chunk_size": gpu.chunk_size}.items():
+        ends = getattr(gpu.calibrated, f"{key}s")
+        if ends is not None and not ends[0] <= size <= ends[1]:
+            sentences.append(
+                f"{key} {size} lies outside the profile's range, {ends[0]} to {ends[1]}: "
+                "its iteration times were not measured there"
+            )
     least_kappa = (gpu.batch_size - 1) / gpu.batch_size
     if gpu.kappa < least_kappa:
         sentences.append(

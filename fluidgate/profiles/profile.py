@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fluidgate.model import IterationTime, Noun
-from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Calibrated, IterationTime, Noun
+from fluidgate.profiles.law import LawRow, between
+from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml, shown
 
 Range = tuple[int, int]
 R_SQUARED = "R^2 of the line alpha + beta * chunk_size, between 0 and 1"
@@ -16,10 +20,14 @@ CHUNK_SIZES = "the least and the greatest chunk size that the profile holds for,
 
 
 class Profile(Noun):
-    """A named iteration time with its provenance; the ranges are `None` where they are unknown."""
+    """A named iteration time with its provenance; the ranges are `None` where they are unknown.
+
+    It holds either one `iteration` time, or a `law` over the batch size: at least two rows, ascending, whose
+    ends are then its `batch_sizes`. `iteration_at` reads both.
+    """
 
     name: str = Field(min_length=1, description="name, for shipped profiles `GPU/MODEL`")
-    iteration: IterationTime
+    iteration: IterationTime | None = Field(None, description="the one iteration time")
     model: str = Field("", description="the language model")
     gpu: str = Field("", description="the GPU or the tensor-parallel group that serves it")
     engine: str = Field("", description="the inference engine and its version")
@@ -28,21 +36,81 @@ class Profile(Noun):
     r_squared: float | None = Field(None, le=1, description=R_SQUARED)
     batch_sizes: Range | None = Field(None, description=BATCH_SIZES)
     chunk_sizes: Range | None = Field(None, description=CHUNK_SIZES)
+    law: tuple[LawRow, ...] | None = Field(None, min_length=2, description="the iteration time by batch size")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.iteration is None) == (self.law is None):
+            raise ValueError("a profile holds either an iteration time or a law over the batch size")
+        if self.law is not None:
+            sizes = [row.batch_size for row in self.law]
+            if sizes != sorted(set(sizes)):
+                raise ValueError("the batch sizes of a law must ascend")
+            if self.batch_sizes != (sizes[0], sizes[-1]):
+                raise ValueError("batch_sizes must be the ends of the law")
+        return self
+
+    def iteration_at(self, batch_size: int) -> IterationTime:
+        """The iteration time at a batch size: the one there is, or that of the law, interpolated linearly.
+
+        Raises:
+            FluidgateError: the law does not reach that batch size.
+        """
+        if self.iteration is not None:
+            return self.iteration
+        rows = self.law or ()
+        least, greatest = rows[0].batch_size, rows[-1].batch_size
+        if not least <= batch_size <= greatest:
+            raise FluidgateError(
+                f"profile {shown(self.name)} holds for batch sizes {least} to {greatest}, but batch_size is "
+                f"{batch_size}; give one in that range, or calibrate a profile at yours"
+            )
+        return between(rows, batch_size)
+
+    @property
+    def calibrated(self) -> Calibrated:
+        """The sizes that the profile holds for."""
+        return Calibrated(batch_sizes=self.batch_sizes, chunk_sizes=self.chunk_sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of the profile's file, `schema` first; what is unknown is left out."""
-        known = self.model_dump(exclude={"iteration"}, exclude_none=True)
+        known = self.model_dump(exclude={"iteration", "law"}, exclude_none=True)
         texts = {key: value for key, value in known.items() if isinstance(value, str) and value}
         rest = {key: value for key, value in known.items() if not isinstance(value, str)}
-        return {"schema": SCHEMA, **texts, **self.iteration.model_dump(), **rest}
+        if self.iteration is not None:
+            return {"schema": SCHEMA, **texts, **self.iteration.model_dump(), **rest}
+        del rest["batch_sizes"]
+        rows = [row.model_dump(exclude_none=True) for row in self.law or ()]
+        return {"schema": SCHEMA, **texts, **rest, "law": rows}
 
 
 Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
 Sizes = Annotated[list[Size], Field(min_length=2, max_length=2)]
 
 
+class LawTable(Table):
+    """The numbers of an iteration time: the keys of a table [[law]] besides its batch size."""
+
+    alpha: float = Field(
+        description="the seconds of a mixed iteration at chunk size 0 "
+        "(or give tables [[law]], by batch_size, instead of alpha, beta and gamma)",
+        examples=[0.0174],
+    )
+    beta: float = Field(
+        gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[6.2e-5]
+    )
+    gamma: float = Field(gt=0, description="the tokens per second of one decode on a solo GPU", examples=[45.45])
+    r_squared: float | None = Field(None, le=1, description=R_SQUARED)
+
+
+class LawRowTable(LawTable):
+    """The keys of a table [[law]]."""
+
+    batch_size: Size = Field(description="the batch size that this row was measured at", examples=[16])
+
+
 class ProfileTable(Table):
-    """The keys of a profile file."""
+    """The keys of a profile file but for its iteration time."""
 
     schema_: SchemaKey = Field(SCHEMA, alias="schema")
     name: str = Field(min_length=1, description="the name of the profile", examples=["my-gpu/my-model"])
@@ -51,14 +119,29 @@ class ProfileTable(Table):
     engine: str = Field("", description="the inference engine and its version")
     source: str = Field("", description="the source of the figures")
     notes: str = Field("", description="what else a user should know")
-    alpha: float = Field(description="the seconds of a mixed iteration at chunk size 0", examples=[0.0174])
-    beta: float = Field(
-        gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[6.2e-5]
-    )
-    gamma: float = Field(gt=0, description="the tokens per second of one decode on a solo GPU", examples=[45.45])
-    r_squared: float | None = Field(None, le=1, description=R_SQUARED)
-    batch_sizes: Sizes | None = Field(None, description=BATCH_SIZES, examples=[[1, 64]])
     chunk_sizes: Sizes | None = Field(None, description=CHUNK_SIZES, examples=[[64, 2048]])
+
+
+class SingleProfileTable(ProfileTable, LawTable):
+    """A profile file with one iteration time."""
+
+    batch_sizes: Sizes | None = Field(None, description=BATCH_SIZES, examples=[[1, 64]])
+
+
+_LAW_OR_NUMBERS = "not together with [[law]]; remove it here, and give it in each table [[law]]"
+
+
+class LawProfileTable(ProfileTable):
+    """A profile file with a law over the batch size."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("alpha", "beta", "gamma", "r_squared"), _LAW_OR_NUMBERS),
+        "batch_sizes": "not together with [[law]], whose rows say it; remove it",
+    }
+
+    law: list[LawRowTable] = Field(
+        min_length=2, description="the tables [[law]], each with batch_size, alpha, beta and gamma"
+    )
 
 
 def parse_profile(text: str, source: str) -> Profile:
@@ -70,15 +153,13 @@ def parse_profile(text: str, source: str) -> Profile:
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write the keys of a profile: name, alpha, beta, gamma"])
-    table = check(ProfileTable, data, source)
-    for key in ("batch_sizes", "chunk_sizes"):
-        sizes = getattr(table, key)
-        if sizes is not None and sizes[0] > sizes[1]:
-            fail(source, [f"{key}: the least, {sizes[0]}, is above the greatest, {sizes[1]}; exchange them"])
+    if "law" in data:
+        return _law_profile(check(LawProfileTable, data, source), source)
+    table = check(SingleProfileTable, data, source)
     return Profile(
         iteration=IterationTime(alpha=table.alpha, beta=table.beta, gamma=table.gamma),
-        batch_sizes=_range(table.batch_sizes),
-        chunk_sizes=_range(table.chunk_sizes),
+        batch_sizes=_range(table, "batch_sizes", source),
+        chunk_sizes=_range(table, "chunk_sizes", source),
         **table.model_dump(exclude={"schema_", "alpha", "beta", "gamma", "batch_sizes", "chunk_sizes"}),
     )
 
@@ -90,5 +171,24 @@ def dump_profile(profile: Profile) -> str:
     return tomlkit.dumps(profile.to_dict())
 
 
-def _range(sizes: list[int] | None) -> Range | None:
-    return None if sizes is None else (sizes[0], sizes[1])
+def _law_profile(table: LawProfileTable, source: str) -> Profile:
+    sizes = [row.batch_size for row in table.law]
+    for index, (before, size) in enumerate(pairwise(sizes), start=1):
+        if size <= before:
+            key = f"law[{index}]: batch_size"
+            fail(source, [f"{key}: {size} does not exceed the row before, {before}; put the rows in ascending order"])
+    return Profile(
+        law=tuple(LawRow(**row.model_dump()) for row in table.law),
+        batch_sizes=(sizes[0], sizes[-1]),
+        chunk_sizes=_range(table, "chunk_sizes", source),
+        **table.model_dump(exclude={"schema_", "law", "chunk_sizes"}),
+    )
+
+
+def _range(table: ProfileTable, key: str, source: str) -> Range | None:
+    sizes: list[int] | None = getattr(table, key)
+    if sizes is None:
+        return None
+    if sizes[0] > sizes[1]:
+        fail(source, [f"{key}: the least, {sizes[0]}, is above the greatest, {sizes[1]}; exchange them"])
+    return sizes[0], sizes[1]

@@ -19,9 +19,11 @@ from fluidgate.workloads import Workload, quantiles
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 PANELS = (
     ("prefill", "in prefill, x"),
@@ -63,10 +65,17 @@ def save(figure: Figure, path: str | Path) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            figure.savefig(draft, dpi=150, bbox_inches="tight")
+            with style():
+                figure.savefig(draft, dpi=150, bbox_inches="tight")
             draft.replace(path)
     except (OSError, ValueError) as error:
         raise FluidgateError(f"{path}: can't be written ({error}); name another file") from error
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers, its small ones without."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_plan(plan: Plan, path: str | Path) -> None:

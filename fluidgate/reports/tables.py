@@ -201,12 +201,22 @@ def policy_table(policies: Sequence[Policy], aliases: dict[str, str]) -> Table:
 
 
 def profile_table(profiles: Sequence[Profile]) -> Table:
-    """Names, laws and sources."""
-    made = table("Iteration-time profiles", "name", "source", "alpha, s", "beta, s/token", "gamma, tokens/s", text=2)
+    """Names, laws, the sizes they hold for, and sources."""
+    made = table(
+        "Iteration-time profiles", "name", "source", "alpha, s", "beta, s/token", "gamma, tokens/s", "B", "C", text=2
+    )  # fmt: skip
     for profile in profiles:
-        law = profile.iteration
-        made.add_row(profile.name, profile.source, number(law.alpha), number(law.beta), number(law.gamma))
+        laws = profile.law or (profile.iteration,)
+        numbers = ([getattr(law, key) for law in laws] for key in ("alpha", "beta", "gamma"))
+        sizes = (profile.batch_sizes, profile.chunk_sizes)
+        made.add_row(profile.name, profile.source, *map(_span, numbers), *(_span(s) if s else "-" for s in sizes))
     return made
+
+
+def _span(values: Sequence[float]) -> str:
+    """The least and the greatest of some numbers, or the one there is."""
+    least, greatest = number(min(values)), number(max(values))
+    return least if least == greatest else f"{least} to {greatest}"
 
 
 def workload_tables(workload: Workload) -> Iterator[Table]:

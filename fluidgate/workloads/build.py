@@ -179,7 +179,7 @@ def workload(
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     _check_arguments(files, gpus, batch_size, chunk_size, patience_rate, scale, clusters, class_column, seed)
-    iteration, profile_name, profile_option = _iteration(profile)
+    iteration, profile_name, profile_option = _iteration(profile, batch_size)
     if not 0 < iteration.mixed(chunk_size) < math.inf:
         raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
     traces = tuple(read_trace(file, class_column, skip_empty=skip_empty, sort=sort) for file in files)
@@ -237,15 +237,17 @@ def _check_arguments(
         raise FluidgateError("classes: either clusters or a class column; give one of the two")
 
 
-def _iteration(profile: str | Path | Profile | IterationTime) -> tuple[IterationTime, str | None, str | None]:
+def _iteration(
+    profile: str | Path | Profile | IterationTime, batch_size: int
+) -> tuple[IterationTime, str | None, str | None]:
     """The iteration time, the name of its profile, and the profile as the command line takes it."""
     if isinstance(profile, IterationTime):
         return profile, None, None
     if isinstance(profile, Profile):
-        return profile.iteration, profile.name, None
+        return profile.iteration_at(batch_size), profile.name, None
     found = find_profile(profile)
     is_file = str(profile).endswith(".toml")
-    return found.iteration, found.name, Path(profile).name if is_file else str(profile)
+    return found.iteration_at(batch_size), found.name, Path(profile).name if is_file else str(profile)
 
 
 def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: float) -> RequestClass:

@@ -135,6 +135,7 @@ def _known_formats() -> str:
 
 def _table(text: str, class_column: str | None, source: str) -> tuple[Format, pd.DataFrame, str | None]:
     """The format, its columns as text by line number, and the name of the class column."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.lstrip().startswith("{"):
         return _read_csv(text, class_column, source)
     wanted = dict.fromkeys([*MOONCAKE.columns, *([class_column] if class_column else [])])

@@ -1,0 +1,215 @@
+"""Measured iteration times, read from a CSV file.
+
+Columns: `batch_size` (decodes in the batch), `chunk_size` (prompt tokens read in the iteration, 0 for a solo
+iteration) and `seconds`. Further columns are ignored, and so are blank lines and lines that begin with `#`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluidgate.errors import FluidgateError, nearest
+from fluidgate.model import Array
+from fluidgate.toml_file import LARGEST_WHOLE, fail, read_text, shown
+
+Tokens = NDArray[np.int64]
+Unit = Literal["s", "ms"]
+
+STANDARD = ("batch_size", "chunk_size", "seconds")
+UNITS: dict[Unit, float] = {"s": 1.0, "ms": 1000.0}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The distinct pairs of batch size and chunk size, each with the mean of its repeats; arrays of shape (pairs,).
+
+    Attributes:
+        batch_size: decodes, ascending.
+        chunk_size: prompt tokens, ascending within a batch size.
+        repeats: rows of the pair.
+        seconds: mean iteration time, s.
+    """
+
+    batch_size: Tokens
+    chunk_size: Tokens
+    repeats: Tokens
+    seconds: Array
+
+    def select(self, kept: NDArray[np.bool_]) -> Pairs:
+        return Pairs(self.batch_size[kept], self.chunk_size[kept], self.repeats[kept], self.seconds[kept])
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Iteration times, a row each; arrays of shape (rows,).
+
+    Attributes:
+        batch_size: decodes in the batch.
+        chunk_size: prompt tokens read in the iteration; 0 where it is solo.
+        seconds: iteration time, s.
+        source: name of the file, without its folder.
+    """
+
+    batch_size: Tokens
+    chunk_size: Tokens
+    seconds: Array
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def select(self, kept: NDArray[np.bool_]) -> Measurements:
+        return Measurements(self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source)
+
+    @property
+    def solo(self) -> NDArray[np.bool_]:
+        """Which rows have no prefill."""
+        return np.equal(self.chunk_size, 0)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs of batch size and chunk size (computed anew at each call: keep it)."""
+        both = np.column_stack([self.batch_size, self.chunk_size])
+        distinct, place, repeats = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+        seconds = np.bincount(place.ravel(), weights=self.seconds) / repeats
+        return Pairs(distinct[:, 0], distinct[:, 1], repeats, seconds)
+
+
+def read_measurements(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    unit: Unit = "s",
+    where: Mapping[str, str] | None = None,
+) -> Measurements:
+    """Read a CSV file of iteration times.
+
+    Args:
+        path: the file; its first line that is neither blank nor a comment is the header.
+        columns: the file's own name for a standard column, where it differs.
+        unit: of the times in the file.
+        where: keep only the rows with these values, by column.
+
+    Raises:
+        FluidgateError: the file is missing or wrong, or keeps no row; the message names file, line and mend.
+    """
+    source = str(path)
+    names = _names(columns or {})
+    if unit not in UNITS:
+        raise FluidgateError(f"unit: must be 's' or 'ms', but is {shown(unit)}")
+    rows = _rows(read_text(path, "a CSV file of iteration times"), source)
+    try:
+        line, header = next(rows)
+    except StopIteration:
+        fail(source, [f"empty; give a CSV file with the columns {', '.join(STANDARD)}"])
+    header = [cell.strip() for cell in header]
+    place = {standard: _column(name, standard, header, line, source) for standard, name in names.items()}
+    conditions = {_column(name, None, header, line, source): value for name, value in (where or {}).items()}
+    kept: list[tuple[int, list[str]]] = []
+    seen: dict[int, dict[str, None]] = {index: {} for index in conditions}
+    for number, cells in rows:
+        if len(cells) != len(header):
+            fail(source, [f"line {number}: {len(cells)} fields where the header has {len(header)}; correct it"])
+        if all(_same(cells[index], value) for index, value in conditions.items()):
+            kept.append((number, cells))
+        for index in conditions:
+            seen[index][cells[index].strip()] = None
+    if not kept:
+        _refuse_empty(conditions, seen, header, source)
+    batch = [_whole(cells[place["batch_size"]], number, names["batch_size"], source) for number, cells in kept]
+    chunk = [_whole(cells[place["chunk_size"]], number, names["chunk_size"], source) for number, cells in kept]
+    seconds = [_time(cells[place["seconds"]], number, names["seconds"], source) for number, cells in kept]
+    for (number, _), decodes, tokens in zip(kept, batch, chunk, strict=True):
+        if decodes == 0 and tokens == 0:
+            fail(source, [f"line {number}: an iteration without decodes and without a chunk; remove this line"])
+    return Measurements(
+        np.array(batch, dtype=np.int64),
+        np.array(chunk, dtype=np.int64),
+        np.array(seconds) / UNITS[unit],
+        Path(path).name,
+    )
+
+
+def _names(columns: Mapping[str, str]) -> dict[str, str]:
+    """The file's name of each standard column."""
+    for standard in columns:
+        if standard not in STANDARD:
+            hint = nearest(standard, list(STANDARD)) or f"; the columns are {', '.join(STANDARD)}"
+            raise FluidgateError(f"map: no standard column {shown(standard)}{hint}")
+    return {standard: columns.get(standard, standard) for standard in STANDARD}
+
+
+def _rows(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row with its line number, blank lines and comments left out."""
+    reader = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells) and not cells[0].lstrip().startswith("#"):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        fail(source, [f"line {reader.line_num}: not CSV ({error}); mend this line"])
+
+
+def _column(name: str, standard: str | None, header: list[str], line: int, source: str) -> int:
+    if name in header:
+        return header.index(name)
+    hint = nearest(name, header) if name != standard else ""
+    mend = hint or f"; the columns are {', '.join(header[:12])}"
+    if standard is not None:
+        mend += f"; --map {standard}=COLUMN says which one it is"
+    fail(source, [f"line {line}: no column {shown(name)}{mend}"])
+
+
+def _same(cell: str, value: str) -> bool:
+    """Whether a cell holds a value, as a text or as a number."""
+    if cell.strip() == value.strip():
+        return True
+    try:
+        return float(cell) == float(value)
+    except ValueError:
+        return False
+
+
+def _refuse_empty(
+    conditions: Mapping[int, str], seen: Mapping[int, Mapping[str, None]], header: list[str], source: str
+) -> NoReturn:
+    for index, value in conditions.items():
+        values = list(seen[index])
+        if values and not any(_same(cell, value) for cell in values):
+            hint = nearest(value, values) or f"; its values are {', '.join(values[:8])}"
+            fail(source, [f"--where {header[index]}={value}: no such row{hint}"])
+    what = "no row meets every --where; leave one out" if conditions else "a header without rows; give measured rows"
+    fail(source, [what])
+
+
+def _number(cell: str, line: int, name: str, wanted: str, source: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        text = cell.strip()
+        reason = f"must be {wanted}, but is {shown(text)}; correct it" if text else f"missing; give {wanted}"
+        fail(source, [f"line {line}: {name}: {reason}"])
+
+
+def _whole(cell: str, line: int, name: str, source: str) -> int:
+    wanted = f"a whole number from 0 to {LARGEST_WHOLE}"
+    number = _number(cell, line, name, wanted, source)
+    if not 0 <= number <= LARGEST_WHOLE or number != math.floor(number):
+        fail(source, [f"line {line}: {name}: must be {wanted}, but is {cell.strip()}; correct it"])
+    return int(number)
+
+
+def _time(cell: str, line: int, name: str, source: str) -> float:
+    number = _number(cell, line, name, "a time greater than 0", source)
+    if not 0 < number < math.inf:
+        fail(source, [f"line {line}: {name}: must be a time greater than 0, but is {cell.strip()}; correct it"])
+    return number

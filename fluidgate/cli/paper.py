@@ -1,0 +1,72 @@
+"""`fluidgate paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from fluidgate.cli.console import notices
+from fluidgate.cli.options import json_option
+
+Announce = Callable[[str, bool], Callable[[int, int], None]]
+ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
+
+
+@click.command(short_help="Reproduce the published evaluation, item by item.")
+@click.argument("items", metavar="[ITEM...|all]", nargs=-1)
+@click.option("--quick", is_flag=True, help="Small experiments of the same shape, two minutes in all.")
+@click.option("--out", metavar="DIR", default="out/paper", show_default=True, help="Where the results go.")
+@click.option("--again", is_flag=True, help="Run items that an earlier run has finished, too.")
+@click.option("--data", metavar="DIR", help="Folder of files that are not shipped: databricks-dolly-15k.jsonl, traces.")
+@json_option
+def paper(items: tuple[str, ...], quick: bool, out: str, again: bool, data: str | None, as_json: bool) -> None:
+    """Run figures and tables of arXiv:2602.02987 and say whether the paper's claims hold.
+
+    Each item writes its picture, its data and its verdict into DIR; `all` (the default) gathers them on one page,
+    index.html. An interrupted run goes on where it stopped.
+    """
+    import json
+    from pathlib import Path
+
+    from fluidgate.paper.catalogue import ITEMS
+    from fluidgate.paper.item import Setting
+    from fluidgate.paper.page import write_page
+    from fluidgate.paper.runner import run_items
+
+    every = not items or "all" in items
+    names = list(ITEMS) if every else list(dict.fromkeys(items))
+    folder = Path(out)
+    with notices(), item_progress() as announce:
+        records = run_items(names, Setting(quick=quick, data=data), folder, again=again, announce=announce)
+    if every:
+        write_page(records, folder)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "items": records}, indent=2))
+        return
+    for record in records:
+        click.echo(f"{record['item']}: {record['title']} ({record['seconds']:g} s)")
+        for verdict in record["verdicts"]:
+            click.echo(f"  {ANSWER[verdict['holds']]:>14}: {verdict['claim']}")
+            click.echo(f"                  {verdict['measured']}")
+    click.echo(f"Results in {folder}" + (f"; open {folder / 'index.html'}" if every else ""))
+
+
+@contextmanager
+def item_progress() -> Iterator[Announce]:
+    """A bar on standard error for the item at work; silent when that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def announce(name: str, known: bool) -> Callable[[int, int], None]:
+            for task in bar.task_ids:
+                bar.remove_task(task)
+            task = bar.add_task(f"{name} (known)" if known else name, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        yield announce
