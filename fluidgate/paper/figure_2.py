@@ -11,6 +11,7 @@ from fluidgate.model import Array, Scenario, Scheme
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.reports.plots import style
+from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 
 TITLE = "Revenue and queues over time, bundled and separate pricing"
@@ -25,12 +26,18 @@ def run(setting: Setting) -> Outcome:
     with style():
         figure = Figure(figsize=(10, 5.5), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey="row")
-        tail: dict[str, float] = {}
+        tail: dict[str, Statistic] = {}
         for k, scheme in enumerate(POLICY):
             scenario = two_class(scheme)
             best = plan(scenario)
             result = simulate(
-                scenario, POLICY[scheme], gpus=gpus, horizon=horizon, samples=301, replications=setting.sized(5, 2)
+                scenario,
+                POLICY[scheme],
+                gpus=gpus,
+                horizon=horizon,
+                warmup=horizon / 2,
+                samples=301,
+                replications=setting.sized(5, 2),
             )
             path = result.trajectory
             assert path is not None
@@ -43,8 +50,7 @@ def run(setting: Setting) -> Outcome:
                 queues.plot(path.time, path.prefill_queue[:, i], color=f"C{i}", lw=1, label=f"{name}, prefill queue")
                 queues.plot(path.time, path.decode_queue[:, i], color=f"C{i}", ls="--", label=f"{name}, decode queue")
             queues.set_xlabel("time, s")
-            late = path.time > horizon / 2
-            tail[scheme] = float(path.decode_queue[late].sum(axis=1).mean())
+            tail[scheme] = statistic(np.sum([c.decode_queue.values for c in result.classes], axis=0))
             frames.append(as_frame(scenario, scheme, path, revenue))
         panels[0, 0].set_ylabel("revenue /s per GPU")
         panels[1, 0].set_ylabel("requests per GPU")
@@ -54,9 +60,9 @@ def run(setting: Setting) -> Outcome:
     target = float(plan(two_class("separate")).decode_queue.sum())
     verdict = Verdict(
         "the separate scheme builds a decode backlog, the bundled one does not",
-        f"mean decode queue per GPU over the second half: separate {tail['separate']:.3g} (plan {target:.3g}), "
-        f"bundled {tail['bundled']:.3g} (plan 0), n = {gpus}",
-        tail["separate"] > BACKLOG * tail["bundled"],
+        f"mean decode queue per GPU over the second half: separate {said(tail['separate'])} (plan {target:.3g}), "
+        f"bundled {said(tail['bundled'])} (plan 0), n = {gpus}",
+        (tail["separate"].mean or 0.0) > BACKLOG * (tail["bundled"].mean or 0.0),
     )
     notes = (
         "In the limit the separate plan keeps a decode queue on purpose and the bundled one keeps none. At this size "
@@ -64,6 +70,11 @@ def run(setting: Setting) -> Outcome:
         "shows. So the difference can only be seen where the cluster is far larger.",
     )
     return Outcome(pd.concat(frames, ignore_index=True), (verdict,), figure, notes)
+
+
+def said(value: Statistic) -> str:
+    low, high = value.ci95 or (float("nan"), float("nan"))
+    return f"{value.mean:.3f} ({low:.3f} to {high:.3f})"
 
 
 def revenue_rate(scenario: Scenario, path: Trajectory) -> Array:

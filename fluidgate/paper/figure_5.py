@@ -12,6 +12,8 @@ from fluidgate.reports.plots import style
 
 TITLE = "Gate-and-route: occupancies against the plan"
 NEAR = 0.05
+PREFILL = ("prefill",)
+DECODE = ("mixed_decode", "solo_decode")
 
 
 def run(setting: Setting) -> Outcome:
@@ -30,18 +32,18 @@ def run(setting: Setting) -> Outcome:
         ):
             draw(axes, scaling, quantity, title)
         panels[0].legend()
-    prefill = scaling.distance(("prefill",))
-    decode = scaling.distance(("mixed_decode", "solo_decode"))
+    prefill, decode = scaling.distance(PREFILL), scaling.distance(DECODE)
     n = scaling.gpus[-1]
     verdicts = (
         Verdict(
             "prefill occupancies X_i/n are close to x*_i",
-            f"largest distance {100 * prefill:.1f} % of sum x* at n = {n}",
+            f"largest distance {100 * prefill:.1f} % (±{100 * scaling.blur(PREFILL):.1f}) of sum x* at n = {n}",
             prefill < NEAR,
         ),
         Verdict(
             "decode occupancies per class drift from y*_i though revenue is right",
-            f"largest distance {100 * decode:.1f} % of sum y* at n = {n}; prefills {100 * prefill:.1f} %",
+            f"largest distance {100 * decode:.1f} % (±{100 * scaling.blur(DECODE):.1f}) of sum y* at n = {n}; "
+            f"prefills {100 * prefill:.1f} %",
             None,
         ),
     )

@@ -27,8 +27,8 @@ def run(setting: Setting) -> Outcome:
     last, first = scaling.distance(QUANTITIES), scaling.distance(QUANTITIES, at=0)
     verdict = Verdict(
         "all of X_i/n, Y_m,i/n, Y_s,i/n approach the plan's values, class by class",
-        f"largest distance {100 * first:.1f} % of all occupancy at n = {scaling.gpus[0]}, {100 * last:.1f} % at "
-        f"n = {scaling.gpus[-1]}",
+        f"largest distance {100 * first:.1f} % of all occupancy at n = {scaling.gpus[0]}, {100 * last:.1f} % "
+        f"(±{100 * scaling.blur(QUANTITIES):.1f}) at n = {scaling.gpus[-1]}",
         last < first and last < NEAR,
     )
     return Outcome(scaling.frame(QUANTITIES), (verdict,), figure)

@@ -58,6 +58,7 @@ def run(setting: Setting) -> Outcome:
             ),
         ]
     notes = (
+        table(data),
         "Why the printed policy is slow: the prefill-heavy class has no target queue, so at times nobody of it waits. "
         "The printed gate never idles a slot while anyone waits; it lends the slot to the decode-heavy class, whose "
         "prefills are short. The right panel shows how far that class's prefills lie above their target: a hundredth "
@@ -81,6 +82,22 @@ def row(result: SimulationResult, gpus: int, target: float) -> dict[str, object]
         "excess_prefills": first.prefill.mean - target,
         "left_before_decode": sum(c.decode_abandonment_rate.mean or 0.0 for c in result.classes),
     }
+
+
+def table(data: pd.DataFrame) -> str:
+    """A Markdown table of the gaps with half the widths of their 95 % confidence intervals."""
+    lines = [
+        "Gap to R*, % (half the width of the 95 % confidence interval):",
+        "",
+        "| n | " + " | ".join(POLICIES) + " |",
+        "|---|" + "---|" * len(POLICIES),
+    ]
+    gaps = data.pivot(index="gpus", columns="policy", values="gap")[list(POLICIES)]
+    halves = (data.pivot(index="gpus", columns="policy", values="high")[list(POLICIES)] - gaps).to_numpy(float)
+    for gpus, means, half in zip(gaps.index, gaps.to_numpy(float), halves, strict=True):
+        cells = [f"{100 * mean:.2f} (±{100 * wide:.2f})" for mean, wide in zip(means, half, strict=True)]
+        lines.append(f"| {gpus} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def rate(rows: pd.DataFrame) -> tuple[float, float]:

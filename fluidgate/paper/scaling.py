@@ -48,6 +48,12 @@ class Scaling:
             ]
         )
 
+    def blur(self, quantities: tuple[str, ...]) -> float:
+        """Largest half width of a mean's 95 % confidence interval at the largest scale, as a share of the sum."""
+        whole = sum(float(getattr(self.plan, q).sum()) for q in quantities)
+        intervals = [getattr(c, q).ci95 for c in self.results[-1].classes for q in quantities]
+        return max(float(high - low) / 2 for low, high in intervals) / whole
+
     def distance(self, quantities: tuple[str, ...], at: int = -1) -> float:
         """Largest distance of a class's mean occupancy from the plan, as a share of the sum over all."""
         whole = sum(float(getattr(self.plan, q).sum()) for q in quantities)
