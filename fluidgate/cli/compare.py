@@ -9,7 +9,7 @@ import click
 from fluidgate.cli.console import notices, progress_bar, show, warn
 from fluidgate.cli.options import refuse_iteration, scenario_argument, simulation_options
 
-DEFAULT = "gate-and-route,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
+DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
 
 
 @click.command(short_help="Simulate several policies on the same arrivals, side by side.")

@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
 from fluidgate.policies.policy import Policy, Program
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.value import value_index
 
 UNCAPPED = np.iinfo(np.int64).max
 
@@ -50,11 +52,34 @@ def tables_of(
         target_prefill=gpus * plan.prefill,
         target_queue=gpus * plan.prefill_queue,
         cap=np.array(caps, dtype=np.int64),
-        priority=np.array([c.output_tokens / c.prompt_tokens for c in plan.scenario.classes]),
+        priority=value_index(plan) if gate is GateRule.VALUE else decode_per_prompt(plan),
         solo_probability=np.array(plan.solo_probability, dtype=np.float64),
         split_buffers=route is RouteRule.SPLIT,
         weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
     )
+
+
+def index_and_pool(plan: Plan, gpus: int) -> Tables:
+    """One pool without partition: no slot is kept idle for either phase, and none of the plan's occupancies is tracked.
+
+    Where prompts are paid apart and the plan overflows the decode stage on purpose (q_d* > 0), a freed slot goes to a
+    waiting prefill first and decodes wait in the buffer. Everywhere else the class with the largest value index starts
+    first, and its decode takes any free slot at once, so that no work is lost after a prefill.
+    """
+    overflow = plan.scheme == "separate" and bool(plan.decode_queue.any())
+    return tables_of(
+        plan,
+        gpus,
+        partitioned=False,
+        gate=GateRule.FCFS if overflow else GateRule.VALUE,
+        route=RouteRule.BUFFER if overflow else RouteRule.POOL,
+        cap_prefills=False,
+    )
+
+
+def decode_per_prompt(plan: Plan) -> Array:
+    """`D/P`, the index of prioritize-and-route, shape (classes,)."""
+    return np.array([c.output_tokens / c.prompt_tokens for c in plan.scenario.classes])
 
 
 def _tabulated(**options: object) -> Callable[[Plan, int], Tables]:
@@ -100,6 +125,13 @@ POLICIES: dict[str, Policy] = {
             "sli-aware for plans that keep a decode buffer: a freed slot draws its class by weight",
             Program(),
             _tabulated(route=RouteRule.SPLIT, refill=RefillRule.WEIGHTED),
+        ),
+        Policy(
+            "index-and-pool",
+            "ours",
+            "one pool of GPUs; the largest value over cost at shadow prices first, a decode takes any slot at once",
+            Program(),
+            index_and_pool,
         ),
         Policy(
             "fi-wsp",

@@ -8,7 +8,9 @@ from fluidgate.policies.view import HOLD, View
 
 OCCUPANCY = int(GateRule.OCCUPANCY)
 FCFS = int(GateRule.FCFS)
+VALUE = int(GateRule.VALUE)
 
+SAME = 1e-6  # indices closer than this, relatively, are equal
 TIE = 1e-12  # levels closer than this, relatively, are equal
 
 
@@ -35,6 +37,8 @@ def precedes(view: View, tables: Tables, i: int, j: int) -> bool:
     if tables.gate_rule == OCCUPANCY:
         return less_occupied(view, tables, i, j)
     if tables.gate_rule == FCFS:
+        return view.waiting_since[i] < view.waiting_since[j]
+    if tables.gate_rule == VALUE and abs(tables.priority[i] - tables.priority[j]) <= SAME * tables.priority[j]:
         return view.waiting_since[i] < view.waiting_since[j]
     return tables.priority[i] > tables.priority[j]
 

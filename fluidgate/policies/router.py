@@ -6,6 +6,7 @@ from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 SOLO_FIRST = int(RouteRule.SOLO_FIRST)
 SPLIT = int(RouteRule.SPLIT)
+POOL = int(RouteRule.POOL)
 STAY_RULE = int(RouteRule.STAY)
 REFILL_FCFS = int(RefillRule.FCFS)
 
@@ -22,6 +23,8 @@ def route(view: View, tables: Tables, cls: int, draw: float) -> int:
         if view.free[SOLO] > 0:
             return SOLO
         return MIXED if view.free[MIXED] > 0 else WAIT
+    if tables.route_rule == POOL:
+        return MIXED
     if tables.route_rule == SPLIT:
         side = SOLO if draw < tables.solo_probability[cls] else MIXED
         return side if view.free[side] > 0 else WAIT + side

@@ -10,6 +10,7 @@ class GateRule(IntEnum):
     OCCUPANCY = 0  # least X_i / x*_i, ties by largest Q_p,i - n q*_p,i
     FCFS = 1  # oldest request
     PRIORITY = 2  # largest index
+    VALUE = 3  # largest index, ties by oldest request
 
 
 class RouteRule(IntEnum):
@@ -19,6 +20,7 @@ class RouteRule(IntEnum):
     SPLIT = 1  # to the solo side with probability p_s,i, else to the mixed side, each with its own buffer
     STAY = 2  # in the slot of its prefill
     BUFFER = 3  # into the buffer: waiting prefills take a freed slot first
+    POOL = 4  # any free slot of the mixed group, its prefill's own among them: it never waits
 
 
 class RefillRule(IntEnum):
@@ -39,7 +41,7 @@ class Tables(NamedTuple):
         target_prefill: n x*; float64, shape (classes,).
         target_queue: n q_p*; float64, shape (classes,).
         cap: no prefill of the class starts while this many of it run; int64, shape (classes,).
-        priority: index of the PRIORITY gate, larger first; float64, shape (classes,).
+        priority: index of the PRIORITY and VALUE gates, larger first; float64, shape (classes,).
         solo_probability: p_s of the SPLIT route; float64, shape (classes,).
         split_buffers: whether each group has a decode buffer of its own.
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).

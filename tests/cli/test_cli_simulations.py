@@ -119,7 +119,7 @@ def test_compare_json(fluidgate: Command) -> None:
 def test_policies_meet_the_same_arrivals(fluidgate: Command) -> None:
     compared = fluidgate("compare", TWO_CLASS, *SMALL, "--json").json
     arrivals = [[c["arrival_rate"] for c in p["classes"]] for p in compared["policies"]]
-    assert len(arrivals) == 7
+    assert len(arrivals) == 8
     assert all(each == arrivals[0] for each in arrivals)
 
 

@@ -21,13 +21,14 @@ OCCUPANCY_GATE = {
     "gi-wsp", "gi-wsp-uncapped", "gf-wsp", "gf-wsp-uncapped",
 }  # fmt: skip
 CAPPED_GATE = {"capped-gate-and-route"}
-PRIORITY_GATE = {"prioritize-and-route"}
+PRIORITY_GATE = {"prioritize-and-route", "index-and-pool"}
 NO_GATE = {"fi-wsp", "fg-sp"}  # FCFS over all arrivals
 
 COUPLED = {"fi-wsp", "gi-wsp", "gi-wsp-uncapped"}  # the decode follows its prefill, same GPU, same slot
 SHARED = {"gf-wsp", "gf-wsp-uncapped"}  # decoupled, no partition
 SIDED = {"sli-aware", "sli-aware-general"}  # partition, one decode buffer for each group
 ROUTED = {"gate-and-route", "capped-gate-and-route", "prioritize-and-route", "fg-sp"}  # partition, one
+POOLED = {"index-and-pool"}  # no partition: a decode goes to any free slot at once, that of its prefill among them
 TOTAL_CAP = {"gi-wsp", "gf-wsp"}  # no partition, but at most M prefills in all
 
 POLICIES = sorted(OCCUPANCY_GATE | CAPPED_GATE | PRIORITY_GATE | NO_GATE)
@@ -99,7 +100,7 @@ class Network:
         solo_decode: mu_s.
         prefill_target: x*, per GPU.
         queue_target: q_p*, per GPU.
-        priority: D/P (prioritize-and-route).
+        priority: D/P (prioritize-and-route), or the index (index-and-pool).
         to_solo: p_s (sided policies).
         mixed_weight: mu_m y_m* (sli-aware-general).
         solo_weight: mu_s y_s* (sli-aware-general).
@@ -223,6 +224,15 @@ class Network:
                 found += [(rate * p, end, (("prefill_done", i),)) for p, end in self.settle(after)]
                 continue
             after = self._with_gpu(state, g, gpu._replace(prefill=-1))
+            if self.policy in POOLED:
+                open_gpus = self._gpus_with_decode_slot(after)
+                for k in open_gpus:
+                    there = after.gpus[k]
+                    placed = self._with_gpu(after, k, there._replace(decodes=changed(there.decodes, i, +1)))
+                    found += [
+                        (rate / len(open_gpus) * p, end, (("prefill_done", i),)) for p, end in self.settle(placed)
+                    ]
+                continue
             sides = [(1.0 - self.to_solo[i], MIXED), (self.to_solo[i], SOLO)] if self.policy in SIDED else [(1.0, 0)]
             for p_side, side in sides:
                 if not p_side > 0:

@@ -178,6 +178,9 @@ def _systems() -> list[TinySystem]:
     add("n1-heavy", gated, heavy, 1, (16, 0), (0.25, 0.05), (0.3, 0.05))
     add("n2-heavy", gated, heavy, 2, (15, 0), (0.25, 0.05), (0.3, 0.05), large=gated)
     add("n1-heavy-no-target", gated, heavy, 1, (16, 0), (0.3, 0.0), (0.1, 0.2))
+    # One pool: decodes move to other GPUs, the class with the larger index first.
+    add("n1-heavy", ["index-and-pool"], heavy, 1, (16, 0), (0.25, 0.05), (0.3, 0.05))
+    add("n2-heavy", ["index-and-pool"], heavy, 2, (15, 0), (0.25, 0.05), (0.3, 0.05), large=["index-and-pool"])
     # Three prefill slots: unequal occupancies against unequal targets.
     slots = scenario("three-prefills", 2, [(0.6, 1.5, 0.4, 1.0), (0.9, 1.2, 0.4, 1.5)])
     slots_of_one = scenario("single-slots", 1, [(0.6, 3.0, 0.4, 1.0), (0.9, 2.0, 0.4, 1.5)])

@@ -20,6 +20,7 @@ CONTRACT = {
     "prioritize-and-route": "paper",
     "sli-aware": "paper",
     "sli-aware-general": "paper",
+    "index-and-pool": "ours",
     "fi-wsp": "baseline",
     "gi-wsp": "baseline",
     "gf-wsp": "baseline",

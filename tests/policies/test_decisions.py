@@ -114,6 +114,20 @@ def test_priority_gate_takes_the_largest_index() -> None:
     assert gate(view(waiting=[1, 1, 1]), tables(gate_rule=int(GateRule.PRIORITY))) == 1
 
 
+def test_value_gate_takes_the_largest_index_and_the_oldest_on_a_tie() -> None:
+    value = int(GateRule.VALUE)
+    ages = {"waiting": [1, 1, 1], "waiting_since": [3.0, 2.0, 1.0]}
+    assert gate(view(**ages), tables(gate_rule=value)) == 1
+    tied = np.array([2.0, 2.0 * (1 + 1e-9), 1.0])
+    assert gate(view(**ages), tables(gate_rule=value, priority=tied)) == 1
+    older = {"waiting": [1, 1, 1], "waiting_since": [1.5, 2.0, 1.0]}
+    assert gate(view(**older), tables(gate_rule=value, priority=tied)) == 0
+
+
+def test_pool_route_takes_a_slot_at_once() -> None:
+    assert route(view(free=[3, 0]), tables(route_rule=int(RouteRule.POOL)), 0, 0.5) == MIXED
+
+
 def test_solo_group_first_then_mixed_then_the_buffer() -> None:
     assert route(view(free=[1, 1]), tables(), 0, 0.5) == SOLO
     assert route(view(free=[1, 0]), tables(), 0, 0.5) == MIXED

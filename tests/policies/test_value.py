@@ -1,0 +1,74 @@
+"""The value index against the plan's own duals, and the policy that follows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fluidgate import Indicators, Scenario, compare, find_policy, plan
+from fluidgate.model import Pricing
+from fluidgate.paper.instances import random_instance
+from fluidgate.policies import GateRule, RouteRule
+from fluidgate.policies.value import FREE, request_cost, value_index
+from tests.scenarios import two_class_scenario
+
+SCENARIO = two_class_scenario()
+OVERLOADED = [s for s in (random_instance(5, k) for k in range(60)) if s.gpu.kappa >= 1]
+
+
+def test_two_class_index() -> None:
+    """Decode-heavy requests are marginal, prefill-heavy ones are worth 3.3 times their slots."""
+    assert value_index(plan(SCENARIO)) == pytest.approx([1.0, 3.28892], rel=1e-5)
+
+
+@pytest.mark.parametrize("scenario", OVERLOADED[:20], ids=lambda s: s.name)
+def test_index_tells_who_is_served(scenario: Scenario) -> None:
+    """Complementary slackness: above 1 served in full, 1 marginal, below 1 turned away."""
+    solved = plan(scenario)
+    for index, served in zip(value_index(solved), solved.served_fraction, strict=True):
+        if served > 1e-6:
+            assert index >= 1 - 1e-6
+        if served < 1 - 1e-6:
+            assert index <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_tpot": 0.0235}, {"tpot_weight": 30_000.0}], ids=["none", "limit", "weight"]
+)
+def test_value_less_cost_is_the_flow_price(limits: dict[str, float]) -> None:
+    """What one more request per second earns, for classes that are served: the dual of its balance."""
+    scenario = SCENARIO.replace(indicators=Indicators(**limits))
+    solved = plan(scenario)
+    net = scenario.rates.bundled_value - request_cost(solved)
+    served = solved.served_fraction > 1e-9
+    assert served.any()
+    assert net[served] == pytest.approx(solved.flow_price[served], abs=1e-4)
+
+
+def test_nothing_is_scarce_in_an_empty_cluster() -> None:
+    idle = SCENARIO.replace(
+        classes=tuple(c.model_copy(update={"arrival_rate": c.arrival_rate / 20}) for c in SCENARIO.classes)
+    )
+    assert value_index(plan(idle)).tolist() == [FREE, FREE]
+
+
+def test_mode_follows_the_plan() -> None:
+    policy = find_policy("index-and-pool")
+    tables = policy.tabulate(plan(SCENARIO), 40)
+    assert (tables.gate_rule, tables.route_rule) == (GateRule.VALUE, RouteRule.POOL)
+    assert (tables.mixed_gpus, tables.reserve, tables.max_prefills) == (40, False, 40)
+    assert tables.priority == pytest.approx(value_index(plan(SCENARIO)))
+    separate = SCENARIO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
+    overflowing = policy.tabulate(plan(separate), 40)
+    assert plan(separate).decode_queue.any()
+    assert (overflowing.gate_rule, overflowing.route_rule) == (GateRule.FCFS, RouteRule.BUFFER)
+
+
+@pytest.mark.parametrize("scheme", ["bundled", "separate"])
+def test_gap_is_a_fraction_of_the_papers(scheme: str) -> None:
+    """At n = 50 on the two-class instance the gap to R* is under 40 % of that of the paper's policy for the scheme."""
+    scenario = SCENARIO.replace(pricing=Pricing(scheme=scheme, prompt=0.1, output=0.2))  # type: ignore[arg-type]
+    paper = "gate-and-route" if scheme == "bundled" else "prioritize-and-route"
+    result = compare(scenario, [paper, "index-and-pool"], gpus=50, horizon=5000.0, replications=6)
+    theirs, ours = (1 - np.array(r.optimality_ratio.values) for r in result.policies)
+    assert ours.mean() + 2 * ours.std(ddof=1) / np.sqrt(6) < 0.4 * theirs.mean()
