@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 
     digest = hashlib.sha256(numba.__version__.encode())
     package = Path(__file__).parent
-    for folder in (package, package / "policies", package / "simulation"):
+    for folder in (package, package / "policies", package / "simulation", package / "optimum"):
         for source in sorted(folder.glob("*.py")):
             digest.update(source.read_bytes())
     for root in (platformdirs.user_cache_path("fluidgate"), Path(tempfile.gettempdir()) / "fluidgate-cache"):

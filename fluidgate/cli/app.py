@@ -11,6 +11,7 @@ from fluidgate import __version__
 from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
 from fluidgate.cli.frontier import frontier
+from fluidgate.cli.optimum import optimum
 from fluidgate.cli.paper import paper
 from fluidgate.cli.plan import plan
 from fluidgate.cli.policies import policies
@@ -52,7 +53,20 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (plan, simulate, compare, frontier, policies, profiles, workload, calibrate, probe, schema, paper):
+for command in (
+    plan,
+    simulate,
+    compare,
+    optimum,
+    frontier,
+    policies,
+    profiles,
+    workload,
+    calibrate,
+    probe,
+    schema,
+    paper,
+):
     app.add_command(command)
 
 

@@ -175,7 +175,18 @@ def test_help_of_every_command(fluidgate: Command, name: str) -> None:
 
 def test_help_lists_the_commands(fluidgate: Command) -> None:
     assert set(app.commands) == {
-        *("plan", "simulate", "compare", "frontier", "policies", "profiles", "workload", "calibrate", "probe"),
+        *(
+            "plan",
+            "simulate",
+            "compare",
+            "optimum",
+            "frontier",
+            "policies",
+            "profiles",
+            "workload",
+            "calibrate",
+            "probe",
+        ),
         *("schema", "paper"),
     }
     listed = [line.split()[0] for line in fluidgate("--help").output.partition("Commands:\n")[2].splitlines()]
