@@ -50,26 +50,21 @@ def no_audit(net, tables):
 @called
 def full_audit(net, tables):
     """Index into MESSAGES of the first invariant that is broken, 0 if none; O(gpus * batch_size + waiting)."""
-    for check in (1, 2, 3, 5, 6, 7, 8, 9):
-        if check == 1:
-            code = check_counts(net)
-        elif check == 2:
-            code = check_members(net)
-        elif check == 3:
-            code = check_gpus(net)
-        elif check == 5:
-            code = check_seats(net)
-        elif check == 6:
-            code = check_ready(net)
-        elif check == 7:
-            code = check_queues(net)
-        elif check == 8:
-            code = check_balances(net)
-        else:
-            code = 9 if net.counts[PREFILL].sum() > tables.max_prefills else 0
-        if code != 0:
-            return code
-    return 0
+    return (
+        check_counts(net)
+        or check_members(net)
+        or check_gpus(net)
+        or check_seats(net)
+        or check_ready(net)
+        or check_queues(net)
+        or check_balances(net)
+        or check_cap(net, tables)
+    )
+
+
+@called
+def check_cap(net, tables):
+    return 9 if net.counts[PREFILL].sum() > tables.max_prefills else 0
 
 
 @called

@@ -24,7 +24,7 @@ from fluidgate.simulation.network import (
     SOLO_DECODE,
     Network,
 )
-from fluidgate.simulation.replication import InvariantError, Job, run, start
+from fluidgate.simulation.replication import InvariantError, Job, run, start, streams
 from tests.scenarios import scenarios
 
 
@@ -49,10 +49,7 @@ def busy(two_class: Scenario) -> tuple[Network, Job]:
     policy = find_policy("gate-and-route")
     job = Job(two_class, policy, policy.tabulate(plan(two_class), 12), 12, math.inf, 0.0, 5, 0, audited=True)
     network = start(job)
-    from fluidgate.simulation.replication import streams
-
     assert debug(network, job.tables, *streams(5, 0), 3_000) == 1
-    network.counts[PREFILL_QUEUE].sum()
     return network, job
 
 
