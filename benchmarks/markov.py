@@ -11,8 +11,8 @@ import resource
 from collections.abc import Callable
 
 from fluidgate import Scenario, find_policy, plan
-from fluidgate.simulation.network import TOTAL_EVENTS
-from fluidgate.simulation.replication import Job, replicate, start
+from fluidgate.simulation.markov.network import TOTAL_EVENTS
+from fluidgate.simulation.markov.replication import Job, replicate, start
 
 from . import ciw_station, plain_loop, reference
 

@@ -62,14 +62,18 @@ def is_cached(compiled: Any) -> bool:
     return any(folder.glob(f"*{compiled.__name__}*.nbc"))
 
 
+COMPILED = (".", "policies", "simulation", "simulation/markov", "simulation/iteration", "optimum")
+"""Folders of the package whose sources compiled code may come from."""
+
+
 @cache
 def cache_folder() -> Path:
     import platformdirs
 
     digest = hashlib.sha256(numba.__version__.encode())
     package = Path(__file__).parent
-    for folder in (package, package / "policies", package / "simulation", package / "optimum"):
-        for source in sorted(folder.glob("*.py")):
+    for part in COMPILED:
+        for source in sorted((package / part).glob("*.py")):
             digest.update(source.read_bytes())
     for root in (platformdirs.user_cache_path("fluidgate"), Path(tempfile.gettempdir()) / "fluidgate-cache"):
         folder = root / digest.hexdigest()[:16]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.network import (
     ARRIVAL,
     DECODE_ABANDONMENT,
     DECODE_END,
@@ -27,7 +27,7 @@ from fluidgate.simulation.network import (
     SOLO_QUEUE,
     TTFT,
 )
-from fluidgate.simulation.replication import Measurement
+from fluidgate.simulation.markov.replication import Measurement
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 

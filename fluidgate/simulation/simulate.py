@@ -15,8 +15,8 @@ from fluidgate.planning import Plan, Planner, check_gpus
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import Policy, find_policy
 from fluidgate.simulation.executor import Executor, InProcess, default_executor
-from fluidgate.simulation.network import PREFILL, SOLO_DECODE
-from fluidgate.simulation.replication import Job, Measurement, replicate, warm_up_compiler
+from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
+from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
 from fluidgate.simulation.results import (
     Comparison,
     Run,
@@ -203,7 +203,7 @@ def _run(
 
 def prepare(jobs: list[Job]) -> None:
     """Compile the shipped kernel before the work is handed out, so that every process finds it on disk."""
-    from fluidgate.simulation.builds import build, needs_compilation
+    from fluidgate.simulation.markov.builds import build, needs_compilation
 
     for job in {job.policy.name: job for job in jobs}.values():
         if needs_compilation(job.policy, audited=job.audited):

@@ -13,7 +13,7 @@ import pytest
 
 from fluidgate import Plan, find_policy, plan
 from fluidgate.policies.tables import Tables
-from fluidgate.simulation.replication import Job, replicate
+from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.results import class_results, revenue_rates
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem
 

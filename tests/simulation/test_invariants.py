@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fluidgate import Scenario, find_policy, plan, simulate
 from fluidgate.compiled import entry_point
 from fluidgate.policies import POLICIES
-from fluidgate.simulation.audit import MESSAGES, full_audit
-from fluidgate.simulation.builds import debug
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.audit import MESSAGES, full_audit
+from fluidgate.simulation.markov.builds import debug
+from fluidgate.simulation.markov.network import (
     ARRIVAL,
     AUDIT_CODE,
     IN_WINDOW,
@@ -24,7 +24,7 @@ from fluidgate.simulation.network import (
     SOLO_DECODE,
     Network,
 )
-from fluidgate.simulation.replication import InvariantError, Job, run, start, streams
+from fluidgate.simulation.markov.replication import InvariantError, Job, run, start, streams
 from tests.scenarios import scenarios
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from fluidgate import FluidgateError, Scenario, compare, find_policy, plan, simulate
 from fluidgate.policies import POLICIES
-from fluidgate.simulation.builds import release
-from fluidgate.simulation.network import ARRIVAL
-from fluidgate.simulation.replication import Job, replicate, run, start
+from fluidgate.simulation.markov.builds import release
+from fluidgate.simulation.markov.network import ARRIVAL
+from fluidgate.simulation.markov.replication import Job, replicate, run, start
 
 OPTIONS: dict[str, Any] = {"gpus": 8, "horizon": 300.0, "replications": 3}
 

@@ -14,7 +14,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.tables import Tables
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.network import (
     AUDIT_CODE,
     SAMPLES_TAKEN,
     TOTAL_EVENTS,
@@ -72,7 +72,7 @@ def replicate(job: Job) -> Measurement:
         FluidgateError: a user's decision function can't be compiled.
         InvariantError: the audited build found a broken invariant.
     """
-    from fluidgate.simulation.builds import build
+    from fluidgate.simulation.markov.builds import build
 
     kernel = build(job.policy, audited=job.audited)
     network = start(job)
@@ -121,7 +121,7 @@ def streams(seed: int, replication: int) -> tuple[Generator, Generator, Generato
 
 def run(kernel: Callable[..., int], network: Network, job: Job, slice_events: int = SLICE) -> Network:
     """Run the kernel to the horizon, making room for waiting requests as they come."""
-    from fluidgate.simulation.kernel import DONE, FAILED, FULL
+    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL
 
     random = streams(job.seed, job.replication)
     while True:
@@ -131,7 +131,7 @@ def run(kernel: Callable[..., int], network: Network, job: Job, slice_events: in
         if code == FULL:
             network = with_more_nodes(network, len(network.nodes))
         elif code == FAILED:
-            from fluidgate.simulation.audit import MESSAGES
+            from fluidgate.simulation.markov.audit import MESSAGES
 
             raise InvariantError(
                 f"{MESSAGES[network.tally[AUDIT_CODE]]} (event {network.tally[TOTAL_EVENTS]}, {job.policy.name})"

@@ -1,7 +1,7 @@
 """Members of a (stage, class): add, remove and pick uniformly in constant time."""
 
 from fluidgate.compiled import called, inlined
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.network import (
     PREFILL,
     SLACK,
     Network,

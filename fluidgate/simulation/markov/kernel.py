@@ -8,8 +8,8 @@ import numpy as np
 
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
-from fluidgate.simulation.members import add, member, remove
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.members import add, member, remove
+from fluidgate.simulation.markov.network import (
     ARRIVAL,
     AUDIT_CODE,
     BAD_GATE,

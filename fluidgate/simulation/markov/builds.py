@@ -12,8 +12,8 @@ from fluidgate.errors import FluidgateError, one_line
 from fluidgate.policies.gate import gate
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.router import refill, route
-from fluidgate.simulation.audit import full_audit, no_audit
-from fluidgate.simulation.kernel import advance
+from fluidgate.simulation.markov.audit import full_audit, no_audit
+from fluidgate.simulation.markov.kernel import advance
 
 
 def markov_kernel(net, tables, arrivals, services, placements, budget):

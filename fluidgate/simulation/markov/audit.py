@@ -4,8 +4,8 @@ import numpy as np
 
 from fluidgate.compiled import called
 from fluidgate.policies.view import MIXED, SOLO
-from fluidgate.simulation.members import member
-from fluidgate.simulation.network import (
+from fluidgate.simulation.markov.members import member
+from fluidgate.simulation.markov.network import (
     ARRIVAL,
     DECODE_ABANDONMENT,
     DECODE_END,

@@ -1,0 +1,1 @@
+"""The Markov network: the stochastic model of [LDHZ] section 2, GPU by GPU."""
