@@ -14,6 +14,7 @@ from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
 from fluidgate.policies.policy import Policy, Program
+from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.value import value_index
 
@@ -56,25 +57,30 @@ def tables_of(
         solo_probability=np.array(plan.solo_probability, dtype=np.float64),
         split_buffers=route is RouteRule.SPLIT,
         weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
+        hold=np.zeros(classes, dtype=np.int64),
+        ready=0,
     )
 
 
 def index_and_pool(plan: Plan, gpus: int) -> Tables:
-    """One pool without partition: no slot is kept idle for either phase, and none of the plan's occupancies is tracked.
+    """One pool without partition, none of the plan's occupancies tracked: the largest value index starts first.
 
-    Where prompts are paid apart and the plan overflows the decode stage on purpose (q_d* > 0), a freed slot goes to a
-    waiting prefill first and decodes wait in the buffer. Everywhere else the class with the largest value index starts
-    first, and its decode takes any free slot at once, so that no work is lost after a prefill.
+    Paid at completion (bundled), a decode takes any free slot at once, so that no work is lost after a prefill. Where
+    prompts are paid apart, a freed slot goes to a waiting prefill first, and decodes wait in the buffer. What a finite
+    cluster keeps free, and for whom: see `fluidgate.policies.reservation`.
     """
-    overflow = plan.scheme == "separate" and bool(plan.decode_queue.any())
-    return tables_of(
+    apart = plan.scheme == "separate"
+    tables = tables_of(
         plan,
         gpus,
         partitioned=False,
-        gate=GateRule.FCFS if overflow else GateRule.VALUE,
-        route=RouteRule.BUFFER if overflow else RouteRule.POOL,
+        gate=GateRule.VALUE,
+        route=RouteRule.BUFFER if apart else RouteRule.POOL,
         cap_prefills=False,
     )
+    if apart:
+        return tables._replace(ready=ready_for_prefill(plan, gpus))
+    return tables._replace(hold=trunk_reservation(plan, gpus))
 
 
 def decode_per_prompt(plan: Plan) -> Array:

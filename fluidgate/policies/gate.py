@@ -4,13 +4,13 @@ import numpy as np
 
 from fluidgate.compiled import inlined
 from fluidgate.policies.tables import GateRule, Tables
+from fluidgate.policies.value import SAME
 from fluidgate.policies.view import HOLD, View
 
 OCCUPANCY = int(GateRule.OCCUPANCY)
 FCFS = int(GateRule.FCFS)
 VALUE = int(GateRule.VALUE)
 
-SAME = 1e-6  # indices closer than this, relatively, are equal
 TIE = 1e-12  # levels closer than this, relatively, are equal
 
 
@@ -23,12 +23,19 @@ def gate(view: View, tables: Tables) -> int:
     if view.prefilling.sum() >= tables.max_prefills:
         return HOLD
     best = HOLD
+    free = free_slots(view)
     for i in range(view.waiting.size):
-        if view.waiting[i] == 0 or view.prefilling[i] >= tables.cap[i]:
+        if view.waiting[i] == 0 or view.prefilling[i] >= tables.cap[i] or free <= tables.hold[i]:
             continue
         if best == HOLD or precedes(view, tables, i, best):
             best = i
     return best
+
+
+@inlined
+def free_slots(view: View) -> int:
+    """Slots of the whole cluster that no request holds."""
+    return view.gpus * view.batch_size - view.prefilling.sum() - view.mixed_decodes.sum() - view.solo_decodes.sum()
 
 
 @inlined

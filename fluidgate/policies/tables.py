@@ -45,6 +45,10 @@ class Tables(NamedTuple):
         solo_probability: p_s of the SPLIT route; float64, shape (classes,).
         split_buffers: whether each group has a decode buffer of its own.
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
+        hold: a prefill of the class starts only while more than so many slots of the cluster are free; int64, shape
+            (classes,).
+        ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill. If any, decodes go
+            beside prefills first.
     """
 
     mixed_gpus: int
@@ -60,3 +64,5 @@ class Tables(NamedTuple):
     solo_probability: Any
     split_buffers: bool
     weights: Any
+    hold: Any
+    ready: int

@@ -11,6 +11,9 @@ from fluidgate.planning.tpot import AverageTpot
 FREE = 1e9
 """Index of a request whose slots are not scarce."""
 
+SAME = 1e-6
+"""Indices closer than this, relatively, are equal."""
+
 
 def value_index(plan: Plan) -> Array:
     """`w_i / cost_i` of each class, shape (classes,), at most FREE.

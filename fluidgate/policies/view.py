@@ -29,6 +29,7 @@ class View(NamedTuple):
         buffered_since: the same for the decode buffers; shape (2 buffers, classes).
         free: number of GPUs with a free decode slot, by group; int64, shape (2,).
         startable: number of GPUs on which a prefill could start now; int64, shape (1,).
+        beside: number of GPUs with a free slot beside a prefill; int64, shape (1,).
     """
 
     gpus: int
@@ -42,3 +43,4 @@ class View(NamedTuple):
     buffered_since: Any
     free: Any
     startable: Any
+    beside: Any

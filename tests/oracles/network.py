@@ -28,7 +28,8 @@ COUPLED = {"fi-wsp", "gi-wsp", "gi-wsp-uncapped"}  # the decode follows its pref
 SHARED = {"gf-wsp", "gf-wsp-uncapped"}  # decoupled, no partition
 SIDED = {"sli-aware", "sli-aware-general"}  # partition, one decode buffer for each group
 ROUTED = {"gate-and-route", "capped-gate-and-route", "prioritize-and-route", "fg-sp"}  # partition, one
-POOLED = {"index-and-pool"}  # no partition: a decode goes to any free slot at once, that of its prefill among them
+POOLED = {"index-and-pool"}  # no partition: a decode goes to any free slot at once, that of its prefill among them,
+# unless prompts are paid apart: then into the buffer, as in the shared form
 TOTAL_CAP = {"gi-wsp", "gf-wsp"}  # no partition, but at most M prefills in all
 
 POLICIES = sorted(OCCUPANCY_GATE | CAPPED_GATE | PRIORITY_GATE | NO_GATE)
@@ -101,6 +102,10 @@ class Network:
         prefill_target: x*, per GPU.
         queue_target: q_p*, per GPU.
         priority: D/P (prioritize-and-route), or the index (index-and-pool).
+        paid_apart: whether prompts are paid at the end of the prefill (index-and-pool).
+        hold: a class starts only while more slots than this are free (index-and-pool).
+        ready: GPUs without a prefill and with a free slot that waiting decodes may not take; if any, decodes go
+            beside prefills where they can (index-and-pool, paid apart).
         to_solo: p_s (sided policies).
         mixed_weight: mu_m y_m* (sli-aware-general).
         solo_weight: mu_s y_s* (sli-aware-general).
@@ -126,6 +131,9 @@ class Network:
     to_solo: Sequence[float] = ()
     mixed_weight: Sequence[float] = ()
     solo_weight: Sequence[float] = ()
+    paid_apart: bool = False
+    hold: Sequence[int] = ()
+    ready: int = 0
     _settled: dict[State, Branches] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -224,7 +232,7 @@ class Network:
                 found += [(rate * p, end, (("prefill_done", i),)) for p, end in self.settle(after)]
                 continue
             after = self._with_gpu(state, g, gpu._replace(prefill=-1))
-            if self.policy in POOLED:
+            if self.policy in POOLED and not self.paid_apart:
                 open_gpus = self._gpus_with_decode_slot(after)
                 for k in open_gpus:
                     there = after.gpus[k]
@@ -282,7 +290,11 @@ class Network:
         in_prefill = [sum(gpu.prefill == i for gpu in state.gpus) for i in self.classes]
         if self.policy in TOTAL_CAP and sum(in_prefill) >= self.mixed:
             return None
-        cls = self.gate(state.waiting, in_prefill)
+        waiting = state.waiting
+        if self.hold:
+            free = self.batch * self.gpus - sum(in_prefill) - sum(sum(gpu.decodes) for gpu in state.gpus)
+            waiting = tuple(i for i in waiting if free > self.hold[i])
+        cls = self.gate(waiting, in_prefill)
         if cls is None:
             return None
         head = state.waiting.index(cls)
@@ -321,6 +333,9 @@ class Network:
             else:
                 free_solo = sum(state.pool) < self.pool_slots
                 free_gpus = [] if free_solo else self._gpus_with_decode_slot(state)
+            if self.ready > 0:
+                beside = [g for g in free_gpus if state.gpus[g].prefill >= 0]
+                free_gpus = beside or (free_gpus if len(free_gpus) > self.ready else [])
             if not free_solo and not free_gpus:
                 continue
             outcomes: Branches = []

@@ -26,6 +26,7 @@ class TinySystem:
         prefill: x*; queue: q_p*; mixed_decode: y_m*; solo_decode: y_s*; one entry a class.
         queue_limit, buffer_limit: where the oracle truncates; the chance to be there is under 1e-6.
         large: more than 8,000 states, a few seconds to solve.
+        hold, ready: what index-and-pool keeps free.
     """
 
     name: str
@@ -39,6 +40,8 @@ class TinySystem:
     queue_limit: int
     buffer_limit: int
     large: bool = False
+    hold: tuple[int, ...] = ()
+    ready: int = 0
 
     @property
     def mixed(self) -> int:
@@ -81,6 +84,9 @@ class TinySystem:
             solo_weight=self.solo_weight,
             queue_limit=self.queue_limit,
             buffer_limit=self.buffer_limit,
+            paid_apart=self.scenario.pricing.scheme == "separate",
+            hold=self.hold,
+            ready=self.ready,
         )
 
     def solve(self) -> Stationary:
@@ -144,6 +150,8 @@ def _systems() -> list[TinySystem]:
         solo_decode: tuple[float, ...] = (),
         *,
         large: Collection[str] = (),
+        hold: tuple[int, ...] = (),
+        ready: int = 0,
     ) -> None:
         none = (0.0,) * len(prefill)
         for policy in policies:
@@ -159,6 +167,8 @@ def _systems() -> list[TinySystem]:
                     solo_decode or none,
                     *limits,
                     policy in large,
+                    hold,
+                    ready,
                 )
             )
 
@@ -181,6 +191,24 @@ def _systems() -> list[TinySystem]:
     # One pool: decodes move to other GPUs, the class with the larger index first.
     add("n1-heavy", ["index-and-pool"], heavy, 1, (16, 0), (0.25, 0.05), (0.3, 0.05))
     add("n2-heavy", ["index-and-pool"], heavy, 2, (15, 0), (0.25, 0.05), (0.3, 0.05), large=["index-and-pool"])
+    # Slots kept free for the class of larger index.
+    add("n1-hold", ["index-and-pool"], heavy, 1, (16, 0), (0.25, 0.05), (0.3, 0.05), hold=(1, 0))
+    add(
+        "n2-hold",
+        ["index-and-pool"],
+        heavy,
+        2,
+        (15, 0),
+        (0.25, 0.05),
+        (0.3, 0.05),
+        large=["index-and-pool"],
+        hold=(0, 3),
+    )
+    # Prompts paid apart: decodes wait, beside prefills first, and one GPU is kept ready.
+    apart = scenario("paid-apart", 2, [(2.0, 1.0, 0.5, 1.2)], scheme="separate")
+    add("n2-apart", ["index-and-pool"], apart, 2, (10, 10), (0.3,), (0.1,))
+    add("n2-ready", ["index-and-pool"], apart, 2, (10, 10), (0.3,), (0.1,), ready=1)
+    add("n3-ready", ["index-and-pool"], apart, 3, (9, 10), (0.3,), (0.1,), ready=1)
     # Three prefill slots: unequal occupancies against unequal targets.
     slots = scenario("three-prefills", 2, [(0.6, 1.5, 0.4, 1.0), (0.9, 1.2, 0.4, 1.5)])
     slots_of_one = scenario("single-slots", 1, [(0.6, 3.0, 0.4, 1.0), (0.9, 2.0, 0.4, 1.5)])

@@ -32,7 +32,7 @@ def refill(view, tables, group, draw):  # type: ignore[no-untyped-def]
 
 def view(**given: Any) -> View:
     """Three classes, nobody there, unless said otherwise."""
-    counts = {"waiting", "prefilling", "buffered", "mixed_decodes", "solo_decodes", "free", "startable"}
+    counts = {"waiting", "prefilling", "buffered", "mixed_decodes", "solo_decodes", "free", "startable", "beside"}
     defaults: dict[str, Any] = {
         "gpus": 10,
         "batch_size": 4,
@@ -45,6 +45,7 @@ def view(**given: Any) -> View:
         "buffered_since": [[np.inf] * 3, [np.inf] * 3],
         "free": [1, 1],
         "startable": [1],
+        "beside": [0],
     } | given
     return View(
         **{
@@ -69,6 +70,8 @@ def tables(**given: Any) -> Tables:
         "solo_probability": np.array([0.25, 0.0, 1.0]),
         "split_buffers": False,
         "weights": np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]),
+        "hold": np.zeros(3, np.int64),
+        "ready": 0,
     } | given
     return Tables(**defaults)
 
@@ -172,3 +175,19 @@ def test_weighted_refill_without_weight_is_fcfs() -> None:
     weighted = tables(refill_rule=int(RefillRule.WEIGHTED), split_buffers=True)
     waiting = view(buffered=[[0, 0, 0], [2, 1, 0]], buffered_since=[[np.inf] * 3, [4.0, 2.0, np.inf]])
     assert refill(waiting, weighted, SOLO, 0.7) == 1
+
+
+def test_a_class_waits_until_more_slots_are_free_than_it_leaves() -> None:
+    rules = tables(gate_rule=int(GateRule.VALUE), priority=np.array([1.0, 3.0, 2.0]), hold=np.array([3, 0, 1]))
+    nearly_full = {"prefilling": [1, 0, 0], "mixed_decodes": [10, 10, 0], "solo_decodes": [10, 0, 6]}  # 3 of 40 free
+    assert gate(view(waiting=[1, 0, 0], **nearly_full), rules) == HOLD
+    assert gate(view(waiting=[1, 0, 1], **nearly_full), rules) == 2
+    assert gate(view(waiting=[1, 0, 0], **(nearly_full | {"prefilling": [0, 0, 0]})), rules) == 0
+
+
+def test_waiting_decodes_leave_some_gpus_ready_for_prefills() -> None:
+    rules = tables(ready=2)
+    waiting = {"buffered": [[1, 0, 0], [0, 0, 0]], "buffered_since": [[1.0, np.inf, np.inf], [np.inf] * 3]}
+    assert refill(view(startable=[2], **waiting), rules, MIXED, 0.5) == HOLD
+    assert refill(view(startable=[3], **waiting), rules, MIXED, 0.5) == 0
+    assert refill(view(startable=[2], beside=[1], **waiting), rules, MIXED, 0.5) == 0

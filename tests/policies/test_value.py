@@ -61,7 +61,7 @@ def test_mode_follows_the_plan() -> None:
     separate = SCENARIO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
     overflowing = policy.tabulate(plan(separate), 40)
     assert plan(separate).decode_queue.any()
-    assert (overflowing.gate_rule, overflowing.route_rule) == (GateRule.FCFS, RouteRule.BUFFER)
+    assert (overflowing.gate_rule, overflowing.route_rule) == (GateRule.VALUE, RouteRule.BUFFER)
 
 
 @pytest.mark.parametrize("scheme", ["bundled", "separate"])

@@ -36,8 +36,12 @@ def tables_for(system: TinySystem) -> Tables:
         mixed_fraction=float(sum(system.prefill)),
     )
     tables = find_policy(system.policy).tabulate(given, system.gpus)
-    if system.policy == "index-and-pool":  # its index comes from duals, which these free numbers do not have
-        tables = tables._replace(priority=np.array(system.network.priority))
+    if system.policy == "index-and-pool":  # what it takes from duals, which these free numbers do not have
+        tables = tables._replace(
+            priority=np.array(system.network.priority),
+            hold=np.array(system.hold or (0,) * len(system.prefill)),
+            ready=system.ready,
+        )
     return tables
 
 

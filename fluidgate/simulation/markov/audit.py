@@ -141,7 +141,7 @@ def check_seats(net):
 
 @called
 def check_ready(net):
-    mixed_free = solo_free = startable = 0
+    mixed_free = solo_free = startable = beside = 0
     for gpu in range(net.gpus):
         group = MIXED if gpu < net.mixed_gpus else SOLO
         idle = net.gpu[gpu].prefill_seat == NONE
@@ -160,8 +160,13 @@ def check_ready(net):
             at = net.gpu[gpu].prefill_position
             if at < 0 or net.prefill_ready[at] != gpu:
                 return 6
+        if not idle and decodes < slots:
+            beside += 1
+            at = net.gpu[gpu].beside_position
+            if at < 0 or net.beside_ready[at] != gpu:
+                return 6
     right = mixed_free == net.free[MIXED] and solo_free == net.free[SOLO] and startable == net.startable[0]
-    return 0 if right else 6
+    return 0 if right and beside == net.beside[0] else 6
 
 
 @called

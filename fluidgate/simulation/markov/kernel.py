@@ -71,6 +71,7 @@ def advance(net, tables, gate, route, refill, audit, arrivals, services, placeme
         net.since[MIXED_QUEUE : SOLO_QUEUE + 1],
         net.free,
         net.startable,
+        net.beside,
     )
     if np.isnan(net.clock[NEXT_ARRIVAL]):
         net.clock[NEXT_ARRIVAL] = arrivals.standard_exponential() / net.arrival_rate
@@ -211,7 +212,7 @@ def end_prefill(net, view, tables, route, cls, seat, placements):
     if where == STAY and net.gpu[gpu].decode_position != NONE:
         start_decode(net, cls, gpu)
     elif where < STAY and view.free[where] > 0:
-        start_decode(net, cls, drawn_gpu(net, where, placements))
+        start_decode(net, cls, drawn_gpu(net, tables, where, placements))
     else:
         buffer = where - WAIT if where >= WAIT else 0
         join_queue(net, MIXED_QUEUE + buffer, cls)
@@ -255,12 +256,14 @@ def fill_decodes(net, view, tables, refill, placements):
             node = net.head[queue, cls]
             net.seconds[DECODE_WAIT, cls] += net.clock[NOW] - net.nodes[node].since
             leave_queue(net, queue, cls, node)
-            start_decode(net, cls, drawn_gpu(net, group, placements))
+            start_decode(net, cls, drawn_gpu(net, tables, group, placements))
 
 
 @inlined
-def drawn_gpu(net, group, placements):
-    """A GPU of `group` with a free decode slot, drawn uniformly."""
+def drawn_gpu(net, tables, group, placements):
+    """A GPU of `group` with a free decode slot, drawn uniformly; beside a prefill first if others are kept ready."""
+    if tables.ready > 0 and group == MIXED and net.beside[0] > 0:
+        return net.beside_ready[int(placements.random() * net.beside[0])]
     first = net.mixed_gpus if group == SOLO else 0
     return net.decode_ready[first + int(placements.random() * net.free[group])]
 
@@ -336,6 +339,17 @@ def update_ready(net: Network, gpu: int) -> None:
             net.prefill_ready[here.prefill_position] = moved
             net.gpu[moved].prefill_position = here.prefill_position
             here.prefill_position = NONE
+    if (not idle and here.occupied < net.batch_size) != (here.beside_position != NONE):
+        if here.beside_position == NONE:
+            here.beside_position = net.beside[0]
+            net.beside_ready[here.beside_position] = gpu
+            net.beside[0] += 1
+        else:
+            net.beside[0] -= 1
+            moved = net.beside_ready[net.beside[0]]
+            net.beside_ready[here.beside_position] = moved
+            net.gpu[moved].beside_position = here.beside_position
+            here.beside_position = NONE
 
 
 @called

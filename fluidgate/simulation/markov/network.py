@@ -65,6 +65,7 @@ GPU = np.dtype(
         ("mixed", "i4"),  # whether its decodes run at the mixed speed
         ("decode_position", "i4"),  # in `decode_ready`, NONE if it is not there
         ("prefill_position", "i4"),  # in `prefill_ready`, NONE if it is not there
+        ("beside_position", "i4"),  # in `beside_ready`, NONE if it is not there
     ],
     align=True,
 )
@@ -90,9 +91,9 @@ class Network(NamedTuple):
         seats: shape (gpus * batch_size,); seat s stands on GPU s // batch_size.
         gpu: shape (gpus,).
         nodes: shape (grows,).
-        free, startable: sizes of `decode_ready` by group, and of `prefill_ready`.
-        decode_ready, prefill_ready: GPUs with a free decode slot (the solo group's from `mixed_gpus` on), and GPUs
-            where a prefill could start.
+        free, startable, beside: sizes of `decode_ready` by group, of `prefill_ready` and of `beside_ready`.
+        decode_ready, prefill_ready, beside_ready: GPUs with a free decode slot (the solo group's from `mixed_gpus`
+            on), GPUs where a prefill could start, and GPUs with a free slot beside a prefill.
         clock, tally: see the constants.
         area: minus the sum over changes of (change * time since warm-up): with the last count it gives the time
             integral of `counts`; shape (6, classes).
@@ -126,8 +127,10 @@ class Network(NamedTuple):
     nodes: Any
     free: Any
     startable: Any
+    beside: Any
     decode_ready: Any
     prefill_ready: Any
+    beside_ready: Any
     clock: Any
     tally: Any
     area: Any
@@ -176,6 +179,7 @@ def empty_network(
     ready = np.arange(gpus, dtype=np.int32)
     decode_slots = batch_size - 1 if reserve else batch_size
     gpu["decode_position"] = ready
+    gpu["beside_position"] = NONE
     gpu["prefill_position"][:] = NONE
     gpu["prefill_position"][:mixed_gpus] = ready[:mixed_gpus]
     free = np.array([mixed_gpus, gpus - mixed_gpus], dtype=np.int64)
@@ -208,8 +212,10 @@ def empty_network(
         nodes=np.zeros(0, NODE),
         free=free,
         startable=np.array([mixed_gpus], np.int64),
+        beside=np.zeros(1, np.int64),
         decode_ready=ready.copy(),
         prefill_ready=ready.copy(),
+        beside_ready=ready.copy(),
         clock=np.array([0.0, np.nan, 0.0 if samples > 1 else np.inf]),
         tally=np.array([NONE, 0, 0, 0, 0], np.int64),
         area=np.zeros((STAGES, classes)),

@@ -1,0 +1,136 @@
+"""Trunk reservation: what a cluster of n GPUs keeps free for the requests that are worth more.
+
+In the fluid limit a slot has one price. On a finite cluster its price depends on how many slots are free, since a
+request of high index that finds none must wait, and may leave. A birth-death process of the occupied slots says how
+many to keep. (Thresholds are optimal in the loss system with equal service times: Miller, "A queueing reward system
+with several customer classes", Management Science 16, 1969.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluidgate.model import Array
+from fluidgate.planning import Plan
+from fluidgate.policies.value import FREE, SAME, value_index
+
+GAIN = 1e-6
+"""Relative gain in revenue below which one slot more is not kept."""
+
+
+def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
+    """How many slots of the cluster must stay free after class i starts, int64, shape (classes,).
+
+    0 for the class of the largest index. For class j, those of larger index are lumped into one; the number is where
+    the revenue of the two, `birth_death_revenue`, stops rising.
+    """
+    index, time = value_index(plan), slot_time(plan)
+    rates = plan.scenario.rates
+    arrival = gpus * rates.arrival
+    slots = gpus * plan.scenario.gpu.batch_size
+    hold = np.zeros(len(index), dtype=np.int64)
+    for j in range(len(index)):
+        above = index > index[j] * (1.0 + SAME)
+        if index[j] == FREE or not above.any():
+            continue
+        work = arrival * time
+        mean_time = (work[above].sum() + work[j]) / (arrival[above].sum() + arrival[j])
+        patience = float((arrival * rates.patience)[above].sum() / arrival[above].sum())
+        streams = Streams(
+            high=float(work[above].sum() / mean_time),
+            low=float(work[j] / mean_time),
+            value=float((work * np.minimum(index, FREE))[above].sum() / work[above].sum() / index[j]),
+            time=float(mean_time),
+            patience=patience,
+        )
+        hold[j] = best_hold(streams, slots)
+    return hold
+
+
+def slot_time(plan: Plan) -> Array:
+    """How long a request holds a slot, prefill and decode at the plan's mix of speeds, s, shape (classes,)."""
+    rates = plan.scenario.rates
+    mixed, solo = float(plan.mixed_decode.sum()), float(plan.solo_decode.sum())
+    share = mixed / (mixed + solo) if mixed + solo > 0.0 else 0.0
+    time: Array = 1.0 / rates.prefill + 1.0 / (share * rates.mixed_decode + (1.0 - share) * rates.solo_decode)
+    return time
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Two streams of requests for the same slots, each request one slot for an exponential time.
+
+    Attributes:
+        high, low: arrivals, 1/s.
+        value: what a request of the high stream earns, one of the low stream earning 1.
+        time: mean time in the slot, s.
+        patience: rate at which a waiting request of the high stream leaves, 1/s.
+    """
+
+    high: float
+    low: float
+    value: float
+    time: float
+    patience: float
+
+
+def best_hold(streams: Streams, slots: int) -> int:
+    """The number of slots kept free for the high stream, under `slots`."""
+    hold, revenue = 0, birth_death_revenue(streams, slots, 0)
+    while hold < slots - 1:
+        more = birth_death_revenue(streams, slots, hold + 1)
+        if more <= revenue * (1.0 + GAIN):
+            break
+        hold, revenue = hold + 1, more
+    return hold
+
+
+def birth_death_revenue(streams: Streams, slots: int, hold: int) -> float:
+    """Revenue per second where the low stream is served only while more than `hold` slots are free, and is lost
+    otherwise; the high stream waits and leaves.
+
+    The state is the number of requests in service and of waiting high ones.
+    """
+    room = waiting_room(streams, slots)
+    state = np.arange(slots + room + 1)
+    birth = streams.high + np.where(slots - state[:-1] > hold, streams.low, 0.0)
+    waiting = np.maximum(state - slots, 0)
+    death = np.minimum(state, slots)[1:] / streams.time + streams.patience * waiting[1:]
+    weight = np.concatenate([[0.0], np.cumsum(np.log(birth) - np.log(death))])
+    chance = np.exp(weight - weight.max())
+    chance /= chance.sum()
+    served = streams.high * (1.0 - chance[-1]) - streams.patience * float(chance @ waiting)
+    return float(streams.value * served + streams.low * chance[slots - state > hold].sum())
+
+
+def waiting_room(streams: Streams, slots: int) -> int:
+    """How many may wait, so that more hardly ever do."""
+    excess = max(0.0, streams.high - slots / streams.time)
+    mean = excess / streams.patience if streams.patience > 0.0 else slots
+    return int(min(mean + 10.0 * math.sqrt(mean + slots) + 50, 20 * slots + 200))
+
+
+def ready_for_prefill(plan: Plan, gpus: int) -> int:
+    """How many GPUs with a free slot are kept from waiting decodes, ready for the next prefill.
+
+    Only where prompts are paid apart and the plan keeps `q_d* > 0`: then decodes always wait and a freed slot is never
+    short of work. The ready GPUs are a birth-death process: prefills take them, and slots come free, at rates of ratio
+    `a`; with r kept, the mean number of waiting prefills is `a^(r+1)/(1-a)`. One more pays while the prompts it saves
+    are worth more than an idle decode slot would earn, `a^(r+1) > v/(v + l)`, v the decode's money per second, l the
+    waiting prompt's (its value times its patience rate).
+    """
+    if plan.scheme != "separate" or not plan.decode_queue.any():
+        return 0
+    rates, pricing = plan.scenario.rates, plan.scenario.pricing
+    started = rates.arrival - rates.patience * plan.prefill_queue
+    released = float((started + plan.completion_rate).sum())
+    lost = float((started * rates.patience * rates.prompt_value).sum() / started.sum())
+    earned = pricing.output * plan.scenario.gpu.iteration.gamma
+    if lost <= 0.0 or earned <= 0.0:
+        return 0
+    ratio = float(started.sum()) / released
+    return min(gpus - 1, max(0, math.ceil(math.log1p(lost / earned) / -math.log(ratio)) - 1))
