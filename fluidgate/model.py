@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
+Process = Literal["poisson", "gamma"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -29,7 +30,7 @@ class Noun(BaseModel):
 
 
 class RequestClass(Noun):
-    """A class of requests with exponential lengths, Poisson arrivals and exponential patience."""
+    """A class of requests with its mean lengths, its arrival rate and exponential patience."""
 
     name: str = Field(min_length=1, description="name of the class, distinct from the others")
     prompt_tokens: Positive = Field(description="mean prompt length P, tokens")
@@ -118,6 +119,30 @@ class Indicators(Noun):
         return self.any_limit or any((self.prefill_gap_weight, self.solo_gap_weight, self.tpot_weight))
 
 
+class Arrivals(Noun):
+    """How the requests of all classes together arrive; the rates of the classes say how many.
+
+    `poisson` is the model's own process, [LDHZ] section 2. `gamma` has independent Gamma gaps of the same mean and of
+    the given CV between successive requests of any class, each of a class drawn independently of the others.
+    """
+
+    process: Process = Field("poisson", description="the law of the gaps between arrivals")
+    cv: float = Field(
+        1.0, ge=0.001, le=100, description="coefficient of variation of the gaps; 1 for Poisson, more for bursts"
+    )
+
+    @model_validator(mode="after")
+    def _poisson_has_cv_1(self) -> Self:
+        if self.process == "poisson" and self.cv != 1.0:
+            raise ValueError(f"cv must be 1 for Poisson arrivals (it is {self.cv:g}); give the process 'gamma'")
+        return self
+
+    @property
+    def gap_shape(self) -> float:
+        """Shape of the Gamma distribution of the gaps, `1 / cv^2`; 1 for Poisson."""
+        return 1.0 / self.cv**2
+
+
 @dataclass(frozen=True)
 class Rates:
     """Service rates and prices of all classes, arrays of shape (classes,).
@@ -166,6 +191,7 @@ class Scenario(Noun):
     pricing: Pricing
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1), AfterValidator(_distinct)]
     indicators: Indicators = Indicators()
+    arrivals: Arrivals = Arrivals()
     cluster_gpus: int | None = Field(None, ge=1)
 
     @staticmethod

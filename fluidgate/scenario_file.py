@@ -8,13 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Calibrated, Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario, Scheme
+from fluidgate.model import (
+    Arrivals,
+    Calibrated,
+    Gpu,
+    Indicators,
+    IterationTime,
+    Pricing,
+    Process,
+    RequestClass,
+    Scenario,
+    Scheme,
+)
 from fluidgate.toml_file import (
     LARGEST_WHOLE,
     SCHEMA,
@@ -146,15 +157,49 @@ class IndicatorsTable(Table):
     tpot_weight: float = Field(0.0, ge=0, description="the penalty per second of average TPOT, eta_3'")
 
 
+class PoissonArrivals(Table):
+    """The table [arrivals] without a process, or with the model's own."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "cv": 'only with process = "gamma" (Poisson gaps have cv 1); remove this key, or give that process'
+    }
+
+    process: Literal["poisson"] = Field("poisson", description="the law of the gaps between arrivals")
+
+
+class GammaArrivals(Table):
+    process: Literal["gamma"] = Field(description="the law of the gaps between arrivals")
+    cv: float = Field(
+        ge=0.001,
+        le=100,
+        description="the coefficient of variation of the gaps between arrivals; above 1 they come in bursts",
+        examples=[3.0],
+    )
+
+
+class UnknownArrivals(Table):
+    """The table [arrivals] with a process that there is not; its other keys can't be judged."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    process: Process = Field(description="the law of the gaps between arrivals")
+
+
+ArrivalsTable = PoissonArrivals | GammaArrivals
+ARRIVALS: dict[str, type[Table]] = {"poisson": PoissonArrivals, "gamma": GammaArrivals}
+"""The form of the table [arrivals] for each process."""
+
+
 class ClusterTable(Table):
     gpus: int = Field(ge=1, le=LARGEST_WHOLE, description="the GPUs that share total_arrival_rate", examples=[60])
 
 
 G = TypeVar("G", bound=MeasuredGpu | ProfiledGpu)
 C = TypeVar("C", bound=ClassTable)
+A = TypeVar("A", bound=ArrivalsTable | UnknownArrivals)
 
 
-class ScenarioTable(Table, Generic[G, C]):
+class ScenarioTable(Table, Generic[G, C, A]):
     schema_: SchemaKey = Field(SCHEMA, alias="schema")
     name: str = Field(min_length=1, description="the name of the scenario", examples=["two-class"])
     gpu: G = Field(
@@ -167,13 +212,18 @@ class ScenarioTable(Table, Generic[G, C]):
         description="the table [indicators]: limits and penalties",
         json_schema_extra=_without_default,
     )
+    arrivals: A = Field(
+        ABSENT,
+        description="the table [arrivals]: how requests arrive at these rates",
+        json_schema_extra=_without_default,
+    )
 
 
-class PerGpuTable(ScenarioTable[G, ClassPerGpu], Generic[G]):
+class PerGpuTable(ScenarioTable[G, ClassPerGpu, A], Generic[G, A]):
     """A scenario whose arrival rates are per GPU."""
 
 
-class ClusterScenarioTable(ScenarioTable[G, ClassOfCluster], Generic[G]):
+class ClusterScenarioTable(ScenarioTable[G, ClassOfCluster, A], Generic[G, A]):
     """A scenario whose arrival rates are those of a whole cluster."""
 
     cluster: ClusterTable = Field(description="the table [cluster] with gpus")
@@ -216,7 +266,7 @@ def scenario_schema() -> dict[str, Any]:
     time, and that a profile exists.
     """
     gpu = MeasuredGpu | ProfiledGpu
-    forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu] | ClusterScenarioTable[gpu])
+    forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu, ArrivalsTable] | ClusterScenarioTable[gpu, ArrivalsTable])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "schema": SCHEMA,
@@ -256,6 +306,8 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
     indicators = scenario.indicators.model_dump(exclude_defaults=True)
     if indicators:
         _add(text, "indicators", indicators, remarks)
+    if scenario.arrivals != Arrivals():
+        _add(text, "arrivals", scenario.arrivals.model_dump(), remarks)
     return text.as_string()
 
 
@@ -268,16 +320,21 @@ def write_scenario(scenario: Scenario, path: str | Path, comments: Mapping[str, 
     write_whole(path, dump_scenario(scenario, comments))
 
 
-AnyTable = ScenarioTable[Any, Any]
+AnyTable = ScenarioTable[Any, Any, Any]
 
 
 def _form(data: Mapping[str, Any]) -> type[Any]:
     """The table for the alternatives that the file has chosen."""
     profiled = isinstance(data.get("gpu"), dict) and "profile" in data["gpu"]
-    whole_cluster = "cluster" in data
-    if whole_cluster:
-        return ClusterScenarioTable[ProfiledGpu] if profiled else ClusterScenarioTable[MeasuredGpu]
-    return PerGpuTable[ProfiledGpu] if profiled else PerGpuTable[MeasuredGpu]
+    gpu = ProfiledGpu if profiled else MeasuredGpu
+    whole: Any = ClusterScenarioTable if "cluster" in data else PerGpuTable
+    form: type[Any] = whole[gpu, _arrivals_form(data.get("arrivals"))]
+    return form
+
+
+def _arrivals_form(data: Any) -> type[Table]:
+    process = data.get("process", "poisson") if isinstance(data, dict) else "poisson"
+    return ARRIVALS.get(process, UnknownArrivals) if isinstance(process, str) else UnknownArrivals
 
 
 def _measured(file: AnyTable, source: str, base_dir: Path) -> tuple[IterationTime, Calibrated]:
@@ -324,6 +381,7 @@ def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated) 
         pricing=Pricing(**file.pricing.model_dump()),
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),
+        arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         cluster_gpus=gpus,
     )
 

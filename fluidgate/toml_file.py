@@ -193,7 +193,7 @@ def _reason(table: type[Table], data: Any, error: ErrorDetails, missing: set[Loc
         case "greater_than_equal":
             return f"must be at least {limits['ge']:g}, but is {value}; give {wanted}", None
         case "less_than_equal":
-            return f"must be at most {limits['le']}, but is {value}; give {wanted}", None
+            return f"must be at most {limits['le']:.10g}, but is {value}; give {wanted}", None
         case "finite_number":
             return f"must be a finite number, but is {value}; give {wanted}", None
         case "float_type":

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.model import Arrivals, Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.scenario_file import (
     dump_scenario,
     load_scenario,
@@ -113,7 +113,48 @@ def test_indicators_are_read() -> None:
     assert parse_scenario(text).indicators == Indicators(max_tpot=0.0245, solo_gap_weight=2.0)
 
 
+def test_arrivals_are_read() -> None:
+    assert parse_scenario(TWO + "\n[arrivals]\n").arrivals == Arrivals()
+    text = TWO + '\n[arrivals]\nprocess = "gamma"\ncv = 3\n'
+    assert parse_scenario(text).arrivals == Arrivals(process="gamma", cv=3.0)
+    assert accepts(text)
+
+
+def test_arrivals_of_the_library_are_checked() -> None:
+    with pytest.raises(ValueError, match="cv must be 1 for Poisson arrivals"):
+        Arrivals(cv=3.0)
+
+
+def with_arrivals(keys: str) -> list[tuple[str, str]]:
+    return [("[pricing]", f"[arrivals]\n{keys}\n[pricing]")]
+
+
 REFUSED = {
+    "unknown process": (
+        with_arrivals('process = "gama"\ncv = 3'),
+        "arrivals.process: must be 'poisson' or 'gamma', but is 'gama'; did you mean 'gamma'?",
+    ),
+    "process of a wrong type": (
+        with_arrivals("process = 3"),
+        "arrivals.process: must be 'poisson' or 'gamma', but is 3",
+    ),
+    "cv of Poisson gaps": (
+        with_arrivals("cv = 3"),
+        'arrivals.cv: only with process = "gamma" (Poisson gaps have cv 1); ',
+    ),
+    "gamma without cv": (with_arrivals('process = "gamma"'), "arrivals.cv: missing; add 'cv = 3.0', "),
+    "cv of 0": (with_arrivals('process = "gamma"\ncv = 0'), "arrivals.cv: must be at least 0.001, but is 0; give "),
+    "cv too large": (
+        with_arrivals('process = "gamma"\ncv = 101'),
+        "arrivals.cv: must be at most 100, but is 101; ",
+    ),
+    "cv in quotes": (with_arrivals('process = "gamma"\ncv = "3"'), "arrivals.cv: must be a number, but is '3'; give "),
+    "misspelt cv": (with_arrivals('process = "gamma"\ncvs = 2'), "arrivals.cvs: unknown key; did you mean 'cv'?"),
+    "misspelt arrivals": ([("[pricing]", "[arrival]\n[pricing]")], "arrival: unknown key; did you mean 'arrivals'?"),
+    "arrivals as an array": (
+        [("[pricing]", "[[arrivals]]\n[pricing]")],
+        "arrivals: must be a table, but is an array",
+    ),
     "out of range": (
         [("6.2e-5", "-1")],
         "gpu.beta: must be greater than 0, but is -1; give the seconds that a prompt token adds to a mixed iteration",
@@ -307,6 +348,9 @@ weights = st.floats(min_value=0, max_value=1e6)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
+arrivals = st.just(Arrivals()) | st.builds(Arrivals, process=st.just("gamma"), cv=st.floats(0.001, 100))
+
+
 @st.composite
 def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
     cluster_gpus = draw(gpus)
@@ -333,6 +377,7 @@ def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
         ),
         classes=classes,
         indicators=Indicators(max_prefill_gap=draw(limits), max_tpot=draw(limits), solo_gap_weight=draw(weights)),
+        arrivals=draw(arrivals),
         cluster_gpus=cluster_gpus,
     )
 

@@ -79,6 +79,11 @@ def optimum(
     if gpus is None:
         raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
     check_gpus(gpus)
+    if scenario.arrivals.process != "poisson":
+        raise FluidgateError(
+            f"arrivals.process: '{scenario.arrivals.process}' is no Markov decision process; "
+            "remove [arrivals] to see the optimum with Poisson arrivals"
+        )
     for name, limit in (("--queue-limit", queue_limit), ("--buffer-limit", buffer_limit)):
         if limit is not None and limit < 1:
             raise FluidgateError(f"{name}: must be at least 1, but is {limit}")

@@ -1,10 +1,13 @@
-"""Textbook stations: M/M/c (Erlang B and C), M/M/c+M (Erlang A) and M/G/1 (Pollaczek-Khinchine)."""
+"""Textbook stations: M/M/c (Erlang B and C), M/M/c+M (Erlang A), M/G/1 (Pollaczek-Khinchine) and GI/M/c (Takacs)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,26 @@ def erlang_a(arrival: float, service: float, servers: int, patience: float) -> S
 def mg1_queue(arrival: float, mean: float, second_moment: float) -> float:
     """Mean number waiting in M/G/1, FCFS (Pollaczek-Khinchine)."""
     return arrival**2 * second_moment / (2.0 * (1.0 - arrival * mean))
+
+
+def gamma_transform(rate: float, cv: float) -> Callable[[float], float]:
+    """Laplace transform of Gamma gaps with mean `1/rate` and the given CV."""
+    shape = 1.0 / cv**2
+    return lambda s: (1.0 + s / (shape * rate)) ** -shape
+
+
+def gimc_wait(transform: Callable[[float], float], service: float, servers: int) -> tuple[float, float]:
+    """Probability of waiting and mean wait in GI/M/c, FCFS, from the transform of the gaps.
+
+    L. Takacs, Introduction to the Theory of Queues (1962), chapter 2: arrivals find `k >= c` in the system with
+    probability `A w^(k-c)`, `w` the root in (0, 1) of `w = transform(c mu (1 - w))`.
+    """
+    root = float(brentq(lambda w: w - transform(servers * service * (1.0 - w)), 0.0, 1.0 - 1e-9))
+    total, product = 1.0 / (1.0 - root), 1.0
+    for j in range(1, servers + 1):
+        phi = transform(j * service)
+        product *= phi / (1.0 - phi)
+        ratio = (servers * (1.0 - phi) - j) / (servers * (1.0 - root) - j)
+        total += math.comb(servers, j) / (product * (1.0 - phi)) * ratio
+    waits = 1.0 / (total * (1.0 - root))
+    return waits, waits / (servers * service * (1.0 - root))

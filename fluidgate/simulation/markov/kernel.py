@@ -15,16 +15,19 @@ from fluidgate.simulation.markov.network import (
     BAD_GATE,
     BAD_REFILL,
     BAD_ROUTE,
+    CUTS_MADE,
     DECODE_ABANDONMENT,
     DECODE_END,
     DECODE_SERVICE,
     DECODE_START,
     DECODE_WAIT,
+    EVENTS,
     FREE_NODE,
     IN_WINDOW,
     MIXED_DECODE,
     MIXED_QUEUE,
     NEXT_ARRIVAL,
+    NEXT_CUT,
     NEXT_SAMPLE,
     NONE,
     NOW,
@@ -74,7 +77,7 @@ def advance(net, tables, gate, route, refill, audit, arrivals, services, placeme
         net.beside,
     )
     if np.isnan(net.clock[NEXT_ARRIVAL]):
-        net.clock[NEXT_ARRIVAL] = arrivals.standard_exponential() / net.arrival_rate
+        net.clock[NEXT_ARRIVAL] = gap(net, arrivals)
     for _ in range(budget):
         if net.tally[FREE_NODE] == NONE:
             return FULL
@@ -115,12 +118,14 @@ def total_rate(net: Network) -> float:
 
 @inlined
 def move_clock(net: Network, epoch: float) -> bool:
-    """Move to `epoch`, taking the samples and opening the window on the way; False if the horizon comes first."""
+    """Move to `epoch`, sampling, opening and cutting the window on the way; False if the horizon comes first."""
     end = min(epoch, net.horizon)
     while net.clock[NEXT_SAMPLE] <= end and net.tally[SAMPLES_TAKEN] < len(net.samples):
         take_sample(net)
     if net.tally[IN_WINDOW] == 0 and end > net.warmup:
         open_window(net)
+    while net.clock[NEXT_CUT] <= end and net.tally[CUTS_MADE] < len(net.cut_events):
+        cut(net)
     net.clock[NOW] = end
     return epoch <= net.horizon
 
@@ -136,6 +141,21 @@ def take_sample(net: Network) -> None:
 
 
 @called
+def cut(net: Network) -> None:
+    """Keep what has happened since warm-up: the end of a batch."""
+    made = net.tally[CUTS_MADE]
+    since_warmup = net.clock[NEXT_CUT] - net.warmup
+    for stage in range(STAGES):
+        for i in range(net.counts.shape[1]):
+            net.cut_area[made, stage, i] = net.area[stage, i] + net.counts[stage, i] * since_warmup
+    for event in range(EVENTS):
+        for i in range(net.counts.shape[1]):
+            net.cut_events[made, event, i] = net.events[event, i]
+    net.tally[CUTS_MADE] = made + 1
+    net.clock[NEXT_CUT] = net.warmup + (made + 2) * net.cut_interval
+
+
+@called
 def open_window(net: Network) -> None:
     net.tally[IN_WINDOW] = 1
     net.area.fill(0.0)
@@ -147,12 +167,20 @@ def open_window(net: Network) -> None:
 
 
 @inlined
+def gap(net, arrivals):
+    """Seconds to the next arrival of any class: exponential, or Gamma with the same mean."""
+    if net.gap_shape == 1.0:
+        return arrivals.standard_exponential() / net.arrival_rate
+    return arrivals.standard_gamma(net.gap_shape) / (net.gap_shape * net.arrival_rate)
+
+
+@inlined
 def arrive(net, arrivals):
     draw = arrivals.random()
     cls = 0
     while cls < len(net.class_edges) - 1 and draw >= net.class_edges[cls]:
         cls += 1
-    net.clock[NEXT_ARRIVAL] = net.clock[NOW] + arrivals.standard_exponential() / net.arrival_rate
+    net.clock[NEXT_ARRIVAL] = net.clock[NOW] + gap(net, arrivals)
     net.events[ARRIVAL, cls] += 1
     join_queue(net, PREFILL_QUEUE, cls)
 

@@ -39,7 +39,8 @@ SECONDS = 3
 NOW = 0
 NEXT_ARRIVAL = 1
 NEXT_SAMPLE = 2
-CLOCK = 3
+NEXT_CUT = 3
+CLOCK = 4
 
 # Entries of `Network.tally`.
 FREE_NODE = 0  # first free node, NONE if none
@@ -47,7 +48,8 @@ IN_WINDOW = 1
 SAMPLES_TAKEN = 2
 TOTAL_EVENTS = 3
 AUDIT_CODE = 4
-TALLY = 5
+CUTS_MADE = 5
+TALLY = 6
 
 # Values of `tally[AUDIT_CODE]` beyond those of the audit: what a policy may not answer.
 BAD_GATE = 10
@@ -79,8 +81,9 @@ class Network(NamedTuple):
         gpus, batch_size: n and B.
         mixed_gpus: GPUs 0..mixed_gpus-1 form the mixed group, the rest the solo group.
         reserve: whether a mixed GPU keeps a slot for a prefill.
-        warmup, horizon, sample_interval: s.
+        warmup, horizon, sample_interval, cut_interval: s.
         arrival_rate: of the whole cluster, 1/s.
+        gap_shape: shape of the Gamma distribution of the gaps between arrivals; 1 for a Poisson process.
         class_edges: cumulative share of the classes among the arrivals, shape (classes,).
         rates: 1/s for each member of (stage, class), shape (6, classes).
         counts: members of (stage, class), int64, shape (6, classes).
@@ -100,6 +103,8 @@ class Network(NamedTuple):
         base: `counts` at the start of the window.
         events, seconds: see the constants, shapes (7, classes) and (3, classes).
         samples: `counts` at multiples of `sample_interval`, shape (samples, 6, classes).
+        cut_area, cut_events: time integrals of `counts`, and `events`, from warm-up to the cuts, which lie
+            `cut_interval` apart; shapes (cuts, 6, classes) and (cuts, 7, classes).
         scratch: for the audit, like `counts`.
     """
 
@@ -110,7 +115,9 @@ class Network(NamedTuple):
     warmup: float
     horizon: float
     sample_interval: float
+    cut_interval: float
     arrival_rate: float
+    gap_shape: float
     class_edges: Any
     rates: Any
     counts: Any
@@ -138,6 +145,8 @@ class Network(NamedTuple):
     events: Any
     seconds: Any
     samples: Any
+    cut_area: Any
+    cut_events: Any
     scratch: Any
 
 
@@ -154,7 +163,9 @@ def empty_network(
     horizon: float,
     arrival_rates: Any,
     rates: Any,
+    gap_shape: float = 1.0,
     samples: int = 0,
+    batches: int = 1,
     nodes: int = 1024,
 ) -> Network:
     """An empty cluster at time 0.
@@ -162,7 +173,9 @@ def empty_network(
     Args:
         arrival_rates: requests/s of the whole cluster, shape (classes,).
         rates: 1/s for each member of (stage, class), shape (6, classes).
+        gap_shape: shape of the Gamma distribution of the gaps between arrivals.
         samples: how many times `counts` is recorded, evenly over the horizon, first at time 0.
+        batches: equal parts that the window is cut into.
         nodes: waiting requests there is room for at first; `with_more_nodes` makes more.
     """
     classes = len(arrival_rates)
@@ -187,6 +200,8 @@ def empty_network(
         gpu["decode_position"][:mixed_gpus] = NONE
         free[0] = 0
 
+    first_cut = warmup + (horizon - warmup) / batches if batches > 1 else np.inf
+
     network = Network(
         gpus=gpus,
         batch_size=batch_size,
@@ -195,7 +210,9 @@ def empty_network(
         warmup=float(warmup),
         horizon=float(horizon),
         sample_interval=horizon / (samples - 1) if samples > 1 else np.inf,
+        cut_interval=(horizon - warmup) / batches,
         arrival_rate=total,
+        gap_shape=float(gap_shape),
         class_edges=np.cumsum(np.asarray(arrival_rates, dtype=np.float64)) / total,
         rates=np.ascontiguousarray(rates, dtype=np.float64),
         counts=np.zeros((STAGES, classes), np.int64),
@@ -216,13 +233,15 @@ def empty_network(
         decode_ready=ready.copy(),
         prefill_ready=ready.copy(),
         beside_ready=ready.copy(),
-        clock=np.array([0.0, np.nan, 0.0 if samples > 1 else np.inf]),
-        tally=np.array([NONE, 0, 0, 0, 0], np.int64),
+        clock=np.array([0.0, np.nan, 0.0 if samples > 1 else np.inf, first_cut]),
+        tally=np.array([NONE, 0, 0, 0, 0, 0], np.int64),
         area=np.zeros((STAGES, classes)),
         base=np.zeros((STAGES, classes), np.int64),
         events=np.zeros((EVENTS, classes), np.int64),
         seconds=np.zeros((SECONDS, classes)),
         samples=np.zeros((samples if samples > 1 else 0, STAGES, classes), np.int64),
+        cut_area=np.zeros((batches - 1, STAGES, classes)),
+        cut_events=np.zeros((batches - 1, EVENTS, classes), np.int64),
         scratch=np.zeros((STAGES, classes), np.int64),
     )
     return with_more_nodes(network, nodes)

@@ -40,6 +40,7 @@ class Job:
     replication: int
     samples: int = 0
     audited: bool = False
+    batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Measurement:
         total_events: arrivals, completions and abandonments since time 0.
         wall_seconds: time in the kernel.
         samples: occupancies at even epochs over the horizon, shape (samples, 6, classes).
+        batches: equal parts of the window, if it was cut into several: `occupancy` and `events` of each, shapes
+            (batches, 6, classes) and (batches, 7, classes).
     """
 
     occupancy: Array
@@ -63,6 +66,7 @@ class Measurement:
     total_events: int
     wall_seconds: float
     samples: NDArray[np.int64]
+    batches: tuple[Array, NDArray[np.int64]] | None = None
 
 
 def replicate(job: Job) -> Measurement:
@@ -89,7 +93,17 @@ def replicate(job: Job) -> Measurement:
         total_events=int(network.tally[TOTAL_EVENTS]),
         wall_seconds=wall_seconds,
         samples=network.samples[: network.tally[SAMPLES_TAKEN]],
+        batches=batches(network) if job.batches > 1 else None,
     )
+
+
+def batches(network: Network) -> tuple[Array, NDArray[np.int64]]:
+    """Time averages of the counts, and events, of each batch of a network at its horizon."""
+    none = np.zeros((1, *network.area.shape))
+    whole = network.area + network.counts * (network.horizon - network.warmup)
+    area = np.concatenate([none, network.cut_area, whole[None]])
+    events = np.concatenate([np.zeros_like(network.events)[None], network.cut_events, network.events[None]])
+    return np.diff(area, axis=0) / network.cut_interval, np.diff(events, axis=0)
 
 
 def start(job: Job) -> Network:
@@ -105,7 +119,9 @@ def start(job: Job) -> Network:
         horizon=job.horizon,
         arrival_rates=rates.arrival * job.gpus,
         rates=np.stack([waiting, waiting, waiting, rates.prefill, rates.mixed_decode, rates.solo_decode]),
+        gap_shape=job.scenario.arrivals.gap_shape,
         samples=job.samples,
+        batches=job.batches,
     )
 
 
