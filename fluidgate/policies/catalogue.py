@@ -16,8 +16,10 @@ from fluidgate.planning.partition import ceil_tolerant, partition
 from fluidgate.policies.policy import Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
-from fluidgate.policies.value import value_index
+from fluidgate.policies.value import gate_index, ranked
 
+ALL = 1e-9
+"""Shares of the GPUs that differ by less from 1 are all of them."""
 UNCAPPED = np.iinfo(np.int64).max
 
 
@@ -53,33 +55,39 @@ def tables_of(
         target_prefill=gpus * plan.prefill,
         target_queue=gpus * plan.prefill_queue,
         cap=np.array(caps, dtype=np.int64),
-        priority=value_index(plan) if gate is GateRule.VALUE else decode_per_prompt(plan),
+        priority=gate_index(plan) if gate is GateRule.VALUE else decode_per_prompt(plan),
         solo_probability=np.array(plan.solo_probability, dtype=np.float64),
         split_buffers=route is RouteRule.SPLIT,
         weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
         hold=np.zeros(classes, dtype=np.int64),
+        beside_first=False,
         ready=0,
     )
 
 
 def index_and_pool(plan: Plan, gpus: int) -> Tables:
-    """One pool without partition, none of the plan's occupancies tracked: the largest value index starts first.
+    """One pool: the largest value index starts first, and a decode goes beside a prefill while there is room.
 
-    Paid at completion (bundled), a decode takes any free slot at once, so that no work is lost after a prefill. Where
-    prompts are paid apart, a freed slot goes to a waiting prefill first, and decodes wait in the buffer. What a finite
-    cluster keeps free, and for whom: see `fluidgate.policies.reservation`.
+    Paid at completion (bundled), a decode takes a free slot at once, so that no work is lost after a prefill; where
+    the plan has a prefill on every GPU, each keeps its prefill slot instead, and decodes may wait. Classes of the same
+    index start in the proportions of the plan. Where prompts are paid apart, a freed slot goes to a waiting prefill
+    first, and of the same index the class with the longest answers starts first: it keeps the decode stage in work.
+
+    What a finite cluster keeps free, and for whom: `fluidgate.policies.reservation`.
     """
     apart = plan.scheme == "separate"
+    all_mixed = plan.mixed_fraction > 1.0 - ALL
     tables = tables_of(
         plan,
         gpus,
-        partitioned=False,
+        partitioned=all_mixed and not apart,
         gate=GateRule.VALUE,
-        route=RouteRule.BUFFER if apart else RouteRule.POOL,
+        route=RouteRule.BUFFER if apart else RouteRule.SOLO_FIRST if all_mixed else RouteRule.POOL,
         cap_prefills=False,
-    )
+    )._replace(beside_first=True)
     if apart:
-        return tables._replace(ready=ready_for_prefill(plan, gpus))
+        order = ranked(tables.priority, decode_per_prompt(plan))
+        return tables._replace(priority=order, ready=ready_for_prefill(plan, gpus))
     return tables._replace(hold=trunk_reservation(plan, gpus))
 
 

@@ -46,7 +46,7 @@ def precedes(view: View, tables: Tables, i: int, j: int) -> bool:
     if tables.gate_rule == FCFS:
         return view.waiting_since[i] < view.waiting_since[j]
     if tables.gate_rule == VALUE and abs(tables.priority[i] - tables.priority[j]) <= SAME * tables.priority[j]:
-        return view.waiting_since[i] < view.waiting_since[j]
+        return less_occupied(view, tables, i, j)
     return tables.priority[i] > tables.priority[j]
 
 

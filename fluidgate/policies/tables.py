@@ -10,7 +10,7 @@ class GateRule(IntEnum):
     OCCUPANCY = 0  # least X_i / x*_i, ties by largest Q_p,i - n q*_p,i
     FCFS = 1  # oldest request
     PRIORITY = 2  # largest index
-    VALUE = 3  # largest index, ties by oldest request
+    VALUE = 3  # largest index, ties by OCCUPANCY
 
 
 class RouteRule(IntEnum):
@@ -47,8 +47,9 @@ class Tables(NamedTuple):
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
         hold: a prefill of the class starts only while more than so many slots of the cluster are free; int64, shape
             (classes,).
-        ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill. If any, decodes go
-            beside prefills first.
+        beside_first: whether a decode goes beside a prefill while there is a free slot, so that other GPUs stay
+            free to start one.
+        ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill.
     """
 
     mixed_gpus: int
@@ -65,4 +66,5 @@ class Tables(NamedTuple):
     split_buffers: bool
     weights: Any
     hold: Any
+    beside_first: bool
     ready: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.model import Array
-from fluidgate.planning import Plan
+from fluidgate.model import Array, Scenario
+from fluidgate.planning import Plan, Planner
 from fluidgate.planning.tpot import AverageTpot
 
 FREE = 1e9
@@ -24,6 +24,65 @@ def value_index(plan: Plan) -> Array:
     value, cost = plan.scenario.rates.bundled_value, request_cost(plan)
     scarce = cost * FREE > value
     return np.where(scarce, value / np.where(scarce, cost, 1.0), FREE)
+
+
+def gate_index(plan: Plan) -> Array:
+    """The order in which classes start: the value index, where the plan gives some slot a price; shape (classes,).
+
+    Where it does not, everyone is served, and only those who leave while they wait are lost: then the index at the
+    least load at which slots are scarce, times the patience rate (the c-mu rule, a waiting request costing what it is
+    worth times the rate at which it leaves).
+    """
+    if is_binding(plan):
+        return value_index(plan)
+    return value_index(binding(plan)) * plan.scenario.rates.patience
+
+
+def is_binding(plan: Plan) -> bool:
+    """Whether some slot has a price."""
+    return any(price > 0.0 for price in plan.shadow_prices.values())
+
+
+def binding(plan: Plan) -> Plan:
+    """The plan at the least load, to 1 %, that gives some slot a price, of more than the plan's own load.
+
+    Classes that never leave are given the patience rate 1/s there, so that the program stays feasible.
+    """
+    planner = Planner()
+
+    def at(load: float) -> Plan:
+        return planner.solve(loaded(plan.scenario, load), scheme=plan.scheme, with_indicators=bool(plan.indicators))
+
+    high = 2.0
+    while not is_binding(solved := at(high)):
+        high *= 2.0
+    low = high / 2.0
+    while high > 1.01 * low:
+        middle = (low + high) / 2.0
+        attempt = at(middle)
+        if is_binding(attempt):
+            high, solved = middle, attempt
+        else:
+            low = middle
+    return solved
+
+
+def loaded(scenario: Scenario, load: float) -> Scenario:
+    """The scenario with `load` times the arrivals, all of whom may leave."""
+    classes = tuple(
+        c.model_copy(update={"arrival_rate": c.arrival_rate * load, "patience_rate": c.patience_rate or 1.0})
+        for c in scenario.classes
+    )
+    return scenario.replace(classes=classes)
+
+
+def ranked(index: Array, then: Array) -> Array:
+    """The order by `index`, and by `then` where that is the same: 0 for the least, shape (classes,)."""
+    rank = np.zeros(len(index))
+    order = np.argsort(index, kind="stable")
+    tied = np.concatenate([[0], np.cumsum(np.diff(index[order]) > SAME * index[order][1:])])
+    rank[order[np.lexsort((then[order], tied))]] = np.arange(len(index))
+    return rank
 
 
 def request_cost(plan: Plan) -> Array:

@@ -28,8 +28,7 @@ COUPLED = {"fi-wsp", "gi-wsp", "gi-wsp-uncapped"}  # the decode follows its pref
 SHARED = {"gf-wsp", "gf-wsp-uncapped"}  # decoupled, no partition
 SIDED = {"sli-aware", "sli-aware-general"}  # partition, one decode buffer for each group
 ROUTED = {"gate-and-route", "capped-gate-and-route", "prioritize-and-route", "fg-sp"}  # partition, one
-POOLED = {"index-and-pool"}  # no partition: a decode goes to any free slot at once, that of its prefill among them,
-# unless prompts are paid apart: then into the buffer, as in the shared form
+POOLED = {"index-and-pool"}  # no partition, beside a prefill first; see `at_once` and `partitioned`
 TOTAL_CAP = {"gi-wsp", "gf-wsp"}  # no partition, but at most M prefills in all
 
 POLICIES = sorted(OCCUPANCY_GATE | CAPPED_GATE | PRIORITY_GATE | NO_GATE)
@@ -104,8 +103,8 @@ class Network:
         priority: D/P (prioritize-and-route), or the index (index-and-pool).
         paid_apart: whether prompts are paid at the end of the prefill (index-and-pool).
         hold: a class starts only while more slots than this are free (index-and-pool).
-        ready: GPUs without a prefill and with a free slot that waiting decodes may not take; if any, decodes go
-            beside prefills where they can (index-and-pool, paid apart).
+        ready: GPUs without a prefill and with a free slot that waiting decodes may not take (index-and-pool, paid
+            apart).
         to_solo: p_s (sided policies).
         mixed_weight: mu_m y_m* (sli-aware-general).
         solo_weight: mu_s y_s* (sli-aware-general).
@@ -150,7 +149,14 @@ class Network:
 
     @property
     def partitioned(self) -> bool:
-        return self.policy in SIDED or self.policy in ROUTED
+        """A prefill slot is kept on each GPU of the mixed group; index-and-pool does where the plan has all mixed."""
+        all_mixed = sum(self.prefill_target) > 1 - 1e-9 and not self.paid_apart
+        return self.policy in SIDED or self.policy in ROUTED or (self.policy in POOLED and all_mixed)
+
+    @property
+    def at_once(self) -> bool:
+        """A decode takes a free slot at once, its prefill's own if there is no other."""
+        return self.policy in POOLED and not self.partitioned and not self.paid_apart
 
     @property
     def pool_slots(self) -> int:
@@ -232,8 +238,8 @@ class Network:
                 found += [(rate * p, end, (("prefill_done", i),)) for p, end in self.settle(after)]
                 continue
             after = self._with_gpu(state, g, gpu._replace(prefill=-1))
-            if self.policy in POOLED and not self.paid_apart:
-                open_gpus = self._gpus_with_decode_slot(after)
+            if self.at_once:
+                open_gpus = self.preferred(after, self._gpus_with_decode_slot(after))
                 for k in open_gpus:
                     there = after.gpus[k]
                     placed = self._with_gpu(after, k, there._replace(decodes=changed(there.decodes, i, +1)))
@@ -309,7 +315,10 @@ class Network:
             return waiting[0]
         candidates = sorted(set(waiting))
         if self.policy in PRIORITY_GATE:
-            return max(candidates, key=lambda i: (self.priority[i], -i))
+            largest = max(self.priority[i] for i in candidates)
+            candidates = [i for i in candidates if self.priority[i] > largest * (1 - 1e-7)]
+            if len(candidates) == 1 or self.policy not in POOLED:
+                return candidates[0]  # ties of the others: the first class; of index-and-pool: by occupancy, below
         if self.policy in CAPPED_GATE:
             candidates = [i for i in candidates if in_prefill[i] < ceil(self.gpus * self.prefill_target[i])]
             if not candidates:
@@ -333,9 +342,9 @@ class Network:
             else:
                 free_solo = sum(state.pool) < self.pool_slots
                 free_gpus = [] if free_solo else self._gpus_with_decode_slot(state)
-            if self.ready > 0:
-                beside = [g for g in free_gpus if state.gpus[g].prefill >= 0]
-                free_gpus = beside or (free_gpus if len(free_gpus) > self.ready else [])
+            if self.policy in POOLED:
+                beside = any(state.gpus[g].prefill >= 0 for g in free_gpus)
+                free_gpus = self.preferred(state, free_gpus) if beside or len(free_gpus) > self.ready else []
             if not free_solo and not free_gpus:
                 continue
             outcomes: Branches = []
@@ -350,6 +359,11 @@ class Network:
                     outcomes.append((p / len(free_gpus), after))
             return outcomes
         return None
+
+    @staticmethod
+    def preferred(state: State, gpus: list[int]) -> list[int]:
+        """Those beside a prefill, if there is one."""
+        return [g for g in gpus if state.gpus[g].prefill >= 0] or gpus
 
     def _gpus_with_decode_slot(self, state: State) -> list[int]:
         if self.partitioned:  # one slot of each mixed GPU is kept for prefill

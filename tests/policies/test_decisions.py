@@ -71,6 +71,7 @@ def tables(**given: Any) -> Tables:
         "split_buffers": False,
         "weights": np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]),
         "hold": np.zeros(3, np.int64),
+        "beside_first": False,
         "ready": 0,
     } | given
     return Tables(**defaults)
@@ -117,14 +118,12 @@ def test_priority_gate_takes_the_largest_index() -> None:
     assert gate(view(waiting=[1, 1, 1]), tables(gate_rule=int(GateRule.PRIORITY))) == 1
 
 
-def test_value_gate_takes_the_largest_index_and_the_oldest_on_a_tie() -> None:
+def test_value_gate_takes_the_largest_index_and_the_least_occupied_on_a_tie() -> None:
     value = int(GateRule.VALUE)
-    ages = {"waiting": [1, 1, 1], "waiting_since": [3.0, 2.0, 1.0]}
-    assert gate(view(**ages), tables(gate_rule=value)) == 1
-    tied = np.array([2.0, 2.0 * (1 + 1e-9), 1.0])
-    assert gate(view(**ages), tables(gate_rule=value, priority=tied)) == 1
-    older = {"waiting": [1, 1, 1], "waiting_since": [1.5, 2.0, 1.0]}
-    assert gate(view(**older), tables(gate_rule=value, priority=tied)) == 0
+    assert gate(view(waiting=[1, 1, 1]), tables(gate_rule=value)) == 1
+    tied = tables(gate_rule=value, priority=np.array([2.0, 2.0 * (1 + 1e-9), 1.0]))
+    assert gate(view(waiting=[1, 1, 1], prefilling=[1, 1, 0]), tied) == 0
+    assert gate(view(waiting=[1, 1, 1], prefilling=[1, 0, 0]), tied) == 1
 
 
 def test_pool_route_takes_a_slot_at_once() -> None:

@@ -289,8 +289,8 @@ def fill_decodes(net, view, tables, refill, placements):
 
 @inlined
 def drawn_gpu(net, tables, group, placements):
-    """A GPU of `group` with a free decode slot, drawn uniformly; beside a prefill first if others are kept ready."""
-    if tables.ready > 0 and group == MIXED and net.beside[0] > 0:
+    """A GPU of `group` with a free decode slot, drawn uniformly (beside a prefill first, if asked for)."""
+    if tables.beside_first and group == MIXED and net.beside[0] > 0:
         return net.beside_ready[int(placements.random() * net.beside[0])]
     first = net.mixed_gpus if group == SOLO else 0
     return net.decode_ready[first + int(placements.random() * net.free[group])]
