@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
-Process = Literal["poisson", "gamma"]
+Process = Literal["poisson", "gamma", "mmpp", "daily"]
+LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Duration = Annotated[float, Field(ge=0.01, le=1e9)]
+"""Seconds for which a rate of arrivals stands, within what a stream of requests can draw."""
 
 
 class Noun(BaseModel):
@@ -122,25 +125,69 @@ class Indicators(Noun):
 class Arrivals(Noun):
     """How the requests of all classes together arrive; the rates of the classes say how many.
 
-    `poisson` is the model's own process, [LDHZ] section 2. `gamma` has independent Gamma gaps of the same mean and of
-    the given CV between successive requests of any class, each of a class drawn independently of the others.
+    Each request is of a class drawn by rate, independently of the others. Whatever the process, the mean rate in the
+    long run is that of the classes.
+
+    - `poisson`: the model's own, [LDHZ] section 2.
+    - `gamma`: independent Gamma gaps of the given CV.
+    - `mmpp`: Markov-modulated Poisson. The rate stands at one of the `levels` for an exponential time whose mean is its
+      entry of `sojourns`, then goes to one of the others, each as likely.
+    - `daily`: Poisson with a rate that repeats every `period`, constant over equal parts of it.
+
+    The Markov network knows the first two.
     """
 
     process: Process = Field("poisson", description="the law of the gaps between arrivals")
     cv: float = Field(
         1.0, ge=0.001, le=100, description="coefficient of variation of the gaps; 1 for Poisson, more for bursts"
     )
+    levels: tuple[NonNegative, ...] = Field((), description="mmpp: rate of each phase, in any unit")
+    sojourns: tuple[Duration, ...] = Field((), description="mmpp: mean time in each phase, s")
+    weights: tuple[NonNegative, ...] = Field((), description="daily: rate in each part of the period, in any unit")
+    period: Duration = Field(86_400.0, description="daily: time after which the rate repeats, s")
 
     @model_validator(mode="after")
-    def _poisson_has_cv_1(self) -> Self:
-        if self.process == "poisson" and self.cv != 1.0:
-            raise ValueError(f"cv must be 1 for Poisson arrivals (it is {self.cv:g}); give the process 'gamma'")
+    def _process_has_its_numbers(self) -> Self:
+        if self.process != "gamma" and self.cv != 1.0:
+            raise ValueError(f"cv must be 1 for {self.process} arrivals (it is {self.cv:g}); give the process 'gamma'")
+        if self.process == "mmpp" and not (len(self.levels) == len(self.sojourns) >= 2 and any(self.levels)):
+            raise ValueError("mmpp needs two levels or more, one of them above 0, and as many sojourns")
+        if self.process == "daily" and not any(self.weights):
+            raise ValueError("daily needs weights, one of them above 0")
         return self
 
     @property
     def gap_shape(self) -> float:
         """Shape of the Gamma distribution of the gaps, `1 / cv^2`; 1 for Poisson."""
         return 1.0 / self.cv**2
+
+
+class Lengths(Noun):
+    """How long the requests of a class are at the fidelity of iterations; the model itself has exponential lengths.
+
+    - `exponential`: geometric on 1, 2, ... with the class's mean.
+    - `fixed`: the class's mean, rounded.
+    - `lognormal`: with the class's mean and the given CV, rounded at random so that the mean stays.
+    - `empirical`: drawn from the class's requests in the traces; prompt and output of one request if both are.
+    """
+
+    prompt: LengthLaw = Field("exponential", description="law of the prompt lengths")
+    output: LengthLaw = Field("exponential", description="law of the output lengths")
+    prompt_cv: Positive | None = Field(None, description="lognormal: coefficient of variation of the prompt lengths")
+    output_cv: Positive | None = Field(None, description="lognormal: coefficient of variation of the output lengths")
+    traces: tuple[str, ...] = Field((), description="empirical: paths of trace files, one a class or with labels")
+
+    @model_validator(mode="after")
+    def _lognormal_has_a_cv(self) -> Self:
+        for name, law, cv in (("prompt", self.prompt, self.prompt_cv), ("output", self.output, self.output_cv)):
+            if (law == "lognormal") != (cv is not None):
+                raise ValueError(f"{name}_cv belongs to lognormal lengths, and to them only")
+        return self
+
+    @property
+    def empirical(self) -> bool:
+        """Whether any length is drawn from traces."""
+        return "empirical" in (self.prompt, self.output)
 
 
 @dataclass(frozen=True)
@@ -192,6 +239,7 @@ class Scenario(Noun):
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1), AfterValidator(_distinct)]
     indicators: Indicators = Indicators()
     arrivals: Arrivals = Arrivals()
+    lengths: Lengths = Lengths()
     cluster_gpus: int | None = Field(None, ge=1)
 
     @staticmethod

@@ -17,9 +17,13 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import (
     Arrivals,
     Calibrated,
+    Duration,
     Gpu,
     Indicators,
     IterationTime,
+    LengthLaw,
+    Lengths,
+    NonNegative,
     Pricing,
     Process,
     RequestClass,
@@ -161,7 +165,9 @@ class PoissonArrivals(Table):
     """The table [arrivals] without a process, or with the model's own."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
-        "cv": 'only with process = "gamma" (Poisson gaps have cv 1); remove this key, or give that process'
+        "cv": 'only with process = "gamma" (Poisson gaps have cv 1); remove this key, or give that process',
+        **dict.fromkeys(("levels", "sojourns"), 'only with process = "mmpp"; remove this key, or give that process'),
+        **dict.fromkeys(("weights", "period"), 'only with process = "daily"; remove this key, or give that process'),
     }
 
     process: Literal["poisson"] = Field("poisson", description="the law of the gaps between arrivals")
@@ -177,6 +183,24 @@ class GammaArrivals(Table):
     )
 
 
+class MmppArrivals(Table):
+    process: Literal["mmpp"] = Field(description="the law of the gaps between arrivals")
+    levels: list[NonNegative] = Field(
+        min_length=2, description="the rate of each phase, in any unit: the mean stays", examples=[[1, 8]]
+    )
+    sojourns: list[Duration] = Field(min_length=2, description="the mean time in each phase, s", examples=[[50, 5]])
+
+
+class DailyArrivals(Table):
+    process: Literal["daily"] = Field(description="the law of the gaps between arrivals")
+    weights: list[NonNegative] = Field(
+        min_length=1,
+        description="the rate in each of the equal parts of the period, in any unit: the mean stays",
+        examples=[[1, 4, 2]],
+    )
+    period: Duration = Field(86_400.0, description="the time after which the rate repeats, s")
+
+
 class UnknownArrivals(Table):
     """The table [arrivals] with a process that there is not; its other keys can't be judged."""
 
@@ -185,9 +209,30 @@ class UnknownArrivals(Table):
     process: Process = Field(description="the law of the gaps between arrivals")
 
 
-ArrivalsTable = PoissonArrivals | GammaArrivals
-ARRIVALS: dict[str, type[Table]] = {"poisson": PoissonArrivals, "gamma": GammaArrivals}
+ArrivalsTable = PoissonArrivals | GammaArrivals | MmppArrivals | DailyArrivals
+ARRIVALS: dict[str, type[Table]] = {
+    "poisson": PoissonArrivals,
+    "gamma": GammaArrivals,
+    "mmpp": MmppArrivals,
+    "daily": DailyArrivals,
+}
 """The form of the table [arrivals] for each process."""
+
+
+class LengthsTable(Table):
+    prompt: LengthLaw = Field("exponential", description="the law of the prompt lengths")
+    output: LengthLaw = Field("exponential", description="the law of the output lengths")
+    prompt_cv: float = Field(
+        ABSENT, gt=0, le=100, description="the CV of the prompt lengths", json_schema_extra=_without_default
+    )
+    output_cv: float = Field(
+        ABSENT, gt=0, le=100, description="the CV of the output lengths", json_schema_extra=_without_default
+    )
+    traces: list[str] = Field(
+        [],
+        description="the paths of trace files for empirical lengths, relative to this file",
+        json_schema_extra=_without_default,
+    )
 
 
 class ClusterTable(Table):
@@ -215,6 +260,11 @@ class ScenarioTable(Table, Generic[G, C, A]):
     arrivals: A = Field(
         ABSENT,
         description="the table [arrivals]: how requests arrive at these rates",
+        json_schema_extra=_without_default,
+    )
+    lengths: LengthsTable = Field(
+        LengthsTable(),
+        description="the table [lengths]: the laws of prompt and output lengths",
         json_schema_extra=_without_default,
     )
 
@@ -251,10 +301,16 @@ def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = "
         fail(source, ["empty; write a scenario: name, [gpu], [pricing] and [[classes]]"])
     file = check(_form(data), data, source)
     iteration, calibrated = _measured(file, source, Path(base_dir))
-    problems = [*_no_duration(file, iteration), *_same_names(file, data), *_no_arrivals(file, data)]
+    problems = [
+        *_no_duration(file, iteration),
+        *_same_names(file, data),
+        *_no_arrivals(file, data),
+        *_no_process(file),
+        *_no_length_law(file),
+    ]
     if problems:
         fail(source, problems)
-    scenario = _scenario(file, iteration, calibrated)
+    scenario = _scenario(file, iteration, calibrated, Path(base_dir))
     _check_rates(scenario, data, source)
     return scenario
 
@@ -263,7 +319,7 @@ def scenario_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a scenario file.
 
     It cannot say, and `parse_scenario` checks besides, that names are distinct, that a mixed iteration takes
-    time, and that a profile exists.
+    time, that a profile exists, that phases have a rate and a sojourn each, and that log-normal lengths have a CV.
     """
     gpu = MeasuredGpu | ProfiledGpu
     forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu, ArrivalsTable] | ClusterScenarioTable[gpu, ArrivalsTable])
@@ -307,7 +363,10 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
     if indicators:
         _add(text, "indicators", indicators, remarks)
     if scenario.arrivals != Arrivals():
-        _add(text, "arrivals", scenario.arrivals.model_dump(), remarks)
+        keys = set(ARRIVALS[scenario.arrivals.process].model_fields)
+        _add(text, "arrivals", _plain(scenario.arrivals.model_dump(include=keys)), remarks)
+    if scenario.lengths != Lengths():
+        _add(text, "lengths", _plain(scenario.lengths.model_dump(exclude_defaults=True)), remarks)
     return text.as_string()
 
 
@@ -318,6 +377,10 @@ def write_scenario(scenario: Scenario, path: str | Path, comments: Mapping[str, 
         FluidgateError: the file cannot be written.
     """
     write_whole(path, dump_scenario(scenario, comments))
+
+
+def _plain(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()}
 
 
 AnyTable = ScenarioTable[Any, Any, Any]
@@ -372,7 +435,30 @@ def _no_arrivals(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}: too small to share among {file.cluster.gpus} GPUs; give a larger rate"
 
 
-def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated) -> Scenario:
+def _no_process(file: AnyTable) -> Iterator[str]:
+    arrivals = file.arrivals
+    if isinstance(arrivals, MmppArrivals):
+        if len(arrivals.levels) != len(arrivals.sojourns):
+            counts = f"{len(arrivals.levels)} levels, but {len(arrivals.sojourns)} sojourns"
+            yield f"arrivals.sojourns: {counts}; give the mean time in each phase, s"
+        if not any(arrivals.levels):
+            yield "arrivals.levels: all 0; give one phase a rate above 0"
+    if isinstance(arrivals, DailyArrivals) and not any(arrivals.weights):
+        yield "arrivals.weights: all 0; give one part of the period a rate above 0"
+
+
+def _no_length_law(file: AnyTable) -> Iterator[str]:
+    table = file.lengths
+    for name, law, cv in (("prompt", table.prompt, table.prompt_cv), ("output", table.output, table.output_cv)):
+        if law == "lognormal" and cv is None:
+            yield f"lengths.{name}_cv: missing; add '{name}_cv = 1.5', the CV of the {name} lengths"
+        if law != "lognormal" and cv is not None:
+            yield f'lengths.{name}_cv: only with {name} = "lognormal"; remove this key, or give that law'
+    if table.traces and "empirical" not in (table.prompt, table.output):
+        yield 'lengths.traces: only with prompt or output = "empirical"; remove this key, or give that law'
+
+
+def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated, base_dir: Path) -> Scenario:
     gpus = file.cluster.gpus if isinstance(file, ClusterScenarioTable) else None
     sizes = {"batch_size": file.gpu.batch_size, "chunk_size": file.gpu.chunk_size}
     return Scenario(
@@ -382,8 +468,14 @@ def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated) 
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
+        lengths=_lengths(file.lengths, base_dir),
         cluster_gpus=gpus,
     )
+
+
+def _lengths(table: LengthsTable, base_dir: Path) -> Lengths:
+    traces = tuple(str(base_dir / path) for path in table.traces)
+    return Lengths(**table.model_dump(exclude={"traces"}), traces=traces)
 
 
 def _request_class(table: ClassPerGpu | ClassOfCluster, gpus: int | None) -> RequestClass:

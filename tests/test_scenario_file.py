@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Arrivals, Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.model import Arrivals, Gpu, Indicators, IterationTime, Lengths, Pricing, RequestClass, Scenario
 from fluidgate.scenario_file import (
     dump_scenario,
     load_scenario,
@@ -118,25 +118,62 @@ def test_arrivals_are_read() -> None:
     text = TWO + '\n[arrivals]\nprocess = "gamma"\ncv = 3\n'
     assert parse_scenario(text).arrivals == Arrivals(process="gamma", cv=3.0)
     assert accepts(text)
+    text = TWO + '\n[arrivals]\nprocess = "mmpp"\nlevels = [1, 8]\nsojourns = [50, 5.5]\n'
+    assert parse_scenario(text).arrivals == Arrivals(process="mmpp", levels=(1.0, 8.0), sojourns=(50.0, 5.5))
+    assert accepts(text)
+    text = TWO + '\n[arrivals]\nprocess = "daily"\nweights = [1, 0, 2]\n'
+    assert parse_scenario(text).arrivals == Arrivals(process="daily", weights=(1.0, 0.0, 2.0), period=86_400.0)
+    assert accepts(text)
 
 
-def test_arrivals_of_the_library_are_checked() -> None:
-    with pytest.raises(ValueError, match="cv must be 1 for Poisson arrivals"):
-        Arrivals(cv=3.0)
+def test_lengths_are_read_and_their_traces_lie_beside_the_file(tmp_path: Path) -> None:
+    text = (
+        TWO + '\n[lengths]\nprompt = "lognormal"\nprompt_cv = 2\noutput = "empirical"\ntraces = ["a.csv", "/b.csv"]\n'
+    )
+    (tmp_path / "two.toml").write_text(text)
+    assert load_scenario(tmp_path / "two.toml").lengths == Lengths(
+        prompt="lognormal", prompt_cv=2.0, output="empirical", traces=(str(tmp_path / "a.csv"), "/b.csv")
+    )
+    assert accepts(text)
+    assert parse_scenario(TWO).lengths == parse_scenario(TWO + "\n[lengths]\n").lengths == Lengths()
+
+
+@pytest.mark.parametrize(
+    ("noun", "fields", "message"),
+    [
+        (Arrivals, {"cv": 3.0}, "cv must be 1 for poisson arrivals"),
+        (Arrivals, {"process": "mmpp", "levels": (1.0,), "sojourns": (1.0,)}, "mmpp needs two levels"),
+        (Arrivals, {"process": "mmpp", "levels": (1.0, 2.0), "sojourns": (1.0,)}, "as many sojourns"),
+        (Arrivals, {"process": "daily", "weights": (0.0,)}, "daily needs weights, one of them above 0"),
+        (Lengths, {"prompt": "lognormal"}, "prompt_cv belongs to lognormal lengths"),
+        (Lengths, {"output_cv": 1.0}, "output_cv belongs to lognormal lengths"),
+    ],
+)
+def test_nouns_of_the_library_are_checked(noun: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        noun(**fields)
 
 
 def with_arrivals(keys: str) -> list[tuple[str, str]]:
     return [("[pricing]", f"[arrivals]\n{keys}\n[pricing]")]
 
 
+def with_phases(levels: str, sojourns: str) -> list[tuple[str, str]]:
+    return with_arrivals(f'process = "mmpp"\nlevels = {levels}\nsojourns = {sojourns}')
+
+
+def with_lengths(keys: str) -> list[tuple[str, str]]:
+    return [("[pricing]", f"[lengths]\n{keys}\n[pricing]")]
+
+
 REFUSED = {
     "unknown process": (
         with_arrivals('process = "gama"\ncv = 3'),
-        "arrivals.process: must be 'poisson' or 'gamma', but is 'gama'; did you mean 'gamma'?",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 'gama'; did you mean 'gamma'?",
     ),
     "process of a wrong type": (
         with_arrivals("process = 3"),
-        "arrivals.process: must be 'poisson' or 'gamma', but is 3",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 3",
     ),
     "cv of Poisson gaps": (
         with_arrivals("cv = 3"),
@@ -150,6 +187,40 @@ REFUSED = {
     ),
     "cv in quotes": (with_arrivals('process = "gamma"\ncv = "3"'), "arrivals.cv: must be a number, but is '3'; give "),
     "misspelt cv": (with_arrivals('process = "gamma"\ncvs = 2'), "arrivals.cvs: unknown key; did you mean 'cv'?"),
+    "phases of Poisson arrivals": (with_arrivals("levels = [1, 2]"), 'arrivals.levels: only with process = "mmpp"; '),
+    "hours of Poisson arrivals": (with_arrivals("weights = [1]"), 'arrivals.weights: only with process = "daily"; '),
+    "one phase": (with_phases("[1]", "[1, 2]"), "arrivals.levels: must have at least 2, but has 1; give "),
+    "phases without sojourns": (
+        with_arrivals('process = "mmpp"\nlevels = [1, 2]'),
+        "arrivals.sojourns: missing; add 'sojourns = [50, 5]', ",
+    ),
+    "a sojourn too many": (with_phases("[1, 2]", "[1, 2, 3]"), "arrivals.sojourns: 2 levels, but 3 sojourns; give "),
+    "phases without arrivals": (with_phases("[0, 0.0]", "[1, 2]"), "arrivals.levels: all 0; give "),
+    "negative level": (with_phases("[1, -1]", "[1, 2]"), "arrivals.levels[1]: must be at least 0, but is -1; "),
+    "no sojourn": (with_phases("[1, 2]", "[0, 2]"), "arrivals.sojourns[0]: must be at least 0.01, but is 0; "),
+    "day without weights": (
+        with_arrivals('process = "daily"'),
+        "arrivals.weights: missing; add 'weights = [1, ",
+    ),
+    "day without arrivals": (with_arrivals('process = "daily"\nweights = [0]'), "arrivals.weights: all 0; give "),
+    "day without end": (
+        with_arrivals('process = "daily"\nweights = [1]\nperiod = 0'),
+        "arrivals.period: must be at least 0.01, but is 0; ",
+    ),
+    "unknown length law": (
+        with_lengths('output = "log-normal"'),
+        "lengths.output: must be 'exponential', 'fixed', 'lognormal' or 'empirical', but is 'log-normal'; did you mean",
+    ),
+    "lognormal without cv": (
+        with_lengths('prompt = "lognormal"'),
+        "lengths.prompt_cv: missing; add 'prompt_cv = 1.5', the CV of the prompt lengths",
+    ),
+    "cv of another law": (with_lengths("output_cv = 2"), 'lengths.output_cv: only with output = "lognormal"; '),
+    "traces without need": (with_lengths('traces = ["a.csv"]'), "lengths.traces: only with prompt or output = "),
+    "trace for traces": (
+        with_lengths('output = "empirical"\ntraces = "a.csv"'),
+        "lengths.traces: must be an array, but is 'a.csv'; give the paths of trace files",
+    ),
     "misspelt arrivals": ([("[pricing]", "[arrival]\n[pricing]")], "arrival: unknown key; did you mean 'arrivals'?"),
     "arrivals as an array": (
         [("[pricing]", "[[arrivals]]\n[pricing]")],
@@ -348,7 +419,19 @@ weights = st.floats(min_value=0, max_value=1e6)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
-arrivals = st.just(Arrivals()) | st.builds(Arrivals, process=st.just("gamma"), cv=st.floats(0.001, 100))
+durations = st.floats(0.01, 1e6)
+phases = st.lists(st.tuples(positive, durations), min_size=2, max_size=3)
+arrivals = (
+    st.just(Arrivals())
+    | st.builds(Arrivals, process=st.just("gamma"), cv=st.floats(0.001, 100))
+    | phases.map(lambda p: Arrivals(process="mmpp", levels=[r for r, _ in p], sojourns=[s for _, s in p]))
+    | st.builds(Arrivals, process=st.just("daily"), weights=st.lists(positive, min_size=1), period=durations)
+)
+lengths = (
+    st.just(Lengths())
+    | st.builds(Lengths, prompt=st.just("lognormal"), prompt_cv=st.floats(1e-3, 100), output=st.just("fixed"))
+    | st.builds(Lengths, output=st.just("empirical"), traces=st.lists(st.sampled_from(["a.csv", "b/c.csv"])))
+)
 
 
 @st.composite
@@ -378,6 +461,7 @@ def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
         classes=classes,
         indicators=Indicators(max_prefill_gap=draw(limits), max_tpot=draw(limits), solo_gap_weight=draw(weights)),
         arrivals=draw(arrivals),
+        lengths=draw(lengths),
         cluster_gpus=cluster_gpus,
     )
 
@@ -438,6 +522,8 @@ def test_the_json_schema_accepts_what_is_valid() -> None:
 
 BEYOND_SCHEMA = {
     *("nan", "inf", "-inf", "no mixed iteration", "same names", "unknown profile", "no profile file"),
+    *("a sojourn too many", "phases without arrivals", "day without arrivals"),
+    *("lognormal without cv", "cv of another law", "traces without need"),
     *("lengths beyond floats", "rate beyond floats", "syntax", "syntax at the end", "key twice"),
     *("nested without end", "huge number", "digits without end"),
 }

@@ -52,8 +52,8 @@ from fluidgate.simulation.markov.replication import Measurement
 
 FOLDS = 20
 BATCHES_PER_CONTROL = 3
-"""With fewer batches than this for each control only those most correlated with the base are used."""
-LEAST_BATCHES = 8
+"""With fewer batches than this for each control, the classes are taken together."""
+LEAST_BATCHES = 20
 RARE = 100.0
 """Events expected in all batches together under which a variance is taken from their rate."""
 DEPENDENT = 1e-9
@@ -71,7 +71,7 @@ class ControlledRevenue:
         variance_reduction: ratio of the two variances; so many times the events would give the plain estimate the
             same precision.
         batches: batches used.
-        controls: controls used, at most.
+        controls: controls used.
     """
 
     mean: float
@@ -98,7 +98,7 @@ def controlled_revenue(scenario: Scenario, measurements: list[Measurement], gpus
         gpus: n.
 
     Raises:
-        FluidgateError: there are fewer than 8 batches in all, or batches of different lengths.
+        FluidgateError: there are fewer than 20 batches in all, or batches of different lengths.
     """
     occupancy, events, seconds = _batches(measurements)
     count = len(occupancy)
@@ -114,6 +114,8 @@ def controlled_revenue(scenario: Scenario, measurements: list[Measurement], gpus
     prefilled = arrivals - bound_to_leave
     base = prefilled @ prompt_value + (prefilled - bound_to_leave_decode) @ decode_value
     controls, variances = _controls(scenario, occupancy, events, seconds, gpus)
+    if count < BATCHES_PER_CONTROL * controls.shape[1]:
+        controls, variances = _together(controls, variances, prompt_value + decode_value)
 
     scale = gpus * seconds
     controlled = _without_controls(base, controls, variances) / scale
@@ -126,7 +128,7 @@ def controlled_revenue(scenario: Scenario, measurements: list[Measurement], gpus
         plain_mean=float(money.mean() / scale),
         plain_half_width=quantile * float(money.std(ddof=1) / scale) / math.sqrt(count),
         batches=count,
-        controls=min(controls.shape[1], _affordable(count)),
+        controls=controls.shape[1],
     )
 
 
@@ -145,7 +147,10 @@ def _batches(measurements: list[Measurement]) -> tuple[Array, Array, float]:
 
 
 def _controls(scenario: Scenario, occupancy: Array, events: Array, seconds: float, gpus: int) -> tuple[Array, Array]:
-    """Controls of each batch, shape (batches, controls), and the variance of each if its events are rare, else 0."""
+    """Controls of each batch, shape (batches, 9 * classes), and the variance of each if its events are rare, else 0.
+
+    The columns are the five martingales and the four changes in the order of the head of this file, each by class.
+    """
     rates = scenario.rates
     integral = occupancy * seconds
     expected = {
@@ -166,8 +171,21 @@ def _controls(scenario: Scenario, occupancy: Array, events: Array, seconds: floa
     variance = np.zeros(table.shape[1])
     implied = np.concatenate([mean.mean(axis=0) for mean in expected.values()])
     variance[: len(implied)] = np.where(implied * len(events) < RARE, implied, 0.0)
-    moves = table.std(axis=0) > 0
-    return table[:, moves], variance[moves]
+    return table, variance
+
+
+def _together(controls: Array, variances: Array, value: Array) -> tuple[Array, Array]:
+    """Four controls in the place of 9 for each class: arrivals, ends of decodes, abandonments, and the change of all.
+
+    Each is the sum over the classes with the values of their requests.
+    """
+    by_kind = controls.reshape(len(controls), 9, len(value)) @ value
+    variance = variances.reshape(9, len(value)) @ value**2
+    kinds = ([0], [2], [3, 4], [5, 6, 7, 8])
+    return (
+        np.stack([by_kind[:, kind].sum(axis=1) for kind in kinds], axis=1),
+        np.array([variance[kind].sum() for kind in kinds]),
+    )
 
 
 def _without_controls(base: Array, controls: Array, variances: Array) -> Array:
@@ -180,7 +198,7 @@ def _without_controls(base: Array, controls: Array, variances: Array) -> Array:
 
 
 def _coefficients(base: Array, controls: Array, variances: Array) -> Array:
-    """Coefficients of least variance of `base - controls @ coefficients`; 0 for controls that are not used."""
+    """Coefficients of least variance of `base - controls @ coefficients`; 0 for controls that never move."""
     centred = controls - controls.mean(axis=0)
     covariance = centred.T @ centred / (len(base) - 1)
     with_base = centred.T @ (base - base.mean()) / (len(base) - 1)
@@ -188,15 +206,10 @@ def _coefficients(base: Array, controls: Array, variances: Array) -> Array:
     spread = np.sqrt(np.diag(covariance))
     moves = np.flatnonzero(spread > 0)
     found = np.zeros(controls.shape[1])
-    used = moves[np.argsort(-np.abs(with_base[moves] / spread[moves]), kind="stable")[: _affordable(len(base))]]
-    correlation = covariance[np.ix_(used, used)] / np.outer(spread[used], spread[used])
-    found[used] = np.linalg.pinv(correlation, rcond=DEPENDENT, hermitian=True) @ (with_base[used] / spread[used])
-    found[used] /= spread[used]
+    correlation = covariance[np.ix_(moves, moves)] / np.outer(spread[moves], spread[moves])
+    found[moves] = np.linalg.pinv(correlation, rcond=DEPENDENT, hermitian=True) @ (with_base[moves] / spread[moves])
+    found[moves] /= spread[moves]
     return found
-
-
-def _affordable(batches: int) -> int:
-    return max(1, batches // BATCHES_PER_CONTROL)
 
 
 def _student(degrees: int) -> float:

@@ -34,6 +34,9 @@ REPLICATIONS = 5
 SMALL = 3_000_000
 """Events under which starting worker processes takes longer than the simulation itself."""
 
+MARKOV_ARRIVALS = ("poisson", "gamma")
+"""Processes that the Markov kernel draws."""
+
 Progress = Callable[[int, int], None]
 """Called with the replications done and their number."""
 
@@ -182,6 +185,11 @@ def _run(
     progress: Progress | None,
 ) -> list[SimulationResult]:
     run = options.run(scenario)
+    if scenario.arrivals.process not in MARKOV_ARRIVALS:
+        raise FluidgateError(
+            f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
+            f"give {' or '.join(MARKOV_ARRIVALS)}"
+        )
     chosen = [find_policy(p) if isinstance(p, str) else p for p in policies]
     _refuse_twins(chosen)
     scenario = scenario.for_gpus(run.gpus)

@@ -120,6 +120,12 @@ def test_bursts_cost_revenue(two_class: Scenario) -> None:
     assert rough.ci95[1] < smooth.ci95[0]
 
 
+def test_the_markov_network_refuses_processes_it_does_not_draw(two_class: Scenario) -> None:
+    phases = two_class.replace(arrivals=Arrivals(process="mmpp", levels=(1.0, 8.0), sojourns=(50.0, 5.0)))
+    with pytest.raises(FluidgateError, match=r"arrivals\.process: 'mmpp' is unknown to the Markov network"):
+        simulate(phases, "fi-wsp", gpus=4)
+
+
 def test_the_exact_optimum_is_for_poisson_arrivals_only(two_class: Scenario) -> None:
     with pytest.raises(FluidgateError, match=r"arrivals\.process: 'gamma'"):
         optimum(bursty(two_class, 3.0), gpus=1)

@@ -73,10 +73,9 @@ def test_intervals_cover_the_exact_revenue(name: str, batches: int) -> None:
     covered = np.mean([abs(e.mean - truth) < e.half_width for e in found])
     assert 0.915 < covered < 0.985
     assert abs(means.mean() - truth) < 4 * means.std() / np.sqrt(SIMULATIONS)
-    if batches >= 50:  # and the promised reduction is the true one
-        true_reduction = np.var([e.plain_mean for e in found]) / means.var()
-        assert true_reduction > 1.7
-        assert np.median([e.variance_reduction for e in found]) == pytest.approx(true_reduction, rel=0.4)
+    true_reduction = np.var([e.plain_mean for e in found]) / means.var()
+    assert true_reduction > 1.7
+    assert np.median([e.variance_reduction for e in found]) == pytest.approx(true_reduction, rel=0.5)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +121,11 @@ def test_what_never_happened_is_not_thought_impossible(two_class: Scenario) -> N
 
 
 def test_replications_count_as_batches(two_class: Scenario) -> None:
-    runs = [run(two_class, "fi-wsp", 4, 300.0, 1, seed) for seed in range(12)]
+    runs = [run(two_class, "fi-wsp", 4, 300.0, 1, seed) for seed in range(20)]
     found = controlled_revenue(two_class, runs, 4)
-    assert (found.batches, found.controls) == (12, 4)
-    with pytest.raises(FluidgateError, match="must be at least 8 in all, but are 5"):
+    assert (found.batches, found.controls) == (20, 4)
+    assert found.variance_reduction > 1
+    with pytest.raises(FluidgateError, match="must be at least 20 in all, but are 5"):
         controlled_revenue(two_class, runs[:5], 4)
     with pytest.raises(FluidgateError, match="must be of one length"):
         controlled_revenue(two_class, [*runs, run(two_class, "fi-wsp", 4, 200.0, 1)], 4)
