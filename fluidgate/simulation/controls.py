@@ -54,6 +54,8 @@ FOLDS = 20
 BATCHES_PER_CONTROL = 3
 """With fewer batches than this for each control, the classes are taken together."""
 LEAST_BATCHES = 20
+GROUPS = 40
+"""The interval comes from so many groups of successive batches, which are correlated less than the batches."""
 RARE = 100.0
 """Events expected in all batches together under which a variance is taken from their rate."""
 DEPENDENT = 1e-9
@@ -66,7 +68,7 @@ class ControlledRevenue:
 
     Attributes:
         mean: estimate.
-        half_width: of its 95 % confidence interval (Student t over batches).
+        half_width: of its 95 % confidence interval (Student t over groups of batches).
         plain_mean, plain_half_width: the same from the money earned alone, without controls.
         variance_reduction: ratio of the two variances; so many times the events would give the plain estimate the
             same precision.
@@ -89,8 +91,8 @@ class ControlledRevenue:
 def controlled_revenue(scenario: Scenario, measurements: list[Measurement], gpus: int) -> ControlledRevenue:
     """Estimate the revenue rate from all batches of all measurements, taken as independent.
 
-    Batches should be long against the time that the network takes to forget its state: their residuals are correlated
-    otherwise, and the interval is then too narrow.
+    A batch should last a decode or more, or the coefficients are not the best; and a fortieth of all batches should be
+    long against the time that the network takes to forget its state, or the interval is too narrow.
 
     Args:
         scenario: what was simulated, its load shared by `gpus`.
@@ -119,14 +121,13 @@ def controlled_revenue(scenario: Scenario, measurements: list[Measurement], gpus
 
     scale = gpus * seconds
     controlled = _without_controls(base, controls, variances) / scale
-    quantile = _student(count - 1)
     # Not one request lost in N says no more than that at most 3 of them are, at 95 %.
     resolution = 3.0 * float((prompt_value + decode_value).max()) / (scale * count)
     return ControlledRevenue(
         mean=float(controlled.mean()),
-        half_width=max(quantile * float(controlled.std(ddof=1)) / math.sqrt(count), resolution),
+        half_width=max(_half_width(controlled), resolution),
         plain_mean=float(money.mean() / scale),
-        plain_half_width=quantile * float(money.std(ddof=1) / scale) / math.sqrt(count),
+        plain_half_width=_half_width(money / scale),
         batches=count,
         controls=controls.shape[1],
     )
@@ -212,7 +213,10 @@ def _coefficients(base: Array, controls: Array, variances: Array) -> Array:
     return found
 
 
-def _student(degrees: int) -> float:
+def _half_width(values: Array) -> float:
+    """Half of the 95 % confidence interval of the mean of the values of successive batches."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 0.975))
+    size = max(1, len(values) // GROUPS)
+    groups = values[: len(values) // size * size].reshape(-1, size).mean(axis=1)
+    return float(stdtrit(len(groups) - 1, 0.975)) * float(groups.std(ddof=1)) / math.sqrt(len(groups))
