@@ -4,7 +4,7 @@ Random instances of [LDHZ] section 6.3 with kappa >= 1, then with kappa < 1, the
 traces with lengths, rates and batch size perturbed; a third of each loaded to 80 % of what the cluster can carry, a
 third to 100 %, a third to 150 %; both pricing schemes. The paper's policy is gate-and-route (bundled) or
 prioritize-and-route (separate). A gap is floored at 0.1 % of R*, and simulated until its 95 % interval is as narrow as
-asked, with control variates (`fluidgate.simulation.controls`). With `--csv` each result is kept as it comes, and a
+asked, with control variates (`fluidgate.simulation.controls`) over batches of at least 2.5 mean service times. With `--csv` each result is kept as it comes, and a
 second call goes on from there.
 """
 
@@ -24,6 +24,7 @@ from loky import get_reusable_executor
 from fluidgate import Plan, Scenario, find_policy, plan
 from fluidgate.model import Arrivals, Pricing, RequestClass, Scheme
 from fluidgate.paper.instances import random_instance
+from fluidgate.policies.reservation import slot_time
 from fluidgate.simulation.controls import controlled_revenue
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate
 
@@ -34,7 +35,6 @@ LOADS = (0.8, 1.0, 1.5)
 SIZES = (5, 20, 50, 200, 500)
 FLOOR = 0.001
 SEED = 11
-WARMUP = 300.0
 BATCHES = 60
 VARIANTS = ("none", "misjudged", "patient", "impatient", "bursty")
 
@@ -196,11 +196,13 @@ def estimate(case: Case, name: str, best_possible: float, half_width: float, mos
     """Gap of a policy and half the width of its interval, both over R*."""
     policy = find_policy(name)
     tables = policy.tabulate(plan_for(case.believed, name), case.gpus)
-    batch = max(300.0, 4000.0 / case.gpus)
-    horizon = WARMUP + BATCHES * batch
+    slowest = float(slot_time(plan(case.scenario)).max())
+    batch = max(200.0, 4000.0 / case.gpus, 2.5 * slowest)
+    warmup = max(300.0, 6.0 * slowest)
+    horizon = warmup + BATCHES * batch
     runs: list[Measurement] = []
     while True:
-        job = Job(case.scenario, policy.for_worker(), tables, case.gpus, horizon, WARMUP, 1, len(runs), batches=BATCHES)
+        job = Job(case.scenario, policy.for_worker(), tables, case.gpus, horizon, warmup, 1, len(runs), batches=BATCHES)
         runs.append(replicate(job))
         revenue = controlled_revenue(case.scenario, runs, case.gpus)
         half = revenue.half_width / best_possible
