@@ -4,8 +4,8 @@ Random instances of [LDHZ] section 6.3 with kappa >= 1, then with kappa < 1, the
 traces with lengths, rates and batch size perturbed; a third of each loaded to 80 % of what the cluster can carry, a
 third to 100 %, a third to 150 %; both pricing schemes. The paper's policy is gate-and-route (bundled) or
 prioritize-and-route (separate). A gap is floored at 0.1 % of R*, and simulated until its 95 % interval is as narrow as
-asked, with control variates (`fluidgate.simulation.controls`) over batches of at least 2.5 mean service times. With `--csv` each result is kept as it comes, and a
-second call goes on from there.
+asked, with control variates (`fluidgate.simulation.controls`) over batches of at least 2.5 mean service times. With
+`--csv` each result is kept as it comes, and a second call goes on from there.
 """
 
 from __future__ import annotations
