@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fluidgate.fluid import FluidState, fluid_trajectory
     from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
     from fluidgate.planning import Plan, Planner, plan
-    from fluidgate.policies import Policy, find_policy
+    from fluidgate.policies import Policy, find_policy, load_policy
     from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
     from fluidgate.trajectory import Trajectory
     from fluidgate.workloads import Workload, workload
@@ -38,6 +38,7 @@ _HOMES = {
     "compare": "simulation",
     "find_policy": "policies",
     "fluid_trajectory": "fluid",
+    "load_policy": "policies",
     "plan": "planning",
     "simulate": "simulation",
     "workload": "workloads",
@@ -63,6 +64,7 @@ __all__ = [
     "compare",
     "find_policy",
     "fluid_trajectory",
+    "load_policy",
     "plan",
     "simulate",
     "workload",

@@ -208,7 +208,7 @@ def _reason(table: type[Table], data: Any, error: ErrorDetails, missing: set[Loc
             known = re.findall(r"'([^']*)'", limits["expected"])
             hint = nearest(error["input"], known) if isinstance(error["input"], str) else ""
             return f"must be {limits['expected']}, but is {value}{hint or f'; give {wanted}'}", None
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "dict_type":
             return f"must be a table, but is {value}; give {wanted}", None
         case "list_type":
             return f"must be an array, but is {value}; give {wanted}", None

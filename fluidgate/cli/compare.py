@@ -15,7 +15,7 @@ DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,
 @click.command(short_help="Simulate several policies on the same arrivals, side by side.")
 @scenario_argument
 @click.option("--policies", default=DEFAULT, show_default=True, metavar="A,B,...",
-              help="Names that `fluidgate policies` lists; the first is the reference.")  # fmt: skip
+              help="Names that `fluidgate policies` lists, or files (.toml); the first is the reference.")  # fmt: skip
 @simulation_options
 def compare(
     scenario: str,

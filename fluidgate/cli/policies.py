@@ -17,7 +17,15 @@ def policies(as_json: bool) -> None:
     from fluidgate.policies import ALIASES, POLICIES
 
     if as_json:
-        listed = [{"name": p.name, "origin": p.origin, "summary": p.summary} for p in POLICIES.values()]
+        listed = [
+            {
+                "name": p.name,
+                "origin": p.origin,
+                "summary": p.summary,
+                "parameters": [parameter.to_dict() for parameter in p.parameters],
+            }
+            for p in POLICIES.values()
+        ]
         click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES}, indent=2))
     else:
         from fluidgate.reports.tables import policy_table

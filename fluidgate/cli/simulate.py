@@ -14,7 +14,8 @@ SAMPLES = 401  # points of the path that a picture shows
 
 @click.command(short_help="Simulate a policy: revenue, occupancies, latencies.")
 @scenario_argument
-@click.option("--policy", required=True, metavar="NAME", help="A name that `fluidgate policies` lists.")
+@click.option("--policy", required=True, metavar="NAME",
+              help="A name that `fluidgate policies` lists, or a policy file (.toml).")  # fmt: skip
 @simulation_options
 def simulate(
     scenario: str,

@@ -5,18 +5,23 @@ compiled, so they are imported from their own modules, late.
 """
 
 from fluidgate.policies.catalogue import ALIASES, POLICIES, find_policy, tables_of
-from fluidgate.policies.policy import Policy, Program
+from fluidgate.policies.policy import Parameter, Policy, Program
+from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 
 __all__ = [
     "ALIASES",
     "POLICIES",
     "GateRule",
+    "Parameter",
     "Policy",
     "Program",
     "RefillRule",
     "RouteRule",
     "Tables",
+    "Tuned",
     "find_policy",
+    "load_policy",
     "tables_of",
+    "write_policy",
 ]

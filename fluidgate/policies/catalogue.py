@@ -5,7 +5,9 @@ Source: [LDHZ] sections 4, 5, 6.3 and Proposition 13.5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -13,10 +15,10 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
-from fluidgate.policies.policy import Policy, Program
+from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
-from fluidgate.policies.value import gate_index, ranked
+from fluidgate.policies.value import SAME, gate_index, ranked
 
 ALL = 1e-9
 """Shares of the GPUs that differ by less from 1 are all of them."""
@@ -33,6 +35,7 @@ def tables_of(
     refill: RefillRule = RefillRule.FCFS,
     cap_prefills: bool = True,
     cap_classes: bool = False,
+    margin: float = 0.0,
 ) -> Tables:
     """The tables of a policy that follows `plan` on `gpus` GPUs.
 
@@ -40,11 +43,12 @@ def tables_of(
         partitioned: a mixed group of `ceil(n sum x*)` GPUs with a reserved slot each, and a solo group.
         cap_prefills: at most `ceil(n sum x*)` prefills at a time.
         cap_classes: class i starts only while `X_i < n x*_i`.
+        margin: multiplies these three limits by `1 + margin`.
     """
-    mixed = partition(plan.mixed_fraction, gpus).mixed
+    mixed = partition((1.0 + margin) * plan.mixed_fraction, gpus).mixed
     rates = plan.scenario.rates
     classes = len(rates.arrival)
-    caps = [ceil_tolerant(gpus * x) for x in plan.prefill] if cap_classes else [UNCAPPED] * classes
+    caps = [ceil_tolerant((1.0 + margin) * gpus * x) for x in plan.prefill] if cap_classes else [UNCAPPED] * classes
     return Tables(
         mixed_gpus=mixed if partitioned else gpus,
         reserve=partitioned,
@@ -65,7 +69,7 @@ def tables_of(
     )
 
 
-def index_and_pool(plan: Plan, gpus: int) -> Tables:
+def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables:
     """One pool: the largest value index starts first, and a decode goes beside a prefill while there is room.
 
     Paid at completion (bundled), a decode takes a free slot at once, so that no work is lost after a prefill; where
@@ -73,7 +77,9 @@ def index_and_pool(plan: Plan, gpus: int) -> Tables:
     index start in the proportions of the plan. Where prompts are paid apart, a freed slot goes to a waiting prefill
     first, and of the same index the class with the longest answers starts first: it keeps the decode stage in work.
 
-    What a finite cluster keeps free, and for whom: `fluidgate.policies.reservation`.
+    What a finite cluster keeps free, and for whom: `fluidgate.policies.reservation`. `reservation` adds to it, in
+    standard deviations of a Poisson number: `sqrt(B n)` slots for all classes but that of the largest index, or
+    `sqrt(n)` GPUs where prompts are paid apart.
     """
     apart = plan.scheme == "separate"
     all_mixed = plan.mixed_fraction > 1.0 - ALL
@@ -87,8 +93,17 @@ def index_and_pool(plan: Plan, gpus: int) -> Tables:
     )._replace(beside_first=True)
     if apart:
         order = ranked(tables.priority, decode_per_prompt(plan))
-        return tables._replace(priority=order, ready=ready_for_prefill(plan, gpus))
-    return tables._replace(hold=trunk_reservation(plan, gpus))
+        ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)
+        return tables._replace(priority=order, ready=ready)
+    slots = gpus * plan.scenario.gpu.batch_size
+    below = tables.priority < tables.priority.max() * (1.0 - SAME)
+    more = np.where(below, reservation * math.sqrt(slots), 0.0)
+    return tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
+
+
+def _within(kept: float, all_there_are: int) -> int:
+    """A whole number to keep free that leaves at least one."""
+    return max(0, min(all_there_are - 1, round(kept)))
 
 
 def decode_per_prompt(plan: Plan) -> Array:
@@ -96,10 +111,16 @@ def decode_per_prompt(plan: Plan) -> Array:
     return np.array([c.output_tokens / c.prompt_tokens for c in plan.scenario.classes])
 
 
-def _tabulated(**options: object) -> Callable[[Plan, int], Tables]:
-    return lambda plan, gpus: tables_of(plan, gpus, **options)  # type: ignore[arg-type]
+def _tabulated(**options: object) -> Callable[..., Tables]:
+    return partial(tables_of, **options)  # type: ignore[arg-type]
 
 
+MARGIN = (
+    Parameter("margin", 0.0, 0.0, 1.0, "how much larger than the plan's the mixed group and the caps on prefills are"),
+)
+RESERVATION = (
+    Parameter("reservation", 0.0, -2.0, 2.0, "slots kept free beyond the birth-death rule, in units of sqrt(B n)"),
+)
 BUNDLED = Program(scheme="bundled")
 
 POLICIES: dict[str, Policy] = {
@@ -111,6 +132,7 @@ POLICIES: dict[str, Policy] = {
             "occupancy gate, partition, decodes to the solo group first (bundled plan)",
             BUNDLED,
             _tabulated(),
+            parameters=MARGIN,
         ),
         Policy(
             "capped-gate-and-route",
@@ -118,6 +140,7 @@ POLICIES: dict[str, Policy] = {
             "gate-and-route where a class starts no prefill above its target",
             BUNDLED,
             _tabulated(cap_classes=True),
+            parameters=MARGIN,
         ),
         Policy(
             "prioritize-and-route",
@@ -125,6 +148,7 @@ POLICIES: dict[str, Policy] = {
             "the waiting class with the largest output/prompt ratio first, partition (separate plan)",
             Program(scheme="separate"),
             _tabulated(gate=GateRule.PRIORITY),
+            parameters=MARGIN,
         ),
         Policy(
             "sli-aware",
@@ -132,6 +156,7 @@ POLICIES: dict[str, Policy] = {
             "occupancy gate, decodes split at random by the plan, a buffer for each group (plan without buffer)",
             Program(allow_decode_buffer=False),
             _tabulated(route=RouteRule.SPLIT),
+            parameters=MARGIN,
         ),
         Policy(
             "sli-aware-general",
@@ -139,6 +164,7 @@ POLICIES: dict[str, Policy] = {
             "sli-aware for plans that keep a decode buffer: a freed slot draws its class by weight",
             Program(),
             _tabulated(route=RouteRule.SPLIT, refill=RefillRule.WEIGHTED),
+            parameters=MARGIN,
         ),
         Policy(
             "index-and-pool",
@@ -146,6 +172,7 @@ POLICIES: dict[str, Policy] = {
             "one pool of GPUs; the largest value over cost at shadow prices first, a decode takes any slot at once",
             Program(),
             index_and_pool,
+            parameters=RESERVATION,
         ),
         Policy(
             "fi-wsp",
@@ -160,6 +187,7 @@ POLICIES: dict[str, Policy] = {
             "occupancy gate and cap on prefills, no partition, decode where the prefill was",
             BUNDLED,
             _tabulated(partitioned=False, route=RouteRule.STAY),
+            parameters=MARGIN,
         ),
         Policy(
             "gf-wsp",
@@ -167,6 +195,7 @@ POLICIES: dict[str, Policy] = {
             "occupancy gate and cap on prefills, no partition, decodes anywhere after waiting prefills",
             BUNDLED,
             _tabulated(partitioned=False, route=RouteRule.BUFFER),
+            parameters=MARGIN,
         ),
         Policy(
             "gi-wsp-uncapped",
@@ -188,6 +217,7 @@ POLICIES: dict[str, Policy] = {
             "FCFS with the partition and router of gate-and-route",
             BUNDLED,
             _tabulated(gate=GateRule.FCFS),
+            parameters=MARGIN,
         ),
     )
 }
@@ -196,6 +226,19 @@ ALIASES = {"gg-sp": "gate-and-route"}
 
 
 def find_policy(name: str) -> Policy:
+    """The policy of that name or alias, or of the policy file at that path (it ends in `.toml`).
+
+    Raises:
+        FluidgateError: no policy has that name, and the message gives the nearest; or the file is wrong.
+    """
+    if name.endswith(".toml"):
+        from fluidgate.policies.policy_file import load_policy
+
+        return load_policy(name)
+    return listed_policy(name)
+
+
+def listed_policy(name: str) -> Policy:
     """The policy of that name or alias.
 
     Raises:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
+from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Scenario, Scheme
 from fluidgate.planning import Plan
 from fluidgate.policies.tables import Tables
+
+if TYPE_CHECKING:
+    from fluidgate.policies.policy_file import Tuned
 
 Origin = Literal["paper", "baseline", "published", "ours", "user"]
 
@@ -32,17 +37,56 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """A number that a policy leaves open, for `fluidgate tune` or for whoever runs it.
+
+    Attributes:
+        low, high: its range, both included.
+        meaning: one line, with the unit.
+        whole: whether it is an integer.
+    """
+
+    name: str
+    default: float
+    low: float
+    high: float
+    meaning: str
+    whole: bool = False
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with a value, as "REASON; MEND", or None."""
+        kind = "whole number" if self.whole else "number"
+        if self.low <= value <= self.high and (value == int(value) or not self.whole):
+            return None
+        return f"must be a {kind} from {self.low:g} to {self.high:g}, but is {value:g}; give another"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "default": self.default,
+            "low": self.low,
+            "high": self.high,
+            "whole": self.whole,
+            "meaning": self.meaning,
+        }
+
+
+@dataclass(frozen=True)
 class Policy:
     """A policy by name.
 
     Attributes:
         name, origin, summary: as `fluidgate policies` lists them.
         program: the fluid program whose plan it reads.
-        tabulate: `tabulate(plan, gpus) -> Tables`.
+        tabulate: `tabulate(plan, gpus) -> Tables`; it takes each of `parameters` as a keyword too.
         gate, route, refill: decision functions in the place of the shipped ones (None), with the same arguments: see
             `fluidgate.policies.gate` and `fluidgate.policies.router`. They are compiled, so they use numbers, loops and
             the fields of `View` and `Tables`, and make no arrays.
         key: names the functions across processes, so that each compiles them once; set by `for_worker`.
+        parameters: what it leaves open.
+        settings: values of parameters that are not the default; see `with_parameters`.
+        base: name of the listed policy that a policy file gives parameters to; empty for others.
+        tuned: how the parameters were found, if a policy file says so.
     """
 
     name: str
@@ -54,6 +98,51 @@ class Policy:
     route: Callable[..., int] | None = None
     refill: Callable[..., int] | None = None
     key: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    base: str = ""
+    tuned: Tuned | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of every parameter."""
+        return {p.name: self.settings.get(p.name, p.default) for p in self.parameters}
+
+    def with_parameters(self, values: Mapping[str, float]) -> Policy:
+        """This policy with other values of some parameters.
+
+        Raises:
+            FluidgateError: a parameter is unknown, or its value is out of range.
+        """
+        if problems := self.problems(values):
+            raise FluidgateError(f"policy '{self.name}': {problems[0]}")
+        numbers = {p.name: float(values[p.name]) for p in self.parameters if p.name in values}
+        return replace(self, tabulate=partial(self.tabulate, **numbers), settings={**self.settings, **numbers})
+
+    def problems(self, values: Mapping[str, float]) -> list[str]:
+        """One "KEY: REASON; MEND" for each value that the policy can't take."""
+        known = {p.name: p for p in self.parameters}
+        found = []
+        for name, value in values.items():
+            if name in known:
+                problem = known[name].problem(value)
+            elif known:
+                mend = nearest(name, list(known)) or f"; remove it (it has: {', '.join(known)})"
+                problem = f"the policy has no such parameter{mend}"
+            else:
+                problem = "the policy has no parameters; remove it"
+            if problem is not None:
+                found.append(f"parameters.{name}: {problem}")
+        return found
+
+    def remarks(self, scenario: Scenario, gpus: int) -> tuple[str, ...]:
+        """What to know before this policy runs `scenario` on `gpus` GPUs."""
+        if self.tuned is None or (self.tuned.scenario, self.tuned.gpus) == (scenario.name, gpus):
+            return ()
+        return (
+            f"{self.name} was tuned for '{self.tuned.scenario}' on {self.tuned.gpus} GPUs, not for '{scenario.name}' "
+            f"on {gpus}; `fluidgate tune` tunes it for these",
+        )
 
     @property
     def is_data(self) -> bool:
@@ -73,15 +162,23 @@ class Policy:
         refill: Callable[..., int] | None = None,
         tabulate: Callable[[Plan, int], Tables] | None = None,
         summary: str = "a user's policy",
+        parameters: tuple[Parameter, ...] = (),
     ) -> Policy:
-        """This policy under another name with some of its parts replaced."""
+        """This policy under another name with some of its parts replaced.
+
+        With `tabulate` come the `parameters` that it takes.
+        """
         changes: dict[str, Any] = {
             "gate": gate or self.gate,
             "route": route or self.route,
             "refill": refill or self.refill,
             "tabulate": tabulate or self.tabulate,
             "key": "",
+            "base": "",
+            "tuned": None,
         }
+        if tabulate is not None:
+            changes |= {"parameters": parameters, "settings": {}}
         return replace(self, name=name, origin="user", summary=summary, **changes)
 
 

@@ -96,6 +96,7 @@ class SimulationResult:
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
         trajectory: mean path over the replications; None unless samples were asked for.
         plan: the plan that feeds the policy.
+        remarks: what to know of the policy itself.
     """
 
     scenario: str
@@ -109,11 +110,12 @@ class SimulationResult:
     classes: tuple[ClassResult, ...]
     plan: Plan = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
+    remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of the policy's plan should know."""
-        return self.plan.warnings
+        """What a reader should know of the policy's plan and of the policy."""
+        return (*self.plan.warnings, *self.remarks)
 
     def body(self) -> dict[str, Any]:
         """What differs between the policies of a comparison."""

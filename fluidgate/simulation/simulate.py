@@ -60,7 +60,7 @@ def simulate(
 
     Args:
         scenario: cluster and load.
-        policy: a name of `fluidgate policies`, or a `Policy` of your own.
+        policy: a name of `fluidgate policies`, the path of a policy file, or a `Policy` of your own.
         gpus: number of GPUs n; the scenario's own number if it has one.
         horizon: simulated time, s.
         warmup: statistics are taken over (warmup, horizon]; a tenth of the horizon by default.
@@ -196,7 +196,7 @@ def _run(
     plans = Plans(scenario, run.gpus)
     jobs = list(_jobs(scenario, chosen, plans, run, options))
     if executor is None:
-        executor = _executor_for(jobs, workers)
+        executor = executor_for(sum(map(expected_events, jobs)), len(jobs), workers)
     prepare(jobs)
     measured: list[Measurement] = []
     for measurement in executor.map(replicate, jobs):
@@ -246,11 +246,16 @@ def _jobs(scenario: Scenario, policies: list[Policy], plans: Plans, run: Run, op
             )
 
 
-def _executor_for(jobs: list[Job], workers: int | None) -> Executor:
-    events = sum(3 * job.gpus * float(job.scenario.rates.arrival.sum()) * job.horizon for job in jobs)
+def expected_events(job: Job) -> float:
+    """Arrivals, prefills and decodes of a replication in which nobody leaves."""
+    return 3 * job.gpus * float(job.scenario.rates.arrival.sum()) * job.horizon
+
+
+def executor_for(events: float, jobs: int, workers: int | None) -> Executor:
+    """Where `jobs` jobs of so many events in all run; this process where starting others takes longer."""
     if workers is None and events < SMALL:
         return InProcess()
-    return default_executor(workers, len(jobs))
+    return default_executor(workers, jobs)
 
 
 def _result(
@@ -272,6 +277,7 @@ def _result(
         classes=class_results(scenario, measured, run.gpus),
         plan=plans.of(policy),
         trajectory=trajectory(measured, run),
+        remarks=policy.remarks(scenario, run.gpus),
     )
 
 

@@ -1,0 +1,156 @@
+"""Policy files (TOML): a listed policy with values for its free parameters, and how they were found.
+
+Every error is one line, `FILE: KEY: REASON; MEND`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fluidgate.errors import FluidgateError
+from fluidgate.policies.catalogue import POLICIES, listed_policy
+from fluidgate.policies.policy import Policy
+from fluidgate.toml_file import (
+    LARGEST_WHOLE,
+    SCHEMA,
+    SchemaKey,
+    Table,
+    check,
+    fail,
+    parse_toml,
+    read_text,
+    shown,
+    write_whole,
+)
+
+
+class Tuned(Table):
+    """The table [tuned]: what `fluidgate tune` found, for the record. The objective is revenue less penalties."""
+
+    scenario: str = Field(description="the name of the scenario it was tuned for", examples=["two-class"])
+    gpus: int = Field(ge=1, le=LARGEST_WHOLE, description="the number of GPUs it was tuned for", examples=[50])
+    seed: int | None = Field(None, ge=0, description="the seed of all random numbers")
+    objective_default: float | None = Field(
+        None, description="what the policy earns with its default parameters, per GPU and second"
+    )
+    objective_tuned: float | None = Field(None, description="what it earns with these parameters")
+    gain: float | None = Field(None, description="the mean of the paired differences of the two, on fresh seeds")
+    gain_ci95: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="the 95 % confidence interval of the gain", examples=[[4.9, 5.7]]
+    )
+    command: str | None = Field(None, description="the command that found the parameters")
+
+
+class PolicyTable(Table):
+    """The keys of a policy file."""
+
+    schema_: SchemaKey = Field(SCHEMA, alias="schema")
+    policy: str = Field(
+        min_length=1, description="the name of a policy (`fluidgate policies` lists them)", examples=["index-and-pool"]
+    )
+    parameters: dict[str, float] = Field(
+        default_factory=dict, description="the table [parameters]: a value for each parameter that is not the default"
+    )
+    tuned: Tuned | None = Field(None, description="the table [tuned] with scenario and gpus")
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy file; the policy goes by its path.
+
+    Raises:
+        FluidgateError: the file is missing or wrong; the message names file, key and mend.
+    """
+    return parse_policy(read_text(path, "a policy file"), str(path))
+
+
+def parse_policy(text: str, source: str = "<string>") -> Policy:
+    """The policy in a TOML text; `source` is its name in errors and results.
+
+    Raises:
+        FluidgateError: the text is no policy; the message names source, key and mend.
+    """
+    data = parse_toml(text, source)
+    if not data:
+        fail(source, ["empty; write a policy: schema, policy and [parameters]"])
+    file = check(PolicyTable, data, source)
+    base = _base(file.policy, source)
+    if problems := base.problems(file.parameters):
+        fail(source, problems)
+    return replace(base.with_parameters(file.parameters), name=source, origin="user", base=base.name, tuned=file.tuned)
+
+
+def dump_policy(policy: Policy) -> str:
+    """The TOML text of a policy, every parameter with its meaning; parsing it gives the same parameters.
+
+    Raises:
+        FluidgateError: the policy is Python code, not one of the list with parameters.
+    """
+    import tomlkit
+    from tomlkit import comment, document, table
+
+    name = policy.base or policy.name
+    if name not in POLICIES or not policy.is_data:
+        raise FluidgateError(
+            f"policy '{policy.name}': is Python code; only policies that `fluidgate policies` lists go into a file"
+        )
+    text = document()
+    text["schema"] = SCHEMA
+    text["policy"] = name
+    parameters = table()
+    for p in policy.parameters:
+        parameters.add(comment(f"{p.meaning} ({p.low:g} to {p.high:g}, default {p.default:g})"))
+        parameters.add(p.name, policy.values[p.name])
+    text["parameters"] = parameters
+    if policy.tuned is not None:
+        record = table()
+        for key, value in policy.tuned.model_dump(exclude_none=True).items():
+            record.add(key, value)
+        text["tuned"] = record
+    return tomlkit.dumps(text)
+
+
+def write_policy(policy: Policy, path: str | Path, *, force: bool = False) -> None:
+    """Write a policy file, whole or not at all.
+
+    Raises:
+        FluidgateError: the path is refused (see `check_path`) or can't be written; the policy is Python code.
+    """
+    text = dump_policy(policy)
+    check_path(path, force=force)
+    write_whole(path, text)
+
+
+def check_path(path: str | Path, *, force: bool = False) -> None:
+    """Refuse the path of a policy file that could not be read again, or that may hold changes by hand.
+
+    Raises:
+        FluidgateError: it does not end in .toml, its folder is missing, or it is there already (unless `force`).
+    """
+    path = Path(path)
+    if path.suffix != ".toml":
+        fail(str(path), ["a policy file ends in .toml; give such a path"])
+    if not path.parent.is_dir():
+        fail(str(path), [f"no folder {shown(str(path.parent))}; make it, or give another path"])
+    if path.exists() and not force:
+        fail(str(path), ["is there already; give another path, or --force to replace it"])
+
+
+def policy_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a policy file.
+
+    It cannot say, and `parse_policy` checks besides, which parameters the policy has, and their ranges.
+    """
+    keys = PolicyTable.model_json_schema(by_alias=True)
+    keys["properties"]["policy"]["examples"] = list(POLICIES)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **keys, "title": "fluidgate policy"}
+
+
+def _base(name: str, source: str) -> Policy:
+    try:
+        return listed_policy(name)
+    except FluidgateError as error:
+        fail(source, [f"policy: {error}"])
