@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fluidgate.policies import Policy, find_policy, load_policy
     from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
     from fluidgate.trajectory import Trajectory
+    from fluidgate.tuning import Tuning, tune
     from fluidgate.workloads import Workload, workload
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "RequestClass": "model",
     "Scenario": "model",
     "SimulationResult": "simulation",
+    "Tuning": "tuning",
     "Workload": "workloads",
     "compare": "simulation",
     "find_policy": "policies",
@@ -41,6 +43,7 @@ _HOMES = {
     "load_policy": "policies",
     "plan": "planning",
     "simulate": "simulation",
+    "tune": "tuning",
     "workload": "workloads",
 }
 
@@ -60,6 +63,7 @@ __all__ = [
     "Scenario",
     "SimulationResult",
     "Trajectory",
+    "Tuning",
     "Workload",
     "compare",
     "find_policy",
@@ -67,6 +71,7 @@ __all__ = [
     "load_policy",
     "plan",
     "simulate",
+    "tune",
     "workload",
 ]
 

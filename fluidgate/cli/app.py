@@ -19,6 +19,7 @@ from fluidgate.cli.probe import probe
 from fluidgate.cli.profiles import profiles
 from fluidgate.cli.schema import schema
 from fluidgate.cli.simulate import simulate
+from fluidgate.cli.tune import tune
 from fluidgate.cli.workload import workload
 from fluidgate.errors import FluidgateError, one_line
 
@@ -57,6 +58,7 @@ for command in (
     plan,
     simulate,
     compare,
+    tune,
     optimum,
     frontier,
     policies,

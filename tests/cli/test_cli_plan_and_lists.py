@@ -108,6 +108,11 @@ def test_policies(fluidgate: Command) -> None:
     }
     assert set(origins.values()) <= {"paper", "baseline", "published", "ours"}
     assert all(p["summary"] for p in listed["policies"])
+    parameters = {p["name"]: p["parameters"] for p in listed["policies"]}
+    assert parameters["fi-wsp"] == []
+    (margin,) = parameters["gate-and-route"]
+    assert margin.pop("meaning")
+    assert margin == {"name": "margin", "default": 0.0, "low": 0.0, "high": 1.0, "whole": False}
     table = fluidgate("policies").output
     assert all(name in table for name in (*origins, "gg-sp"))
 
@@ -129,6 +134,15 @@ def test_schema_accepts_the_examples(fluidgate: Command) -> None:
     assert {"azure.toml", "two-class.toml"} <= {path.name for path in examples}
     for path in examples:
         validator(schema).validate(tomllib.loads(path.read_text("utf-8")))
+
+
+def test_schema_of_a_policy_file(fluidgate: Command) -> None:
+    schema = fluidgate("schema", "policy").json
+    examples = sorted((ROOT / "examples" / "policies").glob("*.toml"))
+    assert examples
+    for path in examples:
+        jsonschema.Draft202012Validator(schema).validate(tomllib.loads(path.read_text("utf-8")))
+    assert fluidgate("schema", "scenario").output == fluidgate("schema").output
 
 
 @pytest.mark.parametrize(
@@ -179,6 +193,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "plan",
             "simulate",
             "compare",
+            "tune",
             "optimum",
             "frontier",
             "policies",
