@@ -1,0 +1,70 @@
+"""Requests by the epoch at which their patience, or the transfer of their KV, ends: an indexed heap."""
+
+from __future__ import annotations
+
+from fluidgate.compiled import called, inlined
+from fluidgate.simulation.iteration.cluster import TIMERS, Cluster
+from fluidgate.simulation.markov.network import NONE
+
+
+@inlined
+def next_timer(cluster: Cluster) -> float:
+    return cluster.live[cluster.timers[0]].timer if cluster.tally[TIMERS] > 0 else float("inf")
+
+
+@called
+def set_timer(cluster: Cluster, slot: int, epoch: float) -> None:
+    cluster.live[slot].timer = epoch
+    k = cluster.tally[TIMERS]
+    cluster.tally[TIMERS] = k + 1
+    rise(cluster, k, slot)
+
+
+@called
+def stop_timer(cluster: Cluster, slot: int) -> None:
+    """Take the timer of `slot` off, if it has one."""
+    k = cluster.live[slot].timer_position
+    if k == NONE:
+        return
+    cluster.live[slot].timer_position = NONE
+    last = cluster.tally[TIMERS] - 1
+    cluster.tally[TIMERS] = last
+    if k < last:
+        moved = cluster.timers[last]
+        if k > 0 and cluster.live[moved].timer < cluster.live[cluster.timers[(k - 1) // 2]].timer:
+            rise(cluster, k, moved)
+        else:
+            sink(cluster, k, moved)
+
+
+@inlined
+def rise(cluster: Cluster, k: int, slot: int) -> None:
+    epoch = cluster.live[slot].timer
+    while k > 0:
+        parent = cluster.timers[(k - 1) // 2]
+        if cluster.live[parent].timer <= epoch:
+            break
+        cluster.timers[k] = parent
+        cluster.live[parent].timer_position = k
+        k = (k - 1) // 2
+    cluster.timers[k] = slot
+    cluster.live[slot].timer_position = k
+
+
+@inlined
+def sink(cluster: Cluster, k: int, slot: int) -> None:
+    epoch = cluster.live[slot].timer
+    size = cluster.tally[TIMERS]
+    while 2 * k + 1 < size:
+        child = 2 * k + 1
+        below = cluster.timers[child]
+        if child + 1 < size and cluster.live[cluster.timers[child + 1]].timer < cluster.live[below].timer:
+            child += 1
+            below = cluster.timers[child]
+        if cluster.live[below].timer >= epoch:
+            break
+        cluster.timers[k] = below
+        cluster.live[below].timer_position = k
+        k = child
+    cluster.timers[k] = slot
+    cluster.live[slot].timer_position = k
