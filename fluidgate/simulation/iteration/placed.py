@@ -449,6 +449,7 @@ def compose_prefill_first(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+    swapped = False
     joined = 0
     for i in range(cluster.batch.shape[2]):
         joined += cluster.batch[g, FRESH, i]
@@ -458,11 +459,14 @@ def compose_prefill_first(cluster, law, g):
         if who.unread > 0 or not admits(cluster, g, who.prompt + who.produced):
             break
         delay += swap_in(cluster, g, slot)
+        swapped = True
         joined += 1
     if here.decodes == 0:
         idle(cluster, g)
         return
-    length = 1 if preempted else min(next_end(cluster, g), iterations_that_fit(cluster, g))
+    length = 1  # after a change of who waits first, prompts are looked at again
+    if not (preempted or swapped):
+        length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
     set_mode(cluster, g, 0)
     begin_segment(cluster, law, g, 0, here.decodes, length, delay)
     if joined > 0:

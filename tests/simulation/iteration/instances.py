@@ -96,13 +96,24 @@ class Instance:
 
 
 def coefficients(rng: Generator) -> Coefficients:
-    """A law with every term, or the paper's."""
+    """A law with every term, or the paper's.
+
+    Iterations of the paper's law take the same time everywhere, so that boundaries of several GPUs coincide. Its times
+    are multiples of 2^-16 s, as are those of the requests: sums are exact, and both sides see the same ties.
+    """
     alpha, beta = rng.uniform(0.01, 0.03), rng.uniform(1e-4, 3e-3)
     if rng.random() < 0.25:
-        return Coefficients(alpha, beta, 0.0, 0.0, (rng.uniform(0.008, 0.03), 0.0, 0.0))
+        return Coefficients(on_grid(alpha), on_grid(beta), 0.0, 0.0, (on_grid(rng.uniform(0.008, 0.03)), 0.0, 0.0))
     delta, epsilon = rng.uniform(0.0, 3e-3), rng.uniform(0.0, 2e-4)
     solo = (alpha * rng.uniform(0.6, 1.0), delta * rng.uniform(0.5, 1.0), epsilon * rng.uniform(0.5, 1.0))
     return Coefficients(alpha, beta, delta, epsilon, solo)
+
+
+GRID = 2.0**-16
+
+
+def on_grid(seconds: Any) -> Any:
+    return np.ceil(seconds / GRID) * GRID
 
 
 def requests(rng: Generator, count: int, classes: int, seconds: float) -> Any:
@@ -112,12 +123,12 @@ def requests(rng: Generator, count: int, classes: int, seconds: float) -> Any:
     if rng.random() < 0.4:
         arrival[1:][rng.random(count - 1) < 0.3] = 0.0
         arrival = np.maximum.accumulate(arrival)
-    block["arrival"] = arrival
+    block["arrival"] = on_grid(arrival)
     block["cls"] = rng.integers(0, classes, count)
     block["prompt"] = np.ceil(rng.exponential(rng.uniform(5, 60), count))
     block["output"] = np.ceil(rng.exponential(rng.uniform(2, 25), count))
     impatient = rng.random(count) < rng.choice([0.0, 0.3, 1.0])
-    block["patience"] = np.where(impatient, rng.exponential(0.5, count), np.inf)
+    block["patience"] = np.where(impatient, on_grid(rng.exponential(0.5, count)), np.inf)
     return block
 
 
@@ -130,7 +141,7 @@ def memory(rng: Generator, stream: Any) -> KvMemory | None:
     tokens = int(longest * rng.uniform(1.05, 2.5)) + size
     swap = bool(rng.random() < 0.4)
     reservation = int(rng.choice([0, 0, 5, 40]))
-    return KvMemory(tokens, size, reservation, swap, float(rng.uniform(0.0, 1e-3)) if swap else 0.0)
+    return KvMemory(tokens, size, reservation, swap, float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0)
 
 
 def window(rng: Generator, seconds: float) -> tuple[float, float]:
@@ -159,7 +170,9 @@ def policy_instance(seed: int, policy: str) -> Instance:
     time = coefficients(rng)
     seconds = count * rng.uniform(0.05, 0.4) / gpus
     stream = requests(rng, count, classes, seconds)
-    transfer = Transfer() if rng.random() < 0.5 else Transfer(rng.uniform(0.0, 0.05), rng.uniform(0.0, 1e-3))
+    transfer = (
+        Transfer() if rng.random() < 0.5 else Transfer(on_grid(rng.uniform(0.0, 0.05)), on_grid(rng.uniform(0.0, 1e-3)))
+    )
     warmup, horizon = window(rng, seconds)
     engine = Engine(
         time.law(),

@@ -14,6 +14,7 @@ from tests.simulation.iteration.instances import Instance, placed_instance, poli
 from tests.simulation.iteration.reference import Reference
 
 PLACED = [(batching, rule) for batching in (Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST) for rule in Placement]
+SEEDS = 30
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
 
@@ -60,11 +61,11 @@ def agree(instance: Instance) -> Reference:
 
 @pytest.mark.parametrize(("batching", "rule"), PLACED)
 def test_placed_requests(batching: Batching, rule: Placement) -> None:
-    for seed in range(30):
+    for seed in range(SEEDS):
         agree(placed_instance(seed, batching, rule))
 
 
 @pytest.mark.parametrize("policy", list(POLICIES))
 def test_policies(policy: str) -> None:
-    for seed in range(20):
+    for seed in range(SEEDS):
         agree(policy_instance(seed, policy))
