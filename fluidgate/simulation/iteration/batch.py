@@ -14,6 +14,7 @@ from fluidgate.simulation.iteration.cluster import (
     FRESH,
     GAP,
     ITERATIONS,
+    LATE,
     NOW,
     RUNNING,
     SEATED,
@@ -66,7 +67,10 @@ def first_end(cluster: Cluster, g: int) -> float:
 
 @inlined
 def cut_segment(cluster: Cluster, g: int) -> None:
-    """Let the segment of `g` end at the first iteration boundary from now on; wake `g` if it is idle."""
+    """Let the segment of `g` end at its next iteration boundary, one that is now included; wake `g` if it is idle.
+
+    Abandonments come after the boundaries of their epoch: what they make way for joins at a later one.
+    """
     here = cluster.gpu[g]
     now = cluster.clock[NOW]
     if here.busy == 0:
@@ -76,6 +80,8 @@ def cut_segment(cluster: Cluster, g: int) -> None:
     if here.length == 1:
         return
     k = boundary_from(here.origin, here.first, here.step, now)
+    if cluster.tally[LATE] == 1 and here.origin + span(here.first, here.step, k) <= now:
+        k += 1
     if k < here.length:
         here.length = k
         set_epoch(cluster, g, here.origin + span(here.first, here.step, k))

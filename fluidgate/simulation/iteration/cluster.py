@@ -65,14 +65,15 @@ TIMERS = 4  # entries of `timers`
 LOGGED = 5  # rows of `log` written
 TOTAL_EVENTS = 6
 AUDIT_CODE = 7
-CURRENT = 8  # GPU at its boundary, NONE if none
+DUE = 8  # GPUs in `due`
 NEXT_GPU = 9  # of round robin
 SAMPLES_TAKEN = 10
 IN_WINDOW = 11
 ALIVE = 12
 MOST_ALIVE = 13
 ITERATIONS = 14
-TALLY = 15
+LATE = 15  # whether the event is an abandonment: the boundaries of its epoch are over
+TALLY = 16
 
 # Lines of a GPU; the policy's queues come before them, see `gpu_line`.
 WAITING = 0  # placed here, not admitted yet, FCFS
@@ -168,6 +169,7 @@ GPU = np.dtype(
         ("decodes", "i4"),  # decodes that hold memory
         ("load", "i4"),  # requests placed or seated here
         ("busy", "i4"),
+        ("due", "i4"),  # whether it stands in `due`
         ("mixed", "i4"),
         ("prefill_seat", "i4"),  # request of the single prefill, NONE if there is none
         ("reading", "i4"),  # whether its reading has begun
@@ -245,7 +247,7 @@ class Cluster(NamedTuple):
     """State and statistics of one run; every array is written by the kernel.
 
     Attributes:
-        gpus, batch_size, mixed_gpus, reserve: as in `Settings` (the policy's sets of GPUs are those of the Markov kernel).
+        gpus, batch_size, mixed_gpus, reserve: as in `Settings`.
         set: Settings.
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
@@ -254,6 +256,7 @@ class Cluster(NamedTuple):
         heaps: last iterations of the decodes of a GPU, shape (n, B), int64.
         batch: decodes by (GPU, group, class), int32.
         growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
+        due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.
         loads: keys of the placement, shape (n,); `load_tree` the tournament over them.
         unread_tree: least `unread` and least `load` under each node, shape (2, 2 * leaves), for LMETRIC.
         timers: requests by epoch of their timer, a heap, int32.
@@ -283,6 +286,7 @@ class Cluster(NamedTuple):
     heaps: Any
     batch: Any
     growth: Any
+    due: Any
     loads: Any
     load_tree: Any
     unread_tree: Any
@@ -340,7 +344,7 @@ def empty_cluster(
     for node in range(len(tree) // 2 - 1, 0, -1):
         unread[:, node] = np.minimum(unread[:, 2 * node], unread[:, 2 * node + 1])
     tally = np.zeros(TALLY, np.int64)
-    tally[[FREE_SLOT, CURRENT]] = NONE
+    tally[FREE_SLOT] = NONE
     cluster = Cluster(
         gpus=n,
         batch_size=size,
@@ -355,6 +359,7 @@ def empty_cluster(
         heaps=np.zeros((n, size), np.int64),
         batch=np.zeros((n, GROUPS, classes), np.int32),
         growth=np.zeros((n, settings.block_tokens if settings.kv_blocks > 0 else 0), np.int32),
+        due=np.zeros(n, np.int32),
         loads=np.zeros(n),
         load_tree=tree.copy(),
         unread_tree=unread,

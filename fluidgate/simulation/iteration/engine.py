@@ -32,7 +32,7 @@ class KvMemory:
     def __post_init__(self) -> None:
         if self.block_tokens < 1 or self.tokens < self.block_tokens:
             raise FluidgateError(
-                f"KV memory: {self.tokens} tokens in blocks of {self.block_tokens} hold nothing; give at least one block"
+                f"KV memory: {self.tokens} tokens are less than a block of {self.block_tokens}; give more"
             )
         if self.reservation < 0 or not (math.isfinite(self.swap_seconds) and self.swap_seconds >= 0):
             raise FluidgateError("KV memory: reservation and swap seconds must be at least 0")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class Law(NamedTuple):
     """Seconds of one iteration, for its actual batch.
 
-    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context`; without one, `solo_alpha + solo_delta*decodes +
-    solo_epsilon*context`. `chunk` counts the prompt tokens read in the iteration, `decodes` the requests that gain a
-    token, `context` the tokens these have read and written before it (prompt and output). What a prompt's own chunks
-    read of each other is not in `context`: a slope `beta` measured over whole prompts holds it.
+    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context`; without one, `solo_alpha +
+    solo_delta*decodes + solo_epsilon*context`. `chunk` counts the prompt tokens read in the iteration, `decodes` the
+    requests that gain a token, `context` the tokens these have read and written before it (prompt and output). What a
+    prompt's own chunks read of each other is not in `context`: a slope `beta` measured over whole prompts holds it.
 
     Where `table` is not empty it takes the place of `alpha`, `beta`, `delta` (and of the solo ones): bilinear between
     its nodes, constant below the least chunk and batch, carried on in a straight line above the largest.
@@ -72,8 +72,8 @@ def linear_law(
             raise FluidgateError(f"iteration time: {name} must be finite and at least 0, but is {value:g}")
     if alpha + beta <= 0.0 or solo_alpha + solo_delta <= 0.0:
         raise FluidgateError(
-            f"iteration time: the smallest iteration takes {min(alpha + beta, solo_alpha + solo_delta):g} s, which must "
-            "be above 0; raise alpha"
+            f"iteration time: the smallest iteration takes {min(alpha + beta, solo_alpha + solo_delta):g} s, "
+            "which must be above 0; raise alpha"
         )
     nowhere = np.zeros(0)
     return Law(
@@ -121,7 +121,7 @@ def table_law(
     rest = table - epsilon * context * columns
     if not (np.isfinite(table).all() and rest.min() > 0.0):
         raise FluidgateError(
-            "iteration times: each must be above 0 s, and above what epsilon takes of it; lower epsilon or mend the table"
+            "iteration times: each must be above 0 s, and above the share that epsilon has in it; lower epsilon"
         )
     return Law(0.0, 0.0, 0.0, float(epsilon), 0.0, 0.0, float(epsilon), rows, columns, table, float(context))
 

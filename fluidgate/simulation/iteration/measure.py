@@ -76,7 +76,7 @@ class Distribution:
         return self.total / self.observations if self.observations else None
 
     def quantile(self, share: float) -> float | None:
-        """The quantile, interpolated between neighbours as numpy does, each within 0.2 %; None if nothing was observed."""
+        """The quantile, interpolated as numpy does, within 0.2 %; None if nothing was observed."""
         if not self.observations:
             return None
         rank = share * (self.observations - 1)

@@ -1,8 +1,8 @@
 """GPUs that form their own batches: a request is placed on one as it arrives and waits there, FCFS.
 
 Two ways of batching: by token budget (vLLM V1: every iteration takes all decodes, then chunks of as many prompts as
-the budget holds) and prefill first (first vLLM: whole prompts, alone, before the decodes go on). In both the first token
-comes at the end of the last chunk.
+the budget holds) and prefill first (first vLLM: whole prompts, alone, before the decodes go on). In both the first
+token comes at the end of the last chunk.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from fluidgate.simulation.iteration.cluster import (
     ENDED,
     FREE_SLOT,
     FRESH,
+    LATE,
     LEFT_PREFILL_QUEUE,
     LOGGED,
     MOST_ALIVE,
@@ -86,7 +87,7 @@ TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
 def advance_placed(cluster, law, audit, block, placements, budget):
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
-    At one epoch arrivals come first, then the boundaries of GPUs by number, then abandonments.
+    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments in order of arrival.
 
     Args:
         cluster: Cluster.
@@ -110,6 +111,7 @@ def advance_placed(cluster, law, audit, block, placements, budget):
         epoch = min(arrival, boundary, timer)
         if not move_clock(cluster, epoch):
             return DONE
+        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
         if arrival <= epoch:
             arrive(cluster, block[tally[CURSOR]], placements)
             tally[CURSOR] += 1
@@ -348,7 +350,7 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
 
 @inlined
 def compose_within_budget(cluster, law, g):
-    """The next batch of `g`: all decodes, the prompt under way, then prompts that wait, FCFS, until the budget is used."""
+    """The next batch of `g`: all decodes, the prompt under way, then prompts that wait, FCFS, within the budget."""
     here = cluster.gpu[g]
     waiting = gpu_line(cluster, g, WAITING)
     reading = gpu_line(cluster, g, READING)

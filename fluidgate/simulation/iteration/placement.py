@@ -13,7 +13,7 @@ LMETRIC = int(Placement.LMETRIC)
 
 
 @inlined
-def place(cluster: Cluster, prompt: int, placements) -> int:  # type: ignore[no-untyped-def]
+def place(cluster, prompt, placements):
     """The GPU of a request with a prompt of `prompt` tokens; `placements` is a numpy Generator."""
     rule = cluster.set.placement
     if rule == ROUND_ROBIN:
@@ -41,7 +41,7 @@ def less_loaded_of_two(cluster, placements):
 
 @called
 def least_product(cluster: Cluster, prompt: int) -> int:
-    """The GPU with the least (unread + prompt) * (load + 1): depth first, a branch left where its bound is no better."""
+    """The GPU with the least (unread + prompt) * (load + 1): depth first, branches bounded."""
     unread, load = cluster.unread_tree[0], cluster.unread_tree[1]
     leaves = unread.size // 2
     best, least = -1, 1 << 62

@@ -43,7 +43,8 @@ def bin_of(seconds: float) -> int:
     """The histogram bin of a time: the leading bits of its binary representation."""
     if seconds <= 0.0:
         return 0
-    return min(max((np.float64(seconds).view(np.int64) >> SHIFT) - FIRST_BIN + 1, 0), BINS - 1)
+    leading = int(np.float64(seconds).view(np.int64)) >> SHIFT
+    return min(max(leading - FIRST_BIN + 1, 0), BINS - 1)
 
 
 @inlined

@@ -1,7 +1,8 @@
-"""Single-prefill batching under the policies of the Markov network: at most one prompt a GPU, in chunks, beside its decodes.
+"""Single-prefill batching under a policy: at most one prompt a GPU, in chunks, beside its decodes.
 
-The decisions are the same functions, asked at arrivals, abandonments and completions. What they assign joins its GPU at
-the next iteration boundary; an idle GPU starts at once. A decode gains its first token at the end of its first iteration.
+The decisions are those of the Markov network, asked at arrivals, abandonments and completions. What they assign joins
+its GPU at the next iteration boundary; an idle GPU starts at once. A decode gains its first token at the end of its
+first iteration.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ from fluidgate.simulation.iteration.batch import (
 )
 from fluidgate.simulation.iteration.cluster import (
     AUDIT_CODE,
-    CURRENT,
     CURSOR,
     DECODE_WAIT,
     DECODING,
+    DUE,
     ENDED,
     FREE_SLOT,
     FRESH,
+    LATE,
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
     LOGGED,
+    NOW,
     PENDING,
     PREFILL_PREEMPTION,
     PREFILL_WAIT,
@@ -53,8 +56,8 @@ from fluidgate.simulation.iteration.cluster import (
 )
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL, enter, preempt_decode, refused
-from fluidgate.simulation.iteration.record import NOW, count, move_clock, observe, record_completion, retire
-from fluidgate.simulation.iteration.timers import next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.timers import in_transit, next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
 from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
 from fluidgate.simulation.markov.network import (
@@ -81,7 +84,8 @@ from fluidgate.simulation.ready import update_ready
 def advance_single(cluster, law, tables, gate, route, refill, audit, block, placements, budget):
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
-    At one epoch arrivals come first, then transfers, then the boundaries of GPUs by number, then abandonments.
+    At one epoch arrivals come first, then transfers, then what ends with an iteration, by GPU; then the GPUs concerned
+    form their next batches, by number; then abandonments. Each kind in order of arrival.
 
     Args:
         cluster: Cluster.
@@ -117,34 +121,38 @@ def advance_single(cluster, law, tables, gate, route, refill, audit, block, plac
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
-        epoch = min(arrival, boundary, timer)
+        landing = timer < np.inf and in_transit(cluster, cluster.timers[0])
+        early = min(arrival, boundary, timer if landing else np.inf)
+        if tally[DUE] > 0 and early > cluster.clock[NOW]:
+            compose_due(cluster, law)
+            continue
+        epoch = min(early, timer)
         if not move_clock(cluster, epoch):
             return DONE
-        tally[CURRENT] = NONE
+        tally[LATE] = 0
         decide = True
-        in_transit = timer <= epoch and cluster.live[cluster.timers[0]].stage >= MIXED_DECODE
+        ended = NONE
         if arrival <= epoch:
             slot = enter(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
             if not refused(cluster, slot):
                 wait_in(cluster, PREFILL_QUEUE, slot)
-        elif in_transit:
+        elif landing and timer <= epoch:
             slot = cluster.timers[0]
             stop_timer(cluster, slot)
             wait_for_boundary(cluster, slot)
             decide = False
         elif boundary <= epoch:
-            tally[CURRENT] = g
+            ended = g
             decide = end_iteration(cluster, view, tables, route, g, placements)
         else:
+            tally[LATE] = 1
             abandon(cluster, cluster.timers[0])
         if decide:
             start_prefills(cluster, view, tables, gate, placements)
             fill_decodes(cluster, view, tables, refill, placements)
-        g = tally[CURRENT]
-        if g != NONE:
-            set_mode(cluster, g, 1 if cluster.gpu[g].prefill_seat != NONE else 0)
-            compose(cluster, law, g)
+        if ended != NONE and cluster.gpu[ended].prefill_seat == NONE:
+            set_mode(cluster, ended, 0)
         tally[TOTAL_EVENTS] += 1
         if tally[AUDIT_CODE] == 0:
             tally[AUDIT_CODE] = audit(cluster)
@@ -198,6 +206,7 @@ def end_iteration(cluster, view, tables, route, g, placements):
     Returns whether any was completed.
     """
     here = cluster.gpu[g]
+    make_due(cluster, g)
     if here.busy == 0:
         return False
     completed = False
@@ -338,8 +347,29 @@ def wait_for_boundary(cluster: Cluster, slot: int) -> None:
 
 @inlined
 def call(cluster: Cluster, g: int) -> None:
-    if g != cluster.tally[CURRENT]:
+    if cluster.gpu[g].due == 0:
         cut_segment(cluster, g)
+
+
+@inlined
+def make_due(cluster: Cluster, g: int) -> None:
+    """`g` forms its next batch when all is decided at this epoch; kept in order, to which most come at the end."""
+    k = cluster.tally[DUE]
+    cluster.tally[DUE] = k + 1
+    while k > 0 and cluster.due[k - 1] > g:
+        cluster.due[k] = cluster.due[k - 1]
+        k -= 1
+    cluster.due[k] = g
+    cluster.gpu[g].due = 1
+    idle(cluster, g)
+
+
+@inlined
+def compose_due(cluster, law):
+    for k in range(cluster.tally[DUE]):
+        cluster.gpu[cluster.due[k]].due = 0
+        compose(cluster, law, cluster.due[k])
+    cluster.tally[DUE] = 0
 
 
 @inlined
@@ -415,8 +445,8 @@ def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
 def preempt(cluster: Cluster, g: int) -> float:
     """Memory has run out: the request admitted last gives way; seconds of swapping.
 
-    A prefill, and a decode whose KV is dropped, goes back to the front of its class's prefill queue; a decode whose KV is
-    swapped out keeps its slot and joins again as soon as it fits.
+    A prefill, and a decode whose KV is dropped, goes back to the front of its class's prefill queue; a decode whose KV
+    is swapped out keeps its slot and joins again as soon as it fits.
     """
     here = cluster.gpu[g]
     slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fluidgate.compiled import called, inlined
 from fluidgate.simulation.iteration.cluster import TIMERS, Cluster
-from fluidgate.simulation.markov.network import NONE
+from fluidgate.simulation.markov.network import MIXED_DECODE, NONE
 
 
 @inlined
@@ -31,18 +31,34 @@ def stop_timer(cluster: Cluster, slot: int) -> None:
     cluster.tally[TIMERS] = last
     if k < last:
         moved = cluster.timers[last]
-        if k > 0 and cluster.live[moved].timer < cluster.live[cluster.timers[(k - 1) // 2]].timer:
+        if k > 0 and sooner(cluster, moved, cluster.timers[(k - 1) // 2]):
             rise(cluster, k, moved)
         else:
             sink(cluster, k, moved)
 
 
 @inlined
+def in_transit(cluster: Cluster, slot: int) -> bool:
+    """Whether the timer of `slot` ends a transfer, not a patience."""
+    return cluster.live[slot].stage >= MIXED_DECODE
+
+
+@inlined
+def sooner(cluster: Cluster, a: int, b: int) -> bool:
+    """Whether the timer of `a` comes before that of `b`: transfers first at one epoch, then in order of arrival."""
+    one, other = cluster.live[a], cluster.live[b]
+    if one.timer != other.timer:
+        return one.timer < other.timer
+    if in_transit(cluster, a) != in_transit(cluster, b):
+        return in_transit(cluster, a)
+    return one.number < other.number
+
+
+@inlined
 def rise(cluster: Cluster, k: int, slot: int) -> None:
-    epoch = cluster.live[slot].timer
     while k > 0:
         parent = cluster.timers[(k - 1) // 2]
-        if cluster.live[parent].timer <= epoch:
+        if not sooner(cluster, slot, parent):
             break
         cluster.timers[k] = parent
         cluster.live[parent].timer_position = k
@@ -53,15 +69,13 @@ def rise(cluster: Cluster, k: int, slot: int) -> None:
 
 @inlined
 def sink(cluster: Cluster, k: int, slot: int) -> None:
-    epoch = cluster.live[slot].timer
     size = cluster.tally[TIMERS]
     while 2 * k + 1 < size:
         child = 2 * k + 1
-        below = cluster.timers[child]
-        if child + 1 < size and cluster.live[cluster.timers[child + 1]].timer < cluster.live[below].timer:
+        if child + 1 < size and sooner(cluster, cluster.timers[child + 1], cluster.timers[child]):
             child += 1
-            below = cluster.timers[child]
-        if cluster.live[below].timer >= epoch:
+        below = cluster.timers[child]
+        if not sooner(cluster, below, slot):
             break
         cluster.timers[k] = below
         cluster.live[below].timer_position = k

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ARRIVAL, TRANSFER, BOUNDARY, PATIENCE = range(4)
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, PATIENCE = range(5)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
@@ -51,6 +51,7 @@ class Gpu:
     start: float = 0.0
     end: float | None = None  # of its iteration; None if idle
     called: bool = False  # idle, and its boundary is now
+    composing: bool = False  # its iteration has ended, and its next batch is formed once all is decided
     chunks: dict[Request, int] = field(default_factory=dict)
     stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
     running: list[Request] = field(default_factory=list)  # in order of admission
@@ -127,7 +128,7 @@ class Reference:
 
     def run(self) -> Reference:
         for r in self.requests:
-            self.push(r.arrival, ARRIVAL, 0, r)
+            self.push(r.arrival, ARRIVAL, r.number, r)
         while self.events:
             epoch, kind, _, _, what = heapq.heappop(self.events)
             if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
@@ -150,8 +151,8 @@ class Reference:
 
     def push(self, epoch: float, kind: int, order: int, what: Any) -> None:
         self.serial += 1
-        # arrivals in their order, boundaries by GPU; one kind after the other at one epoch
-        heapq.heappush(self.events, (epoch, kind, order if kind == BOUNDARY else self.serial, self.serial, what))
+        # one kind after the other at one epoch, GPUs and requests by number
+        heapq.heappush(self.events, (epoch, kind, order, self.serial, what))
 
     def pass_time(self, epoch: float) -> None:
         seconds = max(epoch, self.warmup) - max(self.now, self.warmup)
@@ -192,7 +193,7 @@ class Reference:
     def be_patient(self, r: Request) -> None:
         r.wait += 1
         if math.isfinite(r.patience):
-            self.push(self.now + r.patience, PATIENCE, 0, (r, r.wait))
+            self.push(self.now + r.patience, PATIENCE, r.number, (r, r.wait))
 
     # --- iterations
 
@@ -445,9 +446,7 @@ class Reference:
     # --- single prefill, under a policy
 
     def step_single(self, kind: int, what: Any) -> None:
-        here: Gpu | None = None
         decide = True
-        self.current: Gpu | None = None
         if kind == ARRIVAL:
             if self.arrive(what):
                 self.enqueue(what, PREFILL_QUEUE)
@@ -460,13 +459,13 @@ class Reference:
         elif kind == TRANSFER:
             self.land(what)
             decide = False
+        elif kind == COMPOSE:
+            what.composing = decide = False
+            self.compose_single(what)
         else:
-            here = self.current = what
-            decide = self.boundary_single(here)
+            decide = self.boundary_single(what)
         if decide:
             self.decide()
-        if here is not None:
-            self.compose_single(here)
 
     def enqueue(self, r: Request, queue: int) -> None:
         r.stage, r.since = queue, self.now
@@ -474,6 +473,8 @@ class Reference:
         self.be_patient(r)
 
     def boundary_single(self, g: Gpu) -> bool:
+        g.composing = True
+        self.push(self.now, COMPOSE, g.number, g)
         if g.end is None:
             return False
         done = self.end_iteration(g)
@@ -561,7 +562,7 @@ class Reference:
         transfer = self.engine.transfer
         seconds = transfer.latency + transfer.seconds_per_token * (r.prompt + r.written)
         if g.number != r.prefill_gpu and seconds > 0:
-            self.push(self.now + seconds, TRANSFER, 0, r)
+            self.push(self.now + seconds, TRANSFER, r.number, r)
         else:
             self.land(r)
 
@@ -571,7 +572,7 @@ class Reference:
         self.join_soon(g)
 
     def join_soon(self, g: Gpu) -> None:
-        if g is not self.current:
+        if not g.composing:
             self.wake(g)
 
     def group(self, g: Gpu) -> int:
