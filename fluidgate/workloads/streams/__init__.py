@@ -3,13 +3,14 @@
 from fluidgate.workloads.streams.assignment import ClassTrace, assign_traces, notes_on, read_class_traces
 from fluidgate.workloads.streams.drawn import drawn_requests
 from fluidgate.workloads.streams.replay import Replay, matching_scale, replayed_requests
-from fluidgate.workloads.streams.requests import BLOCK, REQUEST
+from fluidgate.workloads.streams.requests import BLOCK, REQUEST, Requests
 
 __all__ = [
     "BLOCK",
     "REQUEST",
     "ClassTrace",
     "Replay",
+    "Requests",
     "assign_traces",
     "drawn_requests",
     "matching_scale",

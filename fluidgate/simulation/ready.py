@@ -1,0 +1,66 @@
+"""The GPUs that could take a decode, by group or beside a prefill, and those that could start one, in O(1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluidgate.compiled import called, inlined
+from fluidgate.policies.view import MIXED, SOLO
+
+NOWHERE = -1
+
+
+@called
+def update_ready(net: Any, gpu: int) -> None:
+    """Enter `gpu` into, or strike it off, the sets that it belongs to or not.
+
+    `net` has the fields `gpus`, `batch_size`, `mixed_gpus`, `reserve`, `gpu`, `free`, `startable`, `beside`,
+    `decode_ready`, `prefill_ready` and `beside_ready` of the Markov network.
+    """
+    here = net.gpu[gpu]
+    group = SOLO if gpu >= net.mixed_gpus else MIXED
+    idle = here.prefill_seat == NOWHERE
+    slots = net.batch_size - 1 if net.reserve and group == MIXED and idle else net.batch_size
+    first = net.mixed_gpus if group == SOLO else 0
+    if (here.occupied < slots) != (here.decode_position != NOWHERE):
+        if here.decode_position == NOWHERE:
+            here.decode_position = first + net.free[group]
+            net.decode_ready[here.decode_position] = gpu
+            net.free[group] += 1
+        else:
+            net.free[group] -= 1
+            moved = net.decode_ready[first + net.free[group]]
+            net.decode_ready[here.decode_position] = moved
+            net.gpu[moved].decode_position = here.decode_position
+            here.decode_position = NOWHERE
+    if (group == MIXED and idle and here.occupied < net.batch_size) != (here.prefill_position != NOWHERE):
+        if here.prefill_position == NOWHERE:
+            here.prefill_position = net.startable[0]
+            net.prefill_ready[here.prefill_position] = gpu
+            net.startable[0] += 1
+        else:
+            net.startable[0] -= 1
+            moved = net.prefill_ready[net.startable[0]]
+            net.prefill_ready[here.prefill_position] = moved
+            net.gpu[moved].prefill_position = here.prefill_position
+            here.prefill_position = NOWHERE
+    if (not idle and here.occupied < net.batch_size) != (here.beside_position != NOWHERE):
+        if here.beside_position == NOWHERE:
+            here.beside_position = net.beside[0]
+            net.beside_ready[here.beside_position] = gpu
+            net.beside[0] += 1
+        else:
+            net.beside[0] -= 1
+            moved = net.beside_ready[net.beside[0]]
+            net.beside_ready[here.beside_position] = moved
+            net.gpu[moved].beside_position = here.beside_position
+            here.beside_position = NOWHERE
+
+
+@inlined
+def drawn_gpu(net, tables, group, placements):
+    """A GPU of `group` with a free decode slot, drawn uniformly (beside a prefill first, if asked for)."""
+    if tables.beside_first and group == MIXED and net.beside[0] > 0:
+        return net.beside_ready[int(placements.random() * net.beside[0])]
+    first = net.mixed_gpus if group == SOLO else 0
+    return net.decode_ready[first + int(placements.random() * net.free[group])]
