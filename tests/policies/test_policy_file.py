@@ -80,6 +80,16 @@ def test_reservation_holds_back_all_but_the_best() -> None:
     assert held[1].tolist() == [0, 0]
 
 
+def test_reservation_keeps_gpus_ready_where_prompts_are_paid_apart() -> None:
+    """`sqrt(25) = 5` GPUs for each unit."""
+    separate = plan(SCENARIO.replace(pricing=SCENARIO.pricing.model_copy(update={"scheme": "separate"})))
+    policy = find_policy("index-and-pool")
+    rule = policy.tabulate(separate, 25).ready
+    kept = [policy.with_parameters({"reservation": r}).tabulate(separate, 25) for r in (1.0, 2.0, -2.0)]
+    assert [k.ready for k in kept] == [rule + 5, rule + 10, 0]
+    assert not any(k.hold.any() for k in kept)
+
+
 def test_parameters_of_a_users_own() -> None:
     from fluidgate.policies import Parameter, tables_of
 
