@@ -72,17 +72,18 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=4e7, help="GPU seconds after which a gap stays as it is")
     parser.add_argument("--variant", choices=VARIANTS, default="none", help="what the policies don't know, or the load")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="measure ours again, the others as they stand in --csv")
     parser.add_argument("--csv", type=Path, help="where the gaps go, and what is there already")
     options = parser.parse_args()
 
-    known = pd.read_csv(options.csv) if options.csv and options.csv.exists() else pd.DataFrame()
-    done = (
-        set(known[["kind", "instance", "scheme", "gpus"]].itertuples(index=False, name=None)) if len(known) else set()
-    )
-    wanted = [case for case in cases(options) if case.key not in done]
-    rows = known.to_dict("records")
+    known = pd.read_csv(options.csv).to_dict("records") if options.csv and options.csv.exists() else []
+    old = {(row["kind"], row["instance"], row["scheme"], row["gpus"]): row for row in known}
+    rows = [] if options.again else known
+    wanted = [case for case in cases(options) if (case.key in old) == options.again]
+    others = [theirs(old[case.key]) if options.again else {} for case in wanted]
     pool = get_reusable_executor(max_workers=options.workers, timeout=600)
-    for row in pool.map(measure, wanted, itertools.repeat(options.half_width / 100), itertools.repeat(options.most)):
+    precision = itertools.repeat(options.half_width / 100), itertools.repeat(options.most)
+    for row in pool.map(measure, wanted, *precision, others):
         rows.append(row)
         if options.csv:
             pd.DataFrame(rows).to_csv(options.csv, index=False)
@@ -167,15 +168,25 @@ def varied(scenario: Scenario, variant: str, number: int) -> tuple[Scenario, Sce
     return scenario, scenario
 
 
-def measure(case: Case, half_width: float, most: float) -> dict[str, object]:
-    """Gaps to R* of every policy on one case, and what our gap is over."""
+Estimate = tuple[float, float]
+"""Gap of a policy, and half the width of its interval, both over R*."""
+
+
+def theirs(row: dict[str, float]) -> dict[str, Estimate]:
+    """The estimates of a row but for our policy's."""
+    names = [key.removeprefix("gap ") for key in row if key.startswith("gap ")]
+    return {n: (row[f"gap {n}"], row[f"half {n}"]) for n in names if n != OURS and not math.isnan(row[f"gap {n}"])}
+
+
+def measure(case: Case, half_width: float, most: float, known: dict[str, Estimate]) -> dict[str, object]:
+    """Gaps to R* of every policy on one case, and what our gap is over; those that are known are not measured."""
     best_possible = plan(case.scenario, with_indicators=False).revenue_rate
     gap: dict[str, float] = {}
     half: dict[str, float] = {}
     compared = (OURS, PAPER[case.scheme])
     for name in dict.fromkeys([*compared, *PUBLISHED]):
         ours = math.inf if name in compared else gap[OURS] + 2 * half[OURS]
-        gap[name], half[name] = estimate(case, name, best_possible, half_width, most, ours)
+        gap[name], half[name] = known.get(name) or estimate(case, name, best_possible, half_width, most, ours)
     best = min(PUBLISHED, key=lambda name: gap[name])
     return {
         "kind": case.kind,
@@ -184,6 +195,7 @@ def measure(case: Case, half_width: float, most: float) -> dict[str, object]:
         "scheme": case.scheme,
         "gpus": case.gpus,
         **{f"gap {name}": value for name, value in gap.items()},
+        **{f"half {name}": value for name, value in half.items()},
         "half": max(half[name] for name in compared),
         "over paper": max(gap[OURS], FLOOR) / max(gap[PAPER[case.scheme]], FLOOR),
         "best": best,
@@ -192,10 +204,8 @@ def measure(case: Case, half_width: float, most: float) -> dict[str, object]:
     }
 
 
-def estimate(
-    case: Case, name: str, best_possible: float, half_width: float, most: float, ours: float
-) -> tuple[float, float]:
-    """Gap of a policy and half the width of its interval, both over R*; rougher where it is beyond `ours` for sure."""
+def estimate(case: Case, name: str, best_possible: float, half_width: float, most: float, ours: float) -> Estimate:
+    """The gap of a policy; rougher where it is beyond `ours` for sure."""
     policy = find_policy(name)
     tables = policy.tabulate(plan_for(case.believed, name), case.gpus)
     slowest = float(slot_time(plan(case.scenario)).max())

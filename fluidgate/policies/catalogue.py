@@ -64,13 +64,13 @@ def tables_of(
         split_buffers=route is RouteRule.SPLIT,
         weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
         hold=np.zeros(classes, dtype=np.int64),
-        beside_first=False,
         ready=0,
+        spare=-1,
     )
 
 
 def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables:
-    """One pool: the largest value index starts first, and a decode goes beside a prefill while there is room.
+    """One pool: the largest value index starts first; a decode goes where it is fast, unless a prefill needs the GPU.
 
     Paid at completion (bundled), a decode takes a free slot at once, so that no work is lost after a prefill; where
     the plan has a prefill on every GPU, each keeps its prefill slot instead, and decodes may wait. Classes of the same
@@ -90,7 +90,7 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
         gate=GateRule.VALUE,
         route=RouteRule.BUFFER if apart else RouteRule.SOLO_FIRST if all_mixed else RouteRule.POOL,
         cap_prefills=False,
-    )._replace(beside_first=True)
+    )._replace(spare=1 if plan.kappa >= 1.0 else gpus)
     if apart:
         order = ranked(tables.priority, decode_per_prompt(plan))
         ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)

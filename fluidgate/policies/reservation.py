@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fluidgate.model import Array
 from fluidgate.planning import Plan
-from fluidgate.policies.value import FREE, SAME, value_index
+from fluidgate.policies.value import FREE, SAME, prefill_cost, value_index
 
 GAIN = 1e-6
 """Relative gain in revenue below which one slot more is not kept."""
@@ -115,22 +115,21 @@ def waiting_room(streams: Streams, slots: int) -> int:
 
 
 def ready_for_prefill(plan: Plan, gpus: int) -> int:
-    """How many GPUs with a free slot are kept from waiting decodes, ready for the next prefill.
+    """How many GPUs with a free slot are kept from waiting decodes, ready for the next prefill: 1 or 0.
 
     Only where prompts are paid apart and the plan keeps `q_d* > 0`: then decodes always wait and a freed slot is never
-    short of work. The ready GPUs are a birth-death process: prefills take them, and slots come free, at rates of ratio
-    `a`; with r kept, the mean number of waiting prefills is `a^(r+1)/(1-a)`. One more pays while the prompts it saves
-    are worth more than an idle decode slot would earn, `a^(r+1) > v/(v + l)`, v the decode's money per second, l the
-    waiting prompt's (its value times its patience rate).
+    short of work. Prefills take ready GPUs, and slots come free, at rates of ratio `a`; a prefill that finds none ready
+    waits, the mean number waiting is `a/(1 - a)`, and `a` times that if one is kept. It pays while what leaves less is
+    worth more than the slot would earn, `a > v/(v + l)`, v the decode's money per second, l the waiting prompt's
+    (its value less the price of its prefill, times its patience rate). More than one did not pay in any measurement:
+    slots that come free on a GPU that is kept stay idle too.
     """
-    if plan.scheme != "separate" or not plan.decode_queue.any():
+    if plan.scheme != "separate" or not plan.decode_queue.any() or gpus == 1:
         return 0
     rates, pricing = plan.scenario.rates, plan.scenario.pricing
     started = rates.arrival - rates.patience * plan.prefill_queue
-    released = float((started + plan.completion_rate).sum())
-    lost = float((started * rates.patience * rates.prompt_value).sum() / started.sum())
+    worth = np.maximum(rates.prompt_value - prefill_cost(plan), 0.0)
+    lost = float((started * rates.patience * worth).sum() / started.sum())
     earned = pricing.output * plan.scenario.gpu.iteration.gamma
-    if lost <= 0.0 or earned <= 0.0:
-        return 0
-    ratio = float(started.sum()) / released
-    return min(gpus - 1, max(0, math.ceil(math.log1p(lost / earned) / -math.log(ratio)) - 1))
+    ratio = float(started.sum() / (started + plan.completion_rate).sum())
+    return 1 if ratio * (earned + lost) > earned else 0

@@ -37,7 +37,7 @@ def refill(view: View, tables: Tables, group: int, draw: float) -> int:
 
     Asked while the group has a free slot and its buffer is not empty. `draw` is uniform on [0, 1).
     """
-    if view.beside[0] == 0 and view.startable[0] <= tables.ready and group == MIXED and tables.ready > 0:
+    if group == MIXED and view.beside[0] == 0 and view.startable[0] <= tables.ready and tables.ready > 0:
         return HOLD
     buffer = group if tables.split_buffers else 0
     if tables.refill_rule == REFILL_FCFS:

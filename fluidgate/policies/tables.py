@@ -47,9 +47,9 @@ class Tables(NamedTuple):
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
         hold: a prefill of the class starts only while more than so many slots of the cluster are free; int64, shape
             (classes,).
-        beside_first: whether a decode goes beside a prefill while there is a free slot, so that other GPUs stay
-            free to start one.
         ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill.
+        spare: decodes go beside prefills while at most so many GPUs could start one, otherwise to GPUs without one;
+            -1: to any GPU with a free slot.
     """
 
     mixed_gpus: int
@@ -66,5 +66,5 @@ class Tables(NamedTuple):
     split_buffers: bool
     weights: Any
     hold: Any
-    beside_first: bool
     ready: int
+    spare: int

@@ -88,14 +88,23 @@ def ranked(index: Array, then: Array) -> Array:
 def request_cost(plan: Plan) -> Array:
     """Shadow cost of the slots that one request takes, prefill and decode, shape (classes,).
 
-    A prefill holds one prefill slot, gives up `B` solo slots and brings `B - 1` mixed ones, for `1/mu_p`; its decode
-    holds a mixed slot for `1/mu_m` or a solo slot for `1/mu_s`, whichever costs less.
+    Its decode holds a mixed slot for `1/mu_m` or a solo slot for `1/mu_s`, whichever costs less.
     """
-    rates, batch = plan.scenario.rates, plan.scenario.gpu.batch_size
+    rates = plan.scenario.rates
     mixed, solo = plan.shadow_prices["mixed_capacity"], plan.shadow_prices["solo_capacity"]
-    prefill = plan.shadow_prices["prefill_capacity"] - (batch - 1) * mixed + batch * solo + tpot_price(plan)
-    decode = np.minimum(mixed / rates.mixed_decode, solo / rates.solo_decode)
-    return np.maximum(prefill / rates.prefill + decode, 0.0)
+    return np.maximum(prefill_cost(plan) + np.minimum(mixed / rates.mixed_decode, solo / rates.solo_decode), 0.0)
+
+
+def prefill_cost(plan: Plan) -> Array:
+    """Shadow cost of one prefill, shape (classes,).
+
+    It holds one prefill slot, gives up `B` solo slots and brings `B - 1` mixed ones, for `1/mu_p`.
+    """
+    batch = plan.scenario.gpu.batch_size
+    mixed, solo = plan.shadow_prices["mixed_capacity"], plan.shadow_prices["solo_capacity"]
+    rate = plan.shadow_prices["prefill_capacity"] - (batch - 1) * mixed + batch * solo + tpot_price(plan)
+    cost: Array = rate / plan.scenario.rates.prefill
+    return cost
 
 
 def tpot_price(plan: Plan) -> float:

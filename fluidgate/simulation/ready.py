@@ -59,8 +59,11 @@ def update_ready(net: Any, gpu: int) -> None:
 
 @inlined
 def drawn_gpu(net, tables, group, placements):
-    """A GPU of `group` with a free decode slot, drawn uniformly (beside a prefill first, if asked for)."""
-    if tables.beside_first and group == MIXED and net.beside[0] > 0:
-        return net.beside_ready[int(placements.random() * net.beside[0])]
+    """A GPU of `group` with a free decode slot, drawn uniformly among those that `Tables.spare` prefers."""
+    if tables.spare >= 0 and group == MIXED and not net.reserve:
+        if net.beside[0] > 0 and net.startable[0] <= tables.spare:
+            return net.beside_ready[int(placements.random() * net.beside[0])]
+        if net.startable[0] > 0:
+            return net.prefill_ready[int(placements.random() * net.startable[0])]
     first = net.mixed_gpus if group == SOLO else 0
     return net.decode_ready[first + int(placements.random() * net.free[group])]

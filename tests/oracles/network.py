@@ -360,10 +360,13 @@ class Network:
             return outcomes
         return None
 
-    @staticmethod
-    def preferred(state: State, gpus: list[int]) -> list[int]:
-        """Those beside a prefill, if there is one."""
-        return [g for g in gpus if state.gpus[g].prefill >= 0] or gpus
+    def preferred(self, state: State, gpus: list[int]) -> list[int]:
+        """Those beside a prefill if at most one GPU could start one, otherwise those without one."""
+        if self.partitioned:
+            return gpus
+        beside = [g for g in gpus if state.gpus[g].prefill >= 0]
+        without = [g for g in gpus if state.gpus[g].prefill < 0]
+        return (beside or without) if len(without) <= 1 else without
 
     def _gpus_with_decode_slot(self, state: State) -> list[int]:
         if self.partitioned:  # one slot of each mixed GPU is kept for prefill

@@ -71,8 +71,8 @@ def tables(**given: Any) -> Tables:
         "split_buffers": False,
         "weights": np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]),
         "hold": np.zeros(3, np.int64),
-        "beside_first": False,
         "ready": 0,
+        "spare": -1,
     } | given
     return Tables(**defaults)
 

@@ -17,6 +17,7 @@ from fluidgate.policies.reservation import (
     trunk_reservation,
     waiting_room,
 )
+from fluidgate.policies.value import prefill_cost
 
 TINY = Scenario.load("examples/tiny.toml")
 TWO = Scenario.load("examples/two-class.toml")
@@ -87,18 +88,23 @@ def test_gpus_are_kept_ready_only_where_decodes_overflow() -> None:
     assert not tables.hold.any()
 
 
-def test_ready_is_the_least_cost_of_idle_slots_and_lost_prompts() -> None:
-    """The rule against its two costs summed for every number kept."""
-    solved = plan(TWO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2)))
-    rates = solved.scenario.rates
-    started = rates.arrival - rates.patience * solved.prefill_queue
-    ratio = started.sum() / (started + solved.completion_rate).sum()
-    lost = (started * rates.patience * rates.prompt_value).sum() / started.sum()
-    earned = 0.2 * solved.scenario.gpu.iteration.gamma
-
-    def cost(kept: int) -> float:
-        chance = (1 - ratio) * ratio ** np.arange(2000)  # of so many GPUs fewer than `kept` being free
-        free = kept - np.arange(2000)
-        return float(chance @ (earned * np.maximum(free, 0) + lost * np.maximum(-free, 0)))
-
-    assert ready_for_prefill(solved, 500) == min(range(20), key=cost)
+def test_one_gpu_is_kept_ready_if_it_costs_less_than_the_prompts_it_saves() -> None:
+    """The rule against the two costs summed over the birth-death process, with none and with one kept."""
+    rules = []
+    for patience in (0.001, 0.01, 0.1, 1.0):
+        classes = tuple(c.model_copy(update={"patience_rate": patience}) for c in TWO.classes)
+        solved = plan(TWO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2), classes=classes))
+        rates = solved.scenario.rates
+        started = rates.arrival - rates.patience * solved.prefill_queue
+        ratio = started.sum() / (started + solved.completion_rate).sum()
+        worth = rates.prompt_value - prefill_cost(solved)
+        lost = (started * rates.patience * worth).sum() / started.sum()
+        chance = (1 - ratio) * ratio ** np.arange(2000)  # of so many GPUs fewer than are kept being ready
+        costs = [
+            chance
+            @ (0.2 * 45.45 * np.maximum(kept - np.arange(2000), 0) + lost * np.maximum(np.arange(2000) - kept, 0))
+            for kept in (0, 1)
+        ]
+        rules.append(ready_for_prefill(solved, 500))
+        assert rules[-1] == int(costs[1] < costs[0])
+    assert set(rules) == {0, 1}

@@ -555,8 +555,10 @@ class Reference:
                 self.assign_decode(r, self.drawn_for_decode(group))
 
     def drawn_for_decode(self, group: int) -> Gpu:
-        beside = self.beside_ready if self.tables.beside_first and group == 0 else []
-        return self.drawn(beside or self.decode_ready[group])
+        if self.tables.spare >= 0 and group == 0 and not self.tables.reserve:
+            few = len(self.prefill_ready) <= self.tables.spare
+            return self.drawn((self.beside_ready if few else []) or self.prefill_ready or self.decode_ready[group])
+        return self.drawn(self.decode_ready[group])
 
     def drawn(self, ready: list[int]) -> Gpu:
         return self.gpus[ready[int(self.draws.random() * len(ready))]]
