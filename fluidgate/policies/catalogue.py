@@ -169,7 +169,7 @@ POLICIES: dict[str, Policy] = {
         Policy(
             "index-and-pool",
             "ours",
-            "one pool of GPUs; the largest value over cost at shadow prices first, a decode takes any slot at once",
+            "one pool of GPUs; the largest value over cost at shadow prices first, decodes take slots at once",
             Program(),
             index_and_pool,
             parameters=RESERVATION,
