@@ -73,17 +73,22 @@ def custom_build(user_gate: Any, user_route: Any, user_refill: Any, audited: boo
             budget,
         )
 
-    def explained(*arguments: Any) -> Any:
+    return explained(custom_kernel, [f for f in (user_gate, user_route, user_refill) if f])
+
+
+def explained(kernel: Any, functions: list[Any]) -> Any:
+    """The same kernel, which says in one line what keeps a user's decision function from being compiled."""
+
+    def call(*arguments: Any) -> Any:
         try:
-            return custom_kernel(*arguments)
+            return kernel(*arguments)
         except NumbaError as error:
-            functions = [f for f in (user_gate, user_route, user_refill) if f]
             raise FluidgateError(
                 f"{cause(str(error), functions)}; a decision function uses numbers, loops and the fields of view and "
                 "tables, and makes no arrays, lists or strings"
             ) from error
 
-    return explained
+    return call
 
 
 def cause(report: str, functions: list[Any]) -> str:

@@ -41,6 +41,7 @@ from fluidgate.simulation.markov.network import (
     TTFT,
     Network,
 )
+from fluidgate.simulation.ready import update_ready
 
 DONE = 0  # the horizon is reached
 PAUSED = 1  # the budget of events is spent
@@ -304,38 +305,6 @@ def free_seat(net: Network, seat: int) -> None:
     net.gpu[gpu].free_seat = seat
     net.gpu[gpu].occupied -= 1
     update_ready(net, gpu)
-
-
-@called
-def update_ready(net: Network, gpu: int) -> None:
-    """Enter `gpu` into, or strike it off, the GPUs with a free decode slot and those where a prefill could start."""
-    here = net.gpu[gpu]
-    group = SOLO if gpu >= net.mixed_gpus else MIXED
-    idle = here.prefill_seat == NONE
-    slots = net.batch_size - 1 if net.reserve and group == MIXED and idle else net.batch_size
-    first = net.mixed_gpus if group == SOLO else 0
-    if (here.occupied < slots) != (here.decode_position != NONE):
-        if here.decode_position == NONE:
-            here.decode_position = first + net.free[group]
-            net.decode_ready[here.decode_position] = gpu
-            net.free[group] += 1
-        else:
-            net.free[group] -= 1
-            moved = net.decode_ready[first + net.free[group]]
-            net.decode_ready[here.decode_position] = moved
-            net.gpu[moved].decode_position = here.decode_position
-            here.decode_position = NONE
-    if (group == MIXED and idle and here.occupied < net.batch_size) != (here.prefill_position != NONE):
-        if here.prefill_position == NONE:
-            here.prefill_position = net.startable[0]
-            net.prefill_ready[here.prefill_position] = gpu
-            net.startable[0] += 1
-        else:
-            net.startable[0] -= 1
-            moved = net.prefill_ready[net.startable[0]]
-            net.prefill_ready[here.prefill_position] = moved
-            net.gpu[moved].prefill_position = here.prefill_position
-            here.prefill_position = NONE
 
 
 @called

@@ -1,0 +1,231 @@
+"""The invariants of the iteration model, checked after every event by the debug builds."""
+
+from __future__ import annotations
+
+from fluidgate.compiled import called
+from fluidgate.simulation.iteration.batch import blocks_of
+from fluidgate.simulation.iteration.cluster import (
+    ALIVE,
+    DECODE_PREEMPTION,
+    DECODING,
+    PREFILL_PREEMPTION,
+    READING,
+    REJECTION,
+    REJOIN,
+    RUNNING,
+    SEATED,
+    SLOT_BITS,
+    SLOT_MASK,
+    TIMERS,
+    WAITING,
+    Batching,
+    Cluster,
+)
+from fluidgate.simulation.iteration.lines import gpu_line, policy_line
+from fluidgate.simulation.markov.network import (
+    ARRIVAL,
+    DECODE_ABANDONMENT,
+    DECODE_END,
+    DECODE_START,
+    MIXED_DECODE,
+    MIXED_QUEUE,
+    NONE,
+    PREFILL,
+    PREFILL_ABANDONMENT,
+    PREFILL_END,
+    PREFILL_QUEUE,
+    PREFILL_START,
+    QUEUES,
+    SOLO_DECODE,
+    SOLO_QUEUE,
+    STAGES,
+)
+
+SINGLE_PREFILL = int(Batching.SINGLE_PREFILL)
+
+MESSAGES = (
+    "all is well",
+    "a count is negative, or a balance is broken",
+    "a GPU holds more requests than its batch, or a prefill where none may be",
+    "a heap of last iterations is out of order, or names a decode that is over or elsewhere",
+    "the context or the classes of a batch differ from its decodes",
+    "KV memory: blocks held and blocks free differ from the capacity, or are negative",
+    "a line of requests is broken",
+    "the timers are out of order, or do not know their requests",
+    "the tournament's winner is not the GPU with the next boundary",
+    "the load of a GPU differs from its requests",
+    "the gate named a class that does not exist or has nobody waiting",
+    "the route is none of MIXED, SOLO, STAY, WAIT and WAIT + 1",
+    "the refill named a class that does not exist or has nobody in the buffer",
+)
+
+
+@called
+def no_audit(cluster):
+    """The release build: nothing is checked."""
+    return 0
+
+
+@called
+def full_audit(cluster):
+    """Index into MESSAGES of the first invariant that is broken, 0 if none; O(requests in the cluster)."""
+    code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster)
+    for g in range(cluster.gpus):
+        code = code or check_slots(cluster, g) or check_batch(cluster, g) or check_memory(cluster, g)
+        code = code or check_loads(cluster, g)
+    for line in range(len(cluster.lines)):
+        code = code or check_line(cluster, line)
+    return code
+
+
+@called
+def check_balances(cluster: Cluster) -> int:
+    events, counts = cluster.events, cluster.counts
+    alive = 0
+    for i in range(counts.shape[1]):
+        waiting, decoding = counts[PREFILL_QUEUE, i], counts[MIXED_DECODE, i] + counts[SOLO_DECODE, i]
+        buffered = counts[MIXED_QUEUE, i] + counts[SOLO_QUEUE, i]
+        for stage in range(STAGES):
+            alive += counts[stage, i]
+            if counts[stage, i] < 0:
+                return 1
+        returned = events[PREFILL_PREEMPTION, i] + (0 if keeps_slot(cluster) else events[DECODE_PREEMPTION, i])
+        left = events[REJECTION, i] + events[PREFILL_ABANDONMENT, i] + events[PREFILL_START, i] + events[REJOIN, i]
+        if (
+            waiting != events[ARRIVAL, i] + returned - left
+            or counts[PREFILL, i] != events[PREFILL_START, i] - events[PREFILL_END, i] - events[PREFILL_PREEMPTION, i]
+            or buffered != events[PREFILL_END, i] - events[DECODE_START, i] - events[DECODE_ABANDONMENT, i]
+            or decoding
+            != events[DECODE_START, i]
+            + events[REJOIN, i]
+            - events[DECODE_END, i]
+            - (0 if keeps_slot(cluster) else events[DECODE_PREEMPTION, i])
+        ):
+            return 1
+    return 0 if alive == cluster.tally[ALIVE] else 1
+
+
+@called
+def keeps_slot(cluster: Cluster) -> bool:
+    """Whether a preempted decode keeps its slot."""
+    return cluster.set.swap and cluster.set.batching == SINGLE_PREFILL
+
+
+@called
+def check_slots(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    if here.decodes < 0 or here.decodes > cluster.batch_size:
+        return 2
+    if cluster.set.batching != SINGLE_PREFILL:
+        reading = cluster.lines[gpu_line(cluster, g, READING)].size
+        return 2 if here.decodes + reading > cluster.batch_size else 0
+    prefills = 1 if here.prefill_seat != NONE else 0
+    seated = 0
+    for i in range(cluster.batch.shape[2]):
+        seated += cluster.batch[g, SEATED, i]
+    slots = cluster.batch_size
+    if prefills == 1 or (cluster.reserve and g < cluster.mixed_gpus):
+        slots -= 1
+    if seated > slots or seated + prefills != here.occupied or (prefills == 1 and g >= cluster.mixed_gpus):
+        return 2
+    return 0 if here.mixed == prefills else 2
+
+
+@called
+def check_batch(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    context = 0
+    running = 0
+    for i in range(cluster.batch.shape[2]):
+        running += cluster.batch[g, RUNNING, i]
+    if running != here.decodes:
+        return 4
+    for k in range(here.decodes):
+        entry = cluster.heaps[g, k]
+        slot = entry & SLOT_MASK
+        who = cluster.live[slot]
+        if k > 0 and cluster.heaps[g, (k - 1) // 2] > entry:
+            return 3
+        ends = who.joined + who.output - who.produced
+        if who.gpu != g or entry >> SLOT_BITS != ends or ends <= here.iteration:
+            return 3
+        context += who.prompt + who.produced + here.iteration - who.joined
+    return 0 if context == here.context else 4
+
+
+@called
+def check_memory(cluster: Cluster, g: int) -> int:
+    if cluster.set.kv_blocks == 0:
+        return 0
+    here = cluster.gpu[g]
+    held = 0
+    for k in range(here.decodes):
+        who = cluster.live[cluster.heaps[g, k] & SLOT_MASK]
+        held += blocks_of(cluster, who.held + here.iteration - who.joined)
+    slot = cluster.lines[gpu_line(cluster, g, READING)].head
+    while slot != NONE:
+        held += blocks_of(cluster, cluster.live[slot].prompt + cluster.live[slot].produced)
+        slot = cluster.live[slot].next
+    if here.reading == 1:
+        who = cluster.live[here.prefill_seat]
+        held += blocks_of(cluster, who.prompt + who.produced)
+    return 0 if here.blocks >= 0 and held + here.blocks == cluster.set.kv_blocks else 5
+
+
+@called
+def check_loads(cluster: Cluster, g: int) -> int:
+    if cluster.set.batching == SINGLE_PREFILL:
+        return 0
+    load = cluster.gpu[g].decodes
+    unread = 0
+    for kind in (WAITING, READING):
+        slot = cluster.lines[gpu_line(cluster, g, kind)].head
+        while slot != NONE:
+            load += 1
+            if kind == READING or cluster.live[slot].unread > 0:
+                unread += cluster.live[slot].prompt + cluster.live[slot].produced
+            slot = cluster.live[slot].next
+    return 0 if load == cluster.gpu[g].load and unread == cluster.gpu[g].unread else 9
+
+
+@called
+def check_line(cluster: Cluster, number: int) -> int:
+    line = cluster.lines[number]
+    size, last, slot = 0, NONE, line.head
+    while slot != NONE:
+        if cluster.live[slot].previous != last or size > line.size:
+            return 6
+        size += 1
+        last = slot
+        slot = cluster.live[slot].next
+    if size != line.size or line.tail != last:
+        return 6
+    if number < policy_line(cluster, QUEUES, 0):
+        classes = cluster.counts.shape[1]
+        queue, cls = number // classes, number % classes
+        if cluster.set.batching == SINGLE_PREFILL and size != cluster.counts[queue, cls]:
+            return 6
+        if size > 0 and cluster.since[queue, cls] != cluster.live[line.head].since:
+            return 6
+    elif not cluster.set.ordered and (number - policy_line(cluster, QUEUES, 0)) % 4 == DECODING and size > 0:
+        return 6
+    return 0
+
+
+@called
+def check_timers(cluster: Cluster) -> int:
+    for k in range(cluster.tally[TIMERS]):
+        slot = cluster.timers[k]
+        if cluster.live[slot].timer_position != k or cluster.live[slot].stage == NONE:
+            return 7
+        if k > 0 and cluster.live[cluster.timers[(k - 1) // 2]].timer > cluster.live[slot].timer:
+            return 7
+    return 0
+
+
+@called
+def check_winner(cluster: Cluster) -> int:
+    for g in range(cluster.gpus):
+        if cluster.epochs[g] < cluster.epochs[cluster.tree[1]]:
+            return 8
+    return 0

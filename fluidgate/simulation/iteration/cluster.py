@@ -1,0 +1,409 @@
+"""The memory of the iteration model: GPUs, live requests, the lines they stand in, and what is measured.
+
+A request is a row of `live` from its arrival to its end. A decode is touched when it joins its GPU's batch and when it
+leaves it: its last iteration is known when it joins, and stands in a heap of that GPU.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluidgate.errors import FluidgateError
+from fluidgate.simulation.iteration.tournament import tournament
+from fluidgate.simulation.markov.network import EVENTS as MARKOV_EVENTS
+from fluidgate.simulation.markov.network import NONE, QUEUES, STAGES
+
+# Stages and the first rows of `Cluster.events` are those of the Markov network. A request that is placed on a GPU at
+# once stands in PREFILL_QUEUE while it waits there.
+PREFILL_PREEMPTION = MARKOV_EVENTS
+DECODE_PREEMPTION = MARKOV_EVENTS + 1
+REJECTION = MARKOV_EVENTS + 2
+REJOIN = MARKOV_EVENTS + 3  # a swapped decode goes on
+GOOD = MARKOV_EVENTS + 4  # a completion within both targets
+EVENTS = MARKOV_EVENTS + 5
+
+# Rows of `Cluster.tokens`, cumulative.
+PROMPT_READ = 0  # prompts whose (first) prefill has ended
+PROMPT_SERVED = 1  # prompts of completed requests
+OUTPUT_SERVED = 2  # outputs of completed requests
+TOKENS = 3
+
+# Rows of `Cluster.histogram` and `Cluster.seconds`.
+TTFT = 0
+TPOT = 1
+GAP = 2  # between two tokens of a request
+STALL = 3  # those of them that a prefill lengthened
+LATENCY = 4
+PREFILL_WAIT = 5  # from arrival to the iteration that reads its first chunk
+DECODE_WAIT = 6  # from the end of the prefill to the decode's first iteration
+QUANTITIES = 7
+
+# Rows of `Cluster.mode_seconds`, over all GPUs, in the window.
+SOLO_TIME = 0
+MIXED_TIME = 1
+PREFILL_TIME = 2  # a chunk and no decode beside it
+KV_TIME = 3  # tokens held times seconds
+MODES = 4
+
+# Rows of `Cluster.tops`.
+KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
+
+# Entries of `Cluster.clock`.
+NOW = 0
+NEXT_SAMPLE = 1
+CLOCK = 2
+
+# Entries of `Cluster.tally`.
+FREE_SLOT = 0  # first free row of `live`
+CURSOR = 1  # next request of the block
+ENDED = 2  # whether the block is the last
+NUMBER = 3  # requests arrived
+TIMERS = 4  # entries of `timers`
+LOGGED = 5  # rows of `log` written
+TOTAL_EVENTS = 6
+AUDIT_CODE = 7
+DUE = 8  # GPUs in `due`
+NEXT_GPU = 9  # of round robin
+SAMPLES_TAKEN = 10
+IN_WINDOW = 11
+ALIVE = 12
+MOST_ALIVE = 13
+ITERATIONS = 14
+LATE = 15  # whether the event is an abandonment: the boundaries of its epoch are over
+TALLY = 16
+
+# Lines of a GPU; the policy's queues come before them, see `gpu_line`.
+WAITING = 0  # placed here, not admitted yet, FCFS
+READING = 1  # prompts in the batch, in order of admission
+DECODING = 2  # decodes in the batch, in order of admission (kept where that order matters)
+PENDING = 3  # decodes that join at the next boundary
+LINES = 4
+
+# Rows of `Cluster.batch`, decodes of a class on a GPU.
+RUNNING = 0  # in the batch
+SEATED = 1  # assigned to the GPU: running, pending, or in transit
+FRESH = 2  # running since this segment's start, their first gap counted apart
+GROUPS = 3
+
+# Values of `log["outcome"]`.
+COMPLETED = 1
+LEFT_PREFILL_QUEUE = 2
+LEFT_DECODE_BUFFER = 3
+REJECTED = 4
+
+SLOT_BITS = 28
+SLOT_MASK = (1 << SLOT_BITS) - 1
+"""A heap entry is `last iteration << SLOT_BITS | slot`."""
+
+OCTAVE_BITS = 8
+SHIFT = 52 - OCTAVE_BITS
+FIRST_BIN = (1023 - 20) << OCTAVE_BITS
+BINS = (44 << OCTAVE_BITS) + 2
+"""Histograms in time: 256 bins an octave from 2^-20 s to 2^24 s, one bin below (zeros too) and one above."""
+
+
+class Batching(IntEnum):
+    """How a GPU forms the batch of an iteration."""
+
+    SINGLE_PREFILL = 0  # at most one prompt, in chunks of a fixed size, beside the decodes [LDHZ]
+    TOKEN_BUDGET = 1  # all decodes, then chunks of as many prompts as the budget holds (vLLM V1, Sarathi-Serve)
+    PREFILL_FIRST = 2  # whole prompts, alone, before the decodes go on (first vLLM)
+
+
+class Placement(IntEnum):
+    """Which GPU a request is placed on as it arrives."""
+
+    ROUND_ROBIN = 0
+    LEAST_LOADED = 1  # fewest requests, waiting or in the batch; ties to the lowest number
+    POWER_OF_TWO = 2  # the less loaded of two drawn; ties to the one drawn first
+    LMETRIC = 3  # least (unread prompt tokens with its own) * (requests with itself); ties to the lowest number
+
+
+REQUEST_STATE = np.dtype(
+    [
+        ("arrival", "f8"),
+        ("since", "f8"),  # start of its wait in a queue
+        ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
+        ("first", "f8"),  # end of its first token, nan before
+        ("last", "f8"),  # end of its last token before a preemption
+        ("timer", "f8"),  # epoch at which its patience, or its transfer, ends
+        ("patience", "f8"),
+        ("number", "i8"),  # in the stream, from 0
+        ("joined", "i8"),  # iteration of its GPU at which it joined the batch
+        ("cls", "i4"),
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("unread", "i4"),  # tokens its prefill still has to read; 0 and waiting: swapped out
+        ("produced", "i4"),  # output tokens when it joined the decodes
+        ("held", "i4"),  # KV tokens it then held
+        ("gpu", "i4"),
+        ("prefill_gpu", "i4"),
+        ("next", "i4"),
+        ("previous", "i4"),
+        ("timer_position", "i4"),  # in `timers`, NONE if it is not there
+        ("preemptions", "i4"),
+        ("stage", "i4"),
+        ("buffer", "i4"),  # decode buffer it waits in
+    ],
+    align=True,
+)
+
+GPU = np.dtype(
+    [
+        ("origin", "f8"),  # start of the segment's iterations
+        ("start", "f8"),  # start of the segment: before the origin where KV is swapped first
+        ("first", "f8"),  # s of the segment's first iteration
+        ("step", "f8"),  # s that each next one takes more
+        ("last_token", "f8"),  # end of the last iteration with decodes
+        ("iteration", "i8"),  # iterations with decodes' turn completed before the segment
+        ("context", "i8"),  # prompt and output tokens of the decodes, at the segment's start
+        ("held", "i8"),  # KV tokens held by prompts in the batch
+        ("unread", "i8"),  # tokens of the prompts on this GPU whose prefill has not ended
+        ("blocks", "i8"),  # free blocks of KV memory
+        ("length", "i4"),  # iterations of the segment
+        ("chunk", "i4"),  # prompt tokens read in each
+        ("batch", "i4"),  # decodes that gain a token in each
+        ("decodes", "i4"),  # decodes that hold memory
+        ("load", "i4"),  # requests placed or seated here
+        ("busy", "i4"),
+        ("due", "i4"),  # whether it stands in `due`
+        ("mixed", "i4"),
+        ("prefill_seat", "i4"),  # request of the single prefill, NONE if there is none
+        ("reading", "i4"),  # whether its reading has begun
+        ("occupied", "i4"),
+        ("decode_position", "i4"),
+        ("prefill_position", "i4"),
+    ],
+    align=True,
+)
+
+LINE = np.dtype([("head", "i4"), ("tail", "i4"), ("size", "i4")])
+
+LOG = np.dtype(
+    [
+        ("number", "i8"),
+        ("arrival", "f8"),
+        ("scheduled", "f8"),
+        ("first_token", "f8"),
+        ("last_token", "f8"),
+        ("cls", "i4"),
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("prefill_gpu", "i4"),
+        ("decode_gpu", "i4"),
+        ("preemptions", "i4"),
+        ("outcome", "i4"),
+    ],
+    align=True,
+)
+"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way."""
+
+
+class Settings(NamedTuple):
+    """What the GPUs and the cluster are, for compiled code.
+
+    Attributes:
+        batching: a `Batching`.
+        placement: a `Placement`; single-prefill batching has none, its policy decides.
+        gpus: n.
+        batch_size: most requests on a GPU, B (`max_num_seqs`).
+        tokens: chunk size C, or the budget of an iteration (`max_num_batched_tokens`).
+        mixed_gpus, reserve: of the policy, as in the Markov network.
+        kv_blocks: blocks of KV memory a GPU; 0 for no limit.
+        block_tokens: tokens of a block.
+        reservation: tokens that must fit beyond a prompt for it to be admitted.
+        swap: whether a preempted decode's KV is swapped out, not dropped and read again.
+        swap_seconds: s a token, each way.
+        transfer_latency, transfer_seconds: of KV from the prefill to another decode GPU, s and s a token.
+        warmup, horizon: s; what is measured falls into (warmup, horizon].
+        sample_interval: s.
+        ordered: whether the decodes of a GPU are kept in order of admission.
+    """
+
+    batching: int
+    placement: int
+    gpus: int
+    batch_size: int
+    tokens: int
+    mixed_gpus: int
+    reserve: bool
+    kv_blocks: int
+    block_tokens: int
+    reservation: int
+    swap: bool
+    swap_seconds: float
+    transfer_latency: float
+    transfer_seconds: float
+    warmup: float
+    horizon: float
+    sample_interval: float
+    ordered: bool
+
+
+class Cluster(NamedTuple):
+    """State and statistics of one run; every array is written by the kernel.
+
+    Attributes:
+        gpus, batch_size, mixed_gpus, reserve: as in `Settings`.
+        set: Settings.
+        gpu: shape (n,).
+        epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
+        live: shape (grows,).
+        lines: of the policy, then of the GPUs.
+        heaps: last iterations of the decodes of a GPU, shape (n, B), int64.
+        batch: decodes by (GPU, group, class), int32.
+        growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
+        due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.
+        loads: keys of the placement, shape (n,); `load_tree` the tournament over them.
+        unread_tree: least `unread` and least `load` under each node, shape (2, 2 * leaves), for LMETRIC.
+        timers: requests by epoch of their timer, a heap, int32.
+        counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
+        free, startable, decode_ready, prefill_ready: as in the Markov network.
+        clock, tally: see the constants.
+        area: as in the Markov network, shape (6, classes).
+        events, tokens: cumulative, shapes (EVENTS, classes) and (TOKENS, classes).
+        events_before, tokens_before: the same when the window opened.
+        histogram: shape (QUANTITIES, classes, BINS); seconds: sums, shape (QUANTITIES, classes).
+        mode_seconds: shape (MODES,); tops: shape (1,).
+        targets: TTFT and TPOT in s, inf for none, shape (2, classes).
+        samples: `counts` at multiples of the interval, shape (samples, 6, classes).
+        log: finished requests, shape (room,); room 0 for none.
+    """
+
+    gpus: int
+    batch_size: int
+    mixed_gpus: int
+    reserve: bool
+    set: Settings
+    gpu: Any
+    epochs: Any
+    tree: Any
+    live: Any
+    lines: Any
+    heaps: Any
+    batch: Any
+    growth: Any
+    due: Any
+    loads: Any
+    load_tree: Any
+    unread_tree: Any
+    timers: Any
+    counts: Any
+    since: Any
+    free: Any
+    startable: Any
+    decode_ready: Any
+    prefill_ready: Any
+    clock: Any
+    tally: Any
+    area: Any
+    events: Any
+    tokens: Any
+    events_before: Any
+    tokens_before: Any
+    histogram: Any
+    seconds: Any
+    mode_seconds: Any
+    tops: Any
+    targets: Any
+    samples: Any
+    log: Any
+
+
+def empty_cluster(
+    settings: Settings, classes: int, *, targets: Any = None, samples: int = 0, log: int = 0, live: int = 1024
+) -> Cluster:
+    """An idle cluster at time 0.
+
+    Args:
+        targets: TTFT and TPOT in s, shape (2, classes); none if None.
+        samples: how many times `counts` is recorded at most.
+        log: rows of the request log kept until the caller takes them; 0 for no log.
+        live: requests there is room for at first; `with_more_room` makes more.
+    """
+    n, size = settings.gpus, settings.batch_size
+    gpu = np.zeros(n, GPU)
+    gpu["prefill_seat"] = NONE
+    gpu["blocks"] = settings.kv_blocks
+    ready = np.arange(n, dtype=np.int32)
+    mixed = settings.mixed_gpus
+    gpu["decode_position"] = ready
+    gpu["prefill_position"] = np.where(ready < mixed, ready, NONE)
+    free = np.array([mixed, n - mixed], np.int64)
+    if settings.reserve and size == 1:
+        gpu["decode_position"][:mixed] = NONE
+        free[0] = 0
+    lines = np.zeros(QUEUES * classes + LINES * n, LINE)
+    lines["head"] = lines["tail"] = NONE
+    tree = tournament(n)
+    unread = np.zeros((2, len(tree)), np.int64)
+    unread[:, len(tree) // 2 + n :] = 1 << 40
+    for node in range(len(tree) // 2 - 1, 0, -1):
+        unread[:, node] = np.minimum(unread[:, 2 * node], unread[:, 2 * node + 1])
+    tally = np.zeros(TALLY, np.int64)
+    tally[FREE_SLOT] = NONE
+    cluster = Cluster(
+        gpus=n,
+        batch_size=size,
+        mixed_gpus=mixed,
+        reserve=settings.reserve,
+        set=settings,
+        gpu=gpu,
+        epochs=np.full(n, np.inf),
+        tree=tree,
+        live=np.zeros(0, REQUEST_STATE),
+        lines=lines,
+        heaps=np.zeros((n, size), np.int64),
+        batch=np.zeros((n, GROUPS, classes), np.int32),
+        growth=np.zeros((n, settings.block_tokens if settings.kv_blocks > 0 else 0), np.int32),
+        due=np.zeros(n, np.int32),
+        loads=np.zeros(n),
+        load_tree=tree.copy(),
+        unread_tree=unread,
+        timers=np.zeros(0, np.int32),
+        counts=np.zeros((STAGES, classes), np.int64),
+        since=np.full((QUEUES, classes), np.inf),
+        free=free,
+        startable=np.array([mixed], np.int64),
+        decode_ready=ready.copy(),
+        prefill_ready=ready.copy(),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf]),
+        tally=tally,
+        area=np.zeros((STAGES, classes)),
+        events=np.zeros((EVENTS, classes), np.int64),
+        tokens=np.zeros((TOKENS, classes), np.int64),
+        events_before=np.zeros((EVENTS, classes), np.int64),
+        tokens_before=np.zeros((TOKENS, classes), np.int64),
+        histogram=np.zeros((QUANTITIES, classes, BINS), np.int64),
+        seconds=np.zeros((QUANTITIES, classes)),
+        mode_seconds=np.zeros(MODES),
+        tops=np.zeros(1),
+        targets=np.full((2, classes), np.inf) if targets is None else np.asarray(targets, np.float64).copy(),
+        samples=np.zeros((samples, STAGES, classes), np.int64),
+        log=np.zeros(log + size + 2 if log > 0 else 0, LOG),
+    )
+    return with_more_room(cluster, live)
+
+
+def with_more_room(cluster: Cluster, more: int) -> Cluster:
+    """The same cluster with room for `more` further live requests.
+
+    Raises:
+        FluidgateError: the cluster holds more requests than can be numbered.
+    """
+    old = len(cluster.live)
+    if old + more > SLOT_MASK:
+        raise FluidgateError(
+            f"{old:,} requests are in the cluster at once: it is overloaded; add GPUs or lower the load"
+        )
+    live = np.zeros(old + more, REQUEST_STATE)
+    live[:old] = cluster.live
+    live["next"][old:] = np.append(np.arange(old + 1, old + more), cluster.tally[FREE_SLOT])
+    live["stage"][old:] = NONE
+    cluster.tally[FREE_SLOT] = old
+    timers = np.zeros(old + more, np.int32)
+    timers[:old] = cluster.timers
+    return cluster._replace(live=live, timers=timers)

@@ -1,0 +1,115 @@
+"""What a cluster is made of, as a caller says it: the law, the way of batching, the memory, the transfer of KV."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fluidgate.errors import FluidgateError
+from fluidgate.simulation.iteration.cluster import Batching, Placement, Settings
+from fluidgate.simulation.iteration.law import Law
+
+
+@dataclass(frozen=True)
+class KvMemory:
+    """KV memory of a GPU.
+
+    Attributes:
+        tokens: capacity, rounded down to whole blocks.
+        block_tokens: of a block.
+        reservation: tokens that must fit beyond a prompt for it to be admitted.
+        swap: whether a preempted decode's KV is swapped out; otherwise it is dropped, and prompt and output so far are
+            read again.
+        swap_seconds: s a token, each way.
+    """
+
+    tokens: int
+    block_tokens: int = 16
+    reservation: int = 0
+    swap: bool = False
+    swap_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.block_tokens < 1 or self.tokens < self.block_tokens:
+            raise FluidgateError(
+                f"KV memory: {self.tokens} tokens are less than a block of {self.block_tokens}; give more"
+            )
+        if self.reservation < 0 or not (math.isfinite(self.swap_seconds) and self.swap_seconds >= 0):
+            raise FluidgateError("KV memory: reservation and swap seconds must be at least 0")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """KV on its way from the prefill to another decode GPU: `latency + tokens * seconds_per_token`, s."""
+
+    latency: float = 0.0
+    seconds_per_token: float = 0.0
+
+    def __post_init__(self) -> None:
+        for value in (self.latency, self.seconds_per_token):
+            if not (math.isfinite(value) and value >= 0):
+                raise FluidgateError(f"KV transfer: times must be finite and at least 0 s, but one is {value:g}")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A GPU (or one tensor-parallel engine) iteration by iteration.
+
+    Attributes:
+        law: iteration time.
+        batch_size: most requests in a batch, B (`max_num_seqs`).
+        tokens: single prefill: chunk size C. Token budget and prefill first: `max_num_batched_tokens`.
+        batching: how the batch of an iteration is formed.
+        kv: memory; None for no limit.
+        transfer: of KV between GPUs.
+    """
+
+    law: Law
+    batch_size: int
+    tokens: int
+    batching: Batching = Batching.TOKEN_BUDGET
+    kv: KvMemory | None = None
+    transfer: Transfer = Transfer()
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.tokens < 1:
+            raise FluidgateError("engine: batch size and tokens an iteration must be at least 1")
+        if self.batching == Batching.TOKEN_BUDGET and self.tokens < self.batch_size:
+            raise FluidgateError(
+                f"engine: a budget of {self.tokens} tokens an iteration is below the batch size {self.batch_size}; "
+                "raise the budget, or lower the batch size"
+            )
+
+    def settings(
+        self,
+        gpus: int,
+        *,
+        placement: Placement = Placement.ROUND_ROBIN,
+        mixed_gpus: int | None = None,
+        reserve: bool = False,
+        warmup: float = 0.0,
+        horizon: float = math.inf,
+        sample_interval: float = math.inf,
+    ) -> Settings:
+        """The same for compiled code, with the cluster and the run."""
+        kv = self.kv
+        return Settings(
+            batching=int(self.batching),
+            placement=int(placement),
+            gpus=gpus,
+            batch_size=self.batch_size,
+            tokens=self.tokens,
+            mixed_gpus=gpus if mixed_gpus is None else mixed_gpus,
+            reserve=bool(reserve),
+            kv_blocks=kv.tokens // kv.block_tokens if kv else 0,
+            block_tokens=kv.block_tokens if kv else 1,
+            reservation=kv.reservation if kv else 0,
+            swap=kv.swap if kv else False,
+            swap_seconds=float(kv.swap_seconds) if kv else 0.0,
+            transfer_latency=float(self.transfer.latency),
+            transfer_seconds=float(self.transfer.seconds_per_token),
+            warmup=float(warmup),
+            horizon=float(horizon),
+            sample_interval=float(sample_interval),
+            ordered=kv is not None or self.batching != Batching.TOKEN_BUDGET,
+        )

@@ -1,0 +1,475 @@
+"""GPUs that form their own batches: a request is placed on one as it arrives and waits there, FCFS.
+
+Two ways of batching: by token budget (vLLM V1: every iteration takes all decodes, then chunks of as many prompts as
+the budget holds) and prefill first (first vLLM: whole prompts, alone, before the decodes go on). In both the first
+token comes at the end of the last chunk.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import called, inlined
+from fluidgate.simulation.iteration.batch import (
+    admits,
+    begin_segment,
+    blocks_next,
+    blocks_of,
+    cut_segment,
+    end_segment,
+    first_end,
+    hold,
+    idle,
+    iterations_that_fit,
+    join,
+    leave,
+    next_end,
+    pop_end,
+    record_own_gap,
+    release,
+    seat,
+    set_mode,
+    strike_out,
+    unseat,
+)
+from fluidgate.simulation.iteration.cluster import (
+    ALIVE,
+    AUDIT_CODE,
+    CURSOR,
+    DECODE_PREEMPTION,
+    DECODING,
+    ENDED,
+    FREE_SLOT,
+    FRESH,
+    LATE,
+    LEFT_PREFILL_QUEUE,
+    LOGGED,
+    MOST_ALIVE,
+    NOW,
+    NUMBER,
+    PREFILL_PREEMPTION,
+    PREFILL_WAIT,
+    PROMPT_READ,
+    READING,
+    REJECTED,
+    REJECTION,
+    REJOIN,
+    TOTAL_EVENTS,
+    TTFT,
+    WAITING,
+    Batching,
+    Cluster,
+)
+from fluidgate.simulation.iteration.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.placement import change_load, place
+from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.timers import next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.tournament import winner
+from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
+from fluidgate.simulation.markov.network import (
+    ARRIVAL,
+    DECODE_START,
+    NONE,
+    PREFILL,
+    PREFILL_ABANDONMENT,
+    PREFILL_END,
+    PREFILL_QUEUE,
+    PREFILL_START,
+)
+
+HUNGRY = 4  # the block is read: bring the next one and go on
+LOG_FULL = 5  # take the log and go on
+
+TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
+
+
+@inlined
+def advance_placed(cluster, law, audit, block, placements, budget):
+    """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
+
+    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments in order of arrival.
+
+    Args:
+        cluster: Cluster.
+        law: Law.
+        audit: called after each event, `audit(cluster) -> 0` if all is well.
+        block: requests in order of arrival.
+        placements: numpy Generator.
+    """
+    tally = cluster.tally
+    for _ in range(budget):
+        if tally[CURSOR] == len(block) and tally[ENDED] == 0:
+            return HUNGRY
+        if tally[FREE_SLOT] == NONE:
+            return FULL
+        if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
+            return LOG_FULL
+        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
+        g = winner(cluster.tree)
+        boundary = cluster.epochs[g]
+        timer = next_timer(cluster)
+        epoch = min(arrival, boundary, timer)
+        if not move_clock(cluster, epoch):
+            return DONE
+        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
+        if arrival <= epoch:
+            arrive(cluster, block[tally[CURSOR]], placements)
+            tally[CURSOR] += 1
+        elif boundary <= epoch:
+            reach_boundary(cluster, law, g)
+        else:
+            abandon(cluster, cluster.timers[0])
+        tally[TOTAL_EVENTS] += 1
+        tally[AUDIT_CODE] = audit(cluster)
+        if tally[AUDIT_CODE] != 0:
+            return FAILED
+    return PAUSED
+
+
+@inlined
+def enter(cluster, request):
+    """The row of a request that arrives now."""
+    slot = cluster.tally[FREE_SLOT]
+    who = cluster.live[slot]
+    cluster.tally[FREE_SLOT] = who.next
+    who.arrival = request.arrival
+    who.since = request.arrival
+    who.scheduled = np.nan
+    who.first = np.nan
+    who.last = np.nan
+    who.patience = request.patience
+    who.number = cluster.tally[NUMBER]
+    who.cls = request.cls
+    who.prompt = request.prompt
+    who.output = request.output
+    who.unread = request.prompt
+    who.produced = 0
+    who.gpu = NONE
+    who.prefill_gpu = NONE
+    who.timer_position = NONE
+    who.preemptions = 0
+    who.stage = PREFILL_QUEUE
+    cluster.tally[NUMBER] += 1
+    cluster.tally[ALIVE] += 1
+    cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])
+    cluster.events[ARRIVAL, request.cls] += 1
+    return slot
+
+
+@inlined
+def refused(cluster: Cluster, slot: int) -> bool:
+    """Whether the request could never be served to its end by a GPU's memory: then it is rejected."""
+    who = cluster.live[slot]
+    if cluster.set.kv_blocks == 0 or blocks_of(cluster, who.prompt + who.output) <= cluster.set.kv_blocks:
+        return False
+    cluster.events[REJECTION, who.cls] += 1
+    retire(cluster, slot, REJECTED)
+    return True
+
+
+@inlined
+def arrive(cluster, request, placements):
+    slot = enter(cluster, request)
+    if refused(cluster, slot):
+        return
+    g = place(cluster, request.prompt, placements)
+    cluster.live[slot].gpu = g
+    cluster.live[slot].prefill_gpu = g
+    line = gpu_line(cluster, g, WAITING)
+    alone = cluster.lines[line].size == 0
+    push_back(cluster, line, slot)
+    count(cluster, PREFILL_QUEUE, request.cls, 1)
+    change_load(cluster, g, 1, request.prompt)
+    if request.patience < np.inf:
+        set_timer(cluster, slot, request.arrival + request.patience)
+    if alone:
+        call(cluster, g)
+
+
+@inlined
+def call(cluster: Cluster, g: int) -> None:
+    """The first of those who wait at `g` is a new one: `g` looks at it as soon as it may."""
+    here = cluster.gpu[g]
+    if here.busy == 0 or (here.chunk == 0 and here.decodes < cluster.batch_size):
+        cut_segment(cluster, g)
+
+
+@called
+def abandon(cluster: Cluster, slot: int) -> None:
+    """The patience of a waiting request is at its end."""
+    who = cluster.live[slot]
+    g = who.gpu
+    stop_timer(cluster, slot)
+    line = gpu_line(cluster, g, WAITING)
+    was_first = cluster.lines[line].head == slot
+    unlink(cluster, line, slot)
+    count(cluster, PREFILL_QUEUE, who.cls, -1)
+    cluster.events[PREFILL_ABANDONMENT, who.cls] += 1
+    change_load(cluster, g, -1, -who.unread)
+    retire(cluster, slot, LEFT_PREFILL_QUEUE)
+    if was_first and cluster.lines[line].size > 0:
+        call(cluster, g)
+
+
+@inlined
+def reach_boundary(cluster, law, g):
+    """An iteration of `g` has ended, or `g` was idle and is called."""
+    here = cluster.gpu[g]
+    if here.busy == 1:
+        chunk = here.chunk
+        end_segment(cluster, g)
+        while next_end(cluster, g) == 0:
+            slot = pop_end(cluster, g)
+            leave(cluster, g, slot)
+            unseat(cluster, g, cluster.live[slot].cls)
+            change_load(cluster, g, -1, 0)
+            record_completion(cluster, slot)
+        if chunk > 0:
+            end_prefills(cluster, g)
+    if cluster.set.batching == TOKEN_BUDGET:
+        compose_within_budget(cluster, law, g)
+    else:
+        compose_prefill_first(cluster, law, g)
+
+
+@inlined
+def end_prefills(cluster: Cluster, g: int) -> None:
+    """The prompts of `g` that are read to their end gain their first token and join the decodes."""
+    now = cluster.clock[NOW]
+    line = gpu_line(cluster, g, READING)
+    slot = cluster.lines[line].head
+    while slot != NONE and cluster.live[slot].unread == 0:
+        who = cluster.live[slot]
+        after = who.next
+        unlink(cluster, line, slot)
+        cls = who.cls
+        tokens = who.prompt + who.produced
+        change_load(cluster, g, 0, -tokens)
+        count(cluster, PREFILL, cls, -1)
+        cluster.events[PREFILL_END, cls] += 1
+        if who.produced == 0:
+            who.first = now
+            observe(cluster, TTFT, cls, now - who.arrival, now)
+            cluster.tokens[PROMPT_READ, cls] += who.prompt
+        else:
+            record_own_gap(cluster, slot, now, True)
+        who.last = now
+        who.produced += 1
+        cluster.gpu[g].held -= tokens
+        cluster.events[DECODE_START, cls] += 1
+        if who.produced == who.output:
+            if cluster.set.kv_blocks > 0:
+                cluster.gpu[g].blocks += blocks_of(cluster, tokens)
+            change_load(cluster, g, -1, 0)
+            record_completion(cluster, slot)
+        else:
+            join(cluster, g, slot, tokens)
+            seat(cluster, g, cls)
+            if cluster.set.batching != TOKEN_BUDGET:
+                cluster.batch[g, FRESH, cls] += 1
+        slot = after
+
+
+@inlined
+def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
+    """The first of those who wait at `g` is admitted to its batch, with the memory of its whole prompt."""
+    who = cluster.live[slot]
+    unlink(cluster, gpu_line(cluster, g, WAITING), slot)
+    stop_timer(cluster, slot)
+    push_back(cluster, gpu_line(cluster, g, READING), slot)
+    hold(cluster, g, who.unread)
+    if np.isnan(who.scheduled):
+        who.scheduled = cluster.clock[NOW]
+        observe(cluster, PREFILL_WAIT, who.cls, who.scheduled - who.arrival, who.scheduled)
+    count(cluster, PREFILL_QUEUE, who.cls, -1)
+    count(cluster, PREFILL, who.cls, 1)
+    cluster.events[PREFILL_START, who.cls] += 1
+
+
+@inlined
+def swap_in(cluster: Cluster, g: int, slot: int) -> float:
+    """The first of those who wait at `g` goes on decoding; the seconds its KV takes to come back."""
+    who = cluster.live[slot]
+    held = who.prompt + who.produced - 1
+    unlink(cluster, gpu_line(cluster, g, WAITING), slot)
+    if cluster.set.kv_blocks > 0:
+        cluster.gpu[g].blocks -= blocks_of(cluster, held)
+    join(cluster, g, slot, held)
+    cluster.batch[g, FRESH, who.cls] += 1
+    count(cluster, PREFILL_QUEUE, who.cls, -1)
+    seat(cluster, g, who.cls)
+    cluster.events[REJOIN, who.cls] += 1
+    return held * cluster.set.swap_seconds
+
+
+@called
+def preempt(cluster: Cluster, g: int) -> float:
+    """Memory has run out: the request admitted last goes back to the front of the line; seconds of swapping."""
+    reading = gpu_line(cluster, g, READING)
+    slot = cluster.lines[reading].tail
+    delay = 0.0
+    if slot != NONE:
+        who = cluster.live[slot]
+        unlink(cluster, reading, slot)
+        release(cluster, g, who.prompt + who.produced)
+        who.unread = who.prompt + who.produced
+        count(cluster, PREFILL, who.cls, -1)
+        cluster.events[PREFILL_PREEMPTION, who.cls] += 1
+    else:
+        slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+        delay = preempt_decode(cluster, g, slot)
+        who = cluster.live[slot]
+        unseat(cluster, g, who.cls)
+        change_load(cluster, g, 0, who.unread)
+    who.preemptions += 1
+    push_front(cluster, gpu_line(cluster, g, WAITING), slot)
+    count(cluster, PREFILL_QUEUE, who.cls, 1)
+    return delay
+
+
+@inlined
+def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
+    """A decode leaves the batch: swapped out, or its KV dropped and all its tokens to be read again."""
+    here = cluster.gpu[g]
+    who = cluster.live[slot]
+    grown = here.iteration - who.joined
+    strike_out(cluster, g, slot)
+    leave(cluster, g, slot)
+    if grown > 0:
+        who.last = here.last_token
+    elif cluster.batch[g, FRESH, who.cls] > 0:
+        cluster.batch[g, FRESH, who.cls] -= 1
+    who.produced += grown
+    cluster.events[DECODE_PREEMPTION, who.cls] += 1
+    if cluster.set.swap:
+        who.unread = 0
+        return (who.held + grown) * cluster.set.swap_seconds
+    who.unread = who.prompt + who.produced
+    return 0.0
+
+
+@inlined
+def compose_within_budget(cluster, law, g):
+    """The next batch of `g`: all decodes, the prompt under way, then prompts that wait, FCFS, within the budget."""
+    here = cluster.gpu[g]
+    waiting = gpu_line(cluster, g, WAITING)
+    reading = gpu_line(cluster, g, READING)
+    delay = 0.0
+    preempted = False
+    if cluster.set.kv_blocks > 0:
+        while blocks_next(cluster, g) > here.blocks:
+            delay += preempt(cluster, g)
+            preempted = True
+    left = cluster.set.tokens - here.decodes
+    chunk = 0
+    if cluster.lines[reading].head != NONE:
+        who = cluster.live[cluster.lines[reading].head]
+        chunk = min(who.unread, left)
+        who.unread -= chunk
+        left -= chunk
+    swapped = 0
+    while (
+        not preempted
+        and left > 0
+        and cluster.lines[waiting].head != NONE
+        and here.decodes + cluster.lines[reading].size < cluster.batch_size
+    ):
+        slot = cluster.lines[waiting].head
+        who = cluster.live[slot]
+        if who.unread == 0:
+            if not admits(cluster, g, who.prompt + who.produced):
+                break
+            delay += swap_in(cluster, g, slot)
+            swapped += 1
+            left -= 1
+            continue
+        if not admits(cluster, g, who.unread + cluster.set.reservation):
+            break
+        start_prefill(cluster, g, slot)
+        part = min(who.unread, left)
+        who.unread -= part
+        chunk += part
+        left -= part
+    if chunk == 0 and here.decodes == 0:
+        idle(cluster, g)
+        return
+
+    length = 1
+    if not preempted:
+        length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
+        if chunk > 0:
+            alone = cluster.live[cluster.lines[reading].head]
+            full = cluster.lines[reading].size == 1 and left == 0 and alone.unread > 0
+            length = min(length, 1 + (alone.unread - 1) // chunk) if full else 1
+            if full:
+                alone.unread -= chunk * (length - 1)
+    set_mode(cluster, g, 1 if chunk > 0 else 0)
+    begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
+    if swapped > 0:
+        record_own_gaps(cluster, g, swapped)
+
+
+@inlined
+def record_own_gaps(cluster: Cluster, g: int, joined: int) -> None:
+    """The gaps of the `joined` decodes that joined `g` last and end with its next iteration."""
+    token = first_end(cluster, g)
+    slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+    for _ in range(joined):
+        record_own_gap(cluster, slot, token, cluster.live[slot].last < cluster.gpu[g].start)
+        slot = cluster.live[slot].previous
+
+
+@inlined
+def compose_prefill_first(cluster, law, g):
+    """The next batch of `g`: prompts that wait, whole, as many as the budget holds (one at least), else all decodes."""
+    here = cluster.gpu[g]
+    waiting = gpu_line(cluster, g, WAITING)
+    chunk = 0
+    while cluster.lines[waiting].head != NONE:
+        slot = cluster.lines[waiting].head
+        who = cluster.live[slot]
+        tokens = who.unread
+        batched = here.decodes + cluster.lines[gpu_line(cluster, g, READING)].size
+        if (
+            tokens == 0
+            or batched >= cluster.batch_size
+            or (chunk > 0 and chunk + tokens > cluster.set.tokens)
+            or not admits(cluster, g, tokens + cluster.set.reservation)
+        ):
+            break
+        start_prefill(cluster, g, slot)
+        who.unread = 0
+        chunk += tokens
+    if chunk > 0:
+        set_mode(cluster, g, 1)
+        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        return
+
+    delay = 0.0
+    preempted = False
+    if cluster.set.kv_blocks > 0:
+        while blocks_next(cluster, g) > here.blocks:
+            delay += preempt(cluster, g)
+            preempted = True
+    swapped = False
+    joined = 0
+    for i in range(cluster.batch.shape[2]):
+        joined += cluster.batch[g, FRESH, i]
+    while not preempted and cluster.lines[waiting].head != NONE and here.decodes < cluster.batch_size:
+        slot = cluster.lines[waiting].head
+        who = cluster.live[slot]
+        if who.unread > 0 or not admits(cluster, g, who.prompt + who.produced):
+            break
+        delay += swap_in(cluster, g, slot)
+        swapped = True
+        joined += 1
+    if here.decodes == 0:
+        idle(cluster, g)
+        return
+    length = 1  # after a change of who waits first, prompts are looked at again
+    if not (preempted or swapped):
+        length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
+    set_mode(cluster, g, 0)
+    begin_segment(cluster, law, g, 0, here.decodes, length, delay)
+    if joined > 0:
+        record_own_gaps(cluster, g, joined)

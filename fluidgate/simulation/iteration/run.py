@@ -1,0 +1,205 @@
+"""One run of the iteration model: a stream of requests through a cluster, to its end or to a horizon."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.random import SFC64, Generator, SeedSequence
+
+from fluidgate.errors import FluidgateError
+from fluidgate.policies.policy import Policy
+from fluidgate.policies.tables import Tables
+from fluidgate.simulation.iteration.cluster import (
+    AUDIT_CODE,
+    CURSOR,
+    ENDED,
+    LOGGED,
+    REQUEST_STATE,
+    TOTAL_EVENTS,
+    Batching,
+    Cluster,
+    Placement,
+    empty_cluster,
+    with_more_room,
+)
+from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.measure import IterationMeasurement
+from fluidgate.simulation.iteration.requests import REQUEST, Block, checked
+from fluidgate.simulation.markov.replication import InvariantError
+
+SLICE = 2_000_000
+"""Events between two looks at Ctrl-C."""
+LOG_ROWS = 65_536
+"""Rows of the request log between two calls of its taker."""
+
+TakeLog = Callable[[Any], None]
+"""Called with finished requests, dtype LOG, in the order in which they ended; the array is its own to keep."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long is simulated and what is measured.
+
+    Attributes:
+        gpus: n.
+        classes: number of request classes.
+        horizon: s; inf to go on until the last request has left.
+        warmup: s; what is measured falls into (warmup, horizon].
+        seed: of the policy's draws.
+        ttft_targets, tpot_targets: s, one a class, for goodput; no targets if empty.
+        samples: how many times the occupancies are recorded, evenly over the horizon, which must be finite then.
+        audited: check every invariant after every event (slow: for tests of policies).
+    """
+
+    gpus: int
+    classes: int
+    horizon: float = math.inf
+    warmup: float = 0.0
+    seed: int = 0
+    ttft_targets: tuple[float, ...] = ()
+    tpot_targets: tuple[float, ...] = ()
+    samples: int = 0
+    audited: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.classes < 1:
+            raise FluidgateError("a run has at least one GPU and one class")
+        if not (self.horizon > 0 and 0 <= self.warmup < self.horizon):
+            raise FluidgateError(f"a run of {self.horizon:g} s can't have a warm-up of {self.warmup:g} s")
+        if self.samples > 0 and not math.isfinite(self.horizon):
+            raise FluidgateError("occupancies are recorded over a finite horizon; give one")
+        for targets in (self.ttft_targets, self.tpot_targets):
+            if targets and len(targets) != self.classes:
+                raise FluidgateError(f"{len(targets)} targets for {self.classes} classes; give one a class")
+
+
+def run_placed(
+    blocks: Iterable[Block],
+    engine: Engine,
+    run: Run,
+    *,
+    placement: Placement = Placement.ROUND_ROBIN,
+    take_log: TakeLog | None = None,
+) -> IterationMeasurement:
+    """Run GPUs that form their own batches (token budget or prefill first), each request placed on one as it arrives.
+
+    Args:
+        blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
+        placement: which GPU takes a request.
+        take_log: takes the finished requests, a block at a time.
+
+    Raises:
+        FluidgateError: a request is wrong, or the engine's batching needs a policy.
+        InvariantError: the audited build found a broken invariant.
+    """
+    from fluidgate.simulation.iteration.builds import placed_build
+
+    if engine.batching == Batching.SINGLE_PREFILL:
+        raise FluidgateError("single-prefill batching is run by a policy; use run_policy, or another way of batching")
+    kernel = placed_build(audited=run.audited)
+    cluster = new_cluster(engine, run, take_log is not None, placement=placement)
+    return _run(kernel, cluster, (engine.law,), blocks, run, take_log)
+
+
+def run_policy(
+    blocks: Iterable[Block],
+    engine: Engine,
+    run: Run,
+    policy: Policy,
+    tables: Tables,
+    *,
+    take_log: TakeLog | None = None,
+) -> IterationMeasurement:
+    """Run single-prefill GPUs under a policy: its decision functions as in the Markov network.
+
+    Args:
+        blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
+        tables: of the policy for `run.gpus` GPUs.
+        take_log: takes the finished requests, a block at a time.
+
+    Raises:
+        FluidgateError: a request is wrong, the engine batches otherwise, or a decision function can't be compiled.
+        InvariantError: the audited build found a broken invariant.
+    """
+    from fluidgate.simulation.iteration.builds import single_build
+
+    if engine.batching != Batching.SINGLE_PREFILL:
+        raise FluidgateError("a policy runs single-prefill batching; use run_placed for the other ways")
+    kernel = single_build(policy, audited=run.audited)
+    cluster = new_cluster(
+        engine, run, take_log is not None, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve)
+    )
+    return _run(kernel, cluster, (engine.law, tables), blocks, run, take_log)
+
+
+def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
+    """The idle cluster of a run; `options` as in `Engine.settings`."""
+    settings = engine.settings(
+        run.gpus,
+        warmup=run.warmup,
+        horizon=run.horizon,
+        sample_interval=run.horizon / (run.samples - 1) if run.samples > 1 else math.inf,
+        **options,
+    )
+    targets = np.full((2, run.classes), np.inf)
+    for row, given in enumerate((run.ttft_targets, run.tpot_targets)):
+        if given:
+            targets[row] = given
+    return empty_cluster(settings, run.classes, targets=targets, samples=run.samples, log=LOG_ROWS if log else 0)
+
+
+def _run(
+    kernel: Any, cluster: Cluster, fixed: tuple[Any, ...], blocks: Iterable[Block], run: Run, take_log: TakeLog | None
+) -> IterationMeasurement:
+    from fluidgate.simulation.iteration.builds import close
+    from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL
+    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL
+
+    stream = checked(blocks, run.classes)
+    placements = Generator(SFC64(SeedSequence(run.seed)))
+    block = np.zeros(0, REQUEST)
+    kernel(cluster, *fixed, block, placements, 0)
+    wall = 0.0
+    while True:
+        began = time.perf_counter()
+        code = kernel(cluster, *fixed, block, placements, SLICE)
+        wall += time.perf_counter() - began
+        if code == DONE:
+            break
+        if code == HUNGRY:
+            block = _next_block(cluster, stream, block)
+        elif code == FULL:
+            cluster = with_more_room(cluster, len(cluster.live))
+        elif code == LOG_FULL:
+            _flush(cluster, take_log)
+        elif code == FAILED:
+            from fluidgate.simulation.iteration.audit import MESSAGES
+
+            raise InvariantError(f"{MESSAGES[cluster.tally[AUDIT_CODE]]} (event {cluster.tally[TOTAL_EVENTS]})")
+    close(cluster)
+    _flush(cluster, take_log)
+    return IterationMeasurement.of(cluster, wall)
+
+
+def _next_block(cluster: Cluster, stream: Iterator[Block], block: Block) -> Block:
+    following = next(stream, None)
+    if following is None:
+        cluster.tally[ENDED] = 1
+        return block
+    cluster.tally[CURSOR] = 0
+    return following
+
+
+def _flush(cluster: Cluster, take_log: TakeLog | None) -> None:
+    if take_log is not None and cluster.tally[LOGGED] > 0:
+        take_log(cluster.log[: cluster.tally[LOGGED]].copy())
+        cluster.tally[LOGGED] = 0
+
+
+LIVE_BYTES = REQUEST_STATE.itemsize + 4
+"""Memory of a request in the cluster: its row and its place among the timers."""

@@ -1,0 +1,218 @@
+"""Random small instances of the iteration model, and a run of each by kernel and by reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.random import SFC64, Generator, SeedSequence
+
+from fluidgate.compiled import entry_point
+from fluidgate.policies import Policy, Tables, find_policy
+from fluidgate.policies import gate as gate_module
+from fluidgate.policies import router as router_module
+from fluidgate.simulation.iteration.cluster import Batching, Placement
+from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
+from fluidgate.simulation.iteration.law import linear_law
+from fluidgate.simulation.iteration.measure import IterationMeasurement
+from fluidgate.simulation.iteration.requests import REQUEST
+from fluidgate.simulation.iteration.run import Run, run_placed, run_policy
+from tests.simulation.iteration.reference import Reference
+
+_gate, _route, _refill = gate_module.gate, router_module.route, router_module.refill
+
+
+@entry_point
+def ask_gate(view, tables):  # type: ignore[no-untyped-def]
+    return _gate(view, tables)
+
+
+@entry_point
+def ask_route(view, tables, cls, draw):  # type: ignore[no-untyped-def]
+    return _route(view, tables, cls, draw)
+
+
+@entry_point
+def ask_refill(view, tables, group, draw):  # type: ignore[no-untyped-def]
+    return _refill(view, tables, group, draw)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """An iteration's time, for kernel and reference apart."""
+
+    alpha: float
+    beta: float
+    delta: float
+    epsilon: float
+    solo: tuple[float, float, float]
+
+    def law(self) -> Any:
+        return linear_law(self.alpha, self.beta, delta=self.delta, epsilon=self.epsilon, solo=self.solo)
+
+    def seconds(self, chunk: int, decodes: int, context: int) -> float:
+        if chunk > 0:
+            return self.alpha + self.beta * chunk + self.delta * decodes + self.epsilon * context
+        return self.solo[0] + self.solo[1] * decodes + self.solo[2] * context
+
+
+@dataclass(frozen=True)
+class Instance:
+    requests: Any
+    engine: Engine
+    time: Coefficients
+    run: Run
+    placement: Placement = Placement.ROUND_ROBIN
+    policy: Policy | None = None
+    tables: Tables | None = None
+
+    def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
+        """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
+        logs: list[Any] = []
+        blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
+        if self.policy is None or self.tables is None:
+            measured = run_placed(blocks, self.engine, self.run, placement=self.placement, take_log=logs.append)
+        else:
+            measured = run_policy(blocks, self.engine, self.run, self.policy, self.tables, take_log=logs.append)
+        log = np.concatenate(logs) if logs else np.zeros(0)
+        return measured, {int(row["number"]): row for row in log}
+
+    def by_reference(self) -> Reference:
+        policy = None if self.tables is None else (self.tables, ask_gate, ask_route, ask_refill)
+        return Reference(
+            self.requests,
+            self.engine,
+            self.time.seconds,
+            gpus=self.run.gpus,
+            classes=self.run.classes,
+            placement=self.placement.name,
+            policy=policy,
+            draws=Generator(SFC64(SeedSequence(self.run.seed))),
+            horizon=self.run.horizon,
+            warmup=self.run.warmup,
+        ).run()
+
+
+def coefficients(rng: Generator) -> Coefficients:
+    """A law with every term, or the paper's.
+
+    Iterations of the paper's law take the same time everywhere, so that boundaries of several GPUs coincide. Its times
+    are multiples of 2^-16 s, as are those of the requests: sums are exact, and both sides see the same ties.
+    """
+    alpha, beta = rng.uniform(0.01, 0.03), rng.uniform(1e-4, 3e-3)
+    if rng.random() < 0.25:
+        return Coefficients(on_grid(alpha), on_grid(beta), 0.0, 0.0, (on_grid(rng.uniform(0.008, 0.03)), 0.0, 0.0))
+    delta, epsilon = rng.uniform(0.0, 3e-3), rng.uniform(0.0, 2e-4)
+    solo = (alpha * rng.uniform(0.6, 1.0), delta * rng.uniform(0.5, 1.0), epsilon * rng.uniform(0.5, 1.0))
+    return Coefficients(alpha, beta, delta, epsilon, solo)
+
+
+GRID = 2.0**-16
+
+
+def on_grid(seconds: Any) -> Any:
+    return np.ceil(seconds / GRID) * GRID
+
+
+def requests(rng: Generator, count: int, classes: int, seconds: float) -> Any:
+    """Requests that arrive over `seconds`, some of them in bursts, some of them impatient."""
+    block = np.zeros(count, REQUEST)
+    arrival = np.sort(rng.uniform(0.0, seconds, count))
+    if rng.random() < 0.4:
+        arrival[1:][rng.random(count - 1) < 0.3] = 0.0
+        arrival = np.maximum.accumulate(arrival)
+    block["arrival"] = on_grid(arrival)
+    block["cls"] = rng.integers(0, classes, count)
+    block["prompt"] = np.ceil(rng.exponential(rng.uniform(5, 60), count))
+    block["output"] = np.ceil(rng.exponential(rng.uniform(2, 25), count))
+    impatient = rng.random(count) < rng.choice([0.0, 0.3, 1.0])
+    block["patience"] = np.where(impatient, on_grid(rng.exponential(0.5, count)), np.inf)
+    return block
+
+
+def memory(rng: Generator, stream: Any) -> KvMemory | None:
+    """None, or so little that decodes are preempted, and now and then a request is rejected."""
+    if rng.random() < 0.35:
+        return None
+    longest = np.sort(stream["prompt"] + stream["output"])[-1 if rng.random() < 0.8 else -2]
+    size = int(rng.choice([1, 4, 16]))
+    tokens = int(longest * rng.uniform(1.05, 2.5)) + size
+    swap = bool(rng.random() < 0.4)
+    reservation = int(rng.choice([0, 0, 5, 40]))
+    return KvMemory(tokens, size, reservation, swap, float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0)
+
+
+def window(rng: Generator, seconds: float) -> tuple[float, float]:
+    """Warm-up and horizon."""
+    if rng.random() < 0.5:
+        return 0.0, math.inf
+    return float(rng.uniform(0.0, 0.5 * seconds)), float(rng.uniform(0.6, 1.3) * seconds)
+
+
+def placed_instance(seed: int, batching: Batching, placement: Placement) -> Instance:
+    rng = np.random.default_rng([seed, batching, placement])
+    gpus, classes, count = int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(20, 120))
+    time = coefficients(rng)
+    seconds = count * rng.uniform(0.02, 0.25) / gpus
+    stream = requests(rng, count, classes, seconds)
+    batch_size = int(rng.integers(1, 9))
+    tokens = batch_size + int(rng.integers(1, 60))
+    warmup, horizon = window(rng, seconds)
+    engine = Engine(time.law(), batch_size, tokens, batching, memory(rng, stream))
+    return Instance(stream, engine, time, Run(gpus, classes, horizon, warmup, seed, audited=True), placement)
+
+
+def policy_instance(seed: int, policy: str) -> Instance:
+    rng = np.random.default_rng([seed, *policy.encode()])
+    gpus, classes, count = int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(20, 100))
+    time = coefficients(rng)
+    seconds = count * rng.uniform(0.05, 0.4) / gpus
+    stream = requests(rng, count, classes, seconds)
+    transfer = (
+        Transfer() if rng.random() < 0.5 else Transfer(on_grid(rng.uniform(0.0, 0.05)), on_grid(rng.uniform(0.0, 1e-3)))
+    )
+    warmup, horizon = window(rng, seconds)
+    engine = Engine(
+        time.law(),
+        int(rng.integers(1, 7)),
+        int(rng.integers(1, 40)),
+        Batching.SINGLE_PREFILL,
+        memory(rng, stream),
+        transfer,
+    )
+    run = Run(gpus, classes, horizon, warmup, seed, audited=True)
+    chosen = find_policy(policy)
+    return Instance(stream, engine, time, run, policy=chosen, tables=tables_for(rng, chosen, stream, run, engine))
+
+
+def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: Engine) -> Tables:
+    """Tables of the policy, off the plan of a scenario that has the stream's mean lengths."""
+    from fluidgate import Scenario, plan
+
+    classes = []
+    for i in range(run.classes):
+        mine = stream[stream["cls"] == i]
+        classes.append(
+            {
+                "name": f"class {i}",
+                "prompt_tokens": float(mine["prompt"].mean()) if len(mine) else 10.0,
+                "output_tokens": float(mine["output"].mean()) if len(mine) else 5.0,
+                "arrival_rate": max(len(mine), 1) / (float(stream["arrival"][-1]) * run.gpus),
+                "patience_rate": 2.0,
+            }
+        )
+    scenario = Scenario.model_validate(
+        {
+            "name": "random",
+            "gpu": {
+                "batch_size": engine.batch_size,
+                "chunk_size": engine.tokens,
+                "iteration": {"alpha": 0.02, "beta": 1e-3, "gamma": float(rng.uniform(40, 80))},
+            },
+            "pricing": {"scheme": str(rng.choice(["bundled", "separate"])), "prompt": 0.1, "output": 0.2},
+            "classes": tuple(classes),
+        }
+    )
+    return policy.tabulate(plan(scenario), run.gpus)

@@ -1,0 +1,634 @@
+"""The iteration model in plain Python, every iteration of every GPU stepped: what the kernels must agree with.
+
+Written from the rules, not from the kernels: tokens are counted one by one, memory is allotted request by request in
+the order of the batch, occupancies are counted anew at every event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, PATIENCE = range(5)
+PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
+
+
+@dataclass(eq=False)
+class Request:
+    number: int
+    arrival: float
+    cls: int
+    prompt: int
+    output: int
+    patience: float
+    stage: int = PREFILL_QUEUE
+    written: int = 0  # output tokens
+    to_read: int = 0
+    whole: int = 0  # tokens its current prefill reads
+    blocks: int = 0
+    since: float = 0.0
+    wait: int = 0  # how many times it has begun to wait: an old patience event is void
+    scheduled: float = math.nan
+    first: float = math.nan
+    last: float = math.nan
+    prefill_gpu: int = -1
+    gpu: int = -1
+    preemptions: int = 0
+    outcome: int = 0
+    left: float = math.nan
+    swapped: bool = False
+
+
+@dataclass(eq=False)
+class Gpu:
+    number: int
+    start: float = 0.0
+    end: float | None = None  # of its iteration; None if idle
+    called: bool = False  # idle, and its boundary is now
+    composing: bool = False  # its iteration has ended, and its next batch is formed once all is decided
+    chunks: dict[Request, int] = field(default_factory=dict)
+    stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
+    running: list[Request] = field(default_factory=list)  # in order of admission
+    waiting: list[Request] = field(default_factory=list)
+    free_blocks: int = 0
+    # single prefill
+    seat: Request | None = None
+    reading: bool = False
+    seated: list[Request] = field(default_factory=list)
+    pending: list[Request] = field(default_factory=list)
+
+
+class Reference:
+    """A run over all requests.
+
+    Args:
+        requests: dtype REQUEST.
+        engine: an Engine; only its numbers are read.
+        seconds: `seconds(chunk, decodes, context)` of an iteration.
+        placement: name of the rule.
+        policy: tables and the three decision functions, for single-prefill batching.
+    """
+
+    def __init__(
+        self,
+        requests: Any,
+        engine: Any,
+        seconds: Callable[[int, int, int], float],
+        *,
+        gpus: int,
+        classes: int,
+        placement: str = "ROUND_ROBIN",
+        policy: tuple[Any, Callable[..., int], Callable[..., int], Callable[..., int]] | None = None,
+        draws: Any = None,
+        horizon: float = math.inf,
+        warmup: float = 0.0,
+    ) -> None:
+        self.engine, self.seconds = engine, seconds
+        self.placement, self.draws = placement, draws
+        self.horizon, self.warmup, self.classes = horizon, warmup, classes
+        self.batching = engine.batching.name
+        kv = engine.kv
+        self.size = kv.block_tokens if kv else 1
+        self.capacity = kv.tokens // kv.block_tokens if kv else 10**12
+        self.reservation = kv.reservation if kv else 0
+        self.swap = bool(kv and kv.swap)
+        self.gpus = [Gpu(g, free_blocks=self.capacity) for g in range(gpus)]
+        self.requests = [
+            Request(k, *(r.item() for r in (row["arrival"], row["cls"], row["prompt"], row["output"], row["patience"])))
+            for k, row in enumerate(requests)
+        ]
+        self.now = 0.0
+        self.serial = 0
+        self.next_gpu = 0
+        self.events: list[tuple[float, int, int, int, Any]] = []
+        self.times: dict[str, list[tuple[int, float]]] = {
+            name: [] for name in ("ttft", "tpot", "gap", "stall", "latency", "prefill_wait", "decode_wait")
+        }
+        self.count: Counter[tuple[str, int]] = Counter()
+        self.area = np.zeros((6, classes))
+        self.mode = Counter[str]()
+        self.kv_seconds = 0.0
+        self.kv_peak = 0
+        if policy is not None:
+            self.tables, self.gate, self.route, self.refill = policy
+            self.mixed = int(self.tables.mixed_gpus)
+            self.decode_ready: tuple[list[int], list[int]] = (list(range(self.mixed)), list(range(self.mixed, gpus)))
+            self.prefill_ready = list(range(self.mixed))
+            self.queues: list[list[list[Request]]] = [[[] for _ in range(classes)] for _ in range(3)]
+            for g in self.gpus:
+                self.refresh(g)
+
+    # --- the run
+
+    def run(self) -> Reference:
+        for r in self.requests:
+            self.push(r.arrival, ARRIVAL, r.number, r)
+        while self.events:
+            epoch, kind, _, _, what = heapq.heappop(self.events)
+            if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
+                continue
+            if epoch > self.horizon:
+                self.pass_time(self.horizon)
+                break
+            self.pass_time(epoch)
+            if self.batching == "SINGLE_PREFILL":
+                self.step_single(kind, what)
+            else:
+                self.step_placed(kind, what)
+        else:
+            if math.isfinite(self.horizon):
+                self.pass_time(self.horizon)
+        for g in self.gpus:
+            if g.end is not None:
+                self.record_iteration(g, self.now)
+        return self
+
+    def push(self, epoch: float, kind: int, order: int, what: Any) -> None:
+        self.serial += 1
+        # one kind after the other at one epoch, GPUs and requests by number
+        heapq.heappush(self.events, (epoch, kind, order, self.serial, what))
+
+    def pass_time(self, epoch: float) -> None:
+        seconds = max(epoch, self.warmup) - max(self.now, self.warmup)
+        if seconds > 0:
+            for r in self.requests:
+                if r.outcome == 0 and r.arrival <= self.now:
+                    self.area[self.stage_of(r), r.cls] += seconds
+        self.now = epoch
+
+    def stage_of(self, r: Request) -> int:
+        if r.stage != MIXED_DECODE:
+            return r.stage
+        g = self.gpus[r.gpu]
+        beside = g.seat is not None if self.batching == "SINGLE_PREFILL" else bool(g.chunks)
+        return MIXED_DECODE if beside else SOLO_DECODE
+
+    def note(self, name: str, cls: int, seconds: float) -> None:
+        if self.warmup < self.now <= self.horizon:
+            self.times[name].append((cls, seconds))
+
+    def tally(self, name: str, cls: int, amount: int = 1) -> None:
+        if self.now > self.warmup:
+            self.count[name, cls] += amount
+
+    def finish(self, r: Request, outcome: int) -> None:
+        r.outcome, r.left, r.stage = outcome, self.now, GONE
+
+    def arrive(self, r: Request) -> bool:
+        """Whether it may stay."""
+        self.tally("arrivals", r.cls)
+        r.since, r.to_read, r.whole = self.now, r.prompt, r.prompt
+        if self.blocks(r.prompt + r.output) > self.capacity:
+            self.tally("rejections", r.cls)
+            self.finish(r, 4)
+            return False
+        return True
+
+    def be_patient(self, r: Request) -> None:
+        r.wait += 1
+        if math.isfinite(r.patience):
+            self.push(self.now + r.patience, PATIENCE, r.number, (r, r.wait))
+
+    # --- iterations
+
+    def begin(self, g: Gpu, chunks: dict[Request, int], decodes: list[Request], delay: float) -> None:
+        g.called = False
+        if not chunks and not decodes:
+            g.end = None
+            g.chunks, g.stepped = {}, []
+            return
+        chunk = sum(chunks.values())
+        context = sum(r.prompt + r.written for r in decodes)
+        g.chunks, g.stepped, g.start = chunks, list(decodes), self.now
+        g.end = self.now + delay + self.seconds(chunk, len(decodes), context)
+        self.push(g.end, BOUNDARY, g.number, g)
+
+    def record_iteration(self, g: Gpu, until: float) -> None:
+        """GPU time by mode, and memory, up to `until`."""
+        seconds = max(until, self.warmup) - max(g.start, self.warmup)
+        if seconds <= 0:
+            return
+        name = "solo" if not g.chunks else "mixed" if g.stepped else "prefill"
+        self.mode[name] += seconds
+        held = sum(r.prompt + r.written for r in g.running)
+        self.kv_seconds += seconds * held
+        self.kv_peak = max(self.kv_peak, held)
+
+    def end_iteration(self, g: Gpu) -> list[Request]:
+        """Every decode of the iteration gains a token, every prompt its chunk; the decodes that are complete."""
+        self.record_iteration(g, self.now)
+        done = []
+        for r in g.stepped:
+            self.gain_token(g, r, bool(g.chunks))
+            if r.written == r.output:
+                done.append(r)
+        for r, chunk in g.chunks.items():
+            r.to_read -= chunk
+        g.end = None
+        g.chunks, g.stepped = {}, []
+        return done
+
+    def gain_token(self, g: Gpu, r: Request, beside_prefill: bool) -> None:
+        r.written += 1
+        if r.written == 1:
+            r.first = self.now
+            self.note("ttft", r.cls, self.now - r.arrival)
+        else:
+            self.note("gap", r.cls, self.now - r.last)
+            if beside_prefill or r.last < g.start - 1e-9 * max(g.start, 1.0):
+                self.note("stall", r.cls, self.now - r.last)
+        r.last = self.now
+
+    def complete(self, g: Gpu, r: Request) -> None:
+        self.free(g, r)
+        g.running.remove(r)
+        self.tally("completions", r.cls)
+        self.tally("prompt_served", r.cls, r.prompt)
+        self.tally("output_served", r.cls, r.output)
+        self.note("latency", r.cls, self.now - r.arrival)
+        if r.output > 1:
+            self.note("tpot", r.cls, (r.last - r.first) / (r.output - 1))
+        self.finish(r, 1)
+
+    # --- memory
+
+    def blocks(self, tokens: int) -> int:
+        return -(-tokens // self.size)
+
+    def take(self, g: Gpu, r: Request, tokens: int) -> bool:
+        """Give `r` the blocks for `tokens` tokens, if there are enough."""
+        more = self.blocks(tokens) - r.blocks
+        if more > g.free_blocks:
+            return False
+        r.blocks += max(more, 0)
+        g.free_blocks -= max(more, 0)
+        return True
+
+    def free(self, g: Gpu, r: Request) -> None:
+        g.free_blocks += r.blocks
+        r.blocks = 0
+
+    def fits(self, g: Gpu, tokens: int) -> bool:
+        return min(self.blocks(tokens), self.capacity) <= g.free_blocks
+
+    def grow(self, g: Gpu) -> tuple[list[Request], float]:
+        """Memory for the next token of every decode, in order of admission; who had to go, and seconds of swapping.
+
+        Where none is left the request admitted last goes, be it the one that asks.
+        """
+        victims, delay, k = [], 0.0, 0
+        while k < len(g.running):
+            r = g.running[k]
+            if r.stage == PREFILL or self.take(g, r, self.needs(r)):
+                k += 1
+                continue
+            victim = g.running.pop()
+            self.free(g, victim)
+            victim.preemptions += 1
+            was_decode = victim.stage == MIXED_DECODE
+            victim.swapped = self.swap and was_decode
+            if victim.swapped:
+                delay += (self.needs(victim) - 1) * self.engine.kv.swap_seconds
+            else:
+                victim.to_read = victim.whole = victim.prompt + victim.written
+            self.tally("preemptions", victim.cls)
+            victims.append(victim)
+        return victims, delay
+
+    def needs(self, r: Request) -> int:
+        """KV tokens a decode holds at the end of its next iteration."""
+        return r.prompt + r.written + (1 if self.batching == "SINGLE_PREFILL" else 0)
+
+    # --- GPUs that form their own batches
+
+    def step_placed(self, kind: int, what: Any) -> None:
+        if kind == ARRIVAL:
+            if self.arrive(what):
+                g = self.gpus[self.place(what)]
+                what.gpu = what.prefill_gpu = g.number
+                g.waiting.append(what)
+                self.be_patient(what)
+                self.wake(g)
+        elif kind == PATIENCE:
+            r = what[0]
+            g = self.gpus[r.gpu]
+            g.waiting.remove(r)
+            self.tally("prefill_abandonments", r.cls)
+            self.finish(r, 2)
+        else:
+            self.boundary_placed(what)
+
+    def wake(self, g: Gpu) -> None:
+        if g.end is None and not g.called:
+            g.called = True
+            self.push(self.now, BOUNDARY, g.number, g)
+
+    def place(self, r: Request) -> int:
+        loads = [len(g.waiting) + len(g.running) for g in self.gpus]
+        n = len(loads)
+        if self.placement == "ROUND_ROBIN":
+            self.next_gpu += 1
+            return (self.next_gpu - 1) % n
+        if self.placement == "LEAST_LOADED":
+            return loads.index(min(loads))
+        if self.placement == "POWER_OF_TWO":
+            one = int(self.draws.random() * n)
+            if n == 1:
+                return one
+            rest = [g for g in range(n) if g != one]
+            other = rest[int(self.draws.random() * (n - 1))]
+            return other if loads[other] < loads[one] else one
+        scores = []
+        for g, load in zip(self.gpus, loads, strict=True):
+            unread = sum(q.whole for q in g.waiting if not q.swapped)
+            unread += sum(q.whole for q in g.running if q.stage == PREFILL)
+            scores.append((unread + r.prompt) * (load + 1))
+        return scores.index(min(scores))
+
+    def boundary_placed(self, g: Gpu) -> None:
+        if g.end is not None:
+            read = list(g.chunks)
+            for r in self.end_iteration(g):
+                self.complete(g, r)
+            for r in read:
+                if r.to_read == 0:
+                    again = r.written > 0
+                    if not again:
+                        self.tally("prompt_read", r.cls, r.prompt)
+                    self.gain_token(g, r, True)
+                    r.stage = MIXED_DECODE
+                    if r.written == r.output:
+                        self.complete(g, r)
+        if self.batching == "TOKEN_BUDGET":
+            self.compose_budget(g)
+        else:
+            self.compose_prefill_first(g)
+
+    def send_back(self, g: Gpu, victims: list[Request]) -> None:
+        for r in victims:
+            r.stage = PREFILL_QUEUE
+            g.waiting.insert(0, r)
+
+    def admit(self, g: Gpu) -> Request:
+        r = g.waiting.pop(0)
+        r.wait += 1
+        g.running.append(r)
+        if r.swapped:
+            r.stage, r.swapped = MIXED_DECODE, False
+        else:
+            r.stage = PREFILL
+            if math.isnan(r.scheduled):
+                r.scheduled = self.now
+                self.note("prefill_wait", r.cls, self.now - r.arrival)
+        return r
+
+    def compose_budget(self, g: Gpu) -> None:
+        victims, delay = self.grow(g)
+        self.send_back(g, victims)
+        left = self.engine.tokens
+        decodes, chunks = [], {}
+        for r in g.running:
+            if r.stage == MIXED_DECODE:
+                decodes.append(r)
+                left -= 1
+            elif min(r.to_read, left) > 0:
+                chunks[r] = min(r.to_read, left)
+                left -= chunks[r]
+        while not victims and left > 0 and g.waiting and len(g.running) < self.engine.batch_size:
+            r = g.waiting[0]
+            if r.swapped:
+                if not self.fits(g, r.prompt + r.written):
+                    break
+                self.take(g, r, r.prompt + r.written)
+                delay += (r.prompt + r.written - 1) * self.engine.kv.swap_seconds
+                decodes.append(self.admit(g))
+                left -= 1
+            else:
+                if not self.fits(g, r.whole + self.reservation):
+                    break
+                self.take(g, r, r.whole)
+                self.admit(g)
+                chunks[r] = min(r.to_read, left)
+                left -= chunks[r]
+        self.begin(g, chunks, decodes, delay)
+
+    def compose_prefill_first(self, g: Gpu) -> None:
+        ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in g.running)
+        chunks: dict[Request, int] = {}
+        while g.waiting and not g.waiting[0].swapped and len(g.running) < self.engine.batch_size:
+            r = g.waiting[0]
+            over = sum(chunks.values()) + r.whole > self.engine.tokens
+            short = min(self.blocks(r.whole + self.reservation), self.capacity) > g.free_blocks - ahead
+            if short or (chunks and over):
+                break
+            self.take(g, r, r.whole)
+            chunks[self.admit(g)] = r.whole
+        if chunks:
+            self.begin(g, chunks, [], 0.0)
+            return
+        victims, delay = self.grow(g)
+        self.send_back(g, victims)
+        while not victims and g.waiting and g.waiting[0].swapped and len(g.running) < self.engine.batch_size:
+            r = g.waiting[0]
+            if not self.fits(g, r.prompt + r.written):
+                break
+            self.take(g, r, r.prompt + r.written)
+            delay += (r.prompt + r.written - 1) * self.engine.kv.swap_seconds
+            self.admit(g)
+        self.begin(g, {}, list(g.running), delay)
+
+    # --- single prefill, under a policy
+
+    def step_single(self, kind: int, what: Any) -> None:
+        decide = True
+        if kind == ARRIVAL:
+            if self.arrive(what):
+                self.enqueue(what, PREFILL_QUEUE)
+        elif kind == PATIENCE:
+            r = what[0]
+            buffered = r.stage != PREFILL_QUEUE
+            self.queues[r.stage][r.cls].remove(r)
+            self.tally("decode_abandonments" if buffered else "prefill_abandonments", r.cls)
+            self.finish(r, 3 if buffered else 2)
+        elif kind == TRANSFER:
+            self.land(what)
+            decide = False
+        elif kind == COMPOSE:
+            what.composing = decide = False
+            self.compose_single(what)
+        else:
+            decide = self.boundary_single(what)
+        if decide:
+            self.decide()
+
+    def enqueue(self, r: Request, queue: int) -> None:
+        r.stage, r.since = queue, self.now
+        self.queues[queue][r.cls].append(r)
+        self.be_patient(r)
+
+    def boundary_single(self, g: Gpu) -> bool:
+        g.composing = True
+        self.push(self.now, COMPOSE, g.number, g)
+        if g.end is None:
+            return False
+        done = self.end_iteration(g)
+        for r in sorted(done, key=lambda r: r.number):
+            self.complete(g, r)
+            g.seated.remove(r)
+            self.refresh(g)
+        ended = g.seat
+        if ended is None or not g.reading or ended.to_read > 0:
+            return bool(done)
+        self.leave_seat(g)
+        ended.since = self.now
+        if ended.written == 0:
+            self.tally("prompt_read", ended.cls, ended.prompt)
+        where = self.route(self.view(), self.tables, ended.cls, self.draws.random())
+        if where == 2 and g.number in self.decode_ready[self.group(g)]:
+            self.assign_decode(ended, g)
+        elif where < 2 and self.decode_ready[where]:
+            self.assign_decode(ended, self.drawn(self.decode_ready[where]))
+        else:
+            self.enqueue(ended, MIXED_BUFFER + max(where - 3, 0))
+        return True
+
+    def leave_seat(self, g: Gpu) -> None:
+        assert g.seat is not None
+        g.running.remove(g.seat)
+        self.free(g, g.seat)
+        g.seat, g.reading = None, False
+        self.refresh(g)
+
+    def view(self) -> Any:
+        """The View of a policy, counted anew."""
+        from fluidgate.policies.view import View
+
+        count = np.zeros((6, self.classes), np.int64)
+        for r in self.requests:
+            if r.outcome == 0 and r.whole > 0:  # it has arrived and not left
+                count[self.stage_of(r), r.cls] += 1
+        since = np.array([[q[0].since if q else np.inf for q in queue] for queue in self.queues])
+        free = np.array([len(ready) for ready in self.decode_ready], np.int64)
+        startable = np.array([len(self.prefill_ready)], np.int64)
+        return View(
+            len(self.gpus),
+            self.engine.batch_size,
+            count[PREFILL_QUEUE].copy(),
+            count[PREFILL].copy(),
+            count[MIXED_BUFFER : SOLO_BUFFER + 1].copy(),
+            count[MIXED_DECODE].copy(),
+            count[SOLO_DECODE].copy(),
+            since[0].copy(),
+            since[1:].copy(),
+            free,
+            startable,
+        )
+
+    def decide(self) -> None:
+        while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
+            cls = self.gate(self.view(), self.tables)
+            if cls < 0:
+                break
+            r = self.queues[PREFILL_QUEUE][cls].pop(0)
+            r.wait += 1
+            g = self.drawn(self.prefill_ready)
+            r.stage, r.gpu, r.prefill_gpu = PREFILL, g.number, g.number
+            g.seat = r
+            self.refresh(g)
+            self.join_soon(g)
+        for group in (1, 0):
+            buffer = MIXED_BUFFER + (group if self.tables.split_buffers else 0)
+            while self.decode_ready[group] and any(self.queues[buffer]):
+                cls = self.refill(self.view(), self.tables, group, self.draws.random())
+                if cls < 0:
+                    break
+                r = self.queues[buffer][cls].pop(0)
+                r.wait += 1
+                self.assign_decode(r, self.drawn(self.decode_ready[group]))
+
+    def drawn(self, ready: list[int]) -> Gpu:
+        return self.gpus[ready[int(self.draws.random() * len(ready))]]
+
+    def assign_decode(self, r: Request, g: Gpu) -> None:
+        r.stage, r.gpu = MIXED_DECODE, g.number
+        g.seated.append(r)
+        self.refresh(g)
+        transfer = self.engine.transfer
+        seconds = transfer.latency + transfer.seconds_per_token * (r.prompt + r.written)
+        if g.number != r.prefill_gpu and seconds > 0:
+            self.push(self.now + seconds, TRANSFER, r.number, r)
+        else:
+            self.land(r)
+
+    def land(self, r: Request) -> None:
+        g = self.gpus[r.gpu]
+        g.pending.append(r)
+        self.join_soon(g)
+
+    def join_soon(self, g: Gpu) -> None:
+        if not g.composing:
+            self.wake(g)
+
+    def group(self, g: Gpu) -> int:
+        return 0 if g.number < self.mixed else 1
+
+    def refresh(self, g: Gpu) -> None:
+        """Enter `g` at the end of a list of ready GPUs, or take it off: the last of the list fills its place."""
+        group = self.group(g)
+        prefills = 1 if g.seat is not None else 0
+        slots = self.engine.batch_size - (1 if prefills or (group == 0 and self.tables.reserve) else 0)
+        can_start = group == 0 and not prefills and len(g.seated) < self.engine.batch_size
+        for ready, belongs in (
+            (self.decode_ready[group], len(g.seated) < slots),
+            (self.prefill_ready, can_start),
+        ):
+            if belongs and g.number not in ready:
+                ready.append(g.number)
+            elif not belongs and g.number in ready:
+                ready[ready.index(g.number)] = ready[-1]
+                ready.pop()
+
+    def compose_single(self, g: Gpu) -> None:
+        victims, delay = self.grow(g)
+        for r in victims:
+            if r.swapped:
+                g.pending.insert(0, r)
+                continue
+            if r is g.seat:
+                g.seat, g.reading = None, False
+            else:
+                g.seated.remove(r)
+            self.refresh(g)
+            r.stage, r.since = PREFILL_QUEUE, r.arrival
+            self.queues[PREFILL_QUEUE][r.cls].insert(0, r)
+        while not victims and g.pending:
+            r = g.pending[0]
+            if not self.fits(g, self.needs(r)):
+                break
+            self.take(g, r, self.needs(r))
+            g.pending.pop(0)
+            g.running.append(r)
+            if r.swapped:
+                delay += (r.prompt + r.written) * self.engine.kv.swap_seconds
+                r.swapped = False
+            else:
+                self.note("decode_wait", r.cls, self.now - r.since)
+        r = g.seat
+        chunks: dict[Request, int] = {}
+        if r is not None:
+            if not g.reading and not victims and self.fits(g, r.whole + self.reservation):
+                self.take(g, r, r.whole)
+                g.reading = True
+                g.running.append(r)
+                if math.isnan(r.scheduled):
+                    r.scheduled = self.now
+                    self.note("prefill_wait", r.cls, self.now - r.arrival)
+            if g.reading:
+                chunks[r] = min(r.to_read, self.engine.tokens)
+        self.begin(g, chunks, [q for q in g.running if q is not r], delay)
