@@ -1,4 +1,4 @@
-"""The builds of the iteration kernels: release, debug, and with decision functions of a user's own."""
+"""The builds of the iteration kernels: as shipped, and with decision functions of a user's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fluidgate.compiled import cached, entry_point, inlined, is_cached
 from fluidgate.policies.gate import gate
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.router import refill, route
-from fluidgate.simulation.iteration.audit import full_audit, no_audit
 from fluidgate.simulation.iteration.placed import advance_placed
 from fluidgate.simulation.iteration.record import close_segments
 from fluidgate.simulation.iteration.single import advance_single
@@ -16,23 +15,13 @@ from fluidgate.simulation.markov.builds import explained
 
 
 def placed_kernel(cluster, law, block, placements, budget):
-    """GPUs that form their own batches, release."""
-    return advance_placed(cluster, law, no_audit, block, placements, budget)
-
-
-def placed_debug_kernel(cluster, law, block, placements, budget):
-    """The same with every invariant checked after every event."""
-    return advance_placed(cluster, law, full_audit, block, placements, budget)
+    """GPUs that form their own batches."""
+    return advance_placed(cluster, law, block, placements, budget)
 
 
 def single_kernel(cluster, law, tables, block, placements, budget):
-    """Single-prefill batching with the shipped decision functions, release."""
-    return advance_single(cluster, law, tables, gate, route, refill, no_audit, block, placements, budget)
-
-
-def single_debug_kernel(cluster, law, tables, block, placements, budget):
-    """The same with every invariant checked after every event."""
-    return advance_single(cluster, law, tables, gate, route, refill, full_audit, block, placements, budget)
+    """Single-prefill batching with the shipped decision functions."""
+    return advance_single(cluster, law, tables, gate, route, refill, block, placements, budget)
 
 
 def close_kernel(cluster):
@@ -40,43 +29,33 @@ def close_kernel(cluster):
     close_segments(cluster)
 
 
-placed_release = cached(placed_kernel)
-placed_debug = cached(placed_debug_kernel)
-single_release = cached(single_kernel)
-single_debug = cached(single_debug_kernel)
+placed = cached(placed_kernel)
+single = cached(single_kernel)
 close = cached(close_kernel)
 
 
-def placed_build(*, audited: bool = False) -> Any:
-    """The kernel of token-budget and prefill-first batching."""
-    return placed_debug if audited else placed_release
-
-
-def single_build(policy: Policy, *, audited: bool = False) -> Any:
+def single_build(policy: Policy) -> Any:
     """The kernel of single-prefill batching that runs `policy`."""
     if policy.is_data:
-        return single_debug if audited else single_release
-    key = (policy.key or str(id(policy)), audited)
+        return single
+    key = policy.key or "-".join(str(id(part)) for part in (policy.gate, policy.route, policy.refill))
     if key not in _custom_builds:
-        _custom_builds[key] = custom_build(policy, audited)
+        _custom_builds[key] = custom_build(policy)
     return _custom_builds[key]
 
 
-_custom_builds: dict[tuple[str, bool], Any] = {}
+_custom_builds: dict[str, Any] = {}
 
 
-def custom_build(policy: Policy, audited: bool) -> Any:
+def custom_build(policy: Policy) -> Any:
     """The kernel with a user's decision functions in the place of the shipped ones (those that are None)."""
     chosen_gate = inlined(policy.gate) if policy.gate else gate
     chosen_route = inlined(policy.route) if policy.route else route
     chosen_refill = inlined(policy.refill) if policy.refill else refill
-    audit = full_audit if audited else no_audit
 
     @entry_point
     def custom_kernel(cluster, law, tables, block, placements, budget):
-        return advance_single(
-            cluster, law, tables, chosen_gate, chosen_route, chosen_refill, audit, block, placements, budget
-        )
+        return advance_single(cluster, law, tables, chosen_gate, chosen_route, chosen_refill, block, placements, budget)
 
     return explained(custom_kernel, [f for f in (policy.gate, policy.route, policy.refill) if f])
 

@@ -221,6 +221,7 @@ class Settings(NamedTuple):
         warmup, horizon: s; what is measured falls into (warmup, horizon].
         sample_interval: s.
         ordered: whether the decodes of a GPU are kept in order of admission.
+        audited: whether every invariant is checked after every event.
     """
 
     batching: int
@@ -241,6 +242,7 @@ class Settings(NamedTuple):
     horizon: float
     sample_interval: float
     ordered: bool
+    audited: bool
 
 
 class Cluster(NamedTuple):

@@ -90,6 +90,7 @@ class Engine:
         warmup: float = 0.0,
         horizon: float = math.inf,
         sample_interval: float = math.inf,
+        audited: bool = False,
     ) -> Settings:
         """The same for compiled code, with the cluster and the run."""
         kv = self.kv
@@ -112,4 +113,5 @@ class Engine:
             horizon=float(horizon),
             sample_interval=float(sample_interval),
             ordered=kv is not None or self.batching != Batching.TOKEN_BUDGET,
+            audited=audited,
         )

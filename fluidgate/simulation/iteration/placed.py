@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fluidgate.compiled import called, inlined
+from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
     admits,
     begin_segment,
@@ -84,7 +85,7 @@ TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
 
 
 @inlined
-def advance_placed(cluster, law, audit, block, placements, budget):
+def advance_placed(cluster, law, block, placements, budget):
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
     At one epoch arrivals come first, then the boundaries of GPUs, then abandonments in order of arrival.
@@ -92,7 +93,6 @@ def advance_placed(cluster, law, audit, block, placements, budget):
     Args:
         cluster: Cluster.
         law: Law.
-        audit: called after each event, `audit(cluster) -> 0` if all is well.
         block: requests in order of arrival.
         placements: numpy Generator.
     """
@@ -120,7 +120,8 @@ def advance_placed(cluster, law, audit, block, placements, budget):
         else:
             abandon(cluster, cluster.timers[0])
         tally[TOTAL_EVENTS] += 1
-        tally[AUDIT_CODE] = audit(cluster)
+        if cluster.set.audited:
+            tally[AUDIT_CODE] = full_audit(cluster)
         if tally[AUDIT_CODE] != 0:
             return FAILED
     return PAUSED

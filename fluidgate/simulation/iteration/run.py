@@ -95,15 +95,14 @@ def run_placed(
 
     Raises:
         FluidgateError: a request is wrong, or the engine's batching needs a policy.
-        InvariantError: the audited build found a broken invariant.
+        InvariantError: the audit found a broken invariant.
     """
-    from fluidgate.simulation.iteration.builds import placed_build
+    from fluidgate.simulation.iteration.builds import placed
 
     if engine.batching == Batching.SINGLE_PREFILL:
         raise FluidgateError("single-prefill batching is run by a policy; use run_policy, or another way of batching")
-    kernel = placed_build(audited=run.audited)
     cluster = new_cluster(engine, run, take_log is not None, placement=placement)
-    return _run(kernel, cluster, (engine.law,), blocks, run, take_log)
+    return _run(placed, cluster, (engine.law,), blocks, run, take_log)
 
 
 def run_policy(
@@ -124,13 +123,13 @@ def run_policy(
 
     Raises:
         FluidgateError: a request is wrong, the engine batches otherwise, or a decision function can't be compiled.
-        InvariantError: the audited build found a broken invariant.
+        InvariantError: the audit found a broken invariant.
     """
     from fluidgate.simulation.iteration.builds import single_build
 
     if engine.batching != Batching.SINGLE_PREFILL:
         raise FluidgateError("a policy runs single-prefill batching; use run_placed for the other ways")
-    kernel = single_build(policy, audited=run.audited)
+    kernel = single_build(policy)
     cluster = new_cluster(
         engine, run, take_log is not None, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve)
     )
@@ -144,6 +143,7 @@ def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
         warmup=run.warmup,
         horizon=run.horizon,
         sample_interval=run.horizon / (run.samples - 1) if run.samples > 1 else math.inf,
+        audited=run.audited,
         **options,
     )
     targets = np.full((2, run.classes), np.inf)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
     admits,
     begin_segment,
@@ -81,7 +82,7 @@ from fluidgate.simulation.ready import update_ready
 
 
 @inlined
-def advance_single(cluster, law, tables, gate, route, refill, audit, block, placements, budget):
+def advance_single(cluster, law, tables, gate, route, refill, block, placements, budget):
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
     At one epoch arrivals come first, then transfers, then what ends with an iteration, by GPU; then the GPUs concerned
@@ -92,7 +93,6 @@ def advance_single(cluster, law, tables, gate, route, refill, audit, block, plac
         law: Law.
         tables: Tables of the policy.
         gate, route, refill: decision functions.
-        audit: called after each event, `audit(cluster) -> 0` if all is well.
         block: requests in order of arrival.
         placements: numpy Generator.
     """
@@ -154,8 +154,8 @@ def advance_single(cluster, law, tables, gate, route, refill, audit, block, plac
         if ended != NONE and cluster.gpu[ended].prefill_seat == NONE:
             set_mode(cluster, ended, 0)
         tally[TOTAL_EVENTS] += 1
-        if tally[AUDIT_CODE] == 0:
-            tally[AUDIT_CODE] = audit(cluster)
+        if cluster.set.audited and tally[AUDIT_CODE] == 0:
+            tally[AUDIT_CODE] = full_audit(cluster)
         if tally[AUDIT_CODE] != 0:
             return FAILED
     return PAUSED

@@ -1,0 +1,150 @@
+"""Speed and memory of the iteration kernel beside Dynamo's simulator: `python -m benchmarks.iteration [PYTHON]`.
+
+The same requests for both, in one run: conversation-like (1,200 prompt and 200 output tokens on average, exponential),
+Poisson at 80 % of what the GPUs can carry, token budget 8,192, round robin. PYTHON is that of an environment with
+`ai-dynamo` 1.4.2, this one if none is given; without it only ours is measured. The two differ in their models of a
+GPU, so read the ratios as orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+
+from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.law import linear_law
+from fluidgate.simulation.iteration.measure import IterationMeasurement
+from fluidgate.simulation.iteration.requests import REQUEST, Block
+from fluidgate.simulation.iteration.run import Run, run_placed
+
+ROUNDS = 3
+PROMPT, OUTPUT = 1200.0, 200.0
+LAW = {"alpha": 0.0174, "beta": 6.2e-5, "delta": 3e-5, "epsilon": 2e-8}
+ENGINE = Engine(linear_law(**LAW), batch_size=256, tokens=8192)
+BLOCK = 65_536
+
+
+def main() -> None:
+    python = sys.argv[1] if len(sys.argv) > 1 else sys.executable
+    rate = 0.8 * capacity()
+    print(
+        f"{rate:.2f} requests/s per GPU, 80 % of {capacity():.2f}; requests/s of wall time, best of {ROUNDS} rounds\n"
+    )
+    print(f"{'GPUs':>6} {'ours':>12} {'us a request':>13} {'bytes a live request':>21} {'ai-dynamo':>10} {'ratio':>7}")
+    peer_is_there = has_dynamo(python)
+    for gpus, count, peer_count in ((16, 1_000_000, 20_000), (128, 2_000_000, 20_000), (1000, 4_000_000, 20_000)):
+        best, measured = fastest(gpus, count, rate)
+        line = f"{gpus:>6} {best:>12,.0f} {1e6 / best:>13.2f} {bytes_a_request(measured):>21.0f}"
+        if peer_is_there:
+            peer = dynamo(python, gpus, peer_count, rate)
+            line += f" {peer:>10,.0f} {best / peer:>7.0f}"
+        print(line, flush=True)
+    if not peer_is_there:
+        print("\nai-dynamo is not installed in", python)
+    print("\nmemory of the state and of the process as the stream grows, 128 GPUs:")
+    for count in (1_000_000, 4_000_000, 16_000_000):
+        measured = run(128, count, rate)
+        print(f"  {count:>12,} requests   {measured.bytes_held / 2**20:6.1f} MiB   {resident():6.1f} MiB")
+
+
+def capacity() -> float:
+    """Requests/s a GPU at which its batch, of the mean size, fills all slots."""
+    low, high = 0.0, 1.0 / (LAW["beta"] * PROMPT)
+    for _ in range(60):
+        rate = 0.5 * (low + high)
+        decodes = float(ENGINE.batch_size)
+        context = decodes * (PROMPT + 0.5 * OUTPUT)
+        fixed = LAW["alpha"] + LAW["delta"] * decodes + LAW["epsilon"] * context
+        seconds = fixed / (1.0 - rate * LAW["beta"] * PROMPT)
+        low, high = (rate, high) if rate * OUTPUT * seconds < decodes else (low, rate)
+    return low
+
+
+def stream(count: int, rate: float, seed: int = 0) -> Iterator[Block]:
+    """`count` requests at `rate` a second, a block at a time."""
+    rng = np.random.default_rng(seed)
+    epoch = 0.0
+    while count > 0:
+        block = requests(rng, min(count, BLOCK), rate, epoch)
+        epoch = float(block["arrival"][-1])
+        count -= len(block)
+        yield block
+
+
+def requests(rng: Generator, count: int, rate: float, since: float) -> Block:
+    block = np.zeros(count, REQUEST)
+    block["arrival"] = since + np.cumsum(rng.exponential(1.0 / rate, count))
+    block["prompt"] = np.ceil(rng.exponential(PROMPT, count))
+    block["output"] = np.ceil(rng.exponential(OUTPUT, count))
+    block["patience"] = np.inf
+    return block
+
+
+def run(gpus: int, count: int, rate: float) -> IterationMeasurement:
+    return run_placed(stream(count, rate * gpus), ENGINE, Run(gpus, 1))
+
+
+def fastest(gpus: int, count: int, rate: float) -> tuple[float, IterationMeasurement]:
+    """Requests/s of wall time, drawing the requests included."""
+    run(gpus, 1000, rate)
+    best = 0.0
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        measured = run(gpus, count, rate)
+        best = max(best, count / (time.perf_counter() - began))
+    assert measured.completions.sum() == count
+    return best, measured
+
+
+def bytes_a_request(measured: IterationMeasurement) -> float:
+    """Memory of the state, but for its histograms, for each request alive at the busiest moment."""
+    return (measured.bytes_held - measured.histograms.nbytes) / measured.most_alive
+
+
+def resident() -> float:
+    """Memory of this process, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def has_dynamo(python: str) -> bool:
+    found = subprocess.run([python, "-c", "import dynamo.replay"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+def dynamo(python: str, gpus: int, count: int, rate: float) -> float:
+    """Requests/s of wall time of `python -m dynamo.replay` on the same requests, by its own clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace, report = Path(folder) / "trace.jsonl", Path(folder) / "report.json"
+        block = next(stream(count, rate * gpus))
+        with trace.open("w") as out:
+            fresh = 0
+            for row in block:
+                blocks = -(-int(row["prompt"]) // 512)
+                line = {
+                    "timestamp": round(1000 * float(row["arrival"])),
+                    "input_length": int(row["prompt"]),
+                    "output_length": int(row["output"]),
+                    "hash_ids": list(range(fresh, fresh + blocks)),
+                }
+                fresh += blocks
+                out.write(json.dumps(line) + "\n")
+        command = [python, "-m", "dynamo.replay", str(trace), "--num-workers", str(gpus), "--replay-mode", "offline"]
+        command += ["--router-mode", "round_robin", "--report-json", str(report)]
+        began = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        elapsed = time.perf_counter() - began
+        told = json.loads(report.read_text())
+        return count / (told.get("wall_time_ms", 1000 * elapsed) / 1000)
+
+
+if __name__ == "__main__":
+    main()
