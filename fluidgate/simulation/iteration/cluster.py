@@ -218,7 +218,7 @@ class Settings(NamedTuple):
         swap: whether a preempted decode's KV is swapped out, not dropped and read again.
         swap_seconds: s a token, each way.
         transfer_latency, transfer_seconds: of KV from the prefill to another decode GPU, s and s a token.
-        warmup, horizon: s; what is measured falls into (warmup, horizon].
+        warmup, horizon: s; what is measured falls into [warmup, horizon].
         sample_interval: s.
         ordered: whether the decodes of a GPU are kept in order of admission.
         audited: whether every invariant is checked after every event.

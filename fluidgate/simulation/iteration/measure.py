@@ -133,7 +133,7 @@ def bin_middles() -> Array:
 
 @dataclass(frozen=True)
 class IterationMeasurement:
-    """What one run measured over its window (warm-up, end], in requests of the whole cluster.
+    """What one run measured over its window [warm-up, end], in requests of the whole cluster.
 
     A quantity is counted where it becomes known: TTFT at the first token, a wait when it ends, the rest at completion.
 

@@ -56,7 +56,7 @@ def bin_end(k: int) -> float:
 @inlined
 def observe(cluster: Cluster, quantity: int, cls: int, seconds: float, epoch: float) -> None:
     """A time that became known at `epoch`."""
-    if epoch > cluster.set.warmup and epoch <= cluster.set.horizon:
+    if epoch >= cluster.set.warmup and epoch <= cluster.set.horizon:
         cluster.histogram[quantity, cls, bin_of(seconds)] += 1
         cluster.seconds[quantity, cls] += seconds
 
@@ -76,7 +76,7 @@ def move_clock(cluster: Cluster, epoch: float) -> bool:
         return False
     while cluster.clock[NEXT_SAMPLE] <= end and cluster.tally[SAMPLES_TAKEN] < len(cluster.samples):
         take_sample(cluster)
-    if cluster.tally[IN_WINDOW] == 0 and end > cluster.set.warmup:
+    if cluster.tally[IN_WINDOW] == 0 and end >= cluster.set.warmup:
         open_window(cluster)
     cluster.clock[NOW] = end
     return epoch <= cluster.set.horizon

@@ -49,7 +49,7 @@ class Run:
         gpus: n.
         classes: number of request classes.
         horizon: s; inf to go on until the last request has left.
-        warmup: s; what is measured falls into (warmup, horizon].
+        warmup: s; what is measured falls into [warmup, horizon].
         seed: of the policy's draws.
         ttft_targets, tpot_targets: s, one a class, for goodput; no targets if empty.
         samples: how many times the occupancies are recorded, evenly over the horizon, which must be finite then.

@@ -170,11 +170,11 @@ class Reference:
         return MIXED_DECODE if beside else SOLO_DECODE
 
     def note(self, name: str, cls: int, seconds: float) -> None:
-        if self.warmup < self.now <= self.horizon:
+        if self.warmup <= self.now <= self.horizon:
             self.times[name].append((cls, seconds))
 
     def tally(self, name: str, cls: int, amount: int = 1) -> None:
-        if self.now > self.warmup:
+        if self.now >= self.warmup:
             self.count[name, cls] += amount
 
     def finish(self, r: Request, outcome: int) -> None:
