@@ -163,7 +163,23 @@ def check_memory(cluster: Cluster, g: int) -> int:
     if here.reading == 1:
         who = cluster.live[here.prefill_seat]
         held += blocks_of(cluster, who.prompt + who.produced)
-    return 0 if here.blocks >= 0 and held + here.blocks == cluster.set.kv_blocks else 5
+    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks:
+        return 5
+    return check_free_blocks(cluster, g) if cluster.set.caching else 0
+
+
+@called
+def check_free_blocks(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    free = here.behind
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    while slot != NONE:
+        who = cluster.live[slot]
+        if who.cached < 0 or who.ahead < 0 or (who.preemptions == 0 and who.cached > 0):
+            return 5
+        free += who.cached + who.ahead
+        slot = who.next
+    return 0 if here.behind >= 0 and free == here.blocks - here.prepaid else 5
 
 
 @called

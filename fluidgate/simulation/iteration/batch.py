@@ -27,7 +27,7 @@ from fluidgate.simulation.iteration.law import base_time, boundary_from, context
 from fluidgate.simulation.iteration.lines import gpu_line, push_back, unlink
 from fluidgate.simulation.iteration.record import count, observe, record_segment
 from fluidgate.simulation.iteration.tournament import replay
-from fluidgate.simulation.markov.network import MIXED_DECODE, SOLO_DECODE
+from fluidgate.simulation.markov.network import MIXED_DECODE, NONE, SOLO_DECODE
 
 ENDLESS = 1 << 30
 """Iterations of a segment that nothing ends."""
@@ -96,7 +96,10 @@ def end_segment(cluster: Cluster, g: int) -> None:
     cluster.tally[ITERATIONS] += k
     if here.batch == here.decodes:  # else prompts ran alone and the decodes stood still
         if cluster.set.kv_blocks > 0:
-            here.blocks -= blocks_taken(cluster, g, k)
+            taken = blocks_taken(cluster, g, k)
+            here.blocks -= taken
+            overwrite(cluster, g, taken - here.prepaid)
+            here.prepaid = 0
         here.iteration += k
         here.context += here.batch * k
         here.last_token = cluster.clock[NOW]
@@ -168,18 +171,89 @@ def admits(cluster: Cluster, g: int, tokens: int) -> bool:
 
 
 @inlined
-def hold(cluster: Cluster, g: int, tokens: int) -> None:
-    """A prompt of `tokens` is given its memory."""
+def hold(cluster: Cluster, g: int, tokens: int, found: int) -> None:
+    """A prompt of `tokens` is given its memory, `found` blocks of which hold its KV already."""
     cluster.gpu[g].held += tokens
     if cluster.set.kv_blocks > 0:
         cluster.gpu[g].blocks -= blocks_of(cluster, tokens)
+        overwrite(cluster, g, blocks_of(cluster, tokens) - found)
 
 
 @inlined
 def release(cluster: Cluster, g: int, tokens: int) -> None:
+    """A prompt of `tokens` gives its memory back."""
     cluster.gpu[g].held -= tokens
+    give_back(cluster, g, tokens)
+
+
+@inlined
+def give_back(cluster: Cluster, g: int, tokens: int) -> None:
     if cluster.set.kv_blocks > 0:
         cluster.gpu[g].blocks += blocks_of(cluster, tokens)
+        if cluster.set.caching:
+            cluster.gpu[g].behind += blocks_of(cluster, tokens)
+
+
+@inlined
+def prepay(cluster: Cluster, g: int) -> None:
+    """The decodes of `g` take the blocks of their next iteration before anybody else."""
+    if cluster.set.caching:
+        cluster.gpu[g].prepaid = blocks_next(cluster, g)
+        overwrite(cluster, g, cluster.gpu[g].prepaid)
+
+
+# Free blocks are taken in the order in which they were freed, the last of a request first. Preempted requests stand at
+# the front of the line, the latest first, so that the line backwards is the order of their cached blocks; between those
+# lie blocks that hold nothing.
+
+
+@inlined
+def overwrite(cluster: Cluster, g: int, blocks: int) -> None:
+    """`blocks` free blocks are taken: whose they were has to read them again."""
+    if not cluster.set.caching:
+        return
+    here = cluster.gpu[g]
+    while blocks > 0 and here.oldest != NONE:
+        who = cluster.live[here.oldest]
+        empty = min(blocks, who.ahead)
+        who.ahead -= empty
+        blocks -= empty
+        lost = min(blocks, who.cached)
+        who.cached -= lost
+        blocks -= lost
+        if who.cached == 0:
+            here.oldest = who.previous
+    here.behind -= blocks
+
+
+@inlined
+def leave_cached(cluster: Cluster, g: int, slot: int, tokens: int) -> None:
+    """The KV of the first `tokens` tokens of a request stays in the blocks it has just given back, the full ones."""
+    if not cluster.set.caching:
+        return
+    here = cluster.gpu[g]
+    who = cluster.live[slot]
+    who.cached = tokens // cluster.set.block_tokens
+    if who.cached > 0:
+        who.ahead = here.behind - who.cached
+        here.behind = 0
+        if here.oldest == NONE:
+            here.oldest = slot
+
+
+@inlined
+def find_cached(cluster: Cluster, g: int, slot: int) -> int:
+    """Take the cached blocks of the request admitted next, the latest of the preempted; how many."""
+    who = cluster.live[slot]
+    if not cluster.set.caching or who.cached == 0:
+        return 0
+    here = cluster.gpu[g]
+    found = who.cached
+    who.cached = 0
+    here.behind += who.ahead
+    if here.oldest == slot:
+        here.oldest = NONE
+    return found
 
 
 # --- decodes
@@ -218,7 +292,7 @@ def leave(cluster: Cluster, g: int, slot: int) -> None:
     cluster.batch[g, RUNNING, who.cls] -= 1
     if cluster.set.kv_blocks > 0:
         cluster.growth[g, (who.joined - who.held) % cluster.set.block_tokens] -= 1
-        here.blocks += blocks_of(cluster, who.held + grown)
+        give_back(cluster, g, who.held + grown)
     if cluster.set.ordered:
         unlink(cluster, gpu_line(cluster, g, DECODING), slot)
 

@@ -18,14 +18,18 @@ from fluidgate.simulation.iteration.batch import (
     blocks_of,
     cut_segment,
     end_segment,
+    find_cached,
     first_end,
+    give_back,
     hold,
     idle,
     iterations_that_fit,
     join,
     leave,
+    leave_cached,
     next_end,
     pop_end,
+    prepay,
     record_own_gap,
     release,
     seat,
@@ -149,6 +153,8 @@ def enter(cluster, request):
     who.prefill_gpu = NONE
     who.timer_position = NONE
     who.preemptions = 0
+    who.cached = 0
+    who.ahead = 0
     who.stage = PREFILL_QUEUE
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
@@ -259,8 +265,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         cluster.gpu[g].held -= tokens
         cluster.events[DECODE_START, cls] += 1
         if who.produced == who.output:
-            if cluster.set.kv_blocks > 0:
-                cluster.gpu[g].blocks += blocks_of(cluster, tokens)
+            give_back(cluster, g, tokens)
             change_load(cluster, g, -1, 0)
             record_completion(cluster, slot)
         else:
@@ -278,7 +283,9 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     stop_timer(cluster, slot)
     push_back(cluster, gpu_line(cluster, g, READING), slot)
-    hold(cluster, g, who.unread)
+    found = find_cached(cluster, g, slot)
+    hold(cluster, g, who.unread, found)
+    who.unread -= found * cluster.set.block_tokens
     if np.isnan(who.scheduled):
         who.scheduled = cluster.clock[NOW]
         observe(cluster, PREFILL_WAIT, who.cls, who.scheduled - who.arrival, who.scheduled)
@@ -313,6 +320,7 @@ def preempt(cluster: Cluster, g: int) -> float:
         who = cluster.live[slot]
         unlink(cluster, reading, slot)
         release(cluster, g, who.prompt + who.produced)
+        leave_cached(cluster, g, slot, who.prompt + who.produced - who.unread)
         who.unread = who.prompt + who.produced
         count(cluster, PREFILL, who.cls, -1)
         cluster.events[PREFILL_PREEMPTION, who.cls] += 1
@@ -345,6 +353,7 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
     if cluster.set.swap:
         who.unread = 0
         return (who.held + grown) * cluster.set.swap_seconds
+    leave_cached(cluster, g, slot, who.held + grown)
     who.unread = who.prompt + who.produced
     return 0.0
 
@@ -361,6 +370,7 @@ def compose_within_budget(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+        prepay(cluster, g)
     left = cluster.set.tokens - here.decodes
     chunk = 0
     if cluster.lines[reading].head != NONE:
@@ -439,8 +449,8 @@ def compose_prefill_first(cluster, law, g):
         ):
             break
         start_prefill(cluster, g, slot)
+        chunk += who.unread
         who.unread = 0
-        chunk += tokens
     if chunk > 0:
         set_mode(cluster, g, 1)
         begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
@@ -452,6 +462,7 @@ def compose_prefill_first(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+        prepay(cluster, g)
     swapped = False
     joined = 0
     for i in range(cluster.batch.shape[2]):

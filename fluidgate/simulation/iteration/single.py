@@ -407,7 +407,7 @@ def compose(cluster, law, g):
         if here.reading == 0 and not preempted and admits(cluster, g, who.unread + cluster.set.reservation):
             here.reading = 1
             who.joined = here.iteration
-            hold(cluster, g, who.unread)
+            hold(cluster, g, who.unread, 0)
             if np.isnan(who.scheduled):
                 who.scheduled = cluster.clock[NOW]
                 observe(cluster, PREFILL_WAIT, who.cls, who.scheduled - who.arrival, who.scheduled)
