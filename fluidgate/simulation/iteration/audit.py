@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fluidgate.compiled import called
-from fluidgate.simulation.iteration.batch import blocks_of
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     DECODE_PREEMPTION,
@@ -22,6 +21,9 @@ from fluidgate.simulation.iteration.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line
+from fluidgate.simulation.iteration.memory import (
+    blocks_of,
+)
 from fluidgate.simulation.markov.network import (
     ARRIVAL,
     DECODE_ABANDONMENT,

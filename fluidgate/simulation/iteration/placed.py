@@ -12,26 +12,11 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
-    admits,
-    begin_segment,
-    blocks_next,
-    blocks_of,
-    cut_segment,
-    end_segment,
-    find_cached,
-    first_end,
-    give_back,
-    hold,
-    idle,
-    iterations_that_fit,
     join,
     leave,
-    leave_cached,
     next_end,
     pop_end,
-    prepay,
     record_own_gap,
-    release,
     seat,
     set_mode,
     strike_out,
@@ -66,8 +51,27 @@ from fluidgate.simulation.iteration.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.memory import (
+    admits,
+    blocks_next,
+    blocks_of,
+    find_cached,
+    give_back,
+    hold,
+    iterations_that_fit,
+    leave_cached,
+    prepay,
+    release,
+)
 from fluidgate.simulation.iteration.placement import change_load, place
 from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.segment import (
+    begin_segment,
+    cut_segment,
+    end_segment,
+    first_end,
+    idle,
+)
 from fluidgate.simulation.iteration.timers import next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
 from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED

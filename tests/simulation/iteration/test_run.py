@@ -199,7 +199,16 @@ def test_room_is_made_for_a_long_queue() -> None:
 def test_a_log_longer_than_its_room_is_complete() -> None:
     requests = block(*[(0.1 * k, 1, 1) for k in range(150_000)])
     logs: list[Any] = []
-    run_placed([requests], Engine(linear_law(0.01, 0.0), 4, 8), Run(1, 1), take_log=logs.append)
+    told: list[tuple[int, float]] = []
+    run_placed(
+        [requests],
+        Engine(linear_law(0.01, 0.0), 4, 8),
+        Run(1, 1),
+        take_log=logs.append,
+        progress=lambda arrived, now: told.append((arrived, now)),
+    )
+    assert told == sorted(told)
+    assert told[-1] == (150_000, pytest.approx(15_000, abs=0.2))
     assert len(logs) > 1
     assert sorted(np.concatenate(logs)["number"].tolist()) == list(range(150_000))
 
