@@ -300,7 +300,7 @@ def test_small_chunks_and_exponential_lengths_are_the_markov_network() -> None:
     scenario = base.replace(gpu=base.gpu.model_copy(update={"chunk_size": 8}))
     iteration = scenario.gpu.iteration.model_copy(update={"alpha": 0.002})
     scenario = scenario.replace(gpu=scenario.gpu.model_copy(update={"iteration": iteration}))
-    gpus, horizon, warmup = 10, 1200.0, 200.0
+    gpus, horizon, warmup = 8, 900.0, 200.0
     markov = simulate(scenario, "gate-and-route", gpus=gpus, horizon=horizon, warmup=warmup, replications=6, seed=1)
     policy = find_policy("gate-and-route")
     engine = Engine(paper_law(iteration), scenario.gpu.batch_size, 8, Batching.SINGLE_PREFILL)
