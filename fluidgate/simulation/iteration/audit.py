@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fluidgate.compiled import called
-from fluidgate.simulation.iteration.batch import blocks_of
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     DECODE_PREEMPTION,
@@ -22,6 +21,9 @@ from fluidgate.simulation.iteration.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line
+from fluidgate.simulation.iteration.memory import (
+    blocks_of,
+)
 from fluidgate.simulation.markov.network import (
     ARRIVAL,
     DECODE_ABANDONMENT,
@@ -163,7 +165,23 @@ def check_memory(cluster: Cluster, g: int) -> int:
     if here.reading == 1:
         who = cluster.live[here.prefill_seat]
         held += blocks_of(cluster, who.prompt + who.produced)
-    return 0 if here.blocks >= 0 and held + here.blocks == cluster.set.kv_blocks else 5
+    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks:
+        return 5
+    return check_free_blocks(cluster, g) if cluster.set.caching else 0
+
+
+@called
+def check_free_blocks(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    free = here.behind
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    while slot != NONE:
+        who = cluster.live[slot]
+        if who.cached < 0 or who.ahead < 0 or (who.preemptions == 0 and who.cached > 0):
+            return 5
+        free += who.cached + who.ahead
+        slot = who.next
+    return 0 if here.behind >= 0 and free == here.blocks - here.prepaid else 5
 
 
 @called

@@ -1,21 +1,12 @@
-"""A GPU's batch: its decodes, their last iterations, its KV memory, and the segment of iterations under way.
-
-A segment is a run of iterations of one unchanged batch. It ends where the batch may change; what happens on the way
-follows in closed form.
-"""
+"""A GPU's batch: its decodes, and the heap of their last iterations."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from fluidgate.compiled import called, inlined
 from fluidgate.simulation.iteration.cluster import (
     DECODING,
-    FRESH,
+    ENDLESS,
     GAP,
-    ITERATIONS,
-    LATE,
-    NOW,
     RUNNING,
     SEATED,
     SLOT_BITS,
@@ -23,166 +14,10 @@ from fluidgate.simulation.iteration.cluster import (
     STALL,
     Cluster,
 )
-from fluidgate.simulation.iteration.law import base_time, boundary_from, context_slope, span
 from fluidgate.simulation.iteration.lines import gpu_line, push_back, unlink
-from fluidgate.simulation.iteration.record import count, observe, record_segment
-from fluidgate.simulation.iteration.tournament import replay
+from fluidgate.simulation.iteration.memory import give_back
+from fluidgate.simulation.iteration.record import count, observe
 from fluidgate.simulation.markov.network import MIXED_DECODE, SOLO_DECODE
-
-ENDLESS = 1 << 30
-"""Iterations of a segment that nothing ends."""
-
-
-# --- segments
-
-
-@inlined
-def set_epoch(cluster: Cluster, g: int, epoch: float) -> None:
-    cluster.epochs[g] = epoch
-    replay(cluster.tree, cluster.epochs, g)
-
-
-@inlined
-def begin_segment(cluster, law, g, chunk, decodes, length, delay):
-    """`length` iterations of the batch as it stands start on `g` in `delay` seconds."""
-    here = cluster.gpu[g]
-    now = cluster.clock[NOW]
-    slope = context_slope(law, chunk)
-    here.start = now
-    here.origin = now + delay
-    here.first = base_time(law, chunk, decodes) + (slope * here.context if decodes > 0 else 0.0)
-    here.step = slope * decodes
-    here.length = length
-    here.chunk = chunk
-    here.batch = decodes
-    here.busy = 1
-    set_epoch(cluster, g, here.origin + span(here.first, here.step, length))
-
-
-@inlined
-def first_end(cluster: Cluster, g: int) -> float:
-    """End of the segment's first iteration."""
-    return cluster.gpu[g].origin + cluster.gpu[g].first
-
-
-@inlined
-def cut_segment(cluster: Cluster, g: int) -> None:
-    """Let the segment of `g` end at its next iteration boundary, one that is now included; wake `g` if it is idle.
-
-    Abandonments come after the boundaries of their epoch: what they make way for joins at a later one.
-    """
-    here = cluster.gpu[g]
-    now = cluster.clock[NOW]
-    if here.busy == 0:
-        if cluster.epochs[g] > now:
-            set_epoch(cluster, g, now)
-        return
-    if here.length == 1:
-        return
-    k = boundary_from(here.origin, here.first, here.step, now)
-    if cluster.tally[LATE] == 1 and here.origin + span(here.first, here.step, k) <= now:
-        k += 1
-    if k < here.length:
-        here.length = k
-        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
-
-
-@inlined
-def end_segment(cluster: Cluster, g: int) -> None:
-    """The segment of `g` is over: its decodes have gained their tokens."""
-    here = cluster.gpu[g]
-    k = here.length
-    record_segment(cluster, g, k)
-    cluster.tally[ITERATIONS] += k
-    if here.batch == here.decodes:  # else prompts ran alone and the decodes stood still
-        if cluster.set.kv_blocks > 0:
-            here.blocks -= blocks_taken(cluster, g, k)
-        here.iteration += k
-        here.context += here.batch * k
-        here.last_token = cluster.clock[NOW]
-        for i in range(cluster.batch.shape[2]):
-            cluster.batch[g, FRESH, i] = 0
-    here.busy = 0
-
-
-@inlined
-def idle(cluster: Cluster, g: int) -> None:
-    set_epoch(cluster, g, np.inf)
-
-
-# --- KV memory
-
-
-@inlined
-def blocks_of(cluster: Cluster, tokens: int) -> int:
-    return (tokens + cluster.set.block_tokens - 1) // cluster.set.block_tokens
-
-
-@inlined
-def blocks_next(cluster: Cluster, g: int) -> int:
-    """Blocks that the decodes of `g` take in its next iteration."""
-    return cluster.growth[g, cluster.gpu[g].iteration % cluster.set.block_tokens]
-
-
-@inlined
-def blocks_taken(cluster: Cluster, g: int, iterations: int) -> int:
-    """Blocks that the decodes of `g` take in its next `iterations` iterations: each one every `block_tokens`."""
-    size = cluster.set.block_tokens
-    taken = (iterations // size) * cluster.gpu[g].decodes
-    at = cluster.gpu[g].iteration % size
-    for _ in range(iterations % size):
-        taken += cluster.growth[g, at]
-        at = at + 1 if at + 1 < size else 0
-    return taken
-
-
-@inlined
-def iterations_that_fit(cluster: Cluster, g: int) -> int:
-    """Iterations of the decodes of `g` before its memory runs out."""
-    if cluster.set.kv_blocks == 0 or cluster.gpu[g].decodes == 0:
-        return ENDLESS
-    size = cluster.set.block_tokens
-    free = cluster.gpu[g].blocks
-    turns = free // cluster.gpu[g].decodes
-    free -= turns * cluster.gpu[g].decodes
-    fit = turns * size
-    at = cluster.gpu[g].iteration % size
-    for _ in range(size):
-        free -= cluster.growth[g, at]
-        if free < 0:
-            break
-        fit += 1
-        at = at + 1 if at + 1 < size else 0
-    return min(fit, ENDLESS)
-
-
-@inlined
-def admits(cluster: Cluster, g: int, tokens: int) -> bool:
-    """Whether `tokens` fit beside the decodes of `g` and what these take in the next iteration.
-
-    No request is asked for more than the whole memory, so that an empty GPU admits it.
-    """
-    if cluster.set.kv_blocks == 0:
-        return True
-    return min(blocks_of(cluster, tokens), cluster.set.kv_blocks) <= cluster.gpu[g].blocks - blocks_next(cluster, g)
-
-
-@inlined
-def hold(cluster: Cluster, g: int, tokens: int) -> None:
-    """A prompt of `tokens` is given its memory."""
-    cluster.gpu[g].held += tokens
-    if cluster.set.kv_blocks > 0:
-        cluster.gpu[g].blocks -= blocks_of(cluster, tokens)
-
-
-@inlined
-def release(cluster: Cluster, g: int, tokens: int) -> None:
-    cluster.gpu[g].held -= tokens
-    if cluster.set.kv_blocks > 0:
-        cluster.gpu[g].blocks += blocks_of(cluster, tokens)
-
-
-# --- decodes
 
 
 @inlined
@@ -218,7 +53,7 @@ def leave(cluster: Cluster, g: int, slot: int) -> None:
     cluster.batch[g, RUNNING, who.cls] -= 1
     if cluster.set.kv_blocks > 0:
         cluster.growth[g, (who.joined - who.held) % cluster.set.block_tokens] -= 1
-        here.blocks += blocks_of(cluster, who.held + grown)
+        give_back(cluster, g, who.held + grown)
     if cluster.set.ordered:
         unlink(cluster, gpu_line(cluster, g, DECODING), slot)
 

@@ -94,6 +94,9 @@ LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
 
+ENDLESS = 1 << 30
+"""Iterations of a segment that nothing ends."""
+
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
 """A heap entry is `last iteration << SLOT_BITS | slot`."""
@@ -146,7 +149,8 @@ REQUEST_STATE = np.dtype(
         ("timer_position", "i4"),  # in `timers`, NONE if it is not there
         ("preemptions", "i4"),
         ("stage", "i4"),
-        ("buffer", "i4"),  # decode buffer it waits in
+        ("cached", "i4"),  # free blocks that still hold its KV, after a preemption
+        ("ahead", "i4"),  # free blocks that hold nothing and are taken before those
     ],
     align=True,
 )
@@ -163,6 +167,9 @@ GPU = np.dtype(
         ("held", "i8"),  # KV tokens held by prompts in the batch
         ("unread", "i8"),  # tokens of the prompts on this GPU whose prefill has not ended
         ("blocks", "i8"),  # free blocks of KV memory
+        ("behind", "i8"),  # free blocks that hold nothing and are taken last
+        ("oldest", "i4"),  # of the preempted requests with cached blocks the one whose blocks are taken first
+        ("prepaid", "i4"),  # blocks taken already for the segment's first iteration
         ("length", "i4"),  # iterations of the segment
         ("chunk", "i4"),  # prompt tokens read in each
         ("batch", "i4"),  # decodes that gain a token in each
@@ -216,6 +223,7 @@ class Settings(NamedTuple):
         kv_blocks: blocks of KV memory a GPU; 0 for no limit.
         block_tokens: tokens of a block.
         reservation: tokens that must fit beyond a prompt for it to be admitted.
+        caching: whether a preempted request finds those of its blocks again that nobody has taken since.
         swap: whether a preempted decode's KV is swapped out, not dropped and read again.
         swap_seconds: s a token, each way.
         transfer_latency, transfer_seconds: of KV from the prefill to another decode GPU, s and s a token.
@@ -235,6 +243,7 @@ class Settings(NamedTuple):
     kv_blocks: int
     block_tokens: int
     reservation: int
+    caching: bool
     swap: bool
     swap_seconds: float
     transfer_latency: float
@@ -332,7 +341,8 @@ def empty_cluster(
     n, size = settings.gpus, settings.batch_size
     gpu = np.zeros(n, GPU)
     gpu["prefill_seat"] = NONE
-    gpu["blocks"] = settings.kv_blocks
+    gpu["blocks"] = gpu["behind"] = settings.kv_blocks
+    gpu["oldest"] = NONE
     ready = np.arange(n, dtype=np.int32)
     mixed = settings.mixed_gpus
     gpu["decode_position"] = ready
@@ -346,7 +356,7 @@ def empty_cluster(
     lines["head"] = lines["tail"] = NONE
     tree = tournament(n)
     unread = np.zeros((2, len(tree)), np.int64)
-    unread[:, len(tree) // 2 + n :] = 1 << 40
+    unread[:, len(tree) // 2 + n :] = [[1 << 40], [1 << 20]]  # no GPUs: never the least
     for node in range(len(tree) // 2 - 1, 0, -1):
         unread[:, node] = np.minimum(unread[:, 2 * node], unread[:, 2 * node + 1])
     tally = np.zeros(TALLY, np.int64)

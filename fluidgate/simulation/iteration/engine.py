@@ -18,6 +18,8 @@ class KvMemory:
         tokens: capacity, rounded down to whole blocks.
         block_tokens: of a block.
         reservation: tokens that must fit beyond a prompt for it to be admitted.
+        caching: whether blocks that are freed keep their KV until they are taken again (prefix caching in vLLM): a
+            preempted request reads again only what was overwritten. Nothing is shared between requests.
         swap: whether a preempted decode's KV is swapped out; otherwise it is dropped, and prompt and output so far are
             read again.
         swap_seconds: s a token, each way.
@@ -26,6 +28,7 @@ class KvMemory:
     tokens: int
     block_tokens: int = 16
     reservation: int = 0
+    caching: bool = False
     swap: bool = False
     swap_seconds: float = 0.0
 
@@ -36,6 +39,8 @@ class KvMemory:
             )
         if self.reservation < 0 or not (math.isfinite(self.swap_seconds) and self.swap_seconds >= 0):
             raise FluidgateError("KV memory: reservation and swap seconds must be at least 0")
+        if self.caching and self.swap:
+            raise FluidgateError("KV memory: what is swapped out is not read again; choose caching or swap")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Engine:
                 "raise the budget, or lower the batch size"
             )
 
+        if self.batching == Batching.SINGLE_PREFILL and self.kv is not None and self.kv.caching:
+            raise FluidgateError("engine: caching is simulated where a request stays on its GPU; leave it off here")
+
     def settings(
         self,
         gpus: int,
@@ -105,6 +113,7 @@ class Engine:
             kv_blocks=kv.tokens // kv.block_tokens if kv else 0,
             block_tokens=kv.block_tokens if kv else 1,
             reservation=kv.reservation if kv else 0,
+            caching=kv.caching if kv else False,
             swap=kv.swap if kv else False,
             swap_seconds=float(kv.swap_seconds) if kv else 0.0,
             transfer_latency=float(self.transfer.latency),

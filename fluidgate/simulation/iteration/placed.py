@@ -12,22 +12,11 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
-    admits,
-    begin_segment,
-    blocks_next,
-    blocks_of,
-    cut_segment,
-    end_segment,
-    first_end,
-    hold,
-    idle,
-    iterations_that_fit,
     join,
     leave,
     next_end,
     pop_end,
     record_own_gap,
-    release,
     seat,
     set_mode,
     strike_out,
@@ -62,8 +51,27 @@ from fluidgate.simulation.iteration.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.memory import (
+    admits,
+    blocks_next,
+    blocks_of,
+    find_cached,
+    give_back,
+    hold,
+    iterations_that_fit,
+    leave_cached,
+    prepay,
+    release,
+)
 from fluidgate.simulation.iteration.placement import change_load, place
 from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.segment import (
+    begin_segment,
+    cut_segment,
+    end_segment,
+    first_end,
+    idle,
+)
 from fluidgate.simulation.iteration.timers import next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
 from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
@@ -149,6 +157,8 @@ def enter(cluster, request):
     who.prefill_gpu = NONE
     who.timer_position = NONE
     who.preemptions = 0
+    who.cached = 0
+    who.ahead = 0
     who.stage = PREFILL_QUEUE
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
@@ -259,8 +269,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         cluster.gpu[g].held -= tokens
         cluster.events[DECODE_START, cls] += 1
         if who.produced == who.output:
-            if cluster.set.kv_blocks > 0:
-                cluster.gpu[g].blocks += blocks_of(cluster, tokens)
+            give_back(cluster, g, tokens)
             change_load(cluster, g, -1, 0)
             record_completion(cluster, slot)
         else:
@@ -278,7 +287,9 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     stop_timer(cluster, slot)
     push_back(cluster, gpu_line(cluster, g, READING), slot)
-    hold(cluster, g, who.unread)
+    found = find_cached(cluster, g, slot)
+    hold(cluster, g, who.unread, found)
+    who.unread -= found * cluster.set.block_tokens
     if np.isnan(who.scheduled):
         who.scheduled = cluster.clock[NOW]
         observe(cluster, PREFILL_WAIT, who.cls, who.scheduled - who.arrival, who.scheduled)
@@ -313,6 +324,7 @@ def preempt(cluster: Cluster, g: int) -> float:
         who = cluster.live[slot]
         unlink(cluster, reading, slot)
         release(cluster, g, who.prompt + who.produced)
+        leave_cached(cluster, g, slot, who.prompt + who.produced - who.unread)
         who.unread = who.prompt + who.produced
         count(cluster, PREFILL, who.cls, -1)
         cluster.events[PREFILL_PREEMPTION, who.cls] += 1
@@ -345,6 +357,7 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
     if cluster.set.swap:
         who.unread = 0
         return (who.held + grown) * cluster.set.swap_seconds
+    leave_cached(cluster, g, slot, who.held + grown)
     who.unread = who.prompt + who.produced
     return 0.0
 
@@ -361,6 +374,7 @@ def compose_within_budget(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+        prepay(cluster, g)
     left = cluster.set.tokens - here.decodes
     chunk = 0
     if cluster.lines[reading].head != NONE:
@@ -439,8 +453,8 @@ def compose_prefill_first(cluster, law, g):
         ):
             break
         start_prefill(cluster, g, slot)
+        chunk += who.unread
         who.unread = 0
-        chunk += tokens
     if chunk > 0:
         set_mode(cluster, g, 1)
         begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
@@ -452,6 +466,7 @@ def compose_prefill_first(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+        prepay(cluster, g)
     swapped = False
     joined = 0
     for i in range(cluster.batch.shape[2]):

@@ -44,7 +44,12 @@ def least_product(cluster: Cluster, prompt: int) -> int:
     """The GPU with the least (unread + prompt) * (load + 1): depth first, branches bounded."""
     unread, load = cluster.unread_tree[0], cluster.unread_tree[1]
     leaves = unread.size // 2
-    best, least = -1, 1 << 62
+    node = 1
+    while node < leaves:  # a first guess: the child with the smaller bound
+        left, right = 2 * node, 2 * node + 1
+        lower = (unread[left] + prompt) * (load[left] + 1) <= (unread[right] + prompt) * (load[right] + 1)
+        node = left if lower else right
+    best, least = -1, (unread[node] + prompt) * (load[node] + 1) + 1
     node = 1
     while node > 0:
         bound = (unread[node] + prompt) * (load[node] + 1)

@@ -19,6 +19,8 @@ from fluidgate.simulation.iteration.cluster import (
     CURSOR,
     ENDED,
     LOGGED,
+    NOW,
+    NUMBER,
     REQUEST_STATE,
     TOTAL_EVENTS,
     Batching,
@@ -37,6 +39,9 @@ SLICE = 2_000_000
 """Events between two looks at Ctrl-C."""
 LOG_ROWS = 65_536
 """Rows of the request log between two calls of its taker."""
+
+Progress = Callable[[int, float], None]
+"""Called now and then with the requests that have arrived and the simulated time, s."""
 
 TakeLog = Callable[[Any], None]
 """Called with finished requests, dtype LOG, in the order in which they ended; the array is its own to keep."""
@@ -86,6 +91,7 @@ def run_placed(
     *,
     placement: Placement = Placement.ROUND_ROBIN,
     take_log: TakeLog | None = None,
+    progress: Progress | None = None,
 ) -> IterationMeasurement:
     """Run GPUs that form their own batches (token budget or prefill first), each request placed on one as it arrives.
 
@@ -93,6 +99,7 @@ def run_placed(
         blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
         placement: which GPU takes a request.
         take_log: takes the finished requests, a block at a time.
+        progress: told how far the run is, some times a second.
 
     Raises:
         FluidgateError: a request is wrong, or the engine's batching needs a policy.
@@ -103,7 +110,7 @@ def run_placed(
     if engine.batching == Batching.SINGLE_PREFILL:
         raise FluidgateError("single-prefill batching is run by a policy; use run_policy, or another way of batching")
     cluster = new_cluster(engine, run, take_log is not None, placement=placement)
-    return _run(placed, cluster, (engine.law,), blocks, run, take_log)
+    return _run(placed, cluster, (engine.law,), blocks, run, take_log, progress)
 
 
 def run_policy(
@@ -114,6 +121,7 @@ def run_policy(
     tables: Tables,
     *,
     take_log: TakeLog | None = None,
+    progress: Progress | None = None,
 ) -> IterationMeasurement:
     """Run single-prefill GPUs under a policy: its decision functions as in the Markov network.
 
@@ -121,6 +129,7 @@ def run_policy(
         blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
         tables: of the policy for `run.gpus` GPUs.
         take_log: takes the finished requests, a block at a time.
+        progress: told how far the run is, some times a second.
 
     Raises:
         FluidgateError: a request is wrong, the engine batches otherwise, or a decision function can't be compiled.
@@ -134,7 +143,7 @@ def run_policy(
     cluster = new_cluster(
         engine, run, take_log is not None, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve)
     )
-    return _run(kernel, cluster, (engine.law, tables), blocks, run, take_log)
+    return _run(kernel, cluster, (engine.law, tables), blocks, run, take_log, progress)
 
 
 def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
@@ -161,6 +170,7 @@ def _run(
     blocks: Iterable[Requests],
     run: Run,
     take_log: TakeLog | None,
+    progress: Progress | None,
 ) -> IterationMeasurement:
     from fluidgate.simulation.iteration.builds import close
     from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL
@@ -175,6 +185,8 @@ def _run(
         began = time.perf_counter()
         code = kernel(cluster, *fixed, block, placements, SLICE)
         wall += time.perf_counter() - began
+        if progress is not None:
+            progress(int(cluster.tally[NUMBER]), float(cluster.clock[NOW]))
         if code == DONE:
             break
         if code == HUNGRY:

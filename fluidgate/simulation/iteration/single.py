@@ -13,22 +13,11 @@ from fluidgate.compiled import called, inlined
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
-    admits,
-    begin_segment,
-    blocks_next,
-    blocks_of,
-    cut_segment,
-    end_segment,
-    first_end,
-    hold,
-    idle,
-    iterations_that_fit,
     join,
     leave,
     next_end,
     pop_end,
     record_own_gap,
-    release,
     seat,
     set_mode,
     unseat,
@@ -56,8 +45,23 @@ from fluidgate.simulation.iteration.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.memory import (
+    admits,
+    blocks_next,
+    blocks_of,
+    hold,
+    iterations_that_fit,
+    release,
+)
 from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL, enter, preempt_decode, refused
 from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.segment import (
+    begin_segment,
+    cut_segment,
+    end_segment,
+    first_end,
+    idle,
+)
 from fluidgate.simulation.iteration.timers import in_transit, next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
 from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
@@ -401,7 +405,7 @@ def compose(cluster, law, g):
         if here.reading == 0 and not preempted and admits(cluster, g, who.unread + cluster.set.reservation):
             here.reading = 1
             who.joined = here.iteration
-            hold(cluster, g, who.unread)
+            hold(cluster, g, who.unread, 0)
             if np.isnan(who.scheduled):
                 who.scheduled = cluster.clock[NOW]
                 observe(cluster, PREFILL_WAIT, who.cls, who.scheduled - who.arrival, who.scheduled)

@@ -132,16 +132,17 @@ def requests(rng: Generator, count: int, classes: int, seconds: float) -> Any:
     return block
 
 
-def memory(rng: Generator, stream: Any) -> KvMemory | None:
+def memory(rng: Generator, stream: Any, *, may_cache: bool) -> KvMemory | None:
     """None, or so little that decodes are preempted, and now and then a request is rejected."""
     if rng.random() < 0.35:
         return None
     longest = np.sort(stream["prompt"] + stream["output"])[-1 if rng.random() < 0.8 else -2]
     size = int(rng.choice([1, 4, 16]))
     tokens = int(longest * rng.uniform(1.05, 2.5)) + size
-    swap = bool(rng.random() < 0.4)
+    swap = bool(rng.random() < 0.3)
+    caching = bool(rng.random() < 0.6) and may_cache and not swap
     reservation = int(rng.choice([0, 0, 5, 40]))
-    return KvMemory(tokens, size, reservation, swap, float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0)
+    return KvMemory(tokens, size, reservation, caching, swap, float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0)
 
 
 def window(rng: Generator, seconds: float) -> tuple[float, float]:
@@ -160,7 +161,7 @@ def placed_instance(seed: int, batching: Batching, placement: Placement) -> Inst
     batch_size = int(rng.integers(1, 9))
     tokens = batch_size + int(rng.integers(1, 60))
     warmup, horizon = window(rng, seconds)
-    engine = Engine(time.law(), batch_size, tokens, batching, memory(rng, stream))
+    engine = Engine(time.law(), batch_size, tokens, batching, memory(rng, stream, may_cache=True))
     return Instance(stream, engine, time, Run(gpus, classes, horizon, warmup, seed, audited=True), placement)
 
 
@@ -179,7 +180,7 @@ def policy_instance(seed: int, policy: str) -> Instance:
         int(rng.integers(1, 7)),
         int(rng.integers(1, 40)),
         Batching.SINGLE_PREFILL,
-        memory(rng, stream),
+        memory(rng, stream, may_cache=False),
         transfer,
     )
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)

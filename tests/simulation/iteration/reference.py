@@ -57,6 +57,8 @@ class Gpu:
     running: list[Request] = field(default_factory=list)  # in order of admission
     waiting: list[Request] = field(default_factory=list)
     free_blocks: int = 0
+    # with caching: the free blocks in the order in which they are taken, each with what it holds still
+    freed: list[tuple[Request, int] | None] = field(default_factory=list)
     # single prefill
     seat: Request | None = None
     reading: bool = False
@@ -98,7 +100,11 @@ class Reference:
         self.capacity = kv.tokens // kv.block_tokens if kv else 10**12
         self.reservation = kv.reservation if kv else 0
         self.swap = bool(kv and kv.swap)
+        self.caching = bool(kv and kv.caching)
         self.gpus = [Gpu(g, free_blocks=self.capacity) for g in range(gpus)]
+        if self.caching:
+            for g in self.gpus:
+                g.freed = [None] * self.capacity
         self.requests = [
             Request(k, *(r.item() for r in (row["arrival"], row["cls"], row["prompt"], row["output"], row["patience"])))
             for k, row in enumerate(requests)
@@ -269,11 +275,25 @@ class Reference:
             return False
         r.blocks += max(more, 0)
         g.free_blocks -= max(more, 0)
+        if self.caching:
+            del g.freed[: max(more, 0)]
         return True
 
-    def free(self, g: Gpu, r: Request) -> None:
+    def free(self, g: Gpu, r: Request, computed: int = 0) -> None:
+        """Give the blocks of `r` back, the last first; those full of its first `computed` tokens keep them."""
+        if self.caching:
+            g.freed += [(r, k) if k < computed // self.size else None for k in reversed(range(r.blocks))]
         g.free_blocks += r.blocks
         r.blocks = 0
+
+    def find_cached(self, g: Gpu, r: Request) -> None:
+        """Take those blocks of `r` that are still whole; their tokens are not read again."""
+        if self.caching:
+            while (r, r.blocks) in g.freed:
+                g.freed.remove((r, r.blocks))
+                r.blocks += 1
+                g.free_blocks -= 1
+            r.to_read -= r.blocks * self.size
 
     def fits(self, g: Gpu, tokens: int) -> bool:
         return min(self.blocks(tokens), self.capacity) <= g.free_blocks
@@ -290,9 +310,10 @@ class Reference:
                 k += 1
                 continue
             victim = g.running.pop()
-            self.free(g, victim)
-            victim.preemptions += 1
             was_decode = victim.stage == MIXED_DECODE
+            computed = self.needs(victim) - 1 if was_decode else victim.whole - victim.to_read
+            self.free(g, victim, computed)
+            victim.preemptions += 1
             victim.swapped = self.swap and was_decode
             if victim.swapped:
                 delay += (self.needs(victim) - 1) * self.engine.kv.swap_seconds
@@ -413,6 +434,7 @@ class Reference:
             else:
                 if not self.fits(g, r.whole + self.reservation):
                     break
+                self.find_cached(g, r)
                 self.take(g, r, r.whole)
                 self.admit(g)
                 chunks[r] = min(r.to_read, left)
@@ -428,8 +450,9 @@ class Reference:
             short = min(self.blocks(r.whole + self.reservation), self.capacity) > g.free_blocks - ahead
             if short or (chunks and over):
                 break
+            self.find_cached(g, r)
             self.take(g, r, r.whole)
-            chunks[self.admit(g)] = r.whole
+            chunks[self.admit(g)] = r.to_read
         if chunks:
             self.begin(g, chunks, [], 0.0)
             return

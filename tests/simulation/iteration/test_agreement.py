@@ -14,7 +14,7 @@ from tests.simulation.iteration.instances import Instance, placed_instance, poli
 from tests.simulation.iteration.reference import Reference
 
 PLACED = [(batching, rule) for batching in (Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST) for rule in Placement]
-SEEDS = 30
+SEEDS = 20
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
 

@@ -140,6 +140,17 @@ def test_memory_preempts_the_last_admitted() -> None:
     assert measured.kv_peak <= 40
 
 
+def test_a_preempted_request_reads_only_what_was_overwritten() -> None:
+    requests = block((0.0, 15, 12), (0.0, 15, 12))
+    _, log = placed(requests, Engine(PLAIN, 4, 60, kv=KvMemory(40, 1)))
+    _, cached = placed(requests, Engine(PLAIN, 4, 60, kv=KvMemory(40, 1, caching=True)))
+    # at 6.3 s both have 6 tokens and hold 20: the second gives way and holds 15 + 6 tokens again when the first, which
+    # grows by one token an iteration into the second's blocks, is complete at 12.3 s: 6 of its 20 blocks are taken
+    assert times(log[0])[2] == pytest.approx(times(cached[0])[2]) == pytest.approx(12.3)
+    assert times(log[1])[2] == pytest.approx(12.3 + (1 + 0.21) + 5.0)
+    assert times(cached[1])[2] == pytest.approx(12.3 + (1 + 0.07) + 5.0)
+
+
 def test_requests_that_no_memory_holds_are_rejected() -> None:
     engine = Engine(PLAIN, 4, 60, kv=KvMemory(64, 16, reservation=1000))
     measured, log = placed(block((0.0, 60, 5), (0.0, 60, 4)), engine)
@@ -188,7 +199,16 @@ def test_room_is_made_for_a_long_queue() -> None:
 def test_a_log_longer_than_its_room_is_complete() -> None:
     requests = block(*[(0.1 * k, 1, 1) for k in range(150_000)])
     logs: list[Any] = []
-    run_placed([requests], Engine(linear_law(0.01, 0.0), 4, 8), Run(1, 1), take_log=logs.append)
+    told: list[tuple[int, float]] = []
+    run_placed(
+        [requests],
+        Engine(linear_law(0.01, 0.0), 4, 8),
+        Run(1, 1),
+        take_log=logs.append,
+        progress=lambda arrived, now: told.append((arrived, now)),
+    )
+    assert told == sorted(told)
+    assert told[-1] == (150_000, pytest.approx(15_000, abs=0.2))
     assert len(logs) > 1
     assert sorted(np.concatenate(logs)["number"].tolist()) == list(range(150_000))
 
@@ -242,6 +262,8 @@ def test_requests_that_cannot_be(spoil: Any, message: str) -> None:
         (lambda: Engine(PLAIN, 20, 10), "raise the budget"),
         (lambda: KvMemory(10, 16), "less than a block"),
         (lambda: KvMemory(100, 16, reservation=-1), "at least 0"),
+        (lambda: KvMemory(100, 16, caching=True, swap=True), "caching or swap"),
+        (lambda: Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL, KvMemory(100, caching=True)), "leave it off"),
         (lambda: Transfer(-1.0), "at least 0 s"),
         (lambda: Run(0, 1), "at least one GPU"),
         (lambda: Run(1, 1, horizon=10.0, warmup=10.0), "warm-up"),
@@ -278,7 +300,7 @@ def test_small_chunks_and_exponential_lengths_are_the_markov_network() -> None:
     scenario = base.replace(gpu=base.gpu.model_copy(update={"chunk_size": 8}))
     iteration = scenario.gpu.iteration.model_copy(update={"alpha": 0.002})
     scenario = scenario.replace(gpu=scenario.gpu.model_copy(update={"iteration": iteration}))
-    gpus, horizon, warmup = 10, 1200.0, 200.0
+    gpus, horizon, warmup = 8, 900.0, 200.0
     markov = simulate(scenario, "gate-and-route", gpus=gpus, horizon=horizon, warmup=warmup, replications=6, seed=1)
     policy = find_policy("gate-and-route")
     engine = Engine(paper_law(iteration), scenario.gpu.batch_size, 8, Batching.SINGLE_PREFILL)
