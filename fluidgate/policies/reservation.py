@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fluidgate.model import Array
 from fluidgate.planning import Plan
-from fluidgate.policies.value import FREE, SAME, prefill_cost, value_index
+from fluidgate.policies.value import FREE, SAME, prefill_cost, serves_everyone, value_index
 
 GAIN = 1e-6
 """Relative gain in revenue below which one slot more is not kept."""
@@ -25,7 +25,7 @@ GAIN = 1e-6
 def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
     """How many slots of the cluster must stay free after class i starts, int64, shape (classes,).
 
-    0 for the class of the largest index. For class j, those of larger index are lumped into one; the number is where
+    0 where the plan serves everyone, and for the class of the largest index. For class j, those of larger index are lumped into one; the number is where
     the revenue of the two, `birth_death_revenue`, stops rising.
     """
     index, time = value_index(plan), slot_time(plan)
@@ -33,6 +33,8 @@ def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
     arrival = gpus * rates.arrival
     slots = gpus * plan.scenario.gpu.batch_size
     hold = np.zeros(len(index), dtype=np.int64)
+    if serves_everyone(plan):
+        return hold
     for j in range(len(index)):
         above = index > index[j] * (1.0 + SAME)
         if index[j] == FREE or not above.any():

@@ -27,15 +27,24 @@ def value_index(plan: Plan) -> Array:
 
 
 def gate_index(plan: Plan) -> Array:
-    """The order in which classes start: the value index, where the plan gives some slot a price; shape (classes,).
+    """The order in which classes start, larger first, shape (classes,).
 
-    Where it does not, everyone is served, and only those who leave while they wait are lost: then the index at the
-    least load at which slots are scarce, times the patience rate (the c-mu rule, a waiting request costing what it is
-    worth times the rate at which it leaves).
+    Where the plan turns someone away: the value index. Where it serves everyone, only those are lost who leave while
+    they wait, so the index (at the least load at which slots are scarce) is taken times the patience rate, the c-mu
+    rule. Paid at completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and
+    `w/cost` right; in one that is over before a service ends each slot that comes free saves one request, however long,
+    and `w` is right; this is the geometric mean of both.
     """
-    if is_binding(plan):
+    if not serves_everyone(plan):
         return value_index(plan)
-    return value_index(binding(plan)) * plan.scenario.rates.patience
+    scarce = plan if is_binding(plan) else binding(plan)
+    worth = np.sqrt(plan.scenario.rates.bundled_value) if plan.scheme == "bundled" else 1.0
+    return np.asarray(value_index(scarce) * plan.scenario.rates.patience * worth)
+
+
+def serves_everyone(plan: Plan) -> bool:
+    """Whether every class is served in full."""
+    return bool((plan.served_fraction > 1.0 - SAME).all())
 
 
 def is_binding(plan: Plan) -> bool:
