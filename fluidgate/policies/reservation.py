@@ -25,8 +25,8 @@ GAIN = 1e-6
 def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
     """How many slots of the cluster must stay free after class i starts, int64, shape (classes,).
 
-    0 where the plan serves everyone, and for the class of the largest index. For class j, those of larger index are lumped into one; the number is where
-    the revenue of the two, `birth_death_revenue`, stops rising.
+    0 where the plan serves everyone, and for the class of the largest index. For class j, those of larger index are
+    lumped into one; the number is where the revenue of the two, `birth_death_revenue`, stops rising.
     """
     index, time = value_index(plan), slot_time(plan)
     rates = plan.scenario.rates

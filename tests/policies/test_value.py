@@ -9,7 +9,16 @@ from fluidgate import Indicators, Scenario, compare, find_policy, plan
 from fluidgate.model import Pricing
 from fluidgate.paper.instances import random_instance
 from fluidgate.policies import GateRule, RouteRule
-from fluidgate.policies.value import FREE, request_cost, value_index
+from fluidgate.policies.value import (
+    FREE,
+    binding,
+    gate_index,
+    is_binding,
+    ranked,
+    request_cost,
+    serves_everyone,
+    value_index,
+)
 from tests.scenarios import two_class_scenario
 
 SCENARIO = two_class_scenario()
@@ -72,3 +81,41 @@ def test_gap_is_a_fraction_of_the_papers(scheme: str) -> None:
     result = compare(scenario, [paper, "index-and-pool"], gpus=50, horizon=5000.0, replications=6)
     theirs, ours = (1 - np.array(r.optimality_ratio.values) for r in result.policies)
     assert ours.mean() + 2 * ours.std(ddof=1) / np.sqrt(6) < 0.4 * theirs.mean()
+
+
+def scaled(load: float, **change: float) -> Scenario:
+    classes = tuple(
+        c.model_copy(update={"arrival_rate": c.arrival_rate * load, **(change if k == 0 else {})})
+        for k, c in enumerate(SCENARIO.classes)
+    )
+    return SCENARIO.replace(classes=classes)
+
+
+def test_order_is_the_index_where_someone_is_turned_away() -> None:
+    solved = plan(SCENARIO)
+    assert not serves_everyone(solved)
+    assert gate_index(solved).tolist() == value_index(solved).tolist()
+
+
+def test_order_below_the_critical_load_weighs_who_leaves_and_what_a_request_is_worth() -> None:
+    solved = plan(scaled(0.3))
+    assert serves_everyone(solved)
+    assert not is_binding(solved)
+    at = binding(solved)
+    assert is_binding(at)
+    load = at.scenario.classes[0].arrival_rate / solved.scenario.classes[0].arrival_rate
+    lighter = plan(scaled(0.3 * load / 1.02))
+    assert not is_binding(lighter)  # the least such load, to 1 %
+    rates = solved.scenario.rates
+    assert gate_index(solved) == pytest.approx(value_index(at) * rates.patience * np.sqrt(rates.bundled_value))
+    hasty = plan(scaled(0.3, patience_rate=1.0))
+    assert gate_index(hasty)[0] / gate_index(hasty)[1] > 9 * gate_index(solved)[0] / gate_index(solved)[1]
+
+
+def test_a_class_that_never_leaves_goes_last_where_everyone_is_served() -> None:
+    assert gate_index(plan(scaled(0.3, patience_rate=0.0)))[0] == 0.0
+
+
+def test_equal_indices_are_ranked_by_the_second_order() -> None:
+    index = np.array([2.0, 1.0, 2.0 * (1 + 1e-9), 3.0])
+    assert ranked(index, np.array([5.0, 9.0, 4.0, 0.0])).tolist() == [2.0, 0.0, 1.0, 3.0]
