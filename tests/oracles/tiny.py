@@ -206,8 +206,8 @@ def _systems() -> list[TinySystem]:
     )
     # Two marginal classes: the plan's proportions. A plan with a prefill on every GPU: each keeps its slot.
     tied = scenario("two-class-tied", 2, [(1.5, 1.6, 0.35, 1.5), (3.0, 3.2, 0.25, 2.5)])
-    add("n2-tied", ["index-and-pool"], tied, 2, (10, 0), (0.3, 0.1), (0.1, 0.0), large=["index-and-pool"])
-    add("n1-all-mixed", ["index-and-pool"], tied, 1, (7, 5), (0.7, 0.3), (0.1, 0.0))
+    add("n2-tied", ["index-and-pool"], tied, 2, (10, 0), (0.3, 0.1), (0.1, 0.0))
+    add("n1-all-mixed", ["index-and-pool"], tied, 1, (6, 5), (0.7, 0.3), (0.1, 0.0))
     add("n2-all-mixed", ["index-and-pool"], one, 2, (14, 12), (1.0,), (0.1,))
     # Prompts paid apart: decodes wait, beside prefills first, and one GPU is kept ready.
     apart = scenario("paid-apart", 2, [(2.0, 1.0, 0.5, 1.2)], scheme="separate")
