@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fluidgate.planning import Plan
-from fluidgate.policies import Policy
+from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.profiles import Profile
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
 from fluidgate.workloads import Workload
@@ -191,7 +191,7 @@ def _served(result: SimulationResult) -> str:
     return " / ".join("-" if share is None else f"{share:.1f} %" for share in shares)
 
 
-def policy_table(policies: Sequence[Policy], aliases: dict[str, str]) -> Table:
+def policy_table(policies: Sequence[Policy | PlacedPolicy], aliases: dict[str, str]) -> Table:
     """Names and summaries."""
     made = table("Policies", "name", "origin", "summary", text=3)
     for policy in policies:
