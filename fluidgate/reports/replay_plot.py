@@ -77,12 +77,11 @@ def _draw_path(axes: Axes, result: RequestResult, stage: str) -> None:
     path, plan = result.trajectory, result.plan
     assert path is not None
     for k, each in enumerate(result.classes):
-        if stage == "decode":
-            held, target = path.mixed_decode + path.solo_decode, plan.mixed_decode + plan.solo_decode
-        else:
-            held, target = getattr(path, stage), getattr(plan, stage)
+        held = path.mixed_decode + path.solo_decode if stage == "decode" else getattr(path, stage)
         axes.plot(path.time, held[:, k], color=f"C{k % 10}", lw=0.9, label=each.name)
-        axes.axhline(target[k], color=f"C{k % 10}", lw=1, ls=":", label=f"{each.name}, plan")
+        if plan is not None:
+            target = plan.mixed_decode + plan.solo_decode if stage == "decode" else getattr(plan, stage)
+            axes.axhline(target[k], color=f"C{k % 10}", lw=1, ls=":", label=f"{each.name}, plan")
 
 
 def _draw_latencies(figure: SubFigure, found: Sequence[RequestResult]) -> None:

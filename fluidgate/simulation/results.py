@@ -104,7 +104,7 @@ class SimulationResult:
         optimality_ratio: revenue over the R* of the scheme without indicators.
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
         trajectory: mean path over the replications; None unless samples were asked for.
-        plan: the plan that feeds the policy.
+        plan: the plan that feeds the policy; None for one that reads no plan, where there is none.
         remarks: what to know of the policy itself.
     """
 
@@ -117,14 +117,14 @@ class SimulationResult:
     optimality_ratio: Statistic
     objective_ratio: Statistic
     classes: tuple[ClassResult, ...]
-    plan: Plan = field(repr=False, compare=False)
+    plan: Plan | None = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
     remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know of the policy's plan and of the policy."""
-        return (*self.plan.warnings, *self.remarks)
+        return (*(self.plan.warnings if self.plan else ()), *self.remarks)
 
     def body(self) -> dict[str, Any]:
         """What differs between the policies of a comparison."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.errors import InfeasiblePlanError
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.planning.penalty import penalty
@@ -137,6 +138,7 @@ class Study:
         revenue = revenue_rates(scenario, measured)
         held = [m.occupancy / gpus for m in measured]
         penalties = np.array([penalty(scenario, each[PREFILL], each[SOLO_DECODE]) for each in held])
+        best, own = _if_feasible(lambda: plans.unconstrained), _if_feasible(lambda: plans.own)
         return RequestResult(
             scenario=scenario.name,
             policy=policy.name,
@@ -144,10 +146,10 @@ class Study:
             events=sum(m.total_events for m in measured),
             wall_seconds=sum(m.wall_seconds for m in measured),
             revenue_rate=statistic(revenue),
-            optimality_ratio=statistic(ratio(revenue, plans.unconstrained.revenue_rate)),
-            objective_ratio=statistic(ratio(revenue - penalties, plans.own.objective)),
+            optimality_ratio=statistic(ratio(revenue, best.revenue_rate if best else 0.0)),
+            objective_ratio=statistic(ratio(revenue - penalties, own.objective if own else 0.0)),
             classes=class_results(scenario, measured),
-            plan=_plan(policy, plans),
+            plan=plans.of(policy) if isinstance(policy, Policy) else own,
             trajectory=trajectory(measured, gpus, self.seconds),
             remarks=(*self.remarks, *(policy.remarks(scenario, gpus) if isinstance(policy, Policy) else ())),
             batching=batching_of(policy),
@@ -199,5 +201,9 @@ def chosen_policies(
     return tuple(chosen)
 
 
-def _plan(policy: Policy | PlacedPolicy, plans: Plans) -> Plan:
-    return plans.of(policy) if isinstance(policy, Policy) else plans.own
+def _if_feasible(solve: Callable[[], Plan]) -> Plan | None:
+    """A plan that nothing but the report needs."""
+    try:
+        return solve()
+    except InfeasiblePlanError:
+        return None
