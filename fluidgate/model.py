@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
+BatchingName = Literal["single-prefill", "token-budget", "prefill-first"]
+Preemption = Literal["recompute", "swap"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -42,6 +44,8 @@ class RequestClass(Noun):
     patience_rate: NonNegative = Field(
         description="abandonment theta while waiting, 1/s; 0 for requests that never leave"
     )
+    ttft_target: Positive | None = Field(None, description="TTFT for goodput, s, in the place of the scenario's")
+    tpot_target: Positive | None = Field(None, description="TPOT for goodput, s, in the place of the scenario's")
 
 
 class IterationTime(Noun):
@@ -190,6 +194,56 @@ class Lengths(Noun):
         return "empirical" in (self.prompt, self.output)
 
 
+class EngineModel(Noun):
+    """What the model leaves open of a GPU's engine, at the fidelity of iterations.
+
+    - `single-prefill`: at most one prompt, in chunks of `Gpu.chunk_size`, beside the decodes ([LDHZ] section 2).
+    - `token-budget`: all decodes, then chunks of as many waiting prompts as the budget holds (vLLM, Sarathi-Serve).
+    - `prefill-first`: whole prompts alone, before the decodes go on (first vLLM).
+    """
+
+    batching: BatchingName | None = Field(
+        None, description="how an iteration's batch is formed; the policy's own if None"
+    )
+    max_batched_tokens: int | None = Field(
+        None, ge=1, description="tokens of an iteration, but under single-prefill batching"
+    )
+    kv_tokens: int | None = Field(None, ge=1, description="KV memory of a GPU, tokens; None for no limit")
+    kv_block: int = Field(16, ge=1, description="tokens of a block of KV memory")
+    kv_reservation: int = Field(0, ge=0, description="tokens that must fit beyond a prompt for it to be admitted")
+    kv_caching: bool = Field(
+        False, description="whether a preempted request finds again the KV that was not overwritten"
+    )
+    preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
+    swap_seconds: NonNegative = Field(0.0, description="seconds a token swapped, each way")
+    transfer_latency: NonNegative = Field(0.0, description="seconds that KV takes to another GPU, whatever its size")
+    transfer_bandwidth: Positive | None = Field(None, description="KV tokens/s to another GPU; None for no limit")
+
+    @model_validator(mode="after")
+    def _memory_has_its_numbers(self) -> Self:
+        if self.kv_tokens is not None and self.kv_tokens < self.kv_block:
+            raise ValueError(f"kv_tokens must hold a block of {self.kv_block} tokens (it is {self.kv_tokens})")
+        kept = (self.kv_block, self.kv_reservation, self.kv_caching, self.preemption)
+        if self.kv_tokens is None and kept != (16, 0, False, "recompute"):
+            raise ValueError(
+                "kv_block, kv_reservation, kv_caching and preemption belong to a limited KV memory; give kv_tokens"
+            )
+        if self.kv_caching and self.preemption == "swap":
+            raise ValueError("kv_caching belongs to preemption by recomputing: what is swapped out is not read again")
+        if self.swap_seconds > 0 and self.preemption != "swap":
+            raise ValueError("swap_seconds belongs to preemption by swapping, and to it only")
+        if self.batching == "single-prefill" and self.max_batched_tokens is not None:
+            raise ValueError("max_batched_tokens belongs to token-budget and prefill-first batching")
+        return self
+
+
+class Targets(Noun):
+    """What a request must keep to count as goodput; None for no target."""
+
+    ttft: Positive | None = Field(None, description="largest time to first token, s")
+    tpot: Positive | None = Field(None, description="largest time per output token, s")
+
+
 @dataclass(frozen=True)
 class Rates:
     """Service rates and prices of all classes, arrays of shape (classes,).
@@ -240,6 +294,8 @@ class Scenario(Noun):
     indicators: Indicators = Indicators()
     arrivals: Arrivals = Arrivals()
     lengths: Lengths = Lengths()
+    engine: EngineModel = EngineModel()
+    targets: Targets = Targets()
     cluster_gpus: int | None = Field(None, ge=1)
 
     @staticmethod
@@ -268,6 +324,16 @@ class Scenario(Noun):
     @property
     def class_names(self) -> list[str]:
         return [c.name for c in self.classes]
+
+    @property
+    def ttft_targets(self) -> tuple[float | None, ...]:
+        """TTFT target of each class, its own or the scenario's, s; None for none."""
+        return tuple(c.ttft_target or self.targets.ttft for c in self.classes)
+
+    @property
+    def tpot_targets(self) -> tuple[float | None, ...]:
+        """TPOT target of each class, its own or the scenario's, s; None for none."""
+        return tuple(c.tpot_target or self.targets.tpot for c in self.classes)
 
     @property
     def rates(self) -> Rates:

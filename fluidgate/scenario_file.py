@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from fluidgate.engine_table import EngineTable, TargetsTable, absent, without_default
 from fluidgate.errors import FluidgateError
 from fluidgate.model import (
     Arrivals,
     Calibrated,
     Duration,
+    EngineModel,
     Gpu,
     Indicators,
     IterationTime,
@@ -29,6 +31,7 @@ from fluidgate.model import (
     RequestClass,
     Scenario,
     Scheme,
+    Targets,
 )
 from fluidgate.toml_file import (
     LARGEST_WHOLE,
@@ -48,10 +51,6 @@ if TYPE_CHECKING:
     from tomlkit.items import Table as TomlTable
 
 ABSENT: Any = None
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default")
 
 
 class GpuTable(Table):
@@ -118,6 +117,8 @@ class ClassTable(Table):
         description="the rate theta at which a waiting request leaves, 1/s; 0 for never",
         examples=[0.1],
     )
+    ttft_target: float = absent("the largest time to first token that counts as goodput, s", gt=0, examples=[2.0])
+    tpot_target: float = absent("the largest time per output token that counts as goodput, s", gt=0, examples=[0.05])
 
 
 class ClassPerGpu(ClassTable):
@@ -145,16 +146,16 @@ class ClassOfCluster(ClassTable):
 
 class IndicatorsTable(Table):
     max_prefill_gap: float = Field(
-        ABSENT, ge=0, description="the largest x_i - x_j, eta_1", json_schema_extra=_without_default
+        ABSENT, ge=0, description="the largest x_i - x_j, eta_1", json_schema_extra=without_default
     )
     max_solo_gap: float = Field(
-        ABSENT, ge=0, description="the largest y_s,i - y_s,j, eta_2", json_schema_extra=_without_default
+        ABSENT, ge=0, description="the largest y_s,i - y_s,j, eta_2", json_schema_extra=without_default
     )
     max_tpot: float = Field(
         ABSENT,
         ge=0,
         description="the largest average time per output token, eta_3, s",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     prefill_gap_weight: float = Field(0.0, ge=0, description="the penalty per unit of prefill gap, eta_1'")
     solo_gap_weight: float = Field(0.0, ge=0, description="the penalty per unit of solo gap, eta_2'")
@@ -223,15 +224,15 @@ class LengthsTable(Table):
     prompt: LengthLaw = Field("exponential", description="the law of the prompt lengths")
     output: LengthLaw = Field("exponential", description="the law of the output lengths")
     prompt_cv: float = Field(
-        ABSENT, gt=0, le=100, description="the CV of the prompt lengths", json_schema_extra=_without_default
+        ABSENT, gt=0, le=100, description="the CV of the prompt lengths", json_schema_extra=without_default
     )
     output_cv: float = Field(
-        ABSENT, gt=0, le=100, description="the CV of the output lengths", json_schema_extra=_without_default
+        ABSENT, gt=0, le=100, description="the CV of the output lengths", json_schema_extra=without_default
     )
     traces: list[str] = Field(
         [],
         description="the paths of trace files for empirical lengths, relative to this file",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
 
 
@@ -255,17 +256,27 @@ class ScenarioTable(Table, Generic[G, C, A]):
     indicators: IndicatorsTable = Field(
         IndicatorsTable(),
         description="the table [indicators]: limits and penalties",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     arrivals: A = Field(
         ABSENT,
         description="the table [arrivals]: how requests arrive at these rates",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     lengths: LengthsTable = Field(
         LengthsTable(),
         description="the table [lengths]: the laws of prompt and output lengths",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
+    )
+    engine: EngineTable = Field(
+        EngineTable(),
+        description="the table [engine]: batching, KV memory and KV transfer of a GPU",
+        json_schema_extra=without_default,
+    )
+    targets: TargetsTable = Field(
+        TargetsTable(),
+        description="the table [targets]: TTFT and TPOT that count as goodput",
+        json_schema_extra=without_default,
     )
 
 
@@ -307,6 +318,7 @@ def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = "
         *_no_arrivals(file, data),
         *_no_process(file),
         *_no_length_law(file),
+        *file.engine.problems(file.gpu.batch_size),
     ]
     if problems:
         fail(source, problems)
@@ -319,7 +331,8 @@ def scenario_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a scenario file.
 
     It cannot say, and `parse_scenario` checks besides, that names are distinct, that a mixed iteration takes
-    time, that a profile exists, that phases have a rate and a sojourn each, and that log-normal lengths have a CV.
+    time, that a profile exists, that phases have a rate and a sojourn each, that log-normal lengths have a CV, and
+    that the keys of [engine] go together.
     """
     gpu = MeasuredGpu | ProfiledGpu
     forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu, ArrivalsTable] | ClusterScenarioTable[gpu, ArrivalsTable])
@@ -367,6 +380,10 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
         _add(text, "arrivals", _plain(scenario.arrivals.model_dump(include=keys)), remarks)
     if scenario.lengths != Lengths():
         _add(text, "lengths", _plain(scenario.lengths.model_dump(exclude_defaults=True)), remarks)
+    if scenario.engine != EngineModel():
+        _add(text, "engine", scenario.engine.model_dump(exclude_defaults=True), remarks)
+    if scenario.targets != Targets():
+        _add(text, "targets", scenario.targets.model_dump(exclude_defaults=True), remarks)
     return text.as_string()
 
 
@@ -469,6 +486,8 @@ def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated, 
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         lengths=_lengths(file.lengths, base_dir),
+        engine=file.engine.noun(),
+        targets=file.targets.noun(),
         cluster_gpus=gpus,
     )
 
@@ -505,12 +524,13 @@ def _add_classes(text: TOMLDocument, scenario: Scenario, remarks: Mapping[str, s
 
     tables = aot()
     for index, request_class in enumerate(scenario.classes):
-        keys = request_class.model_dump(exclude={"arrival_rate", "patience_rate"})
+        keys = request_class.model_dump(include={"name", "prompt_tokens", "output_tokens"})
         if scenario.cluster_gpus is None:
             keys["arrival_rate"] = request_class.arrival_rate
         else:
             keys["total_arrival_rate"] = _total(request_class.arrival_rate, scenario.cluster_gpus)
         keys["patience_rate"] = request_class.patience_rate
+        keys |= request_class.model_dump(include={"ttft_target", "tpot_target"}, exclude_none=True)
         tables.append(_table(keys, remarks.get(f"classes[{index}]", "")))
     text["classes"] = tables
 

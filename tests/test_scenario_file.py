@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Arrivals, Gpu, Indicators, IterationTime, Lengths, Pricing, RequestClass, Scenario
+from fluidgate.model import (
+    Arrivals,
+    EngineModel,
+    Gpu,
+    Indicators,
+    IterationTime,
+    Lengths,
+    Pricing,
+    RequestClass,
+    Scenario,
+    Targets,
+)
 from fluidgate.scenario_file import (
     dump_scenario,
     load_scenario,
@@ -126,6 +137,20 @@ def test_arrivals_are_read() -> None:
     assert accepts(text)
 
 
+def test_an_engine_and_targets_are_read() -> None:
+    text = changed(("patience_rate = 0\n", "patience_rate = 0\ntpot_target = 0.1\n"))
+    text += '\n[engine]\nkv_tokens = 4096\npreemption = "swap"\nswap_seconds = 1e-6\ntransfer_bandwidth = 1e5\n'
+    text += "[targets]\nttft = 2\ntpot = 0.05\n"
+    scenario = parse_scenario(text)
+    engine = EngineModel(kv_tokens=4096, preemption="swap", swap_seconds=1e-6, transfer_bandwidth=1e5)
+    assert scenario.engine == engine
+    assert scenario.targets == Targets(ttft=2.0, tpot=0.05)
+    assert scenario.ttft_targets == (2.0, 2.0)
+    assert scenario.tpot_targets == (0.05, 0.1)
+    assert parse_scenario(TWO).ttft_targets == (None, None)
+    assert accepts(text)
+
+
 def test_lengths_are_read_and_their_traces_lie_beside_the_file(tmp_path: Path) -> None:
     text = (
         TWO + '\n[lengths]\nprompt = "lognormal"\nprompt_cv = 2\noutput = "empirical"\ntraces = ["a.csv", "/b.csv"]\n'
@@ -147,6 +172,10 @@ def test_lengths_are_read_and_their_traces_lie_beside_the_file(tmp_path: Path) -
         (Arrivals, {"process": "daily", "weights": (0.0,)}, "daily needs weights, one of them above 0"),
         (Lengths, {"prompt": "lognormal"}, "prompt_cv belongs to lognormal lengths"),
         (Lengths, {"output_cv": 1.0}, "output_cv belongs to lognormal lengths"),
+        (EngineModel, {"kv_tokens": 8}, "kv_tokens must hold a block"),
+        (EngineModel, {"preemption": "swap"}, "belong to a limited KV memory"),
+        (EngineModel, {"swap_seconds": 1.0}, "swap_seconds belongs to preemption by swapping"),
+        (EngineModel, {"batching": "single-prefill", "max_batched_tokens": 9}, "max_batched_tokens belongs to"),
     ],
 )
 def test_nouns_of_the_library_are_checked(noun: Any, fields: dict[str, Any], message: str) -> None:
@@ -166,7 +195,61 @@ def with_lengths(keys: str) -> list[tuple[str, str]]:
     return [("[pricing]", f"[lengths]\n{keys}\n[pricing]")]
 
 
+def with_engine(keys: str) -> list[tuple[str, str]]:
+    return [("[pricing]", f"[engine]\n{keys}\n[pricing]")]
+
+
 REFUSED = {
+    "unknown batching": (
+        with_engine('batching = "token-budgets"'),
+        "engine.batching: must be 'single-prefill', 'token-budget' or 'prefill-first', but is 'token-budgets'; "
+        "did you mean 'token-budget'?",
+    ),
+    "misspelt engine key": (
+        with_engine("kv_token = 100"),
+        "engine.kv_token: unknown key; did you mean 'kv_tokens'?",
+    ),
+    "no KV memory": (with_engine("kv_tokens = 0"), "engine.kv_tokens: must be at least 1, but is 0; give the tokens"),
+    "memory below a block": (with_engine("kv_tokens = 8"), "engine.kv_tokens: must hold a block of 16 tokens, but "),
+    "block without memory": (with_engine("kv_block = 8"), "engine.kv_block: only with a limited KV memory; remove"),
+    "caching without memory": (with_engine("kv_caching = true"), "engine.kv_caching: only with a limited"),
+    "caching and swap": (
+        with_engine('kv_tokens = 64\nkv_caching = true\npreemption = "swap"'),
+        "engine.kv_caching: what is swapped out is not read again",
+    ),
+    "reservation without memory": (with_engine("kv_reservation = 8"), "engine.kv_reservation: only with a limited"),
+    "unknown preemption": (
+        with_engine('kv_tokens = 99\npreemption = "drop"'),
+        "engine.preemption: must be 'recompute' or 'swap', but is 'drop'; give what becomes of the KV",
+    ),
+    "seconds without swapping": (
+        with_engine("kv_tokens = 99\nswap_seconds = 1e-6"),
+        'engine.swap_seconds: only with preemption = "swap"; ',
+    ),
+    "budget below the batch": (
+        with_engine('batching = "token-budget"\nmax_batched_tokens = 15'),
+        "engine.max_batched_tokens: must be at least the batch size (16), but is 15; raise it, or lower gpu.batch_size",
+    ),
+    "budget of one prefill": (
+        with_engine('batching = "single-prefill"\nmax_batched_tokens = 512'),
+        "engine.max_batched_tokens: not with single-prefill batching, which reads gpu.chunk_size tokens; ",
+    ),
+    "no bandwidth": (
+        with_engine("transfer_bandwidth = 0"),
+        "engine.transfer_bandwidth: must be greater than 0, but is 0; give the KV tokens per second",
+    ),
+    "negative latency": (
+        with_engine("transfer_latency = -1"),
+        "engine.transfer_latency: must be at least 0, but is -1; give the seconds",
+    ),
+    "target of 0": (
+        [("[pricing]", "[targets]\nttft = 0\n[pricing]")],
+        "targets.ttft: must be greater than 0, but is 0; give the largest time to first token",
+    ),
+    "misspelt target": (
+        [("patience_rate = 0\n", "patience_rate = 0\nttft_targets = 2\n")],
+        "classes[1] ('chat'): ttft_targets: unknown key; did you mean 'ttft_target'?",
+    ),
     "unknown process": (
         with_arrivals('process = "gama"\ncv = 3'),
         "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 'gama'; did you mean 'gamma'?",
@@ -434,6 +517,21 @@ lengths = (
 )
 
 
+engines = (
+    st.just(EngineModel())
+    | st.builds(EngineModel, batching=st.just("prefill-first"), max_batched_tokens=st.none() | st.integers(1, 10_000))
+    | st.builds(
+        EngineModel,
+        kv_tokens=st.integers(100, 10**6),
+        kv_block=st.integers(1, 100),
+        kv_reservation=st.integers(0, 100),
+        preemption=st.just("swap"),
+        swap_seconds=weights,
+    )
+    | st.builds(EngineModel, transfer_latency=weights, transfer_bandwidth=st.none() | positive)
+)
+
+
 @st.composite
 def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
     cluster_gpus = draw(gpus)
@@ -444,6 +542,7 @@ def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
             output_tokens=draw(positive),
             arrival_rate=draw(positive) / (cluster_gpus or 1),
             patience_rate=draw(weights),
+            ttft_target=draw(st.none() | positive),
         )
         for name in draw(st.lists(names, min_size=1, max_size=4, unique=True))
     )
@@ -462,6 +561,8 @@ def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
         indicators=Indicators(max_prefill_gap=draw(limits), max_tpot=draw(limits), solo_gap_weight=draw(weights)),
         arrivals=draw(arrivals),
         lengths=draw(lengths),
+        engine=draw(engines),
+        targets=draw(st.builds(Targets, ttft=st.none() | positive, tpot=st.none() | positive)),
         cluster_gpus=cluster_gpus,
     )
 
@@ -521,6 +622,9 @@ def test_the_json_schema_accepts_what_is_valid() -> None:
 
 
 BEYOND_SCHEMA = {
+    *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
+    *("caching without memory", "caching and swap"),
+    *("budget below the batch", "budget of one prefill"),
     *("nan", "inf", "-inf", "no mixed iteration", "same names", "unknown profile", "no profile file"),
     *("a sojourn too many", "phases without arrivals", "day without arrivals"),
     *("lognormal without cv", "cv of another law", "traces without need"),

@@ -17,6 +17,7 @@ from fluidgate.cli.plan import plan
 from fluidgate.cli.policies import policies
 from fluidgate.cli.probe import probe
 from fluidgate.cli.profiles import profiles
+from fluidgate.cli.replay import replay
 from fluidgate.cli.schema import schema
 from fluidgate.cli.simulate import simulate
 from fluidgate.cli.tune import tune
@@ -58,6 +59,7 @@ for command in (
     plan,
     simulate,
     compare,
+    replay,
     tune,
     optimum,
     frontier,

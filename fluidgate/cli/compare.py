@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import refuse_iteration, scenario_argument, simulation_options
+from fluidgate.cli.options import scenario_argument, simulation_options
 
 DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
 
@@ -22,7 +22,6 @@ def compare(
     policies: str,
     as_json: bool,
     plot: str | None,
-    fidelity: str,
     gpus: int | None,
     **options: Any,
 ) -> None:
@@ -30,7 +29,6 @@ def compare(
     from fluidgate.model import Scenario
     from fluidgate.simulation import compare as run
 
-    refuse_iteration(fidelity)
     loaded = Scenario.load(scenario)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with notices(), progress_bar("simulating") as progress:
@@ -42,7 +40,15 @@ def compare(
         draw_comparison(result, plot)
     if as_json:
         click.echo(result.to_json())
-    else:
-        from fluidgate.reports.tables import comparison_tables
+        return
+    from fluidgate.reports.requests import request_comparison_tables
+    from fluidgate.reports.tables import comparison_tables
+    from fluidgate.simulation.requests.results import RequestResult
 
-        show(*comparison_tables(result))
+    show(
+        *(
+            request_comparison_tables(result)
+            if isinstance(result.policies[0], RequestResult)
+            else comparison_tables(result)
+        )
+    )

@@ -60,15 +60,3 @@ def simulation_options(command: Command) -> Command:
     ):  # fmt: skip
         command = option(command)
     return command
-
-
-def refuse_iteration(fidelity: str) -> None:
-    """`--fidelity iteration` does not exist yet.
-
-    Raises:
-        FluidgateError: it was asked for.
-    """
-    from fluidgate.errors import FluidgateError
-
-    if fidelity == "iteration":
-        raise FluidgateError("--fidelity: 'iteration' is not available yet; use markov")

@@ -14,7 +14,7 @@ from fluidgate.cli.options import json_option
 @json_option
 def policies(as_json: bool) -> None:
     """List the policies that `simulate` and `compare` know."""
-    from fluidgate.policies import ALIASES, POLICIES
+    from fluidgate.policies import ALIASES, PLACED, POLICIES
 
     if as_json:
         listed = [
@@ -22,12 +22,17 @@ def policies(as_json: bool) -> None:
                 "name": p.name,
                 "origin": p.origin,
                 "summary": p.summary,
+                "fidelity": ["markov", "iteration"],
                 "parameters": [parameter.to_dict() for parameter in p.parameters],
             }
             for p in POLICIES.values()
+        ]
+        listed += [
+            {"name": p.name, "origin": p.origin, "summary": p.summary, "parameters": [], "fidelity": ["iteration"]}
+            for p in PLACED.values()
         ]
         click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES}, indent=2))
     else:
         from fluidgate.reports.tables import policy_table
 
-        show(policy_table(list(POLICIES.values()), ALIASES))
+        show(policy_table([*POLICIES.values(), *PLACED.values()], ALIASES))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import refuse_iteration, scenario_argument, simulation_options
+from fluidgate.cli.options import scenario_argument, simulation_options
 
 SAMPLES = 401  # points of the path that a picture shows
 
@@ -22,7 +22,6 @@ def simulate(
     policy: str,
     as_json: bool,
     plot: str | None,
-    fidelity: str,
     gpus: int | None,
     **options: Any,
 ) -> None:
@@ -33,7 +32,6 @@ def simulate(
     from fluidgate.model import Scenario
     from fluidgate.simulation import simulate as run
 
-    refuse_iteration(fidelity)
     loaded = Scenario.load(scenario)
     with notices(), progress_bar(f"simulating {policy}") as progress:
         result = run(loaded, policy, gpus=gpus, samples=SAMPLES if plot else 0, progress=progress, **options)
@@ -44,7 +42,9 @@ def simulate(
         draw_simulation(result, plot)
     if as_json:
         click.echo(result.to_json())
-    else:
-        from fluidgate.reports.tables import simulation_tables
+        return
+    from fluidgate.reports.requests import request_tables
+    from fluidgate.reports.tables import simulation_tables
+    from fluidgate.simulation.requests.results import RequestResult
 
-        show(*simulation_tables(result))
+    show(*(request_tables(result) if isinstance(result, RequestResult) else simulation_tables(result)))

@@ -4,22 +4,26 @@ The decision functions (`gate`, `route`, `refill`) are the same in the simulator
 compiled, so they are imported from their own modules, late.
 """
 
-from fluidgate.policies.catalogue import ALIASES, POLICIES, find_policy, tables_of
+from fluidgate.policies.catalogue import ALIASES, POLICIES, find_any_policy, find_policy, tables_of
+from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 
 __all__ = [
     "ALIASES",
+    "PLACED",
     "POLICIES",
     "GateRule",
     "Parameter",
+    "PlacedPolicy",
     "Policy",
     "Program",
     "RefillRule",
     "RouteRule",
     "Tables",
     "Tuned",
+    "find_any_policy",
     "find_policy",
     "load_policy",
     "tables_of",

@@ -15,6 +15,7 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
+from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
 from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
@@ -225,6 +226,15 @@ POLICIES: dict[str, Policy] = {
 ALIASES = {"gg-sp": "gate-and-route"}
 
 
+def find_any_policy(name: str) -> Policy | PlacedPolicy:
+    """The policy of that name, alias or file, published serving baselines included.
+
+    Raises:
+        FluidgateError: as `find_policy`.
+    """
+    return PLACED[name] if name in PLACED else find_policy(name)
+
+
 def find_policy(name: str) -> Policy:
     """The policy of that name or alias, or of the policy file at that path (it ends in `.toml`).
 
@@ -245,7 +255,12 @@ def listed_policy(name: str) -> Policy:
         FluidgateError: no policy has that name; the message gives the nearest.
     """
     policy = POLICIES.get(ALIASES.get(name, name))
+    if name in PLACED:
+        raise FluidgateError(
+            f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
+            "simulate or compare it with --fidelity iteration, or replay a trace"
+        )
     if policy is None:
-        known = [*POLICIES, *ALIASES]
+        known = [*POLICIES, *ALIASES, *PLACED]
         raise FluidgateError(f"unknown policy '{name}'; `fluidgate policies` lists them all{nearest(name, known)}")
     return policy

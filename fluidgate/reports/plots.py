@@ -11,7 +11,6 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.fluid import fluid_trajectory
-from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.simulation import Comparison, SimulationResult
 from fluidgate.trajectory import Trajectory
@@ -105,17 +104,17 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     """The simulated path, the fluid path where the policy has one, and the plan's targets, by class."""
     if result.trajectory is None:
         raise FluidgateError("--plot: the simulation recorded no path; pass samples=401 to simulate")
-    simulated, scenario = result.trajectory, result.plan.scenario
-    plan = result.plan
+    simulated, plan = result.trajectory, result.plan
+    names = [c.name for c in result.classes]
     fluid = None
-    if result.policy in FLUID_OF:
+    if plan is not None and result.policy in FLUID_OF:
         kind: Any = FLUID_OF[result.policy]
-        fluid = fluid_trajectory(scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
+        fluid = fluid_trajectory(plan.scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
     with style():
         figure = Figure(figsize=(11, 6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).ravel()
         for axes, (stage, title) in zip(panels, PANELS, strict=False):
-            _path(axes, scenario, stage, simulated, fluid, plan)
+            _path(axes, names, stage, simulated, fluid, plan)
             axes.set_title(title, loc="left")
             axes.set_ylim(bottom=0)
         for axes in panels[2:]:
@@ -125,7 +124,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
         handles, labels = panels[0].get_legend_handles_labels()
         key.legend(handles, labels, loc="center left", fontsize=8)
         figure.suptitle(
-            f"{result.policy} on {scenario.name}, {result.run.gpus} GPUs, mean of {result.run.replications} "
+            f"{result.policy} on {result.scenario}, {result.run.gpus} GPUs, mean of {result.run.replications} "
             "replications, per GPU",
             x=0.01,
             ha="left",
@@ -134,9 +133,9 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
 
 
 def _path(
-    axes: Axes, scenario: Scenario, stage: str, simulated: Trajectory, fluid: Trajectory | None, plan: Plan
+    axes: Axes, names: list[str], stage: str, simulated: Trajectory, fluid: Trajectory | None, plan: Plan | None
 ) -> None:
-    for k, name in enumerate(scenario.class_names):
+    for k, name in enumerate(names):
         color = f"C{k % 10}"
         axes.plot(
             simulated.time,
@@ -149,7 +148,8 @@ def _path(
         if fluid is not None:
             axes.plot(fluid.time, getattr(fluid, stage)[:, k], color="black", lw=1, ls="--",
                       label="fluid path" if k == 0 else None)  # fmt: skip
-        axes.axhline(getattr(plan, stage)[k], color=color, lw=1, ls=":", label=f"{name}, plan")
+        if plan is not None:
+            axes.axhline(getattr(plan, stage)[k], color=color, lw=1, ls=":", label=f"{name}, plan")
 
 
 def draw_comparison(result: Comparison, path: str | Path) -> None:

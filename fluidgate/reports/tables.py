@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fluidgate.planning import Plan
-from fluidgate.policies import Policy
+from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.profiles import Profile
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
 from fluidgate.workloads import Workload
@@ -95,21 +95,33 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
     yield classes
 
 
+def simulation_title(result: SimulationResult) -> str:
+    run = result.run
+    return (
+        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
+        f"{run.replications} replications (95 % confidence)"
+    )
+
+
 def simulation_tables(result: SimulationResult) -> Iterator[Table]:
     """Revenue and what happened to each class."""
-    run = result.run
-    whole = table(
-        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
-        f"{run.replications} replications (95 % confidence)",
-        "",
-        "",
-    )
+    whole = table(simulation_title(result), "", "")
     whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
     whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
     whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
     whole.add_row("events", f"{result.events:,}")
     yield whole
+    yield from state_tables(result)
+    times = table(
+        "Times (wait for decode: 0 for those that never wait)", "class", "TTFT, s", "wait for decode, s", "TPOT, ms"
+    )
+    for c in result.classes:
+        times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), with_interval(c.tpot, unit=1000.0))
+    yield times
 
+
+def state_tables(result: SimulationResult) -> Iterator[Table]:
+    """Occupancies and flows of each class."""
     occupancies = table(
         "Occupancies and queues, per GPU",
         "class",
@@ -127,9 +139,6 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
         "done",
         "leave before prefill",
         "leave before decode",
-    )
-    times = table(
-        "Times (wait for decode: 0 for those that never wait)", "class", "TTFT, s", "wait for decode, s", "TPOT, ms"
     )
     for c in result.classes:
         occupancies.add_row(
@@ -149,16 +158,16 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
                 ),
             ),
         )
-        times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), with_interval(c.tpot, unit=1000.0))
-    yield from (occupancies, flows, times)
+    yield from (occupancies, flows)
 
 
-def comparison_tables(result: Comparison) -> Iterator[Table]:
+def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[Table]:
     """One row a policy, the best first."""
     run = result.run
     made = table(
-        f"Policies on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, {run.replications} replications "
-        f"(95 % confidence; difference to {result.reference}, paired)",
+        title
+        or f"Policies on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
+        f"{run.replications} replications (95 % confidence; difference to {result.reference}, paired)",
         "policy", "revenue /s", "share of R*", "difference /s", "TTFT, s", "TPOT, ms", "served",
     )  # fmt: skip
     differences = {p.policy: p.revenue_difference for p in result.paired}
@@ -178,6 +187,11 @@ def comparison_tables(result: Comparison) -> Iterator[Table]:
     made.caption_justify = "left"
 
 
+def share_of(value: Statistic) -> str:
+    """A mean as a percentage."""
+    return "-" if value.mean is None else f"{100 * value.mean:.1f} %"
+
+
 def _each_class(result: SimulationResult, quantity: str, unit: float) -> str:
     means = [getattr(c, quantity).mean for c in result.classes]
     return " / ".join(number(None if m is None else m * unit, 3) for m in means)
@@ -191,7 +205,7 @@ def _served(result: SimulationResult) -> str:
     return " / ".join("-" if share is None else f"{share:.1f} %" for share in shares)
 
 
-def policy_table(policies: Sequence[Policy], aliases: dict[str, str]) -> Table:
+def policy_table(policies: Sequence[Policy | PlacedPolicy], aliases: dict[str, str]) -> Table:
     """Names and summaries."""
     made = table("Policies", "name", "origin", "summary", text=3)
     for policy in policies:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+
+
+class Sampled(Protocol):
+    """A measurement with occupancies at even epochs, shape (samples, 6, classes)."""
+
+    @property
+    def samples(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class SimulationResult:
         optimality_ratio: revenue over the R* of the scheme without indicators.
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
         trajectory: mean path over the replications; None unless samples were asked for.
-        plan: the plan that feeds the policy.
+        plan: the plan that feeds the policy; None for one that reads no plan, where there is none.
         remarks: what to know of the policy itself.
     """
 
@@ -108,14 +117,14 @@ class SimulationResult:
     optimality_ratio: Statistic
     objective_ratio: Statistic
     classes: tuple[ClassResult, ...]
-    plan: Plan = field(repr=False, compare=False)
+    plan: Plan | None = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
     remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know of the policy's plan and of the policy."""
-        return (*self.plan.warnings, *self.remarks)
+        return (*(self.plan.warnings if self.plan else ()), *self.remarks)
 
     def body(self) -> dict[str, Any]:
         """What differs between the policies of a comparison."""
@@ -145,9 +154,7 @@ class SimulationResult:
         for name in ("revenue_rate", "optimality_ratio", "objective_ratio"):
             yield _row(self.policy, None, name, getattr(self, name))
         for each in self.classes:
-            for f in fields(each):
-                if isinstance(value := getattr(each, f.name), Statistic):
-                    yield _row(self.policy, each.name, f.name, value)
+            yield from rows_of(self.policy, each)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,13 @@ class Comparison:
         import pandas as pd
 
         return pd.concat([result.to_dataframe() for result in self.policies], ignore_index=True)
+
+
+def rows_of(policy: str, each: ClassResult) -> Iterator[dict[str, Any]]:
+    """A row for each statistic of a class."""
+    for f in fields(each):
+        if isinstance(value := getattr(each, f.name), Statistic):
+            yield _row(policy, each.name, f.name, value)
 
 
 def _row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[str, Any]:
@@ -257,13 +271,15 @@ def class_results(scenario: Scenario, measurements: list[Measurement], gpus: int
     )
 
 
-def trajectory(measurements: list[Measurement], run: Run) -> Trajectory | None:
-    """Mean path of the occupancies over the replications, if they were sampled."""
-    samples = np.stack([m.samples for m in measurements]).mean(axis=0) / run.gpus
-    if len(samples) == 0:
+def trajectory(measurements: Sequence[Sampled], gpus: int, seconds: float) -> Trajectory | None:
+    """Mean path of the occupancies over the replications, if they were sampled, evenly from 0 to `seconds`."""
+    most = max(len(m.samples) for m in measurements)
+    if most == 0:
         return None
+    shared = min(len(m.samples) for m in measurements)
+    samples = np.stack([m.samples[:shared] for m in measurements]).mean(axis=0) / gpus
     return Trajectory(
-        time=np.linspace(0.0, run.horizon, len(samples)),
+        time=np.linspace(0.0, seconds, most)[:shared],
         prefill_queue=samples[:, PREFILL_QUEUE],
         prefill=samples[:, PREFILL],
         decode_queue=samples[:, MIXED_QUEUE] + samples[:, SOLO_QUEUE],

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner, check_gpus
 from fluidgate.planning.penalty import penalty
-from fluidgate.policies import Policy, find_policy
+from fluidgate.policies import PlacedPolicy, Policy, find_policy
 from fluidgate.simulation.executor import Executor, InProcess, default_executor
 from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
@@ -37,13 +38,15 @@ SMALL = 3_000_000
 MARKOV_ARRIVALS = ("poisson", "gamma")
 """Processes that the Markov kernel draws."""
 
+Fidelity = Literal["markov", "iteration"]
+
 Progress = Callable[[int, int], None]
-"""Called with the replications done and their number."""
+"""Called with what is done and what there is to do."""
 
 
 def simulate(
     scenario: Scenario,
-    policy: str | Policy,
+    policy: str | Policy | PlacedPolicy,
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
@@ -54,9 +57,10 @@ def simulate(
     workers: int | None = None,
     executor: Executor | None = None,
     audited: bool = False,
+    fidelity: Fidelity = "markov",
     progress: Progress | None = None,
 ) -> SimulationResult:
-    """Simulate a policy as the Markov network of [LDHZ] section 2, GPU by GPU, from an empty cluster.
+    """Simulate a policy GPU by GPU, from an empty cluster.
 
     Args:
         scenario: cluster and load.
@@ -70,24 +74,20 @@ def simulate(
         workers: processes; one a core by default.
         executor: where replications run, in the place of processes on this machine.
         audited: check every invariant after every event (slow: for tests of policies).
-        progress: called after each replication.
+        fidelity: `markov`, the network of [LDHZ] section 2; or `iteration`, each request with its own lengths,
+            iteration by iteration. The result of the latter is a `RequestResult`.
+        progress: called with what is done and what there is to do.
 
     Raises:
         FluidgateError: an option or the policy is wrong, or the policy's plan is infeasible.
     """
-    return _run(
-        scenario,
-        [policy],
-        Options(gpus, horizon, warmup, replications, seed, samples, audited),
-        executor,
-        workers,
-        progress,
-    )[0]
+    options = Options(gpus, horizon, warmup, replications, seed, samples, audited)
+    return _at(fidelity)(scenario, [policy], options, executor, workers, progress)[0]
 
 
 def compare(
     scenario: Scenario,
-    policies: Sequence[str | Policy],
+    policies: Sequence[str | Policy | PlacedPolicy],
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
@@ -96,6 +96,7 @@ def compare(
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
+    fidelity: Fidelity = "markov",
     progress: Progress | None = None,
 ) -> Comparison:
     """Simulate several policies on the same arrivals; the first is the reference of the paired differences.
@@ -105,8 +106,19 @@ def compare(
     if not policies:
         raise FluidgateError("--policies: none is named; name at least one, e.g. gate-and-route,fi-wsp")
     options = Options(gpus, horizon, warmup, replications, seed)
-    results = _run(scenario, policies, options, executor, workers, progress)
+    results = _at(fidelity)(scenario, policies, options, executor, workers, progress)
     return Comparison(scenario.name, results[0].run, tuple(results))
+
+
+def _at(fidelity: str) -> Callable[..., Sequence[SimulationResult]]:
+    """What runs the policies at a fidelity."""
+    if fidelity == "iteration":
+        from fluidgate.simulation.requests.simulate import run_drawn
+
+        return run_drawn
+    if fidelity != "markov":
+        raise FluidgateError(f"--fidelity: must be 'markov' or 'iteration', but is '{fidelity}'")
+    return _run
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,7 @@ class Plans:
 
 def _run(
     scenario: Scenario,
-    policies: Sequence[str | Policy],
+    policies: Sequence[str | Policy | PlacedPolicy],
     options: Options,
     executor: Executor | None,
     workers: int | None,
@@ -190,8 +202,8 @@ def _run(
             f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
             f"give {' or '.join(MARKOV_ARRIVALS)}"
         )
-    chosen = [find_policy(p) if isinstance(p, str) else p for p in policies]
-    _refuse_twins(chosen)
+    chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]
+    refuse_twins([policy.name for policy in chosen])
     scenario = scenario.for_gpus(run.gpus)
     plans = Plans(scenario, run.gpus)
     jobs = list(_jobs(scenario, chosen, plans, run, options))
@@ -221,8 +233,12 @@ def prepare(jobs: list[Job]) -> None:
             warm_up_compiler(build(job.policy), job)
 
 
-def _refuse_twins(policies: list[Policy]) -> None:
-    names = [policy.name for policy in policies]
+def refuse_twins(names: Sequence[str]) -> None:
+    """Refuse a policy that is named twice.
+
+    Raises:
+        FluidgateError: it is.
+    """
     for name in names:
         if names.count(name) > 1:
             raise FluidgateError(f"--policies: '{name}' is named twice; name each policy once")
@@ -272,14 +288,15 @@ def _result(
         events=sum(m.total_events for m in measured),
         wall_seconds=sum(m.wall_seconds for m in measured),
         revenue_rate=statistic(revenue),
-        optimality_ratio=statistic(_ratio(revenue, plans.unconstrained.revenue_rate)),
-        objective_ratio=statistic(_ratio(revenue - penalties, plans.own.objective)),
+        optimality_ratio=statistic(ratio(revenue, plans.unconstrained.revenue_rate)),
+        objective_ratio=statistic(ratio(revenue - penalties, plans.own.objective)),
         classes=class_results(scenario, measured, run.gpus),
         plan=plans.of(policy),
-        trajectory=trajectory(measured, run),
+        trajectory=trajectory(measured, run.gpus, run.horizon),
         remarks=policy.remarks(scenario, run.gpus),
     )
 
 
-def _ratio(values: Array, to: float) -> Array:
+def ratio(values: Array, to: float) -> Array:
+    """`values` over `to`; nan where there is no such number."""
     return values / to if to > 0 else np.full_like(values, np.nan)

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from fluidgate import FluidgateError, find_policy, plan, simulate
-from fluidgate.policies import POLICIES, GateRule, RouteRule
+from fluidgate.policies import PLACED, POLICIES, GateRule, RouteRule, find_any_policy
 from fluidgate.policies.view import HOLD
 from tests.scenarios import two_class_scenario
 
 SCENARIO = two_class_scenario()
+PUBLISHED = {
+    "vllm-round-robin": ("token-budget", "round-robin"),
+    "vllm-least-loaded": ("token-budget", "least-loaded"),
+    "vllm-power-of-two": ("token-budget", "power-of-two"),
+    "vllm-lmetric": ("token-budget", "lmetric"),
+    "prefill-first-round-robin": ("prefill-first", "round-robin"),
+    "prefill-first-least-loaded": ("prefill-first", "least-loaded"),
+}
 CONTRACT = {
     "gate-and-route": "paper",
     "capped-gate-and-route": "paper",
@@ -33,6 +41,19 @@ CONTRACT = {
 def test_names_and_origins() -> None:
     assert {name: policy.origin for name, policy in POLICIES.items()} == CONTRACT
     assert find_policy("gg-sp") is find_policy("gate-and-route")
+
+
+def test_published_baselines_batch_and_place_by_their_names() -> None:
+    assert {name: (p.batching, p.placement) for name, p in PLACED.items()} == PUBLISHED
+    assert {p.origin for p in PLACED.values()} == {"published"}
+    assert not set(PLACED) & set(POLICIES)
+    for name, policy in PLACED.items():
+        assert find_any_policy(name) is policy
+        with pytest.raises(FluidgateError, match=f"policy '{name}' batches in its own way.*--fidelity iteration"):
+            find_policy(name)
+    assert find_any_policy("gg-sp") is find_policy("gate-and-route")
+    with pytest.raises(FluidgateError, match="did you mean 'vllm-round-robin'"):
+        find_any_policy("vllm-roundrobin")
 
 
 def test_which_plan_feeds_which_policy() -> None:

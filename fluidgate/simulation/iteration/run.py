@@ -58,7 +58,8 @@ class Run:
         warmup: s; what is measured falls into [warmup, horizon].
         seed: of the policy's draws.
         ttft_targets, tpot_targets: s, one a class, for goodput; no targets if empty.
-        samples: how many times the occupancies are recorded, evenly over the horizon, which must be finite then.
+        samples: how many times the occupancies are recorded, evenly.
+        sample_over: s, from 0, over which they are; the horizon if None. It must be finite where there are samples.
         audited: check every invariant after every event (slow: for tests of policies).
     """
 
@@ -70,6 +71,7 @@ class Run:
     ttft_targets: tuple[float, ...] = ()
     tpot_targets: tuple[float, ...] = ()
     samples: int = 0
+    sample_over: float | None = None
     audited: bool = False
 
     def __post_init__(self) -> None:
@@ -77,11 +79,16 @@ class Run:
             raise FluidgateError("a run has at least one GPU and one class")
         if not (self.horizon > 0 and 0 <= self.warmup < self.horizon):
             raise FluidgateError(f"a run of {self.horizon:g} s can't have a warm-up of {self.warmup:g} s")
-        if self.samples > 0 and not math.isfinite(self.horizon):
-            raise FluidgateError("occupancies are recorded over a finite horizon; give one")
+        if self.samples > 0 and not 0 < self.sampled_seconds < math.inf:
+            raise FluidgateError("occupancies are recorded over a finite time; give a finite horizon")
         for targets in (self.ttft_targets, self.tpot_targets):
             if targets and len(targets) != self.classes:
                 raise FluidgateError(f"{len(targets)} targets for {self.classes} classes; give one a class")
+
+    @property
+    def sampled_seconds(self) -> float:
+        """Time over which occupancies are recorded, s."""
+        return self.horizon if self.sample_over is None else self.sample_over
 
 
 def run_placed(
@@ -152,7 +159,7 @@ def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
         run.gpus,
         warmup=run.warmup,
         horizon=run.horizon,
-        sample_interval=run.horizon / (run.samples - 1) if run.samples > 1 else math.inf,
+        sample_interval=run.sampled_seconds / (run.samples - 1) if run.samples > 1 else math.inf,
         audited=run.audited,
         **options,
     )

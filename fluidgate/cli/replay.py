@@ -1,0 +1,84 @@
+"""`fluidgate replay`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+
+SAMPLES = 601  # points of the paths that a picture shows
+
+
+@click.command(short_help="Run policies on the requests of traces, iteration by iteration.")
+@scenario_argument
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.option("--policy", "policies", required=True, metavar="P[,Q...]",
+              help="Names that `fluidgate policies` lists, or files (.toml); the first is the reference.")  # fmt: skip
+@gpus_option
+@click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
+              help="Multiplies the traces' arrival rates.")  # fmt: skip
+@click.option("--match-load", is_flag=True, help="Scale the rates to those of the scenario's classes instead.")
+@click.option("--times", type=click.Choice(["once", "repeat", "resample"]), default="once", show_default=True,
+              help="Play the traces once, without end, or in stretches drawn at random.")  # fmt: skip
+@click.option("--stretch", type=float, default=60.0, show_default=True, metavar="S",
+              help="Length of those stretches, s of the trace's own time.")  # fmt: skip
+@click.option("--lengths", type=click.Choice(["trace", "drawn"]), default="trace", show_default=True,
+              help="Each request's own lengths, or drawn by the scenario's [lengths].")  # fmt: skip
+@click.option("--horizon", type=float, metavar="S",
+              help="End of the run, s.  [default: when the last request has left]")  # fmt: skip
+@click.option("--requests", type=int, metavar="K", help="The most requests that are played.")
+@click.option("--warmup", type=float, default=0.0, show_default=True, metavar="S",
+              help="Statistics are taken after this time, s.")  # fmt: skip
+@click.option("--replications", type=int, default=1, show_default=True, metavar="K",
+              help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
+@click.option("--class-column", metavar="NAME", help="Column of the traces that names a request's class.")
+@click.option("--skip-empty", is_flag=True, help="Leave out requests without prompt or output tokens.")
+@click.option("--sort", is_flag=True, help="Sort the requests by arrival.")
+@click.option("--log", metavar="FILE", help="Also write a row a request that ended (.csv; .parquet with pyarrow).")
+@plot_option
+@json_option
+def replay(
+    scenario: str,
+    traces: tuple[str, ...],
+    policies: str,
+    log: str | None,
+    plot: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run policies on the requests of TRACE files (each FILE or CLASS=FILE), side by side, iteration by iteration.
+
+    The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs. Formats as in
+    `fluidgate workload`. The picture shows occupancies and queues over time against the plan, and latencies.
+    """
+    from fluidgate.model import Scenario
+    from fluidgate.simulation.requests.replay import replay as run
+
+    loaded = Scenario.load(scenario)
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    with ExitStack() as contexts:
+        contexts.enter_context(notices())
+        progress = contexts.enter_context(progress_bar("replaying"))
+        if log is not None:
+            from fluidgate.reports.request_log import RequestLog
+
+            options["take_log"] = contexts.enter_context(RequestLog(Path(log), loaded.class_names)).add
+        result = run(loaded, list(traces), names, samples=SAMPLES if plot else 0, progress=progress, **options)
+    warn(result.warnings)
+    if plot is not None:
+        from fluidgate.reports.replay_plot import draw_replay
+
+        draw_replay(result, plot)
+    if as_json:
+        click.echo(result.to_json())
+    else:
+        from fluidgate.reports.requests import replay_tables
+
+        show(*replay_tables(result))

@@ -1,0 +1,121 @@
+"""The picture of a replay: occupancies and queues over time against the plan, and latencies by class and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Array
+from fluidgate.reports.plots import plain_ticks, save, style
+from fluidgate.simulation import Comparison
+from fluidgate.simulation.iteration.measure import Distribution, bin_edges
+from fluidgate.simulation.requests.results import ReplayRun, RequestResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+STAGES = (
+    ("prefill_queue", "waiting for prefill"),
+    ("prefill", "in prefill"),
+    ("decode", "decoding"),
+    ("decode_queue", "waiting for decode"),
+)
+LATENCIES = (("ttft", "TTFT, s", 1.0), ("tpot", "TPOT, ms", 1000.0), ("latency", "latency, s", 1.0))
+LEAST_SHARE = 1e-3
+"""Of the requests, down to which a distribution is drawn."""
+
+
+def draw_replay(result: Comparison, path: str | Path) -> None:
+    """A column of paths for each policy, by class and per GPU, over the plan's targets; below, how many requests took
+    longer.
+
+    Raises:
+        FluidgateError: the replay recorded no paths, or the file can't be written.
+    """
+    found = [each for each in result.policies if isinstance(each, RequestResult)]
+    if any(each.trajectory is None for each in found):
+        raise FluidgateError("--plot: the replay recorded no path; pass samples=601 to replay")
+    classes = len(found[0].classes)
+    rows = 1.5 * len(STAGES) + 2.1 * classes
+    with style():
+        figure = Figure(figsize=(max(9.5, 3.6 * len(found)), rows + 0.9), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.5 * len(STAGES) + 0.3, 2.1 * classes])
+        _draw_paths(parts[0], found)
+        _draw_latencies(parts[1], found)
+        figure.suptitle(_title(result), x=0.01, ha="left")
+        save(figure, path)
+
+
+def _title(result: Comparison) -> str:
+    run = result.run
+    traces = f"{' + '.join(run.traces)}, rates times {run.rate_scale:.4g}, " if isinstance(run, ReplayRun) else ""
+    return f"{traces}{run.gpus} GPUs of '{result.scenario}'"
+
+
+def _draw_paths(figure: SubFigure, found: Sequence[RequestResult]) -> None:
+    grid = figure.subplots(len(STAGES), len(found), sharex=True, sharey="row", squeeze=False)
+    for column, result in enumerate(found):
+        for row, (stage, label) in enumerate(STAGES):
+            axes = grid[row, column]
+            _draw_path(axes, result, stage)
+            if column == 0:
+                axes.set_ylabel(f"{label},\nper GPU")
+        grid[0, column].set_title(result.policy, loc="left")
+        grid[-1, column].set_xlabel("time, s")
+    for axes in grid[:, 0]:  # once all columns are drawn, as a row shares its scale
+        axes.set_ylim(bottom=0)
+    grid[0, 0].legend(loc="upper right", fontsize=7)
+
+
+def _draw_path(axes: Axes, result: RequestResult, stage: str) -> None:
+    path, plan = result.trajectory, result.plan
+    assert path is not None
+    for k, each in enumerate(result.classes):
+        held = path.mixed_decode + path.solo_decode if stage == "decode" else getattr(path, stage)
+        axes.plot(path.time, held[:, k], color=f"C{k % 10}", lw=0.9, label=each.name)
+        if plan is not None:
+            target = plan.mixed_decode + plan.solo_decode if stage == "decode" else getattr(plan, stage)
+            axes.axhline(target[k], color=f"C{k % 10}", lw=1, ls=":", label=f"{each.name}, plan")
+
+
+def _draw_latencies(figure: SubFigure, found: Sequence[RequestResult]) -> None:
+    """The share of the requests that took longer, on a logarithmic scale."""
+    classes = found[0].classes
+    grid = figure.subplots(len(classes), len(LATENCIES), sharex="col", sharey=True, squeeze=False)
+    for row, each in enumerate(classes):
+        for column, (quantity, label, unit) in enumerate(LATENCIES):
+            axes = grid[row, column]
+            for k, result in enumerate(found):
+                time, longer = longer_than(getattr(result.classes[row], quantity).distribution)
+                # Colours of policies are apart from those of classes above.
+                axes.plot(unit * time, 100 * longer, color=f"C{(k + 3) % 10}", lw=1.2, label=result.policy)
+            axes.set_yscale("log")
+            axes.set_ylim(100 * LEAST_SHARE, 120)
+            plain_ticks(axes.yaxis)
+            if quantity != "tpot":  # whose spread is less than a decade
+                axes.set_xscale("log")
+                plain_ticks(axes.xaxis)
+            if row == len(classes) - 1:
+                axes.set_xlabel(label)
+        grid[row, 0].set_ylabel(f"{each.name}: took longer,\n% of requests")
+    grid[0, 0].legend(loc="lower left", fontsize=7)
+
+
+def longer_than(distribution: Distribution) -> tuple[Array, Array]:
+    """Times, s, and the share of the observations above each; empty where nothing was observed."""
+    seen = np.flatnonzero(distribution.counts)
+    if len(seen) == 0:
+        return np.zeros(0), np.zeros(0)
+    bins = np.arange(seen[0], seen[-1] + 1)
+    above = distribution.observations - np.cumsum(distribution.counts)[bins]
+    time = np.where(np.isinf(bin_edges()[bins + 1]), bin_edges()[bins], bin_edges()[bins + 1])
+    time = np.concatenate([[max(bin_edges()[bins[0]], 1e-6)], time])
+    share = np.concatenate([[1.0], above / distribution.observations])
+    shown = share >= LEAST_SHARE
+    return time[shown], share[shown]

@@ -1,0 +1,125 @@
+"""Simulations of requests as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from fluidgate.reports.tables import (
+    comparison_tables,
+    number,
+    share_of,
+    simulation_title,
+    state_tables,
+    table,
+    with_interval,
+)
+from fluidgate.simulation import Comparison, Statistic
+from fluidgate.simulation.requests.results import ReplayRun, RequestResult, TimeStatistic
+
+TIMES = (
+    ("ttft", "TTFT, s", 1.0),
+    ("tpot", "TPOT, ms", 1000.0),
+    ("gap", "gap between tokens, ms", 1000.0),
+    ("stall", "gap beside a prefill, ms", 1000.0),
+    ("latency", "latency, s", 1.0),
+    ("prefill_wait", "wait for prefill, s", 1.0),
+    ("decode_wait", "wait for decode, s", 1.0),
+)
+"""Name, label and unit of each time."""
+COMPARED = ("ttft", "tpot", "stall", "latency")
+"""Those that a comparison shows."""
+
+
+def request_tables(result: RequestResult) -> Iterator[Table]:
+    """Revenue, the GPUs, what happened to each class, and the distributions of its times."""
+    whole = table(simulation_title(result), "", "")
+    whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
+    whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
+    whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    whole.add_row("goodput per GPU (within the targets)", _goodput(result))
+    whole.add_row("tokens read, written per GPU", f"{_tokens(result)} /s")
+    whole.add_row("GPU time", _modes(result.gpu_time))
+    whole.add_row("KV tokens on a GPU: mean, most", f"{with_interval(result.kv_tokens)}, {number(result.kv_peak)}")
+    whole.add_row("preempted, rejected per GPU", f"{_lost(result)} /s")
+    whole.add_row("batching", result.batching)
+    whole.add_row("events", f"{result.events:,}")
+    yield whole
+    yield from state_tables(result)
+    times = table("Times", "class", "time", "mean", "p50", "p90", "p99", text=2)
+    for each in (*result.classes, result.overall):
+        for quantity, label, unit in TIMES:
+            times.add_row(each.name, label, *_distribution(getattr(each, quantity), unit))
+    yield times
+
+
+def request_comparison_tables(result: Comparison, title: str | None = None) -> Iterator[Table]:
+    """One row a policy, the best first; then its GPUs, and the distributions of the times of each class."""
+    yield from comparison_tables(result, title)
+    found = [each for each in result.policies if isinstance(each, RequestResult)]
+    found.sort(key=lambda each: -(each.revenue_rate.mean or 0.0))
+    gpus = table(
+        "GPUs", "policy", "batching", "idle", "solo", "mixed", "prefill", "KV tokens", "most", "goodput /s",
+        "tokens read, written /s", "preempted, rejected /s", text=2,
+    )  # fmt: skip
+    for each in found:
+        shares = [share_of(share) for share in each.gpu_time.values()]
+        kv = (number(each.kv_tokens.mean), number(each.kv_peak))
+        gpus.add_row(each.policy, each.batching, *shares, *kv, _goodput(each), _tokens(each), _lost(each))
+    yield gpus
+    labels = {quantity: (label, unit) for quantity, label, unit in TIMES}
+    for quantity in COMPARED:
+        label, unit = labels[quantity]
+        times = table(label[0].upper() + label[1:], "policy", "class", "mean", "p50", "p90", "p99", text=2)
+        for each in found:
+            for cls in _with_all(each):
+                times.add_row(each.policy, cls.name, *_distribution(getattr(cls, quantity), unit))
+        yield times
+
+
+def replay_tables(result: Comparison) -> Iterator[Table]:
+    """As a comparison, under the traces' names."""
+    run = result.run
+    assert isinstance(run, ReplayRun)
+    end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
+    title = (
+        f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {end}, played {run.times}, "
+        f"rates times {number(run.rate_scale)}"
+    )
+    yield from request_comparison_tables(result, title)
+
+
+def _with_all(result: RequestResult) -> Sequence[Any]:
+    """The classes, and all together where there are several."""
+    return result.classes if len(result.classes) == 1 else (*result.classes, result.overall)
+
+
+def _distribution(time: TimeStatistic, unit: float) -> tuple[str, ...]:
+    quantiles = (time.p50, time.p90, time.p99)
+    return (with_interval(time, 4, unit), *(number(None if q is None else q * unit) for q in quantiles))
+
+
+def _goodput(result: RequestResult) -> str:
+    """Goodput, and its share of what arrived."""
+    each = result.overall
+    if each.goodput.mean is None:
+        return "no targets"
+    share = f" ({100 * each.goodput.mean / each.arrival_rate.mean:.1f} %)" if each.arrival_rate.mean else ""
+    return f"{with_interval(each.goodput)}{share}"
+
+
+def _tokens(result: RequestResult) -> str:
+    each = result.overall
+    return f"{number(each.prompt_token_rate.mean)}, {number(each.output_token_rate.mean)}"
+
+
+def _lost(result: RequestResult) -> str:
+    each = result.overall
+    return f"{number(each.preemption_rate.mean)}, {number(each.rejection_rate.mean)}"
+
+
+def _modes(shares: dict[str, Statistic]) -> str:
+    return ", ".join(f"{mode} {share_of(share)}" for mode, share in shares.items())

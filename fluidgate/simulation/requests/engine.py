@@ -1,0 +1,75 @@
+"""From a scenario to the engine of the iteration model."""
+
+from __future__ import annotations
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import BatchingName, Scenario
+from fluidgate.policies import PlacedPolicy, Policy
+from fluidgate.simulation.iteration.cluster import Batching
+from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
+from fluidgate.simulation.iteration.law import Law, paper_law
+
+PREFILL_FIRST_TOKENS = 2048
+"""Default budget of prefill-first batching, that of the first vLLM."""
+
+
+def batching_of(policy: Policy | PlacedPolicy) -> BatchingName:
+    """How a policy's GPUs batch."""
+    return policy.batching if isinstance(policy, PlacedPolicy) else "single-prefill"
+
+
+def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
+    """Refuse a policy that needs another way of batching than the one that the scenario's engines know.
+
+    Raises:
+        FluidgateError: naming the key and the mend.
+    """
+    known, needed = scenario.engine.batching, batching_of(policy)
+    if known is not None and known != needed:
+        raise FluidgateError(
+            f"policy '{policy.name}' needs {needed} batching, but the scenario has engine.batching = \"{known}\"; "
+            "remove that key, or name another policy"
+        )
+
+
+def law_of(scenario: Scenario) -> Law:
+    """How long an iteration of the scenario's GPU takes."""
+    return paper_law(scenario.gpu.iteration)
+
+
+def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
+    """A GPU of the scenario that batches in one way.
+
+    Raises:
+        FluidgateError: a number of [engine] does not go with that way.
+    """
+    model = scenario.engine
+    kv = None
+    if model.kv_tokens is not None:
+        kv = KvMemory(
+            model.kv_tokens,
+            model.kv_block,
+            model.kv_reservation,
+            caching=model.kv_caching,
+            swap=model.preemption == "swap",
+            swap_seconds=model.swap_seconds,
+        )
+    bandwidth = model.transfer_bandwidth
+    return Engine(
+        law_of(scenario),
+        scenario.gpu.batch_size,
+        _tokens(scenario, batching),
+        Batching[batching.upper().replace("-", "_")],
+        kv,
+        Transfer(model.transfer_latency, 0.0 if bandwidth is None else 1.0 / bandwidth),
+    )
+
+
+def _tokens(scenario: Scenario, batching: BatchingName) -> int:
+    """Tokens of an iteration; without a word of the scenario's, a full chunk fits beside B - 1 decodes."""
+    gpu, budget = scenario.gpu, scenario.engine.max_batched_tokens
+    if batching == "single-prefill":
+        return gpu.chunk_size
+    if budget is not None:
+        return budget
+    return gpu.chunk_size + gpu.batch_size - 1 if batching == "token-budget" else PREFILL_FIRST_TOKENS

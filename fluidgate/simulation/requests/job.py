@@ -1,0 +1,115 @@
+"""One replication of one policy on the iteration model."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import SeedSequence
+
+from fluidgate.model import Scenario
+from fluidgate.policies import PlacedPolicy, Policy, Tables
+from fluidgate.simulation.iteration.cluster import Placement
+from fluidgate.simulation.iteration.measure import IterationMeasurement
+from fluidgate.simulation.iteration.run import Run, TakeLog, run_placed, run_policy
+from fluidgate.simulation.requests.engine import batching_of, engine_of
+from fluidgate.simulation.requests.source import Source
+from fluidgate.workloads.streams import Requests
+
+log = logging.getLogger("fluidgate")
+
+PLACEMENTS = 2
+"""The place of placements among the random streams of a replication, as in the Markov network."""
+
+Arrived = Callable[[int, float], None]
+"""Called with the number of requests handed on so far and the epoch of the last, s."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs.
+
+    Attributes:
+        scenario: its load shared by `gpus`.
+        tables: of the policy; None for a placed one.
+        horizon: s; inf to go on until the last request has left.
+        samples, sample_over: as in `fluidgate.simulation.iteration.run.Run`.
+    """
+
+    scenario: Scenario
+    policy: Policy | PlacedPolicy
+    tables: Tables | None
+    source: Source
+    gpus: int
+    horizon: float
+    warmup: float
+    seed: int
+    replication: int
+    samples: int = 0
+    sample_over: float | None = None
+    audited: bool = False
+
+
+def replicate(job: Job, arrived: Arrived | None = None, take_log: TakeLog | None = None) -> IterationMeasurement:
+    """Run a job; `arrived` is told of the requests as they are handed on."""
+    requests = job.source.requests(job.replication)
+    return _run(job, requests if arrived is None else counted(requests, arrived), take_log)
+
+
+def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:
+    """The same blocks; `arrived` is called when one has been used up."""
+    count = 0
+    for block in blocks:
+        yield block
+        count += len(block)
+        arrived(count, float(block["arrival"][-1]))
+
+
+def prepare(jobs: Sequence[Job]) -> None:
+    """Compile the shipped kernels before the work is handed out, so that every process finds them on disk."""
+    from fluidgate.simulation.iteration.builds import needs_compilation, placed, single
+
+    first: dict[str, Job] = {}
+    for job in jobs:
+        placing = isinstance(job.policy, PlacedPolicy)
+        if isinstance(job.policy, Policy) and not job.policy.is_data:
+            log.info("compiling the policy '%s', some 20 s ...", job.policy.name)
+        else:
+            first.setdefault("placed" if placing else "single", job)
+    for kind, job in first.items():
+        if needs_compilation(placed if kind == "placed" else single):
+            log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
+        _run(job, iter(()), None)
+
+
+def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> IterationMeasurement:
+    engine = engine_of(job.scenario, batching_of(job.policy))
+    run = Run(
+        gpus=job.gpus,
+        classes=len(job.scenario.classes),
+        horizon=job.horizon,
+        warmup=job.warmup,
+        seed=placement_seed(job.seed, job.replication),
+        ttft_targets=_or_none(job.scenario.ttft_targets),
+        tpot_targets=_or_none(job.scenario.tpot_targets),
+        samples=job.samples,
+        sample_over=job.sample_over,
+        audited=job.audited,
+    )
+    if isinstance(job.policy, PlacedPolicy):
+        placement = Placement[job.policy.placement.upper().replace("-", "_")]
+        return run_placed(requests, engine, run, placement=placement, take_log=take_log)
+    assert job.tables is not None
+    return run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log)
+
+
+def placement_seed(seed: int, replication: int) -> int:
+    """Seed of a replication's placements and class draws, apart from that of its requests."""
+    return int(SeedSequence(seed, spawn_key=(replication, PLACEMENTS)).generate_state(1, np.uint64)[0])
+
+
+def _or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+    return tuple(math.inf if target is None else target for target in targets)

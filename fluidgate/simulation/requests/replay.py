@@ -1,0 +1,186 @@
+"""Policies on the requests of traces, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Scenario
+from fluidgate.planning import check_gpus
+from fluidgate.policies import PlacedPolicy, Policy
+from fluidgate.simulation.executor import Executor
+from fluidgate.simulation.requests.results import ReplayRun
+from fluidgate.simulation.requests.simulate import Study, TakeRows, chosen_policies
+from fluidgate.simulation.requests.source import Replayed
+from fluidgate.simulation.results import Comparison
+from fluidgate.simulation.simulate import Progress
+from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
+
+FAR = 0.1
+"""Relative distance of the traces' rate from the scenario's at which a reader is warned."""
+
+
+def replay(
+    scenario: Scenario,
+    traces: Sequence[str | Path | ClassTrace],
+    policies: Sequence[str | Policy | PlacedPolicy],
+    *,
+    gpus: int | None = None,
+    times: Literal["once", "repeat", "resample"] = "once",
+    stretch: float = 60.0,
+    rate_scale: float = 1.0,
+    match_load: bool = False,
+    lengths: Literal["trace", "drawn"] = "trace",
+    horizon: float | None = None,
+    requests: int | None = None,
+    warmup: float = 0.0,
+    replications: int = 1,
+    seed: int = 0,
+    samples: int = 0,
+    class_column: str | None = None,
+    skip_empty: bool = False,
+    sort: bool = False,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    take_log: TakeRows | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run policies on the requests of traces, iteration by iteration; the first is the reference.
+
+    Args:
+        scenario: cluster, classes (the plan is for their rates and lengths) and engine.
+        traces: trace files, each as `PATH` or `CLASS=PATH`; or traces whose requests have their classes.
+        policies: names of `fluidgate policies`, paths of policy files, or policies.
+        gpus: n; the scenario's own number if it has one.
+        times, stretch, lengths: how the traces are played; see `Replay`.
+        rate_scale: factor on their arrival rates.
+        match_load: scale the rates so that they bring as many requests as the scenario's classes do.
+        horizon: end of the run, s; None to go on until the last request has left.
+        requests: the most that are played.
+        warmup: statistics are taken after it, s.
+        replications: more than 1 for what is drawn anew each time.
+        seed: of all random numbers.
+        samples: how many times occupancies are recorded, evenly while requests arrive.
+        class_column, skip_empty, sort: as in `read_trace`.
+        take_log: takes the requests as they end.
+
+    Raises:
+        FluidgateError: an option, a trace or a policy is wrong; the message names it and the mend.
+    """
+    if not policies:
+        raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
+    found = gpus if gpus is not None else scenario.cluster_gpus
+    if found is None:
+        raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
+    check_gpus(found)
+    _check(times, lengths, rate_scale, match_load, horizon, requests, warmup, replications, seed)
+    scenario = scenario.for_gpus(found)
+    chosen = chosen_policies(scenario, policies)
+    paths = [each for each in traces if not isinstance(each, ClassTrace)]
+    ready = [each for each in traces if isinstance(each, ClassTrace)]
+    if paths or not ready:
+        read = read_class_traces(scenario, paths, class_column=class_column, skip_empty=skip_empty, sort=sort)
+        ready = [*ready, *read]
+    if match_load:
+        rate_scale = matching_scale(scenario, found, ready)
+    how = Replay(times, stretch, rate_scale, lengths)
+    end = math.inf if horizon is None else horizon
+    seconds, most = _extent(ready, how, end, requests)
+    run = ReplayRun(
+        gpus=found,
+        horizon=end,
+        warmup=warmup,
+        replications=replications,
+        seed=seed,
+        traces=tuple(each.source for each in ready),
+        times=times,
+        lengths=lengths,
+        rate_scale=rate_scale,
+        requests=requests,
+    )
+    study = Study(
+        scenario=scenario,
+        policies=chosen,
+        source=Replayed(scenario, ready, how, seed, end, requests),
+        run=run,
+        seconds=seconds,
+        most=most,
+        samples=samples,
+        remarks=(*notes_on(scenario, ready), *_rate_note(scenario, ready, found, rate_scale)),
+    )
+    results = study.results(executor, workers, progress, take_log)
+    return Comparison(scenario.name, run, tuple(results))
+
+
+def _check(
+    times: str,
+    lengths: str,
+    rate_scale: float,
+    match_load: bool,
+    horizon: float | None,
+    requests: int | None,
+    warmup: float,
+    replications: int,
+    seed: int,
+) -> None:
+    if not 0 < rate_scale < math.inf:
+        raise FluidgateError(f"--rate-scale: must be above 0 and finite, but is {rate_scale:g}")
+    if match_load and rate_scale != 1.0:
+        raise FluidgateError("--match-load: not together with --rate-scale; give one of them")
+    if horizon is not None and not 0 < horizon < math.inf:
+        raise FluidgateError(f"--horizon: must be a time above 0 s, but is {horizon:g}")
+    if requests is not None and requests < 1:
+        raise FluidgateError(f"--requests: must be at least 1, but is {requests}")
+    if times != "once" and horizon is None and requests is None:
+        raise FluidgateError(f"--times: {times} goes on without end; give --horizon or --requests too")
+    if not 0 <= warmup < math.inf or (horizon is not None and warmup >= horizon):
+        raise FluidgateError(f"--warmup: must be at least 0 and below the horizon, but is {warmup:g}")
+    if replications < 1:
+        raise FluidgateError(f"--replications: must be at least 1, but is {replications}")
+    if replications > 1 and times != "resample" and lengths == "trace":
+        raise FluidgateError(
+            "--replications: a trace played as it is gives the same requests each time; "
+            "give --times resample or --lengths drawn too"
+        )
+    if seed < 0:
+        raise FluidgateError(f"--seed: must be at least 0, but is {seed}")
+
+
+def _extent(
+    traces: Sequence[ClassTrace], how: Replay, horizon: float, requests: int | None
+) -> tuple[float, int | None]:
+    """Seconds over which requests arrive, about, and their number where it is known."""
+    spans = [each.trace.span / how.scale for each in traces]
+    rate = sum(len(each) / span for each, span in zip(traces, spans, strict=True) if span > 0)
+    if how.times == "once":
+        arriving = sum(_arriving(each, horizon * how.scale) for each in traces)
+        most = arriving if requests is None else min(arriving, requests)
+        seconds = min(horizon, max(spans))
+        if most < arriving and rate > 0:
+            seconds = min(seconds, most / rate)
+        return max(seconds, 1e-9), most
+    if requests is None:
+        return horizon, None
+    seconds = min(horizon, requests / rate if rate > 0 else math.inf)
+    return seconds, requests if math.isinf(horizon) else None
+
+
+def _arriving(each: ClassTrace, end: float) -> int:
+    return int((each.trace.arrival_time <= end).sum())
+
+
+def _rate_note(scenario: Scenario, traces: Sequence[ClassTrace], gpus: int, scale: float) -> tuple[str, ...]:
+    """A word where the traces bring another load than the plan is for."""
+    planned = float(scenario.rates.arrival.sum()) * gpus
+    if any(each.trace.span <= 0 for each in traces):
+        return ()
+    rate = planned * scale / matching_scale(scenario, gpus, traces)
+    if abs(rate / planned - 1.0) <= FAR:
+        return ()
+    return (
+        f"the traces bring {rate:.4g} requests/s, the scenario's classes {planned:.4g}; its plan, and R*, are for the "
+        "latter (--match-load, or a scenario made by `fluidgate workload`, brings them together)",
+    )

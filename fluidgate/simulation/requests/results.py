@@ -1,0 +1,224 @@
+"""Results of a simulation of requests: statistics, distributions of times, goodput, GPU time, KV memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fluidgate.model import Array, Scenario
+from fluidgate.simulation.iteration.cluster import PROMPT_READ
+from fluidgate.simulation.iteration.measure import QUANTITY, Distribution, IterationMeasurement
+from fluidgate.simulation.markov.network import (
+    MIXED_DECODE,
+    MIXED_QUEUE,
+    PREFILL,
+    PREFILL_END,
+    PREFILL_QUEUE,
+    SOLO_DECODE,
+    SOLO_QUEUE,
+)
+from fluidgate.simulation.results import ClassResult, Run, SimulationResult
+from fluidgate.simulation.statistics import Statistic, statistic
+
+EVERY = "all"
+"""Name of the result over all classes."""
+
+
+@dataclass(frozen=True)
+class TimeStatistic(Statistic):
+    """A time in s: its mean over replications, and the quantiles of all its observations.
+
+    Attributes:
+        p50, p90, p99: within 0.2 %; None if nothing was observed.
+        count: observations in all replications.
+        distribution: all of them.
+    """
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    count: int
+    distribution: Distribution = field(repr=False, compare=False)
+
+    @staticmethod
+    def of(parts: Sequence[Distribution]) -> TimeStatistic:
+        """One distribution a replication."""
+        whole = Distribution(np.sum([part.counts for part in parts], axis=0), float(sum(part.total for part in parts)))
+        mean = statistic([np.nan if part.mean is None else part.mean for part in parts])
+        return TimeStatistic(
+            mean.mean, mean.std, mean.ci95, mean.values, whole.p50, whole.p90, whole.p99, whole.observations, whole
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        quantiles = {"p50": self.p50, "p90": self.p90, "p99": self.p99, "count": self.count}
+        return {**super().to_dict(), **quantiles}
+
+
+@dataclass(frozen=True)
+class RequestClassResult(ClassResult):
+    """Statistics of one class, or of all: what the Markov network has, after the tokens themselves, and more.
+
+    Attributes:
+        ttft: arrival to first token.
+        decode_wait: end of the prefill to the decode's first iteration.
+        tpot: (last token - first token)/(tokens - 1), of requests with two tokens or more.
+        prefill_wait: arrival to the iteration that reads the first chunk.
+        gap: between two tokens of a request.
+        stall: the gaps that a prefill lengthened.
+        latency: arrival to last token.
+        goodput: completions within the targets, per GPU and second; no mean where there is no target.
+        prompt_token_rate, output_token_rate: prompts read and outputs of completed requests, tokens/s per GPU.
+        preemption_rate: preemptions, 1/s per GPU.
+        rejection_rate: requests that no GPU's memory could hold, 1/s per GPU.
+    """
+
+    ttft: TimeStatistic
+    decode_wait: TimeStatistic
+    tpot: TimeStatistic
+    prefill_wait: TimeStatistic
+    gap: TimeStatistic
+    stall: TimeStatistic
+    latency: TimeStatistic
+    goodput: Statistic
+    prompt_token_rate: Statistic
+    output_token_rate: Statistic
+    preemption_rate: Statistic
+    rejection_rate: Statistic
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestResult(SimulationResult):
+    """A policy simulated request by request.
+
+    Attributes:
+        batching: how its GPUs form batches.
+        overall: over all classes.
+        gpu_time: shares of the GPUs' time: idle, solo, mixed (a chunk beside decodes), prefill (a chunk alone).
+        kv_tokens: tokens of KV held by a GPU, time average.
+        kv_peak: most that a GPU held, in any replication.
+        iterations: in all replications.
+        window: s, from the warm-up to the end, mean over replications.
+    """
+
+    batching: str
+    overall: RequestClassResult
+    classes: tuple[RequestClassResult, ...]
+    gpu_time: dict[str, Statistic]
+    kv_tokens: Statistic
+    kv_peak: float
+    iterations: int
+    window: float
+
+    def body(self) -> dict[str, Any]:
+        return {
+            **super().body(),
+            "batching": self.batching,
+            "overall": self.overall.to_dict(),
+            "gpu_time": {mode: share.to_dict() for mode, share in self.gpu_time.items()},
+            "kv_tokens": {**self.kv_tokens.to_dict(), "peak": self.kv_peak},
+            "iterations": self.iterations,
+            "window": self.window,
+        }
+
+    def _rows(self) -> Any:
+        from fluidgate.simulation.results import _row, rows_of
+
+        yield from super()._rows()
+        yield from rows_of(self.policy, self.overall)
+        for mode, share in self.gpu_time.items():
+            yield _row(self.policy, None, f"{mode}_time", share)
+        yield _row(self.policy, None, "kv_tokens", self.kv_tokens)
+
+
+@dataclass(frozen=True)
+class RequestRun(Run):
+    """The options of a simulation of requests; `horizon` is inf where it goes on until the last request has left."""
+
+    fidelity: str = "iteration"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "horizon": None if np.isinf(self.horizon) else self.horizon}
+
+
+@dataclass(frozen=True)
+class ReplayRun(RequestRun):
+    """The options of a replay.
+
+    Attributes:
+        traces: names of the files.
+        times, lengths, rate_scale: how they were played.
+        requests: the most that were played; None for no limit.
+    """
+
+    traces: tuple[str, ...] = ()
+    times: str = "once"
+    lengths: str = "trace"
+    rate_scale: float = 1.0
+    requests: int | None = None
+
+
+def revenue_rates(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> Array:
+    """Revenue per GPU and second of each replication, at each request's own lengths; shape (replications,)."""
+    earned = np.array([m.revenue(scenario.pricing).sum() for m in measurements])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(earned / np.array([m.gpus * m.window for m in measurements]))
+
+
+def class_results(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> tuple[RequestClassResult, ...]:
+    """Statistics of every class over the replications."""
+    targets = zip(scenario.ttft_targets, scenario.tpot_targets, strict=True)
+    return tuple(
+        _class_result(name, measurements, k, any(target))
+        for k, (name, target) in enumerate(zip(scenario.class_names, targets, strict=True))
+    )
+
+
+def overall_result(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> RequestClassResult:
+    """The same over all classes; its goodput takes a class without targets as always good."""
+    return _class_result(EVERY, measurements, None, any((*scenario.ttft_targets, *scenario.tpot_targets)))
+
+
+def gpu_times(measurements: Sequence[IterationMeasurement]) -> dict[str, Statistic]:
+    """Share of the GPUs' time in each mode."""
+    shares = [m.gpu_time for m in measurements]
+    return {mode: statistic([share[mode] for share in shares]) for mode in shares[0]}
+
+
+def _class_result(
+    name: str, measurements: Sequence[IterationMeasurement], cls: int | None, has_target: bool
+) -> RequestClassResult:
+    every = slice(None) if cls is None else slice(cls, cls + 1)
+    scale = np.array([m.gpus * m.window for m in measurements])
+    gpus = np.array([m.gpus for m in measurements])
+
+    def held(*stages: int) -> Statistic:
+        return statistic(np.array([m.occupancy[list(stages), every].sum() for m in measurements]) / gpus)
+
+    def rate(counts: Sequence[Any]) -> Statistic:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return statistic(np.array([count[every].sum() for count in counts]) / scale)
+
+    times = {what: TimeStatistic.of([m.distribution(what, cls) for m in measurements]) for what in QUANTITY}
+    nothing = statistic(np.full(len(measurements), np.nan))
+    return RequestClassResult(
+        name=name,
+        prefill=held(PREFILL),
+        mixed_decode=held(MIXED_DECODE),
+        solo_decode=held(SOLO_DECODE),
+        prefill_queue=held(PREFILL_QUEUE),
+        decode_queue=held(MIXED_QUEUE, SOLO_QUEUE),
+        arrival_rate=rate([m.arrivals for m in measurements]),
+        prefill_completion_rate=rate([m.events[PREFILL_END] for m in measurements]),
+        completion_rate=rate([m.completions for m in measurements]),
+        prefill_abandonment_rate=rate([m.prefill_abandonments for m in measurements]),
+        decode_abandonment_rate=rate([m.decode_abandonments for m in measurements]),
+        goodput=rate([m.within_targets for m in measurements]) if has_target else nothing,
+        prompt_token_rate=rate([m.tokens[PROMPT_READ] for m in measurements]),
+        output_token_rate=rate([m.output_tokens for m in measurements]),
+        preemption_rate=rate([m.preemptions for m in measurements]),
+        rejection_rate=rate([m.rejections for m in measurements]),
+        **times,
+    )
