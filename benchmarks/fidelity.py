@@ -1,0 +1,91 @@
+"""How far the iteration model is from the Markov network, assumption by assumption: `python -m benchmarks.fidelity`.
+
+The two-class instance under gate-and-route. Each row takes one assumption more away; differences are relative to the
+Markov network, with 95 % confidence over replications.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fluidgate import Scenario, SimulationResult, simulate
+from fluidgate.model import Lengths
+
+GPUS, HORIZON, REPLICATIONS = 20, 4000.0, 6
+SMALL_CHUNK = 8
+POLICY = "gate-and-route"
+
+
+def with_chunks(scenario: Scenario, tokens: int) -> Scenario:
+    """The same prefill rates, (4), with chunks of `tokens`: iterations as much shorter, decodes as much faster."""
+    share = tokens / scenario.gpu.chunk_size
+    old = scenario.gpu.iteration
+    iteration = old.model_copy(update={"alpha": old.alpha * share, "gamma": old.gamma / share})
+    classes = tuple(c.model_copy(update={"output_tokens": c.output_tokens / share}) for c in scenario.classes)
+    pricing = scenario.pricing.model_copy(update={"output": scenario.pricing.output * share})
+    gpu = scenario.gpu.model_copy(update={"chunk_size": tokens, "iteration": iteration})
+    return scenario.replace(gpu=gpu, classes=classes, pricing=pricing)
+
+
+def main() -> None:
+    base = Scenario.load("examples/two-class.toml")
+    markov = run(base, "markov")
+    print(f"{POLICY}, {GPUS} GPUs, {REPLICATIONS} replications of {HORIZON:g} s; differences to the Markov network\n")
+    print("| simulated | revenue | in prefill | decoding | mixed share of the decodes |")
+    print("|---|---|---|---|---|")
+    print(f"| Markov network | {told(markov)} |")
+    fixed = Lengths(prompt="fixed", output="fixed")
+    for name, scenario in (
+        (f"iterations, exponential lengths, chunks of {SMALL_CHUNK}", with_chunks(base, SMALL_CHUNK)),
+        ("iterations, exponential lengths, chunks of 64", with_chunks(base, 64)),
+        ("iterations, exponential lengths, chunks of 256", base),
+        ("the same, prompts fixed", base.replace(lengths=Lengths(prompt="fixed"))),
+        ("the same, outputs fixed", base.replace(lengths=Lengths(output="fixed"))),
+        ("the same, both fixed", base.replace(lengths=fixed)),
+        (f"both fixed, chunks of {SMALL_CHUNK}", with_chunks(base.replace(lengths=fixed), SMALL_CHUNK)),
+    ):
+        print(f"| {name} | {against(run(scenario, 'iteration'), markov)} |", flush=True)
+
+
+def run(scenario: Scenario, fidelity: str) -> SimulationResult:
+    options = {"gpus": GPUS, "horizon": HORIZON, "replications": REPLICATIONS, "seed": 1, "workers": 1}
+    return simulate(scenario, POLICY, fidelity=fidelity, **options)  # type: ignore[arg-type]
+
+
+def quantities(result: SimulationResult) -> list[list[float]]:
+    """Revenue, prefills, decodes, mixed share of the decodes: the values of the replications."""
+    names = ("prefill", "mixed_decode", "solo_decode")
+    held = {
+        name: [sum(v) for v in zip(*(getattr(c, name).values for c in result.classes), strict=True)] for name in names
+    }
+    decodes = [m + s for m, s in zip(held["mixed_decode"], held["solo_decode"], strict=True)]
+    share = [m / d for m, d in zip(held["mixed_decode"], decodes, strict=True)]
+    return [list(result.revenue_rate.values), held["prefill"], decodes, share]
+
+
+def told(result: SimulationResult) -> str:
+    return " | ".join(f"{mean(values):.4g} ±{half(values):.2g}" for values in quantities(result))
+
+
+def against(result: SimulationResult, markov: SimulationResult) -> str:
+    cells = []
+    for ours, theirs in zip(quantities(result), quantities(markov), strict=True):
+        base = mean(theirs)
+        cells.append(f"{100 * (mean(ours) / base - 1):+.1f} ±{100 * math.hypot(half(ours), half(theirs)) / base:.1f} %")
+    return " | ".join(cells)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def half(values: list[float]) -> float:
+    """Half of the 95 % confidence interval, Student t."""
+    from scipy.special import stdtrit
+
+    spread = math.sqrt(sum((v - mean(values)) ** 2 for v in values) / (len(values) - 1))
+    return float(stdtrit(len(values) - 1, 0.975)) * spread / math.sqrt(len(values))
+
+
+if __name__ == "__main__":
+    main()
