@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 Array = NDArray[np.float64]
@@ -49,20 +58,58 @@ class RequestClass(Noun):
 
 
 class IterationTime(Noun):
-    """Duration of one iteration of continuous batching, [LDHZ] (2)-(3)."""
+    """Duration of one iteration of continuous batching.
+
+    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context`, where `context` counts the tokens that the
+    decodes of the batch have read and written before. Without one, `solo_alpha + solo_delta*decodes +
+    epsilon*context`, or `1/gamma` for a full batch.
+
+    That of [LDHZ], (2)-(3), has no delta and no epsilon, so that `tau = alpha + beta*chunk` and `1/gamma` hold for
+    every batch. With either of them, or with a solo time of its own, `gamma` follows from the batch size and may be
+    left out: see `Gpu`.
+    """
 
     alpha: float = Field(description="intercept of the mixed iteration time, s")
     beta: Positive = Field(description="slope of the mixed iteration time, s per prompt token")
-    gamma: Positive = Field(description="speed of one decode on a solo GPU, tokens/s")
+    gamma: Positive | None = Field(
+        None, description="speed of one decode on a solo GPU, tokens/s; None where it follows from the batch size"
+    )
+    delta: NonNegative = Field(0.0, description="what each decode of the batch adds to an iteration, s")
+    epsilon: NonNegative = Field(0.0, description="what each token of context adds to an iteration, s")
+    solo_alpha: NonNegative | None = Field(None, description="alpha without a chunk, s; that of mixed ones if None")
+    solo_delta: NonNegative | None = Field(None, description="delta without a chunk, s; that of mixed ones if None")
 
-    def mixed(self, chunk_tokens: float) -> float:
-        """Seconds of an iteration that reads `chunk_tokens` of a prompt beside its decodes, (3)."""
-        return self.alpha + self.beta * chunk_tokens
+    @model_validator(mode="after")
+    def _solo_time_is_known_once(self) -> Self:
+        given = self.solo_alpha is not None or self.solo_delta is not None
+        if self.gamma is not None and given:
+            raise ValueError("gamma and solo_alpha, solo_delta say the same; leave gamma out, or those")
+        if self.gamma is None and not (given or self.delta or self.epsilon):
+            raise ValueError("gamma is missing; give it, or delta or epsilon, from which it follows")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_set(self, fields: SerializerFunctionWrapHandler) -> dict[str, float]:
+        """Without the terms that the law does not have."""
+        kept = {key: value for key, value in fields(self).items() if key in ("alpha", "beta") or value is not None}
+        return {key: value for key, value in kept.items() if key not in ("delta", "epsilon") or value != 0.0}
 
     @property
-    def solo(self) -> float:
-        """Seconds of an iteration without a prefill, (2)."""
-        return 1.0 / self.gamma
+    def by_batch(self) -> bool:
+        """Whether an iteration's time depends on its decodes."""
+        return self.gamma is None or self.delta > 0.0 or self.epsilon > 0.0
+
+    def mixed(self, chunk_tokens: float, decodes: float = 0.0, context: float = 0.0) -> float:
+        """Seconds of an iteration that reads `chunk_tokens` of a prompt beside `decodes`, (3); `context` in all."""
+        return self.alpha + self.beta * chunk_tokens + self.delta * decodes + self.epsilon * context
+
+    def solo(self, decodes: float, context: float) -> float:
+        """Seconds of an iteration of `decodes` without a prefill, (2); with `gamma` those of a full batch."""
+        if self.gamma is not None:
+            return 1.0 / self.gamma
+        alpha = self.alpha if self.solo_alpha is None else self.solo_alpha
+        delta = self.delta if self.solo_delta is None else self.solo_delta
+        return alpha + delta * decodes + self.epsilon * context
 
 
 class Calibrated(Noun):
@@ -73,28 +120,49 @@ class Calibrated(Noun):
 
 
 class Gpu(Noun):
-    """A GPU (or one tensor-parallel engine): its batch, its chunk, its iteration time."""
+    """A GPU (or one tensor-parallel engine): its batch, its chunk, its iteration time.
+
+    Plans read an iteration time that depends on the batch at full batches: mixed with `B - 1` decodes beside a chunk,
+    solo with `B`, each decode with `context_tokens` of context.
+    """
 
     batch_size: int = Field(ge=1, description="most requests in a batch, B")
     chunk_size: int = Field(ge=1, description="prompt tokens read in one iteration, C")
     iteration: IterationTime
+    context_tokens: NonNegative = Field(
+        0.0, description="mean context of a decode, tokens; a scenario sets it from its classes", repr=False
+    )
     calibrated: Calibrated = Field(Calibrated(), description="the sizes that its profile holds for", repr=False)
 
     @model_validator(mode="after")
-    def _mixed_iteration_takes_time(self) -> Self:
+    def _iterations_take_time(self) -> Self:
         if self.tau <= 0:
             raise ValueError(f"alpha + beta * chunk_size must be > 0 (it is {self.tau:g} s); raise alpha or chunk_size")
+        if self.solo <= 0:
+            raise ValueError(f"a solo iteration must take more than 0 s (it takes {self.solo:g} s); raise solo_alpha")
         return self
 
     @property
     def tau(self) -> float:
-        """Seconds of a mixed iteration with a full chunk, (3)."""
-        return self.iteration.mixed(self.chunk_size)
+        """Seconds of a mixed iteration with a full chunk and a full batch, (3)."""
+        beside = self.batch_size - 1
+        return self.iteration.mixed(self.chunk_size, beside, beside * self.context_tokens)
+
+    @property
+    def solo(self) -> float:
+        """Seconds of a solo iteration with a full batch, (2)."""
+        return self.iteration.solo(self.batch_size, self.batch_size * self.context_tokens)
+
+    @property
+    def gamma(self) -> float:
+        """Tokens/s of one decode on a solo GPU with a full batch, (2)."""
+        given = self.iteration.gamma
+        return given if given is not None else 1.0 / self.solo
 
     @property
     def kappa(self) -> float:
         """How many times faster a decode runs on a solo GPU than on a mixed one, `gamma * tau`."""
-        return self.iteration.gamma * self.tau
+        return self.gamma * self.tau
 
 
 class Pricing(Noun):
@@ -272,6 +340,17 @@ class Rates:
         return self.prompt_value + self.output_value
 
 
+def mean_context(classes: Iterable[RequestClass]) -> float:
+    """Tokens of context of a decode, on average: its prompt and half of its output.
+
+    Each class counts by its share of the decodes in progress, `lambda D`. Half of the output is exact for outputs of
+    one length; where they spread, the long ones are in progress for longer, and the mean is `D (1 + CV^2)/2`.
+    """
+    weighted = [(c.arrival_rate * c.output_tokens, c.prompt_tokens + 0.5 * c.output_tokens) for c in classes]
+    total = sum(weight for weight, _ in weighted)
+    return sum(weight / total * context for weight, context in weighted)
+
+
 def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
     names = [c.name for c in classes]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
@@ -298,6 +377,11 @@ class Scenario(Noun):
     targets: Targets = Targets()
     cluster_gpus: int | None = Field(None, ge=1)
 
+    @model_validator(mode="after")
+    def _context_is_that_of_the_classes(self) -> Self:
+        self.__dict__["gpu"] = self._gpu_in_context()
+        return self
+
     @staticmethod
     def load(path: str | Path) -> Scenario:
         """Read a scenario file (TOML).
@@ -319,7 +403,15 @@ class Scenario(Noun):
 
     def replace(self, **fields: Any) -> Scenario:
         """A copy with some fields replaced, unvalidated (for sweeps)."""
-        return self.model_copy(update=fields)
+        copy = self.model_copy(update=fields)
+        copy.__dict__["gpu"] = copy._gpu_in_context()
+        return copy
+
+    def _gpu_in_context(self) -> Gpu:
+        """The GPU, its decodes with the mean context of the classes where its iteration time depends on that."""
+        if self.gpu.iteration.epsilon == 0.0:
+            return self.gpu
+        return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes)})
 
     @property
     def class_names(self) -> list[str]:
@@ -346,7 +438,7 @@ class Scenario(Noun):
             patience=np.array([c.patience_rate for c in self.classes]),
             prefill=self.gpu.chunk_size / (prompt * tau),
             mixed_decode=1.0 / (output * tau),
-            solo_decode=self.gpu.iteration.gamma / output,
+            solo_decode=self.gpu.gamma / output,
             prompt_value=self.pricing.prompt * prompt,
             output_value=self.pricing.output * output,
         )

@@ -33,6 +33,7 @@ from fluidgate.model import (
     Scheme,
     Targets,
 )
+from fluidgate.profiles.terms import BATCH_TERMS, BatchTerms, has_batch_terms, reason_of
 from fluidgate.toml_file import (
     LARGEST_WHOLE,
     SCHEMA,
@@ -77,13 +78,29 @@ class MeasuredGpu(GpuTable):
         return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma), Calibrated()
 
 
+class BatchedGpu(GpuTable, BatchTerms):
+    """The table [gpu] with an iteration time that depends on the batch: the paper's with more terms."""
+
+    alpha: float = Field(description="the intercept of the mixed iteration time, s", examples=[0.0091])
+    beta: float = Field(
+        gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[9.3e-5]
+    )
+
+    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
+        keys = set(IterationTime.model_fields)
+        return IterationTime(**self.model_dump(include=keys)), Calibrated()
+
+
 _PROFILE_OR_NUMBERS = "not together with 'profile'; remove 'profile', or alpha, beta and gamma"
 
 
 class ProfiledGpu(GpuTable):
     """The table [gpu] with the iteration time of a profile, at its batch size where the profile holds a law."""
 
-    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS)
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS),
+        **dict.fromkeys(BATCH_TERMS, "not together with 'profile', whose own it is; remove one of the two"),
+    }
 
     profile: str = Field(
         min_length=1,
@@ -240,7 +257,7 @@ class ClusterTable(Table):
     gpus: int = Field(ge=1, le=LARGEST_WHOLE, description="the GPUs that share total_arrival_rate", examples=[60])
 
 
-G = TypeVar("G", bound=MeasuredGpu | ProfiledGpu)
+G = TypeVar("G", bound=MeasuredGpu | BatchedGpu | ProfiledGpu)
 C = TypeVar("C", bound=ClassTable)
 A = TypeVar("A", bound=ArrivalsTable | UnknownArrivals)
 
@@ -334,7 +351,7 @@ def scenario_schema() -> dict[str, Any]:
     time, that a profile exists, that phases have a rate and a sojourn each, that log-normal lengths have a CV, and
     that the keys of [engine] go together.
     """
-    gpu = MeasuredGpu | ProfiledGpu
+    gpu = MeasuredGpu | BatchedGpu | ProfiledGpu
     forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu, ArrivalsTable] | ClusterScenarioTable[gpu, ArrivalsTable])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -405,11 +422,16 @@ AnyTable = ScenarioTable[Any, Any, Any]
 
 def _form(data: Mapping[str, Any]) -> type[Any]:
     """The table for the alternatives that the file has chosen."""
-    profiled = isinstance(data.get("gpu"), dict) and "profile" in data["gpu"]
-    gpu = ProfiledGpu if profiled else MeasuredGpu
+    gpu = _gpu_form(data.get("gpu"))
     whole: Any = ClusterScenarioTable if "cluster" in data else PerGpuTable
     form: type[Any] = whole[gpu, _arrivals_form(data.get("arrivals"))]
     return form
+
+
+def _gpu_form(data: Any) -> type[GpuTable]:
+    if isinstance(data, dict) and "profile" in data:
+        return ProfiledGpu
+    return BatchedGpu if isinstance(data, dict) and has_batch_terms(data) else MeasuredGpu
 
 
 def _arrivals_form(data: Any) -> type[Table]:
@@ -422,16 +444,24 @@ def _measured(file: AnyTable, source: str, base_dir: Path) -> tuple[IterationTim
         measured: tuple[IterationTime, Calibrated] = file.gpu.measured(base_dir)
     except FluidgateError as error:
         fail(source, [f"gpu.profile: {error}"])
+    except ValueError as error:
+        fail(source, [f"gpu: {reason_of(error)}"])
     return measured
 
 
 def _no_duration(file: AnyTable, iteration: IterationTime) -> Iterator[str]:
     duration = iteration.mixed(file.gpu.chunk_size)
+    key = "gpu.profile" if isinstance(file.gpu, ProfiledGpu) else "gpu.alpha"
     if not 0 < duration < math.inf:
-        key = "gpu.profile" if isinstance(file.gpu, ProfiledGpu) else "gpu.alpha"
         yield (
             f"{key}: alpha + beta * chunk_size must be greater than 0 s and finite, but is {duration:g} s; "
             "check alpha, beta and chunk_size"
+        )
+    alone = iteration.solo(1, 0)
+    if not 0 < alone < math.inf:
+        yield (
+            f"{key}: a solo iteration of one decode must take more than 0 s, but takes {alone:g} s; "
+            "give solo_alpha and solo_delta, or gamma"
         )
 
 

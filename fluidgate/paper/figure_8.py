@@ -23,7 +23,7 @@ def run(setting: Setting) -> Outcome:
     confirmed = {name: int(each.price_confirmed.sum()) for name, each in found.items()}
     batch = two_class().gpu.batch_size
     wide = free_share(solo, batch)
-    gamma = two_class().gpu.iteration.gamma
+    gamma = two_class().gpu.gamma
     steps = price_steps(tpot)
     verdicts = (
         Verdict(

@@ -27,7 +27,7 @@ def advice(gpu: Gpu, partition: Partition | None) -> tuple[str, ...]:
     if gpu.kappa < 1:
         sentences.append(
             f"a mixed iteration ({gpu.tau * 1e3:.4g} ms) is faster than a solo one "
-            f"({gpu.iteration.solo * 1e3:.4g} ms): is chunk_size {gpu.chunk_size} below the calibrated range?"
+            f"({gpu.solo * 1e3:.4g} ms): is chunk_size {gpu.chunk_size} below the calibrated range?"
         )
     if partition is not None and partition.prefill_utilisation > _FULL:
         sentences.append(

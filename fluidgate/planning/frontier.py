@@ -220,7 +220,7 @@ class _Limited:
         everything: dict[Limit, float] = {
             "max_prefill_gap": 1.0,
             "max_solo_gap": float(gpu.batch_size),
-            "max_tpot": max(gpu.tau, gpu.iteration.solo),
+            "max_tpot": max(gpu.tau, gpu.solo),
         }
         return everything[self.name]
 

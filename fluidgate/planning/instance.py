@@ -58,7 +58,7 @@ class Instance:
     @cached_property
     def tpot(self) -> AverageTpot:
         gpu = self.scenario.gpu
-        return AverageTpot(gpu.batch_size, gpu.tau, gpu.iteration.gamma)
+        return AverageTpot(gpu.batch_size, gpu.tau, gpu.gamma)
 
     @cached_property
     def load(self) -> Array:

@@ -11,7 +11,7 @@ from fluidgate.planning.tpot import AverageTpot
 def indicator_values(scenario: Scenario, prefill: Array, solo_decode: Array) -> dict[str, float]:
     """Left sides of (43), (45) and (47) at per-GPU occupancies x and y_s, each of shape (classes,)."""
     gpu = scenario.gpu
-    tpot = AverageTpot(gpu.batch_size, gpu.tau, gpu.iteration.gamma)
+    tpot = AverageTpot(gpu.batch_size, gpu.tau, gpu.gamma)
     return {
         "prefill_gap": float(np.ptp(prefill)),
         "solo_gap": float(np.ptp(solo_decode)),

@@ -105,6 +105,12 @@ class Plan:
         }
         if self.partition is not None:
             plan["partition"] = asdict(self.partition)
+        gpu = self.scenario.gpu
+        plan["iteration"] = {
+            "mixed_seconds": gpu.tau,
+            "solo_seconds": gpu.solo,
+            "context_tokens": gpu.context_tokens if gpu.iteration.epsilon else None,
+        }
         plan["classes"] = self._class_records()
         plan["warnings"] = list(self.warnings)
         return plan

@@ -267,7 +267,7 @@ class FluidProgram:
         """Coefficients (row, column) in which the GPU and the TPOT limit stand: (33)-(35) and (47)."""
         instance, layout, limit = self.instance, self.layout, self.instance.indicators.max_tpot
         batch, kappa = instance.batch, instance.kappa
-        solo_steps = limit * instance.scenario.gpu.iteration.gamma if limit is not None else 0.0
+        solo_steps = limit * instance.scenario.gpu.gamma if limit is not None else 0.0
         return {
             (layout.mixed_fraction_row, layout.fraction): float(instance.chunk),
             (layout.prefill_capacity_row, layout.fraction): 1.0,

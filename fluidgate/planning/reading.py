@@ -100,7 +100,7 @@ def _indicators(
     instance, indicators = program.instance, program.instance.indicators
     prices = {gap.name: _row_price(optimum, gap.place.row) * gap.unit for gap in program.gaps}
     slots = 1.0 - fraction / instance.batch
-    prices["tpot"] = _row_price(optimum, program.layout.tpot_row) * instance.scenario.gpu.iteration.gamma * slots
+    prices["tpot"] = _row_price(optimum, program.layout.tpot_row) * instance.scenario.gpu.gamma * slots
     limits = {name: getattr(indicators, f"max_{name}") for name in values}
     weights = {name: getattr(indicators, f"{name}_weight") for name in values}
     return {

@@ -442,7 +442,7 @@ def _class_place(scenario: Scenario, path: str) -> _Place:
 
 
 def _is_value(field: FieldInfo | None) -> bool:
-    return field is not None and field.annotation is not IterationTime
+    return field is not None and field.annotation is not IterationTime and field.repr is not False
 
 
 def _unknown(scenario: Scenario, path: str) -> FluidgateError:

@@ -132,6 +132,6 @@ def ready_for_prefill(plan: Plan, gpus: int) -> int:
     started = rates.arrival - rates.patience * plan.prefill_queue
     worth = np.maximum(rates.prompt_value - prefill_cost(plan), 0.0)
     lost = float((started * rates.patience * worth).sum() / started.sum())
-    earned = pricing.output * plan.scenario.gpu.iteration.gamma
+    earned = pricing.output * plan.scenario.gpu.gamma
     ratio = float(started.sum() / (started + plan.completion_rate).sum())
     return 1 if ratio * (earned + lost) > earned else 0

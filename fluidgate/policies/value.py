@@ -119,7 +119,7 @@ def prefill_cost(plan: Plan) -> Array:
 def tpot_price(plan: Plan) -> float:
     """What a unit of `sum x` costs through the indicators on the average TPOT, (47) and (48), per second."""
     gpu = plan.scenario.gpu
-    tpot = AverageTpot(gpu.batch_size, gpu.tau, gpu.iteration.gamma)
+    tpot = AverageTpot(gpu.batch_size, gpu.tau, gpu.gamma)
     price = plan.indicators.get("tpot_weight", {}).get("weight", 0.0) * tpot.slope(plan.mixed_fraction)
     limit = plan.indicators.get("max_tpot")
     if limit is not None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Calibrated, IterationTime, Noun
 from fluidgate.profiles.law import LawRow, between
+from fluidgate.profiles.terms import BATCH_TERMS, BatchTerms, has_batch_terms, reason_of
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml, shown
 
 Range = tuple[int, int]
@@ -22,8 +23,8 @@ CHUNK_SIZES = "the least and the greatest chunk size that the profile holds for,
 class Profile(Noun):
     """A named iteration time with its provenance; the ranges are `None` where they are unknown.
 
-    It holds either one `iteration` time, or a `law` over the batch size: at least two rows, ascending, whose
-    ends are then its `batch_sizes`. `iteration_at` reads both.
+    It holds either one `iteration` time, which may depend on its batch by terms of its own, or a `law` over the batch
+    size: at least two rows, ascending, whose ends are then its `batch_sizes`. `iteration_at` reads both.
     """
 
     name: str = Field(min_length=1, description="name, for shipped profiles `GPU/MODEL`")
@@ -103,6 +104,16 @@ class LawTable(Table):
     r_squared: float | None = Field(None, le=1, description=R_SQUARED)
 
 
+class BatchLawTable(BatchTerms):
+    """The numbers of an iteration time that depends on its batch."""
+
+    alpha: float = Field(description="the intercept of the mixed iteration time, s", examples=[0.0091])
+    beta: float = Field(
+        gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[9.3e-5]
+    )
+    r_squared: float | None = Field(None, le=1, description=R_SQUARED)
+
+
 class LawRowTable(LawTable):
     """The keys of a table [[law]]."""
 
@@ -128,6 +139,12 @@ class SingleProfileTable(ProfileTable, LawTable):
     batch_sizes: Sizes | None = Field(None, description=BATCH_SIZES, examples=[[1, 64]])
 
 
+class BatchProfileTable(ProfileTable, BatchLawTable):
+    """A profile file with one iteration time that depends on its batch."""
+
+    batch_sizes: Sizes | None = Field(None, description=BATCH_SIZES, examples=[[1, 64]])
+
+
 _LAW_OR_NUMBERS = "not together with [[law]]; remove it here, and give it in each table [[law]]"
 
 
@@ -136,6 +153,7 @@ class LawProfileTable(ProfileTable):
 
     elsewhere: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("alpha", "beta", "gamma", "r_squared"), _LAW_OR_NUMBERS),
+        **dict.fromkeys(BATCH_TERMS, "not together with [[law]], which says it batch size by batch size; remove it"),
         "batch_sizes": "not together with [[law]], whose rows say it; remove it",
     }
 
@@ -155,12 +173,19 @@ def parse_profile(text: str, source: str) -> Profile:
         fail(source, ["empty; write the keys of a profile: name, alpha, beta, gamma"])
     if "law" in data:
         return _law_profile(check(LawProfileTable, data, source), source)
-    table = check(SingleProfileTable, data, source)
+    form: type[SingleProfileTable] | type[BatchProfileTable]
+    form = BatchProfileTable if has_batch_terms(data) else SingleProfileTable
+    table = check(form, data, source)
+    keys = set(IterationTime.model_fields)
+    try:
+        iteration = IterationTime(**table.model_dump(include=keys))
+    except ValueError as error:
+        fail(source, [reason_of(error)])
     return Profile(
-        iteration=IterationTime(alpha=table.alpha, beta=table.beta, gamma=table.gamma),
+        iteration=iteration,
         batch_sizes=_range(table, "batch_sizes", source),
         chunk_sizes=_range(table, "chunk_sizes", source),
-        **table.model_dump(exclude={"schema_", "alpha", "beta", "gamma", "batch_sizes", "chunk_sizes"}),
+        **table.model_dump(exclude={"schema_", "batch_sizes", "chunk_sizes"} | keys),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fluidgate.model import Gpu
 from fluidgate.planning import Plan
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.profiles import Profile
@@ -50,8 +51,10 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
         whole.add_row("objective", f"{number(plan.objective, 6)} /s")
     whole.add_row("share of the GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
-    whole.add_row("average time per output token", f"{number(1000 * plan.tpot, 4)} ms")
+    whole.add_row("average time per output token", _milliseconds(plan.tpot))
     whole.add_row("a solo decode is faster by (kappa)", number(plan.kappa, 4))
+    for label, value in _full_batches(plan.scenario.gpu):
+        whole.add_row(label, value)
     whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
     if plan.partition is not None:
         split = plan.partition
@@ -101,6 +104,21 @@ def simulation_title(result: SimulationResult) -> str:
         f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
         f"{run.replications} replications (95 % confidence)"
     )
+
+
+def _full_batches(gpu: Gpu) -> Iterator[tuple[str, str]]:
+    """The iterations that the plan reads where their time depends on the batch, with their sizes."""
+    if not gpu.iteration.by_batch:
+        return
+    beside = gpu.batch_size - 1
+    yield f"full mixed iteration ({gpu.chunk_size} prompt tokens, {beside} decodes)", _milliseconds(gpu.tau)
+    yield f"full solo iteration ({gpu.batch_size} decodes)", _milliseconds(gpu.solo)
+    if gpu.iteration.epsilon:
+        yield "context of each of these decodes", f"{number(gpu.context_tokens)} tokens"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{number(1000 * seconds, 4)} ms"
 
 
 def simulation_tables(result: SimulationResult) -> Iterator[Table]:

@@ -160,7 +160,7 @@ def test_json_is_the_contracts():
     record = json.loads(plan(two_class(max_tpot=0.0245), gpus=500).to_json())
     assert list(record) == [
         "schema", "scenario", "scheme", "revenue_rate", "penalty", "objective", "mixed_fraction", "kappa",
-        "tpot", "decode_buffer_free", "shadow_prices", "indicators", "partition", "classes", "warnings",
+        "tpot", "decode_buffer_free", "shadow_prices", "indicators", "partition", "iteration", "classes", "warnings",
     ]  # fmt: skip
     assert list(record["classes"][0]) == [
         "name", "prefill", "mixed_decode", "solo_decode", "prefill_queue", "decode_queue", "completion_rate",

@@ -11,7 +11,7 @@ from fluidgate.compiled import inlined
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
-    from fluidgate.model import IterationTime
+    from fluidgate.model import Gpu, IterationTime
 
 
 class Law(NamedTuple):
@@ -91,9 +91,29 @@ def linear_law(
     )
 
 
+def law_of(gpu: Gpu) -> Law:
+    """The law of a scenario's GPU, for batches that are not full too.
+
+    Where `gamma` is given it is the speed in a full batch, `B` decodes of mean context: a smaller batch takes less, by
+    `delta` a decode and `epsilon` a token of context. Without these, `1/gamma` holds for every batch: the law of
+    [LDHZ] (2)-(3).
+
+    Raises:
+        FluidgateError: an iteration would take no time.
+    """
+    iteration, epsilon = gpu.iteration, gpu.iteration.epsilon
+    delta = iteration.delta if iteration.solo_delta is None else iteration.solo_delta
+    solo_alpha = iteration.solo(0.0, 0.0)
+    if iteration.gamma is not None:
+        solo_alpha -= gpu.batch_size * (delta + epsilon * gpu.context_tokens)
+    return linear_law(
+        iteration.alpha, iteration.beta, delta=iteration.delta, epsilon=epsilon, solo=(solo_alpha, delta, epsilon)
+    )
+
+
 def paper_law(iteration: IterationTime) -> Law:
     """The law of [LDHZ] (2)-(3): `alpha + beta*chunk` with a chunk, `1/gamma` without one."""
-    return linear_law(iteration.alpha, iteration.beta, solo=(iteration.solo, 0.0, 0.0))
+    return linear_law(iteration.alpha, iteration.beta, solo=(iteration.solo(0.0, 0.0), 0.0, 0.0))
 
 
 def table_law(

@@ -1,0 +1,64 @@
+"""The terms by which an iteration time depends on its batch, as files give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from fluidgate.toml_file import Table
+
+BATCH_TERMS = ("delta", "epsilon", "solo_alpha", "solo_delta")
+"""Keys of which any makes an iteration time depend on its batch, so that gamma may be left out."""
+
+ABSENT: Any = None
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+
+
+class BatchTerms(Table):
+    """The keys beside alpha and beta."""
+
+    delta: float = Field(0.0, ge=0, description="the seconds that each decode adds to an iteration", examples=[2.4e-4])
+    epsilon: float = Field(
+        0.0, ge=0, description="the seconds that each token of context adds to an iteration", examples=[1.3e-7]
+    )
+    solo_alpha: float = Field(
+        ABSENT,
+        ge=0,
+        description="the intercept of the solo iteration time, s; alpha if left out",
+        examples=[0.0172],
+        json_schema_extra=_without_default,
+    )
+    solo_delta: float = Field(
+        ABSENT,
+        ge=0,
+        description="the seconds that each decode adds to a solo iteration; delta if left out",
+        examples=[5.9e-5],
+        json_schema_extra=_without_default,
+    )
+    gamma: float = Field(
+        ABSENT,
+        gt=0,
+        description="the tokens per second of one decode on a solo GPU with a full batch, "
+        "in the place of solo_alpha and solo_delta",
+        examples=[45.45],
+        json_schema_extra=_without_default,
+    )
+
+
+def has_batch_terms(data: Mapping[str, Any]) -> bool:
+    """Whether a table gives an iteration time that depends on its batch."""
+    return any(key in data for key in BATCH_TERMS)
+
+
+def reason_of(error: ValueError) -> str:
+    """The first reason of a noun that was refused."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return str(error)

@@ -1,0 +1,192 @@
+"""Iteration times that depend on the batch: in files, in plans at full batches, and compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluidgate.cli.app import main
+from fluidgate.compiled import entry_point
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Gpu, IterationTime, Scenario, mean_context
+from fluidgate.planning import plan
+from fluidgate.planning.sensitivity import sweep
+from fluidgate.profiles import Profile, dump_profile, load_profile, parse_profile
+from fluidgate.scenario_file import dump_scenario, load_scenario, parse_scenario
+from fluidgate.simulation.iteration.law import base_time, context_slope, law_of
+from tests.scenarios import two_class_scenario
+
+LAW = IterationTime(alpha=0.0091, beta=9.3e-5, delta=2.4e-4, epsilon=1.3e-7, solo_alpha=0.0172, solo_delta=5.9e-5)
+KEYS = "alpha = 0.0091\nbeta = 9.3e-5\ndelta = 2.4e-4\nepsilon = 1.3e-7\nsolo_alpha = 0.0172\nsolo_delta = 5.9e-5\n"
+PAPER = "alpha = 0.0174\nbeta = 6.2e-5\ngamma = 45.45\n"
+TWO_CLASS = Path(__file__).parents[1] / "examples" / "two-class.toml"
+
+
+def text(keys: str) -> str:
+    made = TWO_CLASS.read_text()
+    lines = [line for line in made.splitlines() if not line.startswith(("alpha", "beta", "gamma"))]
+    return "\n".join(lines).replace("[gpu]", "[gpu]\n" + keys)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with contextlib.suppress(SystemExit):
+        main(list(words))
+    return capsys.readouterr().out
+
+
+@entry_point
+def seconds(law, chunk, decodes, context):  # type: ignore[no-untyped-def]
+    return base_time(law, chunk, decodes) + context_slope(law, chunk) * context
+
+
+def test_a_scenario_plans_at_full_batches() -> None:
+    scenario = parse_scenario(text(KEYS))
+    assert scenario.gpu.iteration == LAW
+    # both classes arrive alike: 1000 and 400 output tokens each count for that many decodes in progress
+    context = (1000 * (300 + 500) + 400 * (3000 + 200)) / 1400
+    assert scenario.gpu.context_tokens == pytest.approx(context)
+    gpu = scenario.gpu
+    assert gpu.tau == pytest.approx(0.0091 + 9.3e-5 * 256 + 15 * (2.4e-4 + 1.3e-7 * context))
+    assert 1 / gpu.gamma == pytest.approx(0.0172 + 16 * (5.9e-5 + 1.3e-7 * context))
+    assert gpu.kappa == pytest.approx(gpu.gamma * gpu.tau)
+    np.testing.assert_allclose(scenario.rates.solo_decode, gpu.gamma / np.array([1000, 400]))
+
+
+def test_its_plan_is_that_of_the_papers_law_with_the_same_two_times() -> None:
+    rich = parse_scenario(text(KEYS))
+    at_full = IterationTime(alpha=rich.gpu.tau - 6.2e-5 * 256, beta=6.2e-5, gamma=rich.gpu.gamma)
+    plain = rich.replace(gpu=Gpu(batch_size=16, chunk_size=256, iteration=at_full))
+    assert plan(rich).revenue_rate == pytest.approx(plan(plain).revenue_rate, rel=1e-9)
+    assert plan(rich).to_dict()["iteration"] == pytest.approx(
+        {
+            "mixed_seconds": rich.gpu.tau,
+            "solo_seconds": 1 / rich.gpu.gamma,
+            "context_tokens": rich.gpu.context_tokens,
+        }
+    )
+    assert plan(two_class_scenario()).to_dict()["iteration"]["context_tokens"] is None
+
+
+def test_the_plan_says_what_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rich.toml").write_text(text(KEYS))
+    shown = printed(capsys, "plan", str(tmp_path / "rich.toml"))
+    shown = " ".join(shown.split())
+    gpu = parse_scenario(text(KEYS)).gpu
+    assert f"full mixed iteration (256 prompt tokens, 15 decodes) {1e3 * gpu.tau:.4g} ms" in shown
+    assert f"full solo iteration (16 decodes) {1e3 * gpu.solo:.4g} ms" in shown
+    assert f"context of each of these decodes {gpu.context_tokens:.0f} tokens" in shown
+    assert "full mixed" not in printed(capsys, "plan", str(TWO_CLASS))
+
+
+def test_gamma_follows_the_batch_and_the_classes_in_sweeps() -> None:
+    scenario = parse_scenario(text(KEYS))
+    small = scenario.replace(gpu=scenario.gpu.model_copy(update={"batch_size": 4}))
+    assert 1 / small.gpu.gamma == pytest.approx(0.0172 + 4 * (5.9e-5 + 1.3e-7 * scenario.gpu.context_tokens))
+    found = sweep(scenario, "classes.*.prompt_tokens", [100.0, 5000.0])
+    assert found.objective[0] != found.objective[1]
+    longer = scenario.replace(classes=tuple(c.model_copy(update={"prompt_tokens": 5000.0}) for c in scenario.classes))
+    assert longer.gpu.context_tokens == mean_context(longer.classes) > 5000
+    assert scenario.for_gpus(7).gpu.context_tokens == scenario.gpu.context_tokens
+    with pytest.raises(FluidgateError, match="context_tokens"):
+        sweep(scenario, "gpu.context_tokens", [1.0])
+
+
+def test_a_scenario_and_a_profile_come_back_as_they_were_written(tmp_path: Path) -> None:
+    scenario = parse_scenario(text(KEYS))
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    profile = Profile(name="lab/x", iteration=LAW, batch_sizes=(1, 64), chunk_sizes=(128, 2048))
+    assert parse_profile(dump_profile(profile), "x") == profile
+    (tmp_path / "lab.toml").write_text(dump_profile(profile))
+    (tmp_path / "my.toml").write_text(text('profile = "lab.toml"\n'))
+    assert load_scenario(tmp_path / "my.toml").gpu.iteration == load_profile(tmp_path / "lab.toml").iteration == LAW
+
+
+def test_the_compiled_law_is_the_files() -> None:
+    law = law_of(parse_scenario(text(KEYS)).gpu)
+    assert seconds(law, 200, 7, 9000) == pytest.approx(LAW.mixed(200, 7, 9000))
+    assert (
+        seconds(law, 0, 7, 9000)
+        == pytest.approx(LAW.solo(7, 9000))
+        == pytest.approx(0.0172 + 7 * 5.9e-5 + 9e3 * 1.3e-7)
+    )
+
+
+def test_the_papers_law_compiled_knows_no_batch() -> None:
+    law = law_of(parse_scenario(text(PAPER)).gpu)
+    assert seconds(law, 200, 3, 10**6) == 0.0174 + 6.2e-5 * 200
+    assert seconds(law, 0, 3, 10**6) == seconds(law, 0, 16, 5) == 1 / 45.45
+
+
+def test_a_gamma_beside_delta_is_that_of_a_full_batch() -> None:
+    gpu = parse_scenario(text(PAPER + "delta = 1e-4\nepsilon = 1e-7\n")).gpu
+    assert gpu.gamma == 45.45
+    full, one = 16 * round(gpu.context_tokens), round(gpu.context_tokens)
+    assert seconds(law_of(gpu), 0, 16, full) == pytest.approx(1 / 45.45, rel=1e-4)
+    assert seconds(law_of(gpu), 0, 1, one) == pytest.approx(1 / 45.45 - 15 * (1e-4 + 1e-7 * one), rel=1e-4)
+    with pytest.raises(FluidgateError, match="raise alpha"):
+        law_of(parse_scenario(text(PAPER + "delta = 1e-2\n")).gpu)
+
+
+positive = st.floats(1e-5, 1.0)
+
+
+@given(positive, positive, positive, st.integers(1, 300), st.integers(1, 4000))
+def test_without_more_terms_every_number_is_the_papers(
+    alpha: float, beta: float, solo: float, batch: int, chunk: int
+) -> None:
+    iteration = IterationTime(alpha=alpha, beta=beta, gamma=1 / solo)
+    gpu = Gpu(batch_size=batch, chunk_size=chunk, iteration=iteration, context_tokens=1e6)
+    assert (gpu.tau, gpu.gamma) == (alpha + beta * chunk, 1 / solo)
+    assert iteration.model_dump() == {"alpha": alpha, "beta": beta, "gamma": 1 / solo}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (KEYS + "gamma = 40.0\n", "gpu: gamma and solo_alpha, solo_delta say the same; leave gamma out, or those"),
+        (
+            PAPER + "delta = -1.0\n",
+            "gpu.delta: must be at least 0, but is -1.0; give the seconds that each decode adds",
+        ),
+        ("beta = 1e-5\ndelta = 1e-4\n", "gpu.alpha: missing; add 'alpha = 0.0091'"),
+        ("alpha = 0.1\nbeta = 1e-5\ndelta = 0.0\n", "gpu: gamma is missing; give it, or delta or epsilon"),
+        ("alpha = -0.1\nbeta = 1e-3\ndelta = 1e-4\n", "a solo iteration of one decode must take more than 0 s"),
+        (KEYS + "zzz = 1\n", "gpu.zzz: unknown key"),
+        ('profile = "a100-40gb/qwen-8b"\ndelta = 1e-4\n', "gpu.delta: not together with 'profile'"),
+    ],
+)
+def test_what_a_scenario_cannot_say(keys: str, message: str) -> None:
+    with pytest.raises(FluidgateError) as caught:
+        parse_scenario(text(keys), "my.toml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_profile_cannot_say() -> None:
+    with pytest.raises(FluidgateError, match=r"lab.toml: gamma and solo_alpha, solo_delta say the same"):
+        parse_profile(f'name = "x"\n{KEYS}gamma = 3.0\n', "lab.toml")
+    row = "[[law]]\nbatch_size = {}\nalpha = 1.0\nbeta = 1.0\ngamma = 1.0\n"
+    with pytest.raises(FluidgateError, match=r"delta: not together with \[\[law\]\]"):
+        parse_profile('name = "x"\ndelta = 1e-4\n' + row.format(1) + row.format(2), "lab.toml")
+
+
+def test_the_schema_knows_the_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, "schema")
+    assert "BatchedGpu" in json.loads(shown)["$defs"]
+
+
+def test_a_scenario_made_in_python_has_its_context() -> None:
+    plain = two_class_scenario()
+    made = Scenario(
+        name="x",
+        gpu=Gpu(batch_size=4, chunk_size=64, iteration=LAW),
+        pricing=plain.pricing,
+        classes=plain.classes,
+    )
+    assert made.gpu.context_tokens == mean_context(plain.classes) > 0
