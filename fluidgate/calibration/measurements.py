@@ -1,7 +1,8 @@
 """Measured iteration times, read from a CSV file.
 
 Columns: `batch_size` (decodes in the batch), `chunk_size` (prompt tokens read in the iteration, 0 for a solo
-iteration) and `seconds`. Further columns are ignored, and so are blank lines and lines that begin with `#`.
+iteration) and `seconds`; perhaps `context` (tokens of context of each decode). Further columns are ignored, and so are
+blank lines and lines that begin with `#`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -25,6 +26,7 @@ Tokens = NDArray[np.int64]
 Unit = Literal["s", "ms"]
 
 STANDARD = ("batch_size", "chunk_size", "seconds")
+CONTEXT = "context"
 UNITS: dict[Unit, float] = {"s": 1.0, "ms": 1000.0}
 
 
@@ -57,18 +59,34 @@ class Measurements:
         chunk_size: prompt tokens read in the iteration; 0 where it is solo.
         seconds: iteration time, s.
         source: name of the file, without its folder.
+        known_context: tokens of context of each decode; None where the file does not say.
     """
 
     batch_size: Tokens
     chunk_size: Tokens
     seconds: Array
     source: str
+    known_context: Array | None = None
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def select(self, kept: NDArray[np.bool_]) -> Measurements:
-        return Measurements(self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source)
+        context = None if self.known_context is None else self.known_context[kept]
+        return Measurements(self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source, context)
+
+    def with_context(self, tokens: float) -> Measurements:
+        """The same rows, each decode with `tokens` of context."""
+        return replace(self, known_context=np.full(len(self), float(tokens)))
+
+    @property
+    def has_context(self) -> bool:
+        return self.known_context is not None
+
+    @property
+    def context(self) -> Array:
+        """Tokens of context of each decode, 0 where unknown."""
+        return np.zeros(len(self)) if self.known_context is None else self.known_context
 
     @property
     def solo(self) -> NDArray[np.bool_]:
@@ -112,6 +130,8 @@ def read_measurements(
     except StopIteration:
         fail(source, [f"empty; give a CSV file with the columns {', '.join(STANDARD)}"])
     header = [cell.strip() for cell in header]
+    if CONTEXT not in {*(columns or {}), *header}:
+        del names[CONTEXT]
     place = {standard: _column(name, standard, header, line, source) for standard, name in names.items()}
     conditions = {_column(name, None, header, line, source): value for name, value in (where or {}).items()}
     kept: list[tuple[int, list[str]]] = []
@@ -131,21 +151,26 @@ def read_measurements(
     for (number, _), decodes, tokens in zip(kept, batch, chunk, strict=True):
         if decodes == 0 and tokens == 0:
             fail(source, [f"line {number}: an iteration without decodes and without a chunk; remove this line"])
+    context = None
+    if CONTEXT in place:
+        context = np.array([_whole(cells[place[CONTEXT]], number, names[CONTEXT], source) for number, cells in kept])
     return Measurements(
         np.array(batch, dtype=np.int64),
         np.array(chunk, dtype=np.int64),
         np.array(seconds) / UNITS[unit],
         Path(path).name,
+        None if context is None else context.astype(float),
     )
 
 
 def _names(columns: Mapping[str, str]) -> dict[str, str]:
     """The file's name of each standard column."""
+    known = [*STANDARD, CONTEXT]
     for standard in columns:
-        if standard not in STANDARD:
-            hint = nearest(standard, list(STANDARD)) or f"; the columns are {', '.join(STANDARD)}"
+        if standard not in known:
+            hint = nearest(standard, known) or f"; the columns are {', '.join(known)}"
             raise FluidgateError(f"map: no standard column {shown(standard)}{hint}")
-    return {standard: columns.get(standard, standard) for standard in STANDARD}
+    return {standard: columns.get(standard, standard) for standard in known}
 
 
 def _rows(text: str, source: str) -> Iterator[tuple[int, list[str]]]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from fluidgate.cli.console import show, warn
 from fluidgate.cli.options import json_option, plot_option
+from fluidgate.errors import FluidgateError
+
+if TYPE_CHECKING:
+    from fluidgate.calibration import Measurements
+
+ONLY_PAPER = ("batch_size", "pooled")
+ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "context")
 
 
 def _assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -31,12 +40,22 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--source", default="", metavar="TEXT", help="Who measured, and when, for the profile.")
 @click.option("--notes", default="", metavar="TEXT", help="What else a user should know, for the profile.")
 @click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=_assignments,
-              help="The file's name for batch_size, chunk_size or seconds; repeat it for each.")  # fmt: skip
+              help="The file's name for batch_size, chunk_size, seconds or context; repeat it for each.")  # fmt: skip
 @click.option("--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True, help="Unit of the times.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=_assignments,
               help="Use only the rows with this value; repeat it for more columns.")  # fmt: skip
-@click.option("--min-chunk", type=int, default=256, show_default=True, metavar="C",
-              help="Least chunk size that the line is fitted to, tokens; smaller ones are compared.")  # fmt: skip
+@click.option("--law", type=click.Choice(["paper", "linear"]), default="paper", show_default=True,
+              help="paper: alpha, beta and gamma, by batch size where the rows allow; linear: one law over chunk, "
+              "decodes and context.")  # fmt: skip
+@click.option("--kv-bytes-per-token", type=float, metavar="BYTES",
+              help="Of the model, for epsilon; only with --law linear.")  # fmt: skip
+@click.option("--memory-bandwidth", type=float, metavar="BYTES/S",
+              help="Of the GPU, for epsilon; only with --law linear.")  # fmt: skip
+@click.option("--context", type=float, metavar="TOKENS",
+              help="Context of each decode in the rows, where no column says it; only with --law linear.")  # fmt: skip
+@click.option("--min-chunk", type=int, metavar="C",
+              help="Least chunk size that is fitted, tokens; smaller ones are compared.  "
+              "[default: 256; 1 with --law linear]")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="B", help="Use only the rows of this batch size.")
 @click.option("--pooled", is_flag=True, help="One fit to all batch sizes, even where each allows its own.")
 @json_option
@@ -47,34 +66,53 @@ def calibrate(
     columns: dict[str, str],
     unit: str,
     where: dict[str, str],
+    law: str,
     as_json: bool,
     plot: str | None,
     **options: object,
 ) -> None:
-    """Fit alpha, beta and gamma to the iteration times in MEASUREMENTS, and write them as a profile.
+    """Fit the iteration times in MEASUREMENTS, and write the law as a profile.
 
     MEASUREMENTS is a CSV file with the columns batch_size (decodes in the batch), chunk_size (prompt tokens in the
-    iteration; 0: none) and seconds. Rows of the same two sizes are repeats. With enough rows at several batch sizes
-    the profile holds a law over the batch size.
+    iteration; 0: none) and seconds. Rows of the same sizes are repeats. By default alpha, beta and gamma are fitted;
+    with enough rows at several batch sizes the profile holds a law over the batch size.
+
+    With --law linear the profile holds alpha + beta chunk + delta decodes + epsilon context, where epsilon is
+    --kv-bytes-per-token over --memory-bandwidth, and an intercept and a slope of its own without a chunk.
     """
-    from fluidgate.calibration import calibrate as fit
     from fluidgate.calibration import read_measurements
     from fluidgate.profiles import write_profile
 
+    given = {key: value for key, value in options.items() if value is not None and value is not False}
+    misplaced = [key for key in (ONLY_PAPER if law == "linear" else ONLY_LINEAR) if key in given]
+    if misplaced:
+        other = "paper" if law == "linear" else "linear"
+        raise FluidgateError(f"--{misplaced[0].replace('_', '-')}: only with --law {other}; leave one of the two out")
     rows = read_measurements(measurements, columns, unit=unit, where=where)  # type: ignore[arg-type]
-    made = fit(rows, **options)  # type: ignore[arg-type]
+    made, tables, draw = _linear(rows, given) if law == "linear" else _paper(rows, given)
     warn(made.warnings)
     if output is not None:
         write_profile(made.profile, output)
     if plot is not None:
-        from fluidgate.reports.calibration import draw_calibration
-
-        draw_calibration(made, plot)
+        draw(made, plot)
     if as_json:
         click.echo(made.to_json())
         return
-    from fluidgate.reports.calibration import calibration_tables
-
-    show(*calibration_tables(made))
+    show(*tables(made))
     if output is not None:
         click.echo(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')
+
+
+def _paper(rows: Measurements, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The calibration, and how it is shown and drawn."""
+    from fluidgate.calibration import calibrate as fit
+    from fluidgate.reports.calibration import calibration_tables, draw_calibration
+
+    return fit(rows, **options), calibration_tables, draw_calibration
+
+
+def _linear(rows: Measurements, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    from fluidgate.calibration import calibrate_batches
+    from fluidgate.reports.batch_calibration import batch_calibration_tables, draw_batch_calibration
+
+    return calibrate_batches(rows, **options), batch_calibration_tables, draw_batch_calibration

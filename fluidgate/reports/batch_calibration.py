@@ -1,0 +1,90 @@
+"""A calibration over batch sizes as tables and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.table import Table
+
+from fluidgate.calibration import BatchCalibration
+from fluidgate.calibration.calibration import low_or_high
+from fluidgate.calibration.estimate import Estimate
+from fluidgate.reports.plots import STYLE, save
+from fluidgate.reports.tables import number, table
+
+UNITS = {
+    "alpha": "s",
+    "beta": "s per prompt token",
+    "delta": "s per decode",
+    "solo_alpha": "s",
+    "solo_delta": "s per decode",
+    "epsilon": "s per token of context (given)",
+}
+
+
+def batch_calibration_tables(calibration: BatchCalibration) -> Iterator[Table]:
+    """The coefficients, and how far the law lies from the rows, by region."""
+    rows, points = calibration.measurements, calibration.fit.points
+    found = table(
+        f"Calibration '{calibration.profile.name}': {len(rows):,} rows, {len(points.seconds)} points "
+        "(± half of the 95 % interval)",
+        "coefficient", "value", "unit",
+    )  # fmt: skip
+    found.columns[2].justify = "left"
+    for key, value in calibration.coefficients.items():
+        found.add_row(key, _with_interval(value), UNITS[key])
+    yield found
+
+    errors = table(
+        "The law over the measured time, less 1", "region", "points", "mean", "largest", "at B", "at C", text=1
+    )
+    for region in calibration.fit.regions():
+        errors.add_row(
+            region.name,
+            str(region.points),
+            f"{100 * region.mean:+.2f} %",
+            low_or_high(region.largest),
+            str(region.batch_size),
+            str(region.chunk_size),
+        )
+    yield errors
+
+
+def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> None:
+    """Measured times and the law over the chunk size for each batch size, and the relative errors."""
+    points, law, relative = calibration.fit.points, calibration.fit.law, calibration.fit.relative
+    sizes = np.unique(points.batch_size)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(sizes)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
+        times, errors = figure.subplots(1, 2)
+        for size, shade in zip(sizes, shades, strict=True):
+            here = points.batch_size == size
+            chunks = points.chunk_size[here]
+            times.plot(chunks, 1e3 * points.seconds[here], "o", ms=4, color=shade)
+            mixed = chunks > 0
+            times.plot(chunks[mixed], 1e3 * law[here][mixed], lw=1.2, color=shade, label=str(size))
+            times.plot(chunks[~mixed], 1e3 * law[here][~mixed], "_", ms=10, color=shade)
+            errors.plot(chunks, 100 * relative[here], "o", ms=4, color=shade)
+        times.set_title(f"{calibration.profile.name}: iteration time, ms", loc="left")
+        times.set_ylim(bottom=0)
+        times.set_xlabel("chunk size C, tokens (dots: measured; lines, and dashes at 0: the law)")
+        errors.set_title("law over measured time, less 1, %", loc="left")
+        errors.set_xlabel("chunk size C, tokens")
+        errors.axhline(0, color="black", lw=1, ls=":")
+        for axes in (times, errors):
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(sizes) <= 10:
+            times.legend(loc="upper left", fontsize=8, title="batch size B", title_fontsize=8)
+        save(figure, path)
+
+
+def _with_interval(value: Estimate) -> str:
+    if value.ci95 is None:
+        return number(value.value)
+    return f"{number(value.value)} ±{number((value.ci95[1] - value.ci95[0]) / 2, 2)}"
