@@ -4,6 +4,7 @@ Formats, told apart by the first line:
 
 - Azure CSV: `TIMESTAMP,ContextTokens,GeneratedTokens`, ISO 8601 times (Azure/AzurePublicDataset).
 - Mooncake JSONL: `timestamp` (ms), `input_length`, `output_length` (kvcache-ai/Mooncake).
+- vLLM JSONL: `queued_ts` (s, the engine's clock), `input_toks`, `output_toks`: a logged run, request by request.
 - plain CSV: `arrival_time,prompt_tokens,output_tokens[,class]`, times in seconds.
 
 Further columns and keys are ignored.
@@ -50,8 +51,9 @@ class Format:
 
 AZURE = Format("Azure CSV", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "date")
 MOONCAKE = Format("Mooncake JSONL", "jsonl", "timestamp", "input_length", "output_length", "ms")
+VLLM = Format("vLLM JSONL", "jsonl", "queued_ts", "input_toks", "output_toks", "s")
 PLAIN = Format("plain CSV", "csv", "arrival_time", "prompt_tokens", "output_tokens", "s")
-FORMATS = (AZURE, MOONCAKE, PLAIN)
+FORMATS = (AZURE, MOONCAKE, VLLM, PLAIN)
 PLAIN_CLASS = "class"
 
 
@@ -138,8 +140,18 @@ def _table(text: str, class_column: str | None, source: str) -> tuple[Format, pd
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.lstrip().startswith("{"):
         return _read_csv(text, class_column, source)
-    wanted = dict.fromkeys([*MOONCAKE.columns, *([class_column] if class_column else [])])
-    return MOONCAKE, _read_jsonl(text.split("\n"), list(wanted), source), class_column
+    form = VLLM if VLLM.time in _first_object(text) else MOONCAKE
+    wanted = dict.fromkeys([*form.columns, *([class_column] if class_column else [])])
+    return form, read_jsonl(text.split("\n"), list(wanted), source), class_column
+
+
+def _first_object(text: str) -> dict[str, Any]:
+    """The first request of a JSONL text; empty where it is none, which is told where all of them are read."""
+    try:
+        found = json.loads(text.lstrip().partition("\n")[0])
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_csv(text: str, class_column: str | None, source: str) -> tuple[Format, pd.DataFrame, str | None]:
@@ -185,7 +197,12 @@ def _refuse_csv(error: Exception, source: str) -> NoReturn:
     fail(source, [f"not CSV ({what}); {_known_formats()}"])
 
 
-def _read_jsonl(lines: list[str], wanted: list[str], source: str) -> pd.DataFrame:
+def read_jsonl(lines: list[str], wanted: list[str], source: str) -> pd.DataFrame:
+    """The keys `wanted` of each object, as text, by line number.
+
+    Raises:
+        FluidgateError: a line is no JSON object, or lacks a key.
+    """
     import pandas as pd
 
     numbers, rows = [], []
@@ -216,7 +233,7 @@ def _times(column: pd.Series[str], form: Format, source: str) -> Array:
     import pandas as pd
 
     if form.unit != "date":
-        times = _numbers(column, source) / (1000.0 if form.unit == "ms" else 1.0)
+        times = numbers_of(column, source) / (1000.0 if form.unit == "ms" else 1.0)
         since_first: Array = times - times[0]
         return since_first
     dates = pd.to_datetime(column.str.strip(), format="ISO8601", utc=True, errors="coerce")
@@ -225,7 +242,12 @@ def _times(column: pd.Series[str], form: Format, source: str) -> Array:
     return np.asarray((dates - dates.iloc[0]).dt.total_seconds(), dtype=float)
 
 
-def _numbers(column: pd.Series[str], source: str) -> Array:
+def numbers_of(column: pd.Series[str], source: str) -> Array:
+    """The numbers of a column of text.
+
+    Raises:
+        FluidgateError: one is none, or not finite; the message names its line.
+    """
     import pandas as pd
 
     numbers: Array = pd.to_numeric(column.str.strip(), errors="coerce").to_numpy(float)
@@ -235,7 +257,7 @@ def _numbers(column: pd.Series[str], source: str) -> Array:
 
 
 def _tokens(column: pd.Series[str], source: str, skip_empty: bool) -> Lengths:
-    numbers = _numbers(column, source)
+    numbers = numbers_of(column, source)
     for line in column.index[(numbers < 0) | (numbers != np.floor(numbers)) | (numbers > LONGEST)]:
         _refuse(column, line, f"a whole number from 1 to {LONGEST}", source)
     for line in column.index[numbers == 0]:

@@ -57,6 +57,17 @@ def test_mooncake(tmp_path: Path) -> None:
     np.testing.assert_array_equal(trace.output_tokens, [500, 490])
 
 
+def test_a_logged_run_of_vllm(tmp_path: Path) -> None:
+    lines = [
+        {"request_id": "b-0", "input_toks": 2358, "output_toks": 531, "arrival_time": 1e9, "queued_ts": 27536.5},
+        {"request_id": "b-1", "input_toks": 1034, "output_toks": 769, "arrival_time": 1e9, "queued_ts": 27537.0},
+    ]
+    trace = read_trace(write(tmp_path, "\n".join(json.dumps(line) for line in lines), "run.jsonl"))
+    np.testing.assert_array_equal(trace.arrival_time, [0.0, 0.5])
+    np.testing.assert_array_equal(trace.prompt_tokens, [2358, 1034])
+    np.testing.assert_array_equal(trace.output_tokens, [531, 769])
+
+
 def test_plain_with_classes_in_any_order_of_columns(tmp_path: Path) -> None:
     text = "class,arrival_time,note,output_tokens,prompt_tokens\na,10,x,1,2\n'b,c',10.5,y,3,4\n".replace("'", '"')
     trace = read_trace(write(tmp_path, text))
@@ -87,6 +98,7 @@ def test_line_ends_and_blank_lines_are_no_matter(tmp_path: Path, rows: str) -> N
 FORMATS = (
     "the formats are Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens); "
     "Mooncake JSONL (with the keys timestamp,input_length,output_length); "
+    "vLLM JSONL (with the keys queued_ts,input_toks,output_toks); "
     "plain CSV (arrival_time,prompt_tokens,output_tokens)"
 )
 GOOD = f"{PLAIN}\n0,1,2\n"

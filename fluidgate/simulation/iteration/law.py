@@ -112,7 +112,13 @@ def law_of(gpu: Gpu) -> Law:
 
 
 def paper_law(iteration: IterationTime) -> Law:
-    """The law of [LDHZ] (2)-(3): `alpha + beta*chunk` with a chunk, `1/gamma` without one."""
+    """The law of [LDHZ] (2)-(3): `alpha + beta*chunk` with a chunk, `1/gamma` without one.
+
+    Raises:
+        FluidgateError: the iteration time depends on its batch; `law_of` reads that.
+    """
+    if iteration.by_batch:
+        raise FluidgateError("iteration time: it depends on the batch, unlike the paper's; read it with law_of")
     return linear_law(iteration.alpha, iteration.beta, solo=(iteration.solo(0.0, 0.0), 0.0, 0.0))
 
 

@@ -1,0 +1,89 @@
+"""A real engine's run beside its replay in the iteration model, the law calibrated from a table of iteration times.
+
+    python -m benchmarks.true_to_engine TABLE LOG [-o PICTURE]
+
+TABLE holds iteration times of the same GPU and model (columns B, C, kv_decode, tau_ms), LOG the run, request by request
+(vLLM JSONL). The options' defaults are the settings of the run in `docs/true-to-engines.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fluidgate.calibration import calibrate_batches, read_measurements
+from fluidgate.model import Gpu
+from fluidgate.simulation.iteration.engine import Engine, KvMemory
+from fluidgate.simulation.iteration.law import Law, law_of
+from fluidgate.simulation.iteration.logged import LoggedRun, agreement, read_logged_run, replayed
+
+COLUMNS = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms", "context": "kv_decode"}
+KV_BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2
+"""Llama 3.1 8B in bf16: keys and values, layers, KV heads, head dimension, bytes."""
+MEMORY_BANDWIDTH = 1.008e12
+"""Of an RTX 4090, bytes/s."""
+
+
+def calibrated_law(table: str | Path, kv_bytes_per_token: float, memory_bandwidth: float) -> Law:
+    """The law of `fluidgate calibrate --law linear`, by way of the profile's rounded numbers."""
+    rows = read_measurements(table, COLUMNS, unit="ms")
+    made = calibrate_batches(rows, kv_bytes_per_token=kv_bytes_per_token, memory_bandwidth=memory_bandwidth)
+    assert made.profile.iteration is not None
+    return law_of(Gpu(batch_size=1, chunk_size=1, iteration=made.profile.iteration))
+
+
+def draw(measured: LoggedRun, simulated: LoggedRun, path: str | Path) -> None:
+    """Cumulative distributions of TTFT, TPOT and latency."""
+    from fluidgate.reports.plots import Figure, save, style
+
+    with style():
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        for axes, quantity in zip(figure.subplots(1, 3, sharey=True), measured.times, strict=True):
+            for run, label, look in ((measured, "measured", "-"), (simulated, "simulated", "--")):
+                times = np.sort(run.times[quantity]) * (1000 if quantity == "TPOT" else 1)
+                axes.plot(times, np.arange(1, len(times) + 1) / len(times), look, lw=1.6, label=label)
+            axes.set_title(f"{quantity}, {'ms' if quantity == 'TPOT' else 's'}", loc="left")
+            axes.set_xlim(left=0)
+        figure.axes[0].set_ylabel("share of the requests")
+        figure.axes[0].legend(loc="lower right")
+        save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="picture to write (.svg, .png, .pdf)")
+    parser.add_argument("--kv-bytes-per-token", type=float, default=KV_BYTES_PER_TOKEN)
+    parser.add_argument("--memory-bandwidth", type=float, default=MEMORY_BANDWIDTH)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--max-num-batched-tokens", type=int, default=2048)
+    parser.add_argument("--kv-tokens", type=int, default=41_408)
+    parser.add_argument("--block-tokens", type=int, default=16)
+    parser.add_argument("--no-caching", action="store_true", help="the engine runs without prefix caching")
+    given = parser.parse_args()
+    law = calibrated_law(given.table, given.kv_bytes_per_token, given.memory_bandwidth)
+    memory = KvMemory(given.kv_tokens, given.block_tokens, caching=not given.no_caching)
+    engine = Engine(law, given.max_num_seqs, given.max_num_batched_tokens, kv=memory)
+    measured = read_logged_run(given.log)
+    replayed(measured, engine)  # compiles
+    began = time.perf_counter()
+    simulated = replayed(measured, engine)
+    wall = time.perf_counter() - began
+    print("| quantity | statistic | measured | simulated | difference |")
+    print("|---|---|---|---|---|")
+    for row in agreement(measured, simulated):
+        print(
+            f"| {row.quantity} | {row.statistic} | {row.measured:.4g} | {row.simulated:.4g} "
+            f"| {100 * row.relative:+.1f} % |"
+        )
+    print(f"\n{simulated.preemptions} preemptions, {1e3 * wall:.1f} ms of wall time, overheads of a call included")
+    if given.output is not None:
+        draw(measured, simulated, given.output)
+
+
+if __name__ == "__main__":
+    main()
