@@ -7,7 +7,7 @@ from fluidgate.model import BatchingName, Scenario
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.simulation.iteration.cluster import Batching
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
-from fluidgate.simulation.iteration.law import Law, paper_law
+from fluidgate.simulation.iteration.law import law_of
 
 PREFILL_FIRST_TOKENS = 2048
 """Default budget of prefill-first batching, that of the first vLLM."""
@@ -32,11 +32,6 @@ def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
         )
 
 
-def law_of(scenario: Scenario) -> Law:
-    """How long an iteration of the scenario's GPU takes."""
-    return paper_law(scenario.gpu.iteration)
-
-
 def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
     """A GPU of the scenario that batches in one way.
 
@@ -56,7 +51,7 @@ def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
         )
     bandwidth = model.transfer_bandwidth
     return Engine(
-        law_of(scenario),
+        law_of(scenario.gpu),
         scenario.gpu.batch_size,
         _tokens(scenario, batching),
         Batching[batching.upper().replace("-", "_")],
