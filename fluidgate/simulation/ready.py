@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fluidgate.compiled import called, inlined
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.view import MIXED
 
 NOWHERE = -1
 
@@ -14,25 +14,20 @@ NOWHERE = -1
 def update_ready(net: Any, gpu: int) -> None:
     """Enter `gpu` into, or strike it off, the sets that it belongs to or not.
 
-    `net` has the fields `gpus`, `batch_size`, `mixed_gpus`, `reserve`, `gpu`, `free`, `startable`, `beside`,
-    `decode_ready`, `prefill_ready` and `beside_ready` of the Markov network.
+    `net` has the fields `gpus`, `batch_size`, `reserve`, `gpu`, `free`, `startable`, `beside`, `decode_ready`,
+    `prefill_ready` and `beside_ready` of the Markov network.
     """
     here = net.gpu[gpu]
-    group = SOLO if gpu >= net.mixed_gpus else MIXED
+    group = here.group
     idle = here.prefill_seat == NOWHERE
     slots = net.batch_size - 1 if net.reserve and group == MIXED and idle else net.batch_size
-    first = net.mixed_gpus if group == SOLO else 0
     if (here.occupied < slots) != (here.decode_position != NOWHERE):
         if here.decode_position == NOWHERE:
-            here.decode_position = first + net.free[group]
-            net.decode_ready[here.decode_position] = gpu
+            here.decode_position = net.free[group]
+            net.decode_ready[group, here.decode_position] = gpu
             net.free[group] += 1
         else:
-            net.free[group] -= 1
-            moved = net.decode_ready[first + net.free[group]]
-            net.decode_ready[here.decode_position] = moved
-            net.gpu[moved].decode_position = here.decode_position
-            here.decode_position = NOWHERE
+            take_no_decodes(net, gpu)
     if (group == MIXED and idle and here.occupied < net.batch_size) != (here.prefill_position != NOWHERE):
         if here.prefill_position == NOWHERE:
             here.prefill_position = net.startable[0]
@@ -58,6 +53,26 @@ def update_ready(net: Any, gpu: int) -> None:
 
 
 @inlined
+def take_no_decodes(net: Any, gpu: int) -> None:
+    """Strike `gpu` off the GPUs of its group that could take a decode."""
+    here = net.gpu[gpu]
+    net.free[here.group] -= 1
+    moved = net.decode_ready[here.group, net.free[here.group]]
+    net.decode_ready[here.group, here.decode_position] = moved
+    net.gpu[moved].decode_position = here.decode_position
+    here.decode_position = NOWHERE
+
+
+@called
+def move_to_group(net: Any, gpu: int, group: int) -> None:
+    """Let `gpu` belong to the mixed or to the solo group from now on."""
+    if net.gpu[gpu].decode_position != NOWHERE:
+        take_no_decodes(net, gpu)
+    net.gpu[gpu].group = group
+    update_ready(net, gpu)
+
+
+@inlined
 def drawn_gpu(net, tables, group, placements):
     """A GPU of `group` with a free decode slot, drawn uniformly among those that `Tables.spare` prefers."""
     if tables.spare >= 0 and group == MIXED and not net.reserve:
@@ -65,5 +80,4 @@ def drawn_gpu(net, tables, group, placements):
             return net.beside_ready[int(placements.random() * net.beside[0])]
         if net.startable[0] > 0:
             return net.prefill_ready[int(placements.random() * net.startable[0])]
-    first = net.mixed_gpus if group == SOLO else 0
-    return net.decode_ready[first + int(placements.random() * net.free[group])]
+    return net.decode_ready[group, int(placements.random() * net.free[group])]

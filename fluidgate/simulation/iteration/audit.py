@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fluidgate.compiled import called
+from fluidgate.policies.view import MIXED, SOLO
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     DECODE_PREEMPTION,
     DECODING,
+    MIXED_GROUP,
     PREFILL_PREEMPTION,
     READING,
     REJECTION,
@@ -59,16 +61,18 @@ MESSAGES = (
     "the gate named a class that does not exist or has nobody waiting",
     "the route is none of MIXED, SOLO, STAY, WAIT and WAIT + 1",
     "the refill named a class that does not exist or has nobody in the buffer",
+    "a GPU is in none of the lists of ready GPUs that it belongs to, or in one that it does not",
+    "the mixed group has another size than the tables say, or a GPU leaves it without a prefill",
 )
 
 
 @called
 def full_audit(cluster):
     """Index into MESSAGES of the first invariant that is broken, 0 if none; O(requests in the cluster)."""
-    code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster)
+    code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster) or check_groups(cluster)
     for g in range(cluster.gpus):
         code = code or check_slots(cluster, g) or check_batch(cluster, g) or check_memory(cluster, g)
-        code = code or check_loads(cluster, g)
+        code = code or check_loads(cluster, g) or check_ready(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
     return code
@@ -120,11 +124,67 @@ def check_slots(cluster: Cluster, g: int) -> int:
     for i in range(cluster.batch.shape[2]):
         seated += cluster.batch[g, SEATED, i]
     slots = cluster.batch_size
-    if prefills == 1 or (cluster.reserve and g < cluster.mixed_gpus):
+    if prefills == 1 or (cluster.reserve and here.group == MIXED and here.crowded == 0):
         slots -= 1
-    if seated > slots or seated + prefills != here.occupied or (prefills == 1 and g >= cluster.mixed_gpus):
+    if seated > slots or seated + prefills != here.occupied or (prefills == 1 and here.group == SOLO):
         return 2
     return 0 if here.mixed == prefills else 2
+
+
+@called
+def check_ready(cluster: Cluster, g: int) -> int:
+    """Whether `g` stands where it says in the lists that it belongs to, and in no other."""
+    if cluster.set.batching != SINGLE_PREFILL:
+        return 0
+    here = cluster.gpu[g]
+    idle = here.prefill_seat == NONE
+    room = here.occupied < cluster.batch_size
+    reserved = cluster.reserve and here.group == MIXED and idle
+    decode = room and not (reserved and here.occupied + 1 == cluster.batch_size)
+    if decode != (here.decode_position != NONE):
+        return 13
+    if (room and idle and here.group == MIXED) != (here.prefill_position != NONE):
+        return 13
+    if (room and not idle) != (here.beside_position != NONE):
+        return 13
+    if decode:
+        at = here.decode_position
+        if at >= cluster.free[here.group] or cluster.decode_ready[here.group, at] != g:
+            return 13
+    if here.prefill_position != NONE:
+        at = here.prefill_position
+        if at >= cluster.startable[0] or cluster.prefill_ready[at] != g:
+            return 13
+    if here.beside_position != NONE:
+        at = here.beside_position
+        if at >= cluster.beside[0] or cluster.beside_ready[at] != g:
+            return 13
+    return 0
+
+
+@called
+def check_groups(cluster: Cluster) -> int:
+    if cluster.set.batching != SINGLE_PREFILL:
+        return 0
+    mixed = 0
+    mixed_free = solo_free = startable = beside = 0
+    for g in range(cluster.gpus):
+        here = cluster.gpu[g]
+        if here.leaving == 1 and (here.group == SOLO or here.prefill_seat == NONE):
+            return 14
+        if here.group == MIXED and here.leaving == 0:
+            mixed += 1
+        if here.decode_position != NONE and here.group == MIXED:
+            mixed_free += 1
+        if here.decode_position != NONE and here.group == SOLO:
+            solo_free += 1
+        startable += 1 if here.prefill_position != NONE else 0
+        beside += 1 if here.beside_position != NONE else 0
+    if mixed_free != cluster.free[MIXED] or solo_free != cluster.free[SOLO]:
+        return 13
+    if startable != cluster.startable[0] or beside != cluster.beside[0]:
+        return 13
+    return 0 if mixed == cluster.tally[MIXED_GROUP] else 14
 
 
 @called

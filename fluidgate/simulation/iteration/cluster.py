@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fluidgate.control.estimates import ESTIMATE
 from fluidgate.errors import FluidgateError
 from fluidgate.simulation.iteration.tournament import tournament
 from fluidgate.simulation.markov.network import EVENTS as MARKOV_EVENTS
@@ -54,7 +55,8 @@ KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
 # Entries of `Cluster.clock`.
 NOW = 0
 NEXT_SAMPLE = 1
-CLOCK = 2
+UNTIL = 2  # the kernel pauses there, inf for never
+CLOCK = 3
 
 # Entries of `Cluster.tally`.
 FREE_SLOT = 0  # first free row of `live`
@@ -72,8 +74,10 @@ IN_WINDOW = 11
 ALIVE = 12
 MOST_ALIVE = 13
 ITERATIONS = 14
-LATE = 15  # whether the event is an abandonment: the boundaries of its epoch are over
-TALLY = 16
+LATE = 15  # whether the event is an abandonment or a change: the boundaries of its epoch are over
+MIXED_GROUP = 16  # GPUs of the mixed group, but for those that are about to leave it
+CHANGED = 17  # whether the tables are new
+TALLY = 18
 
 # Lines of a GPU; the policy's queues come before them, see `gpu_line`.
 WAITING = 0  # placed here, not admitted yet, FCFS
@@ -181,6 +185,9 @@ GPU = np.dtype(
         ("prefill_seat", "i4"),  # request of the single prefill, NONE if there is none
         ("reading", "i4"),  # whether its reading has begun
         ("occupied", "i4"),
+        ("group", "i4"),
+        ("leaving", "i4"),  # whether it leaves the mixed group when its prefill has ended
+        ("crowded", "i4"),  # whether it was full when it came under the mixed group's reserve, and still is
         ("decode_position", "i4"),
         ("prefill_position", "i4"),
         ("beside_position", "i4"),
@@ -219,7 +226,7 @@ class Settings(NamedTuple):
         gpus: n.
         batch_size: most requests on a GPU, B (`max_num_seqs`).
         tokens: chunk size C, or the budget of an iteration (`max_num_batched_tokens`).
-        mixed_gpus, reserve: of the policy, as in the Markov network.
+        mixed_gpus, reserve: of the policy at the start, as in the Markov network.
         kv_blocks: blocks of KV memory a GPU; 0 for no limit.
         block_tokens: tokens of a block.
         reservation: tokens that must fit beyond a prompt for it to be admitted.
@@ -259,7 +266,7 @@ class Cluster(NamedTuple):
     """State and statistics of one run; every array is written by the kernel.
 
     Attributes:
-        gpus, batch_size, mixed_gpus, reserve: as in `Settings`.
+        gpus, batch_size, reserve: as in `Settings`.
         set: Settings.
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
@@ -283,11 +290,11 @@ class Cluster(NamedTuple):
         targets: TTFT and TPOT in s, inf for none, shape (2, classes).
         samples: `counts` at multiples of the interval, shape (samples, 6, classes).
         log: finished requests, shape (room,); room 0 for none.
+        estimates: dtype ESTIMATE, shape (classes,), or (0,) if nothing is estimated.
     """
 
     gpus: int
     batch_size: int
-    mixed_gpus: int
     reserve: bool
     set: Settings
     gpu: Any
@@ -325,6 +332,7 @@ class Cluster(NamedTuple):
     targets: Any
     samples: Any
     log: Any
+    estimates: Any
 
 
 def empty_cluster(
@@ -345,7 +353,8 @@ def empty_cluster(
     gpu["oldest"] = NONE
     ready = np.arange(n, dtype=np.int32)
     mixed = settings.mixed_gpus
-    gpu["decode_position"] = ready
+    gpu["group"] = ready >= mixed
+    gpu["decode_position"] = np.where(ready < mixed, ready, ready - mixed)
     gpu["beside_position"] = NONE
     gpu["prefill_position"] = np.where(ready < mixed, ready, NONE)
     free = np.array([mixed, n - mixed], np.int64)
@@ -361,10 +370,10 @@ def empty_cluster(
         unread[:, node] = np.minimum(unread[:, 2 * node], unread[:, 2 * node + 1])
     tally = np.zeros(TALLY, np.int64)
     tally[FREE_SLOT] = NONE
+    tally[MIXED_GROUP] = mixed
     cluster = Cluster(
         gpus=n,
         batch_size=size,
-        mixed_gpus=mixed,
         reserve=settings.reserve,
         set=settings,
         gpu=gpu,
@@ -385,10 +394,10 @@ def empty_cluster(
         free=free,
         startable=np.array([mixed], np.int64),
         beside=np.zeros(1, np.int64),
-        decode_ready=ready.copy(),
+        decode_ready=np.stack([ready, ready + np.int32(mixed)]),
         prefill_ready=ready.copy(),
         beside_ready=ready.copy(),
-        clock=np.array([0.0, 0.0 if samples > 0 else np.inf]),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf]),
         tally=tally,
         area=np.zeros((STAGES, classes)),
         events=np.zeros((EVENTS, classes), np.int64),
@@ -402,6 +411,7 @@ def empty_cluster(
         targets=np.full((2, classes), np.inf) if targets is None else np.asarray(targets, np.float64).copy(),
         samples=np.zeros((samples, STAGES, classes), np.int64),
         log=np.zeros(log + size + 2 if log > 0 else 0, LOG),
+        estimates=np.zeros(0, ESTIMATE),
     )
     return with_more_room(cluster, live)
 

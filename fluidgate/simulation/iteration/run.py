@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
@@ -16,6 +16,7 @@ from fluidgate.policies.policy import Policy
 from fluidgate.policies.tables import Tables
 from fluidgate.simulation.iteration.cluster import (
     AUDIT_CODE,
+    CHANGED,
     CURSOR,
     ENDED,
     LOGGED,
@@ -23,6 +24,7 @@ from fluidgate.simulation.iteration.cluster import (
     NUMBER,
     REQUEST_STATE,
     TOTAL_EVENTS,
+    UNTIL,
     Batching,
     Cluster,
     Placement,
@@ -153,6 +155,91 @@ def run_policy(
     return _run(kernel, cluster, (engine.law, tables), blocks, run, take_log, progress)
 
 
+class Control(Protocol):
+    """What gives a run new tables on its way: `fluidgate.control.Replanner`, or a timetable.
+
+    Attributes:
+        tables: in force.
+        next_look: epoch at which `look` is called next, s; inf for never.
+        rows: estimates, dtype ESTIMATE, that the run feeds with its events; shape (0,) for none.
+    """
+
+    tables: Tables
+
+    @property
+    def next_look(self) -> float: ...
+
+    @property
+    def rows(self) -> Any: ...
+
+    def look(self, now: float) -> Any:
+        """Set `tables`, and move `next_look` beyond `now`."""
+
+
+Watch = Callable[[float, Any], None]
+"""Called at each look, before it, with its epoch and the cluster, to read."""
+
+
+def run_controlled(
+    blocks: Iterable[Requests],
+    engine: Engine,
+    run: Run,
+    policy: Policy,
+    control: Control,
+    *,
+    watch: Watch | None = None,
+    take_log: TakeLog | None = None,
+    progress: Progress | None = None,
+) -> IterationMeasurement:
+    """As `run_policy`, under tables that change at the looks of `control`.
+
+    Nothing is dropped or broken off at a change: the mixed group grows at once, and shrinks as prefills end.
+
+    Args:
+        control: tables over time.
+        watch: sees the cluster at each look.
+
+    Raises:
+        FluidgateError: as `run_policy`.
+        InvariantError: the audit found a broken invariant.
+    """
+    from fluidgate.simulation.iteration.builds import single_build
+
+    if engine.batching != Batching.SINGLE_PREFILL:
+        raise FluidgateError("a policy runs single-prefill batching; use run_placed for the other ways")
+    first = control.tables
+    cluster = new_cluster(
+        engine, run, take_log is not None, mixed_gpus=int(first.mixed_gpus), reserve=bool(first.reserve)
+    )
+    cluster = cluster._replace(estimates=control.rows)
+    changes = _Changes(engine, control, run.horizon, watch)
+    return _run(single_build(policy), cluster, (engine.law, first), blocks, run, take_log, progress, changes)
+
+
+class _Changes:
+    """When a run pauses, and what it goes on with."""
+
+    def __init__(self, engine: Engine, control: Control, horizon: float, watch: Watch | None) -> None:
+        self._engine, self._control, self._horizon, self._watch = engine, control, horizon, watch
+
+    @property
+    def next(self) -> float:
+        """inf where the horizon comes first."""
+        epoch = self._control.next_look
+        return epoch if epoch < self._horizon else math.inf
+
+    def at(self, epoch: float, cluster: Cluster) -> tuple[Cluster, tuple[Any, ...]]:
+        if self._watch is not None:
+            self._watch(epoch, cluster)
+        before = self._control.tables
+        self._control.look(epoch)
+        tables = self._control.tables
+        if tables is not before:
+            cluster.tally[CHANGED] = 1
+            cluster = cluster._replace(reserve=bool(tables.reserve))
+        return cluster, (self._engine.law, tables)
+
+
 def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
     """The idle cluster of a run; `options` as in `Engine.settings`."""
     settings = engine.settings(
@@ -178,10 +265,11 @@ def _run(
     run: Run,
     take_log: TakeLog | None,
     progress: Progress | None,
+    changes: _Changes | None = None,
 ) -> IterationMeasurement:
     from fluidgate.simulation.iteration.builds import close
     from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL
-    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL
+    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
 
     stream = checked(blocks, run.classes)
     placements = Generator(SFC64(SeedSequence(run.seed)))
@@ -189,6 +277,8 @@ def _run(
     kernel(cluster, *fixed, block, placements, 0)
     wall = 0.0
     while True:
+        if changes is not None:
+            cluster.clock[UNTIL] = changes.next
         began = time.perf_counter()
         code = kernel(cluster, *fixed, block, placements, SLICE)
         wall += time.perf_counter() - began
@@ -196,7 +286,9 @@ def _run(
             progress(int(cluster.tally[NUMBER]), float(cluster.clock[NOW]))
         if code == DONE:
             break
-        if code == HUNGRY:
+        if code == PAUSED and changes is not None and cluster.clock[NOW] >= cluster.clock[UNTIL]:
+            cluster, fixed = changes.at(float(cluster.clock[UNTIL]), cluster)
+        elif code == HUNGRY:
             block = _next_block(cluster, stream, block)
         elif code == FULL:
             cluster = with_more_room(cluster, len(cluster.live))

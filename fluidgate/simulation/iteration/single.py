@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fluidgate.compiled import called, inlined
+from fluidgate.control.estimates import arrived, left, prompt_read, waits, waits_no_more
+from fluidgate.control.estimates import completed as completed_one
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
@@ -24,6 +26,7 @@ from fluidgate.simulation.iteration.batch import (
 )
 from fluidgate.simulation.iteration.cluster import (
     AUDIT_CODE,
+    CHANGED,
     CURSOR,
     DECODE_WAIT,
     DECODING,
@@ -42,8 +45,10 @@ from fluidgate.simulation.iteration.cluster import (
     PROMPT_READ,
     TOTAL_EVENTS,
     TTFT,
+    UNTIL,
     Cluster,
 )
+from fluidgate.simulation.iteration.groups import prefill_gone, regroup
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.memory import (
     admits,
@@ -90,7 +95,8 @@ def advance_single(cluster, law, tables, gate, route, refill, block, placements,
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
     At one epoch arrivals come first, then transfers, then what ends with an iteration, by GPU; then the GPUs concerned
-    form their next batches, by number; then abandonments. Each kind in order of arrival.
+    form their next batches, by number; then abandonments; then a change of tables. Each kind in order of arrival.
+    It pauses when all events up to `clock[UNTIL]` are over.
 
     Args:
         cluster: Cluster.
@@ -132,14 +138,25 @@ def advance_single(cluster, law, tables, gate, route, refill, block, placements,
             compose_due(cluster, law)
             continue
         epoch = min(early, timer)
+        if tally[CHANGED] == 1:
+            epoch = cluster.clock[NOW]
+        elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
+            move_clock(cluster, cluster.clock[UNTIL])
+            return PAUSED
         if not move_clock(cluster, epoch):
             return DONE
         tally[LATE] = 0
         decide = True
         ended = NONE
-        if arrival <= epoch:
+        if tally[CHANGED] == 1:
+            tally[CHANGED] = 0
+            tally[LATE] = 1
+            regroup(cluster, tables.mixed_gpus)
+        elif arrival <= epoch:
             slot = enter(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
+            if len(cluster.estimates) > 0:
+                arrived(cluster.estimates, cluster.live[slot].cls, epoch)
             if not refused(cluster, slot):
                 wait_in(cluster, PREFILL_QUEUE, slot)
         elif landing and timer <= epoch:
@@ -178,6 +195,8 @@ def wait_in(cluster: Cluster, queue: int, slot: int) -> None:
         cluster.since[queue, who.cls] = now
     push_back(cluster, line, slot)
     count(cluster, queue, who.cls, 1)
+    if len(cluster.estimates) > 0:
+        waits(cluster.estimates, who.cls, now)
     if who.patience < np.inf:
         set_timer(cluster, slot, now + who.patience)
 
@@ -189,9 +208,17 @@ def wait_no_more(cluster: Cluster, slot: int) -> None:
     line = policy_line(cluster, who.stage, who.cls)
     stop_timer(cluster, slot)
     unlink(cluster, line, slot)
+    if len(cluster.estimates) > 0 and could_leave(cluster, slot):
+        waits_no_more(cluster.estimates, who.cls, cluster.clock[NOW])
     count(cluster, who.stage, who.cls, -1)
     head = cluster.lines[line].head
     cluster.since[who.stage, who.cls] = np.inf if head == NONE else cluster.live[head].since
+
+
+@inlined
+def could_leave(cluster: Cluster, slot: int) -> bool:
+    """Whether a waiting request has not been preempted into its queue."""
+    return cluster.live[slot].stage != PREFILL_QUEUE or cluster.live[slot].preemptions == 0
 
 
 @called
@@ -200,6 +227,8 @@ def abandon(cluster: Cluster, slot: int) -> None:
     who = cluster.live[slot]
     buffered = who.stage != PREFILL_QUEUE
     wait_no_more(cluster, slot)
+    if len(cluster.estimates) > 0:
+        left(cluster.estimates, who.cls)
     cluster.events[DECODE_ABANDONMENT if buffered else PREFILL_ABANDONMENT, who.cls] += 1
     retire(cluster, slot, LEFT_DECODE_BUFFER if buffered else LEFT_PREFILL_QUEUE)
 
@@ -223,6 +252,9 @@ def end_iteration(cluster, view, tables, route, g, placements):
         leave(cluster, g, slot)
         unseat(cluster, g, cluster.live[slot].cls)
         free_slot(cluster, g)
+        if len(cluster.estimates) > 0:
+            done = cluster.live[slot]
+            completed_one(cluster.estimates, done.cls, cluster.clock[NOW], done.output)
         record_completion(cluster, slot)
         completed = True
     if here.reading == 1 and cluster.live[here.prefill_seat].unread == 0:
@@ -234,6 +266,7 @@ def end_iteration(cluster, view, tables, route, g, placements):
 @inlined
 def free_slot(cluster: Cluster, g: int) -> None:
     cluster.gpu[g].occupied -= 1
+    cluster.gpu[g].crowded = 0
     update_ready(cluster, g)
 
 
@@ -248,6 +281,7 @@ def vacate(cluster: Cluster, g: int) -> int:
         release(cluster, g, who.prompt + who.produced)
     here.reading = 0
     count(cluster, PREFILL, who.cls, -1)
+    prefill_gone(cluster, g)
     free_slot(cluster, g)
     return slot
 
@@ -261,6 +295,8 @@ def end_prefill(cluster, view, tables, route, g, placements):
     cluster.events[PREFILL_END, who.cls] += 1
     if who.produced == 0:
         cluster.tokens[PROMPT_READ, who.cls] += who.prompt
+        if len(cluster.estimates) > 0:
+            prompt_read(cluster.estimates, who.cls, who.since, who.prompt)
     where = route(view, tables, who.cls, placements.random())
     if where < MIXED or where > WAIT + SOLO:
         cluster.tally[AUDIT_CODE] = BAD_ROUTE

@@ -104,9 +104,9 @@ def check_gpus(net):
         has_prefill = net.gpu[gpu].prefill_seat != NONE
         decodes = net.gpu[gpu].occupied - (1 if has_prefill else 0)
         slots = net.batch_size
-        if has_prefill or (net.reserve and gpu < net.mixed_gpus):
+        if has_prefill or (net.reserve and net.gpu[gpu].group == MIXED):
             slots -= 1
-        if decodes < 0 or decodes > slots or (has_prefill and gpu >= net.mixed_gpus):
+        if decodes < 0 or decodes > slots or (has_prefill and net.gpu[gpu].group == SOLO):
             return 3
         if has_prefill != (net.gpu[gpu].mixed == 1):
             return 4
@@ -143,7 +143,7 @@ def check_seats(net):
 def check_ready(net):
     mixed_free = solo_free = startable = beside = 0
     for gpu in range(net.gpus):
-        group = MIXED if gpu < net.mixed_gpus else SOLO
+        group = net.gpu[gpu].group
         idle = net.gpu[gpu].prefill_seat == NONE
         decodes = net.gpu[gpu].occupied - (0 if idle else 1)
         slots = net.batch_size - (1 if not idle or (net.reserve and group == MIXED) else 0)
@@ -153,7 +153,7 @@ def check_ready(net):
             else:
                 solo_free += 1
             at = net.gpu[gpu].decode_position
-            if at < 0 or net.decode_ready[at] != gpu:
+            if at < 0 or net.decode_ready[group, at] != gpu:
                 return 6
         if group == MIXED and idle and decodes < net.batch_size:
             startable += 1

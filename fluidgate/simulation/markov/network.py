@@ -65,6 +65,7 @@ GPU = np.dtype(
         ("free_seat", "i4"),  # first free seat; a free seat's `position` names the next
         ("occupied", "i4"),
         ("mixed", "i4"),  # whether its decodes run at the mixed speed
+        ("group", "i4"),  # 0 for the mixed group, 1 for the solo group
         ("decode_position", "i4"),  # in `decode_ready`, NONE if it is not there
         ("prefill_position", "i4"),  # in `prefill_ready`, NONE if it is not there
         ("beside_position", "i4"),  # in `beside_ready`, NONE if it is not there
@@ -95,8 +96,8 @@ class Network(NamedTuple):
         gpu: shape (gpus,).
         nodes: shape (grows,).
         free, startable, beside: sizes of `decode_ready` by group, of `prefill_ready` and of `beside_ready`.
-        decode_ready, prefill_ready, beside_ready: GPUs with a free decode slot (the solo group's from `mixed_gpus`
-            on), GPUs where a prefill could start, and GPUs with a free slot beside a prefill.
+        decode_ready, prefill_ready, beside_ready: GPUs with a free decode slot, shape (2 groups, gpus), GPUs where a
+            prefill could start, and GPUs with a free slot beside a prefill.
         clock, tally: see the constants.
         area: minus the sum over changes of (change * time since warm-up): with the last count it gives the time
             integral of `counts`; shape (6, classes).
@@ -191,7 +192,8 @@ def empty_network(
 
     ready = np.arange(gpus, dtype=np.int32)
     decode_slots = batch_size - 1 if reserve else batch_size
-    gpu["decode_position"] = ready
+    gpu["group"] = ready >= mixed_gpus
+    gpu["decode_position"] = np.where(ready < mixed_gpus, ready, ready - mixed_gpus)
     gpu["beside_position"] = NONE
     gpu["prefill_position"][:] = NONE
     gpu["prefill_position"][:mixed_gpus] = ready[:mixed_gpus]
@@ -230,7 +232,7 @@ def empty_network(
         free=free,
         startable=np.array([mixed_gpus], np.int64),
         beside=np.zeros(1, np.int64),
-        decode_ready=ready.copy(),
+        decode_ready=np.stack([ready, ready + np.int32(mixed_gpus)]),
         prefill_ready=ready.copy(),
         beside_ready=ready.copy(),
         clock=np.array([0.0, np.nan, 0.0 if samples > 1 else np.inf, first_cut]),

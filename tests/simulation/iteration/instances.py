@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
 from fluidgate.compiled import entry_point
+from fluidgate.control.estimates import ESTIMATE
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies import gate as gate_module
 from fluidgate.policies import router as router_module
@@ -17,7 +18,7 @@ from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, run_placed, run_policy
+from fluidgate.simulation.iteration.run import Run, run_controlled, run_placed, run_policy
 from fluidgate.workloads.streams import REQUEST
 from tests.simulation.iteration.reference import Reference
 
@@ -67,6 +68,7 @@ class Instance:
     placement: Placement = Placement.ROUND_ROBIN
     policy: Policy | None = None
     tables: Tables | None = None
+    changes: tuple[tuple[float, Tables], ...] = ()
 
     def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
         """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
@@ -74,6 +76,9 @@ class Instance:
         blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
         if self.policy is None or self.tables is None:
             measured = run_placed(blocks, self.engine, self.run, placement=self.placement, take_log=logs.append)
+        elif self.changes:
+            control = TableChanges(self.tables, self.changes)
+            measured = run_controlled(blocks, self.engine, self.run, self.policy, control, take_log=logs.append)
         else:
             measured = run_policy(blocks, self.engine, self.run, self.policy, self.tables, take_log=logs.append)
         log = np.concatenate(logs) if logs else np.zeros(0)
@@ -92,7 +97,25 @@ class Instance:
             draws=Generator(SFC64(SeedSequence(self.run.seed))),
             horizon=self.run.horizon,
             warmup=self.run.warmup,
+            changes=self.changes,
         ).run()
+
+
+class TableChanges:
+    """Tables that come into force at given epochs."""
+
+    rows = np.zeros(0, ESTIMATE)
+
+    def __init__(self, tables: Tables, changes: tuple[tuple[float, Tables], ...]) -> None:
+        self.tables = tables
+        self._left = list(changes)
+
+    @property
+    def next_look(self) -> float:
+        return self._left[0][0] if self._left else math.inf
+
+    def look(self, now: float) -> None:
+        self.tables = self._left.pop(0)[1]
 
 
 def coefficients(rng: Generator) -> Coefficients:
@@ -186,6 +209,23 @@ def policy_instance(seed: int, policy: str) -> Instance:
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     chosen = find_policy(policy)
     return Instance(stream, engine, time, run, policy=chosen, tables=tables_for(rng, chosen, stream, run, engine))
+
+
+def changing_instance(seed: int, policy: str) -> Instance:
+    """The tables change now and then: groups of any size, with a reserve or without."""
+    instance = policy_instance(seed, policy)
+    rng = np.random.default_rng([seed, 1])
+    assert instance.tables is not None
+    end = float(min(instance.requests["arrival"][-1], instance.run.horizon * 0.99))
+    epochs = on_grid(np.sort(rng.uniform(0.0, end, int(rng.integers(1, 12)))))
+    if rng.random() < 0.5:  # at the epoch of an arrival
+        epochs[0] = instance.requests["arrival"][rng.integers(0, 5)] or epochs[0]
+    changes = []
+    for epoch in np.unique(epochs[(epochs > 0) & (epochs < instance.run.horizon)]):
+        mixed = int(rng.integers(0, instance.run.gpus + 1)) if epoch < epochs[-1] else instance.run.gpus
+        reserve = bool(instance.tables.reserve) if rng.random() < 0.5 else not instance.tables.reserve
+        changes.append((float(epoch), instance.tables._replace(mixed_gpus=mixed, reserve=reserve)))
+    return replace(instance, changes=tuple(changes))
 
 
 def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: Engine) -> Tables:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, PATIENCE = range(5)
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, PATIENCE, CHANGE = range(6)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
@@ -64,6 +64,8 @@ class Gpu:
     reading: bool = False
     seated: list[Request] = field(default_factory=list)
     pending: list[Request] = field(default_factory=list)
+    mixed: bool = True  # of the mixed group
+    leaving: bool = False  # it leaves that group when its prefill has ended
 
 
 class Reference:
@@ -75,6 +77,7 @@ class Reference:
         seconds: `seconds(chunk, decodes, context)` of an iteration.
         placement: name of the rule.
         policy: tables and the three decision functions, for single-prefill batching.
+        changes: (epoch, tables) that come into force later.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Reference:
         draws: Any = None,
         horizon: float = math.inf,
         warmup: float = 0.0,
+        changes: tuple[tuple[float, Any], ...] = (),
     ) -> None:
         self.engine, self.seconds = engine, seconds
         self.placement, self.draws = placement, draws
@@ -123,13 +127,17 @@ class Reference:
         self.kv_peak = 0
         if policy is not None:
             self.tables, self.gate, self.route, self.refill = policy
-            self.mixed = int(self.tables.mixed_gpus)
-            self.decode_ready: tuple[list[int], list[int]] = (list(range(self.mixed)), list(range(self.mixed, gpus)))
-            self.prefill_ready = list(range(self.mixed))
+            mixed = int(self.tables.mixed_gpus)
+            for g in self.gpus[mixed:]:
+                g.mixed = False
+            self.decode_ready: tuple[list[int], list[int]] = (list(range(mixed)), list(range(mixed, gpus)))
+            self.prefill_ready = list(range(mixed))
             self.beside_ready: list[int] = []
             self.queues: list[list[list[Request]]] = [[[] for _ in range(classes)] for _ in range(3)]
             for g in self.gpus:
                 self.refresh(g)
+        for epoch, tables in changes:
+            self.push(epoch, CHANGE, 0, tables)
 
     # --- the run
 
@@ -483,6 +491,8 @@ class Reference:
         elif kind == TRANSFER:
             self.land(what)
             decide = False
+        elif kind == CHANGE:
+            self.change(what)
         elif kind == COMPOSE:
             what.composing = decide = False
             self.compose_single(what)
@@ -527,6 +537,39 @@ class Reference:
         g.running.remove(g.seat)
         self.free(g, g.seat)
         g.seat, g.reading = None, False
+        self.see_off(g)
+        self.refresh(g)
+
+    def change(self, tables: Any) -> None:
+        """The mixed group grows at once, by leavers, solo GPUs with room, full ones; or shrinks as prefills end."""
+        self.tables = tables
+        more = int(tables.mixed_gpus) - sum(g.mixed and not g.leaving for g in self.gpus)
+        if more > 0:
+            room = [g for g in self.gpus if not g.mixed and len(g.seated) < self.engine.batch_size]
+            full = [g for g in self.gpus if not g.mixed and g not in room]
+            for g in ([g for g in self.gpus if g.leaving] + room + full)[:more]:
+                g.leaving = False
+                self.move(g, True)
+        else:
+            without = [g for g in self.gpus if g.mixed and g.seat is None]
+            busy = [g for g in self.gpus if g.mixed and g.seat is not None and not g.leaving]
+            for g in (without + busy)[:-more] if more < 0 else []:
+                g.leaving = True
+                self.see_off(g)
+        for g in self.gpus:
+            self.refresh(g)
+
+    def see_off(self, g: Gpu) -> None:
+        if g.leaving and g.seat is None:
+            g.leaving = False
+            self.move(g, False)
+
+    def move(self, g: Gpu, mixed: bool) -> None:
+        ready = self.decode_ready[self.group(g)]
+        if g.mixed != mixed and g.number in ready:
+            ready[ready.index(g.number)] = ready[-1]
+            ready.pop()
+        g.mixed = mixed
         self.refresh(g)
 
     def view(self) -> Any:
@@ -607,7 +650,7 @@ class Reference:
             self.wake(g)
 
     def group(self, g: Gpu) -> int:
-        return 0 if g.number < self.mixed else 1
+        return 0 if g.mixed else 1
 
     def refresh(self, g: Gpu) -> None:
         """Enter `g` at the end of a list of ready GPUs, or take it off: the last of the list fills its place."""
@@ -634,6 +677,7 @@ class Reference:
                 continue
             if r is g.seat:
                 g.seat, g.reading = None, False
+                self.see_off(g)
             else:
                 g.seated.remove(r)
             self.refresh(g)

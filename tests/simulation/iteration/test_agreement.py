@@ -10,7 +10,7 @@ import pytest
 from fluidgate.policies import POLICIES
 from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.measure import QUANTITY
-from tests.simulation.iteration.instances import Instance, placed_instance, policy_instance
+from tests.simulation.iteration.instances import Instance, changing_instance, placed_instance, policy_instance
 from tests.simulation.iteration.reference import Reference
 
 PLACED = [(batching, rule) for batching in (Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST) for rule in Placement]
@@ -63,6 +63,12 @@ def agree(instance: Instance) -> Reference:
 def test_placed_requests(batching: Batching, rule: Placement) -> None:
     for seed in range(SEEDS):
         agree(placed_instance(seed, batching, rule))
+
+
+@pytest.mark.parametrize("policy", ["gate-and-route", "sli-aware-general", "index-and-pool", "fi-wsp"])
+def test_tables_that_change_on_the_way(policy: str) -> None:
+    for seed in range(SEEDS):
+        agree(changing_instance(seed, policy))
 
 
 @pytest.mark.parametrize("policy", list(POLICIES))
