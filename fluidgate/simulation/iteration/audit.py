@@ -8,7 +8,10 @@ from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     DECODE_PREEMPTION,
     DECODING,
+    LINES,
     MIXED_GROUP,
+    MIXED_POOL,
+    POOLS,
     PREFILL_PREEMPTION,
     READING,
     REJECTION,
@@ -18,11 +21,13 @@ from fluidgate.simulation.iteration.cluster import (
     SLOT_BITS,
     SLOT_MASK,
     TIMERS,
+    UNREAD,
     WAITING,
     Batching,
     Cluster,
+    Placement,
 )
-from fluidgate.simulation.iteration.lines import gpu_line, policy_line
+from fluidgate.simulation.iteration.lines import accumulating_line, gpu_line, policy_line
 from fluidgate.simulation.iteration.memory import (
     blocks_of,
 )
@@ -46,6 +51,7 @@ from fluidgate.simulation.markov.network import (
 )
 
 SINGLE_PREFILL = int(Batching.SINGLE_PREFILL)
+PLACED_IN_POOLS = int(Placement.POOLS)
 
 MESSAGES = (
     "all is well",
@@ -57,7 +63,7 @@ MESSAGES = (
     "a line of requests is broken",
     "the timers are out of order, or do not know their requests",
     "the tournament's winner is not the GPU with the next boundary",
-    "the load of a GPU differs from its requests",
+    "the load of a GPU differs from its requests, or its pool is not that of its work",
     "the gate named a class that does not exist or has nobody waiting",
     "the route is none of MIXED, SOLO, STAY, WAIT and WAIT + 1",
     "the refill named a class that does not exist or has nobody in the buffer",
@@ -72,7 +78,7 @@ def full_audit(cluster):
     code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster) or check_groups(cluster)
     for g in range(cluster.gpus):
         code = code or check_slots(cluster, g) or check_batch(cluster, g) or check_memory(cluster, g)
-        code = code or check_loads(cluster, g) or check_ready(cluster, g)
+        code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
     return code
@@ -257,7 +263,36 @@ def check_loads(cluster: Cluster, g: int) -> int:
             if kind == READING or cluster.live[slot].unread > 0:
                 unread += cluster.live[slot].prompt + cluster.live[slot].produced
             slot = cluster.live[slot].next
+    if cluster.set.accumulate:
+        for i in range(cluster.counts.shape[1]):
+            slot = cluster.lines[accumulating_line(cluster, g, i)].head
+            if cluster.lines[accumulating_line(cluster, g, i)].size >= cluster.thresholds[i]:
+                return 9
+            while slot != NONE:
+                load += 1
+                unread += cluster.live[slot].prompt
+                slot = cluster.live[slot].next
     return 0 if load == cluster.gpu[g].load and unread == cluster.gpu[g].unread else 9
+
+
+@called
+def check_pool(cluster: Cluster, g: int) -> int:
+    if cluster.set.placement != PLACED_IN_POOLS:
+        return 0
+    here = cluster.gpu[g]
+    bound = 0
+    for slot in range(len(cluster.live)):
+        if cluster.live[slot].stage != NONE and cluster.live[slot].decode_gpu == g:
+            bound += 1
+    for pool in range(POOLS):
+        for measure in range(2):
+            keys, winner = cluster.pool_keys[pool, measure], cluster.pool_trees[pool, measure, 1]
+            value = here.unread if measure == UNREAD else here.bound
+            if keys[g] != (value if pool == here.pool else float("inf")) or keys[g] < keys[winner]:
+                return 9
+    if here.pool == MIXED_POOL and (here.bound if g < cluster.set.prompt_gpus else here.unread) == 0:
+        return 9
+    return 0 if bound == here.bound else 9
 
 
 @called
@@ -279,9 +314,15 @@ def check_line(cluster: Cluster, number: int) -> int:
             return 6
         if size > 0 and cluster.since[queue, cls] != cluster.live[line.head].since:
             return 6
-    elif not cluster.set.ordered and (number - policy_line(cluster, QUEUES, 0)) % 4 == DECODING and size > 0:
+    elif not cluster.set.ordered and decoding_line(cluster, number) and size > 0:
         return 6
     return 0
+
+
+@called
+def decoding_line(cluster: Cluster, number: int) -> bool:
+    number -= policy_line(cluster, QUEUES, 0)
+    return number < LINES * cluster.gpus and number % LINES == DECODING
 
 
 @called

@@ -74,10 +74,11 @@ IN_WINDOW = 11
 ALIVE = 12
 MOST_ALIVE = 13
 ITERATIONS = 14
-LATE = 15  # whether the event is an abandonment or a change: the boundaries of its epoch are over
+LATE = 15  # whether the event is a landing, an abandonment or a change: the boundaries of its epoch are over
 MIXED_GROUP = 16  # GPUs of the mixed group, but for those that are about to leave it
 CHANGED = 17  # whether the tables are new
-TALLY = 18
+ACCUMULATING = 18  # requests that wait for their threshold
+TALLY = 19
 
 # Lines of a GPU; the policy's queues come before them, see `gpu_line`.
 WAITING = 0  # placed here, not admitted yet, FCFS
@@ -118,6 +119,7 @@ class Batching(IntEnum):
     SINGLE_PREFILL = 0  # at most one prompt, in chunks of a fixed size, beside the decodes [LDHZ]
     TOKEN_BUDGET = 1  # all decodes, then chunks of as many prompts as the budget holds (vLLM V1, Sarathi-Serve)
     PREFILL_FIRST = 2  # whole prompts, alone, before the decodes go on (first vLLM)
+    LAST_SCHEDULABLE = 3  # token budget; prompts first while the decodes are far from their deadline (SLAI)
 
 
 class Placement(IntEnum):
@@ -127,6 +129,17 @@ class Placement(IntEnum):
     LEAST_LOADED = 1  # fewest requests, waiting or in the batch; ties to the lowest number
     POWER_OF_TWO = 2  # the less loaded of two drawn; ties to the one drawn first
     LMETRIC = 3  # least (unread prompt tokens with its own) * (requests with itself); ties to the lowest number
+    POOLS = 4  # prompts on one pool of GPUs, decodes on another (DistServe, Splitwise)
+
+
+# Rows of `Cluster.pool_keys`: the pools, and what a GPU of each is measured by.
+PROMPT_POOL = 0
+TOKEN_POOL = 1
+MIXED_POOL = 2
+POOLS = 3
+UNREAD = 0  # prompt tokens to be read
+BOUND = 1  # requests that decode here, or will
+MEASURES = 2
 
 
 REQUEST_STATE = np.dtype(
@@ -155,6 +168,8 @@ REQUEST_STATE = np.dtype(
         ("stage", "i4"),
         ("cached", "i4"),  # free blocks that still hold its KV, after a preemption
         ("ahead", "i4"),  # free blocks that hold nothing and are taken before those
+        ("decode_gpu", "i4"),  # with pools: where it decodes, NONE while that is open
+        ("accumulating", "i4"),  # whether it waits for the threshold of its class
     ],
     align=True,
 )
@@ -179,6 +194,8 @@ GPU = np.dtype(
         ("batch", "i4"),  # decodes that gain a token in each
         ("decodes", "i4"),  # decodes that hold memory
         ("load", "i4"),  # requests placed or seated here
+        ("bound", "i4"),  # requests that decode here, or will
+        ("pool", "i4"),
         ("busy", "i4"),
         ("due", "i4"),  # whether it stands in `due`
         ("mixed", "i4"),
@@ -223,6 +240,10 @@ class Settings(NamedTuple):
     Attributes:
         batching: a `Batching`.
         placement: a `Placement`; single-prefill batching has none, its policy decides.
+        prompt_gpus: size of the prompt pool.
+        queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
+        token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
+        accumulate: whether requests wait for the threshold of their class.
         gpus: n.
         batch_size: most requests on a GPU, B (`max_num_seqs`).
         tokens: chunk size C, or the budget of an iteration (`max_num_batched_tokens`).
@@ -242,6 +263,10 @@ class Settings(NamedTuple):
 
     batching: int
     placement: int
+    prompt_gpus: int
+    queue_tokens: int
+    token_deadline: float
+    accumulate: bool
     gpus: int
     batch_size: int
     tokens: int
@@ -278,6 +303,9 @@ class Cluster(NamedTuple):
         due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.
         loads: keys of the placement, shape (n,); `load_tree` the tournament over them.
         unread_tree: least `unread` and least `load` under each node, shape (2, 2 * leaves), for LMETRIC.
+        pool_keys: by pool, measure and GPU, inf where it is in another pool, shape (3, 2, n); `pool_trees` the
+            tournaments over them. Without POOLS both are empty.
+        thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
         timers: requests by epoch of their timer, a heap, int32.
         counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
         free, startable, beside, decode_ready, prefill_ready, beside_ready: as in the Markov network.
@@ -309,6 +337,9 @@ class Cluster(NamedTuple):
     loads: Any
     load_tree: Any
     unread_tree: Any
+    pool_keys: Any
+    pool_trees: Any
+    thresholds: Any
     timers: Any
     counts: Any
     since: Any
@@ -336,12 +367,20 @@ class Cluster(NamedTuple):
 
 
 def empty_cluster(
-    settings: Settings, classes: int, *, targets: Any = None, samples: int = 0, log: int = 0, live: int = 1024
+    settings: Settings,
+    classes: int,
+    *,
+    targets: Any = None,
+    thresholds: Any = None,
+    samples: int = 0,
+    log: int = 0,
+    live: int = 1024,
 ) -> Cluster:
     """An idle cluster at time 0.
 
     Args:
         targets: TTFT and TPOT in s, shape (2, classes); none if None.
+        thresholds: as in `Cluster`; all 1 if None.
         samples: how many times `counts` is recorded at most.
         log: rows of the request log kept until the caller takes them; 0 for no log.
         live: requests there is room for at first; `with_more_room` makes more.
@@ -361,13 +400,14 @@ def empty_cluster(
     if settings.reserve and size == 1:
         gpu["decode_position"][:mixed] = NONE
         free[0] = 0
-    lines = np.zeros(QUEUES * classes + LINES * n, LINE)
+    lines = np.zeros(QUEUES * classes + LINES * n + (n * classes if settings.accumulate else 0), LINE)
     lines["head"] = lines["tail"] = NONE
     tree = tournament(n)
     unread = np.zeros((2, len(tree)), np.int64)
     unread[:, len(tree) // 2 + n :] = [[1 << 40], [1 << 20]]  # no GPUs: never the least
     for node in range(len(tree) // 2 - 1, 0, -1):
         unread[:, node] = np.minimum(unread[:, 2 * node], unread[:, 2 * node + 1])
+    pool_keys, pool_trees = empty_pools(settings, gpu)
     tally = np.zeros(TALLY, np.int64)
     tally[FREE_SLOT] = NONE
     tally[MIXED_GROUP] = mixed
@@ -388,6 +428,9 @@ def empty_cluster(
         loads=np.zeros(n),
         load_tree=tree.copy(),
         unread_tree=unread,
+        pool_keys=pool_keys,
+        pool_trees=pool_trees,
+        thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
         timers=np.zeros(0, np.int32),
         counts=np.zeros((STAGES, classes), np.int64),
         since=np.full((QUEUES, classes), np.inf),
@@ -414,6 +457,23 @@ def empty_cluster(
         estimates=np.zeros(0, ESTIMATE),
     )
     return with_more_room(cluster, live)
+
+
+def empty_pools(settings: Settings, gpu: Any) -> tuple[Any, Any]:
+    """`pool_keys` and `pool_trees` of an idle cluster, whose GPUs enter the pools."""
+    if settings.placement != Placement.POOLS:
+        return np.zeros((POOLS, MEASURES, 0)), np.zeros((POOLS, MEASURES, 0), np.int32)
+    n, prompts = settings.gpus, settings.prompt_gpus
+    gpu["pool"] = np.where(np.arange(n) < prompts, PROMPT_POOL, TOKEN_POOL)
+    keys = np.full((POOLS, MEASURES, n), np.inf)
+    keys[PROMPT_POOL, :, :prompts] = keys[TOKEN_POOL, :, prompts:] = 0.0
+    trees = np.tile(tournament(n), (POOLS, MEASURES, 1))
+    # the other pools' GPUs have no key: the first of the token pool wins there
+    half = trees.shape[2] // 2
+    for node in range(half - 1, 0, -1):
+        left, right = trees[TOKEN_POOL, :, 2 * node], trees[TOKEN_POOL, :, 2 * node + 1]
+        trees[TOKEN_POOL, :, node] = np.where(left >= prompts, left, right)
+    return keys, trees
 
 
 def with_more_room(cluster: Cluster, more: int) -> Cluster:

@@ -57,6 +57,26 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Pools:
+    """A pool of GPUs for prompts, the first `prompt_gpus`, and one for tokens, the rest.
+
+    Attributes:
+        prompt_gpus: size of the prompt pool.
+        queue_tokens: 0: the pools are fixed, and a decode is placed when its prefill ends (DistServe). Above 0: the
+            GPUs of prompt and tokens are chosen together on arrival, and where every queue of the prompt pool would
+            exceed `queue_tokens` unread tokens, or every GPU of the token pool has as many decodes as its batch holds,
+            a GPU of the other pool joins a mixed pool for as long as it has work of that kind (Splitwise).
+    """
+
+    prompt_gpus: int
+    queue_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prompt_gpus < 1 or self.queue_tokens < 0:
+            raise FluidgateError("pools: the prompt pool has at least 1 GPU, and queue tokens are at least 0")
+
+
+@dataclass(frozen=True)
 class Engine:
     """A GPU (or one tensor-parallel engine) iteration by iteration.
 
@@ -67,6 +87,7 @@ class Engine:
         batching: how the batch of an iteration is formed.
         kv: memory; None for no limit.
         transfer: of KV between GPUs.
+        token_deadline: s between two tokens of a request, which LAST_SCHEDULABLE keeps to.
     """
 
     law: Law
@@ -75,15 +96,18 @@ class Engine:
     batching: Batching = Batching.TOKEN_BUDGET
     kv: KvMemory | None = None
     transfer: Transfer = Transfer()
+    token_deadline: float = math.inf
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.tokens < 1:
             raise FluidgateError("engine: batch size and tokens an iteration must be at least 1")
-        if self.batching == Batching.TOKEN_BUDGET and self.tokens < self.batch_size:
+        if self.batching in (Batching.TOKEN_BUDGET, Batching.LAST_SCHEDULABLE) and self.tokens < self.batch_size:
             raise FluidgateError(
                 f"engine: a budget of {self.tokens} tokens an iteration is below the batch size {self.batch_size}; "
                 "raise the budget, or lower the batch size"
             )
+        if self.batching == Batching.LAST_SCHEDULABLE and not 0 < self.token_deadline < math.inf:
+            raise FluidgateError("engine: last-schedulable batching needs a token deadline; give one above 0 s")
 
         if self.batching == Batching.SINGLE_PREFILL and self.kv is not None and self.kv.caching:
             raise FluidgateError("engine: caching is simulated where a request stays on its GPU; leave it off here")
@@ -93,6 +117,8 @@ class Engine:
         gpus: int,
         *,
         placement: Placement = Placement.ROUND_ROBIN,
+        pools: Pools | None = None,
+        accumulate: bool = False,
         mixed_gpus: int | None = None,
         reserve: bool = False,
         warmup: float = 0.0,
@@ -100,11 +126,23 @@ class Engine:
         sample_interval: float = math.inf,
         audited: bool = False,
     ) -> Settings:
-        """The same for compiled code, with the cluster and the run."""
+        """The same for compiled code, with the cluster and the run.
+
+        Raises:
+            FluidgateError: pools without the placement that uses them or the other way round, or an empty one.
+        """
         kv = self.kv
+        if (pools is not None) != (placement == Placement.POOLS):
+            raise FluidgateError("placement: pools are given with the placement POOLS, and with no other")
+        if pools is not None and pools.prompt_gpus >= gpus:
+            raise FluidgateError(f"pools: {pools.prompt_gpus} of {gpus} GPUs for prompts leave none for tokens")
         return Settings(
             batching=int(self.batching),
             placement=int(placement),
+            prompt_gpus=pools.prompt_gpus if pools else 0,
+            queue_tokens=pools.queue_tokens if pools else 0,
+            token_deadline=float(self.token_deadline),
+            accumulate=bool(accumulate),
             gpus=gpus,
             batch_size=self.batch_size,
             tokens=self.tokens,
@@ -121,6 +159,6 @@ class Engine:
             warmup=float(warmup),
             horizon=float(horizon),
             sample_interval=float(sample_interval),
-            ordered=kv is not None or self.batching != Batching.TOKEN_BUDGET,
+            ordered=kv is not None or pools is not None or self.batching != Batching.TOKEN_BUDGET,
             audited=audited,
         )

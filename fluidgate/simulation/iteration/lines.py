@@ -18,6 +18,12 @@ def gpu_line(cluster: Cluster, gpu: int, kind: int) -> int:
 
 
 @inlined
+def accumulating_line(cluster: Cluster, gpu: int, cls: int) -> int:
+    classes = cluster.counts.shape[1]
+    return QUEUES * classes + LINES * cluster.gpus + classes * gpu + cls
+
+
+@inlined
 def push_back(cluster: Cluster, line: int, slot: int) -> None:
     here = cluster.lines[line]
     last = here.tail

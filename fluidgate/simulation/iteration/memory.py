@@ -146,6 +146,7 @@ def find_cached(cluster: Cluster, g: int, slot: int) -> int:
     found = who.cached
     who.cached = 0
     here.behind += who.ahead
+    who.ahead = 0
     if here.oldest == slot:
         here.oldest = NONE
     return found

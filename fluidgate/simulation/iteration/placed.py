@@ -1,8 +1,9 @@
 """GPUs that form their own batches: a request is placed on one as it arrives and waits there, FCFS.
 
-Two ways of batching: by token budget (vLLM V1: every iteration takes all decodes, then chunks of as many prompts as
-the budget holds) and prefill first (first vLLM: whole prompts, alone, before the decodes go on). In both the first
-token comes at the end of the last chunk.
+Three ways of batching: by token budget (vLLM V1: every iteration takes all decodes, then chunks of as many prompts as
+the budget holds), the same with the decodes put off until their last schedulable time (SLAI), and prefill first (first
+vLLM: whole prompts, alone, before the decodes go on). In all of them the first token comes at the end of the last
+chunk. With pools of GPUs a request goes on to another GPU then, and stands there as one that was swapped out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fluidgate.simulation.iteration.batch import (
     unseat,
 )
 from fluidgate.simulation.iteration.cluster import (
+    ACCUMULATING,
     ALIVE,
     AUDIT_CODE,
     CURSOR,
@@ -49,8 +51,10 @@ from fluidgate.simulation.iteration.cluster import (
     WAITING,
     Batching,
     Cluster,
+    Placement,
 )
-from fluidgate.simulation.iteration.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.law import base_time
+from fluidgate.simulation.iteration.lines import accumulating_line, gpu_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.memory import (
     admits,
     blocks_next,
@@ -64,6 +68,7 @@ from fluidgate.simulation.iteration.memory import (
     release,
 )
 from fluidgate.simulation.iteration.placement import change_load, place
+from fluidgate.simulation.iteration.pools import join_landed, leaves, ship, unbind
 from fluidgate.simulation.iteration.record import count, move_clock, observe, record_completion, retire
 from fluidgate.simulation.iteration.segment import (
     begin_segment,
@@ -72,7 +77,7 @@ from fluidgate.simulation.iteration.segment import (
     first_end,
     idle,
 )
-from fluidgate.simulation.iteration.timers import next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.timers import in_transit, next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
 from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
 from fluidgate.simulation.markov.network import (
@@ -84,19 +89,26 @@ from fluidgate.simulation.markov.network import (
     PREFILL_END,
     PREFILL_QUEUE,
     PREFILL_START,
+    SOLO_QUEUE,
 )
 
 HUNGRY = 4  # the block is read: bring the next one and go on
 LOG_FULL = 5  # take the log and go on
 
 TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
+LAST_SCHEDULABLE = int(Batching.LAST_SCHEDULABLE)
+POOLS = int(Placement.POOLS)
+
+OFFSET = 2.0
+"""Iterations of a whole budget of prompts between the last schedulable time of a decode and its deadline."""
 
 
 @inlined
 def advance_placed(cluster, law, block, placements, budget):
     """Run up to `budget` events; returns DONE, PAUSED, FULL, FAILED, HUNGRY or LOG_FULL.
 
-    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments in order of arrival.
+    At one epoch arrivals come first, then the boundaries of GPUs, then landings of KV, then abandonments, in order of
+    arrival.
 
     Args:
         cluster: Cluster.
@@ -117,6 +129,9 @@ def advance_placed(cluster, law, block, placements, budget):
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
         epoch = min(arrival, boundary, timer)
+        if epoch == np.inf and tally[ACCUMULATING] > 0:
+            admit_the_rest(cluster)
+            continue
         if not move_clock(cluster, epoch):
             return DONE
         tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
@@ -125,6 +140,8 @@ def advance_placed(cluster, law, block, placements, budget):
             tally[CURSOR] += 1
         elif boundary <= epoch:
             reach_boundary(cluster, law, g)
+        elif in_transit(cluster, cluster.timers[0]):
+            land(cluster, cluster.timers[0])
         else:
             abandon(cluster, cluster.timers[0])
         tally[TOTAL_EVENTS] += 1
@@ -159,6 +176,8 @@ def enter(cluster, request):
     who.preemptions = 0
     who.cached = 0
     who.ahead = 0
+    who.decode_gpu = NONE
+    who.accumulating = 0
     who.stage = PREFILL_QUEUE
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
@@ -183,18 +202,68 @@ def arrive(cluster, request, placements):
     slot = enter(cluster, request)
     if refused(cluster, slot):
         return
-    g = place(cluster, request.prompt, placements)
+    g = place(cluster, slot, placements)
     cluster.live[slot].gpu = g
     cluster.live[slot].prefill_gpu = g
-    line = gpu_line(cluster, g, WAITING)
-    alone = cluster.lines[line].size == 0
-    push_back(cluster, line, slot)
     count(cluster, PREFILL_QUEUE, request.cls, 1)
     change_load(cluster, g, 1, request.prompt)
     if request.patience < np.inf:
         set_timer(cluster, slot, request.arrival + request.patience)
-    if alone:
+    if cluster.set.accumulate and cluster.thresholds[request.cls] > 1:
+        accumulate(cluster, g, slot)
+    else:
+        wait(cluster, g, slot)
+
+
+@inlined
+def wait(cluster: Cluster, g: int, slot: int) -> None:
+    """The request is the last of those who wait at `g`."""
+    line = gpu_line(cluster, g, WAITING)
+    push_back(cluster, line, slot)
+    if cluster.lines[line].size == 1:
         call(cluster, g)
+
+
+@called
+def accumulate(cluster: Cluster, g: int, slot: int) -> None:
+    """The request waits at `g` until those of its class reach their threshold there."""
+    cls = cluster.live[slot].cls
+    line = accumulating_line(cluster, g, cls)
+    push_back(cluster, line, slot)
+    cluster.live[slot].accumulating = 1
+    cluster.tally[ACCUMULATING] += 1
+    if cluster.lines[line].size >= cluster.thresholds[cls]:
+        admit_all(cluster, g, line)
+
+
+@called
+def admit_all(cluster: Cluster, g: int, line: int) -> None:
+    """Those who have accumulated in `line` come after those who wait at `g`."""
+    while cluster.lines[line].size > 0:
+        slot = cluster.lines[line].head
+        unlink(cluster, line, slot)
+        cluster.live[slot].accumulating = 0
+        cluster.tally[ACCUMULATING] -= 1
+        wait(cluster, g, slot)
+
+
+@called
+def admit_the_rest(cluster: Cluster) -> None:
+    """No other request will come: whoever accumulates is admitted."""
+    for g in range(cluster.gpus):
+        for i in range(cluster.counts.shape[1]):
+            admit_all(cluster, g, accumulating_line(cluster, g, i))
+
+
+@called
+def land(cluster: Cluster, slot: int) -> None:
+    """The KV of a request has come to the GPU where it decodes."""
+    who = cluster.live[slot]
+    stop_timer(cluster, slot)
+    who.stage = SOLO_QUEUE
+    who.unread = 0
+    change_load(cluster, who.gpu, 1, 0)
+    wait(cluster, who.gpu, slot)
 
 
 @inlined
@@ -212,11 +281,15 @@ def abandon(cluster: Cluster, slot: int) -> None:
     g = who.gpu
     stop_timer(cluster, slot)
     line = gpu_line(cluster, g, WAITING)
-    was_first = cluster.lines[line].head == slot
+    if who.accumulating == 1:
+        line = accumulating_line(cluster, g, who.cls)
+        cluster.tally[ACCUMULATING] -= 1
+    was_first = cluster.lines[line].head == slot and who.accumulating == 0
     unlink(cluster, line, slot)
     count(cluster, PREFILL_QUEUE, who.cls, -1)
     cluster.events[PREFILL_ABANDONMENT, who.cls] += 1
     change_load(cluster, g, -1, -who.unread)
+    unbind(cluster, slot)
     retire(cluster, slot, LEFT_PREFILL_QUEUE)
     if was_first and cluster.lines[line].size > 0:
         call(cluster, g)
@@ -234,11 +307,15 @@ def reach_boundary(cluster, law, g):
             leave(cluster, g, slot)
             unseat(cluster, g, cluster.live[slot].cls)
             change_load(cluster, g, -1, 0)
+            unbind(cluster, slot)
             record_completion(cluster, slot)
         if chunk > 0:
             end_prefills(cluster, g)
     if cluster.set.batching == TOKEN_BUDGET:
         compose_within_budget(cluster, law, g)
+    elif cluster.set.batching == LAST_SCHEDULABLE:
+        if not compose_prompts_first(cluster, law, g):
+            compose_within_budget(cluster, law, g)
     else:
         compose_prefill_first(cluster, law, g)
 
@@ -267,12 +344,18 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         who.last = now
         who.produced += 1
         cluster.gpu[g].held -= tokens
-        cluster.events[DECODE_START, cls] += 1
         if who.produced == who.output:
+            cluster.events[DECODE_START, cls] += 1
             give_back(cluster, g, tokens)
             change_load(cluster, g, -1, 0)
+            unbind(cluster, slot)
             record_completion(cluster, slot)
+        elif cluster.set.placement == POOLS and leaves(cluster, g, slot):
+            give_back(cluster, g, tokens)
+            change_load(cluster, g, -1, 0)
+            ship(cluster, slot)
         else:
+            cluster.events[DECODE_START, cls] += 1
             join(cluster, g, slot, tokens)
             seat(cluster, g, cls)
             if cluster.set.batching != TOKEN_BUDGET:
@@ -302,6 +385,9 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
 def swap_in(cluster: Cluster, g: int, slot: int) -> float:
     """The first of those who wait at `g` goes on decoding; the seconds its KV takes to come back."""
     who = cluster.live[slot]
+    if who.stage == SOLO_QUEUE:
+        join_landed(cluster, g, slot)
+        return 0.0
     held = who.prompt + who.produced - 1
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     if cluster.set.kv_blocks > 0:
@@ -392,7 +478,8 @@ def compose_within_budget(cluster, law, g):
         slot = cluster.lines[waiting].head
         who = cluster.live[slot]
         if who.unread == 0:
-            if not admits(cluster, g, who.prompt + who.produced):
+            # behind a prompt it waits for the next batch: who joined last is who is preempted first
+            if cluster.lines[reading].size > 0 or not admits(cluster, g, who.prompt + who.produced):
                 break
             delay += swap_in(cluster, g, slot)
             swapped += 1
@@ -415,13 +502,78 @@ def compose_within_budget(cluster, law, g):
         if chunk > 0:
             alone = cluster.live[cluster.lines[reading].head]
             full = cluster.lines[reading].size == 1 and left == 0 and alone.unread > 0
+            full = full and cluster.set.batching == TOKEN_BUDGET
             length = min(length, 1 + (alone.unread - 1) // chunk) if full else 1
             if full:
                 alone.unread -= chunk * (length - 1)
     set_mode(cluster, g, 1 if chunk > 0 else 0)
     begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
+    if cluster.set.batching == LAST_SCHEDULABLE:
+        swapped = fresh(cluster, g)
     if swapped > 0:
         record_own_gaps(cluster, g, swapped)
+
+
+@inlined
+def compose_prompts_first(cluster, law, g):
+    """Prompts fill the budget before the decodes of `g`, which stand still unless all of them fit into the rest.
+
+    False, and nothing done, if the decodes are critical, a swapped one comes first, or no prompt can be read.
+    """
+    here = cluster.gpu[g]
+    waiting = gpu_line(cluster, g, WAITING)
+    reading = gpu_line(cluster, g, READING)
+    first = cluster.lines[waiting].head
+    whole = base_time(law, cluster.set.tokens, 0)
+    if (
+        here.decodes == 0
+        or cluster.clock[NOW] + OFFSET * whole > here.last_token + cluster.set.token_deadline
+        or (cluster.set.kv_blocks > 0 and blocks_next(cluster, g) > here.blocks)
+        or (first != NONE and cluster.live[first].unread == 0)
+    ):
+        return False
+    left = cluster.set.tokens
+    if cluster.lines[reading].head != NONE:
+        who = cluster.live[cluster.lines[reading].head]
+        part = min(who.unread, left)
+        who.unread -= part
+        left -= part
+    while (
+        left > 0
+        and cluster.lines[waiting].head != NONE
+        and here.decodes + cluster.lines[reading].size < cluster.batch_size
+    ):
+        slot = cluster.lines[waiting].head
+        who = cluster.live[slot]
+        if who.unread == 0 or not admits(cluster, g, who.unread + cluster.set.reservation):
+            break
+        start_prefill(cluster, g, slot)
+        part = min(who.unread, left)
+        who.unread -= part
+        left -= part
+    chunk = cluster.set.tokens - left
+    if chunk == 0:
+        return False
+    set_mode(cluster, g, 1)
+    if left < here.decodes:
+        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        return True
+    if cluster.set.kv_blocks > 0:
+        prepay(cluster, g)
+    begin_segment(cluster, law, g, chunk, here.decodes, 1, 0.0)
+    joined = fresh(cluster, g)
+    if joined > 0:
+        record_own_gaps(cluster, g, joined)
+    return True
+
+
+@inlined
+def fresh(cluster: Cluster, g: int) -> int:
+    """Decodes of `g` that have joined since its last iteration with decodes."""
+    joined = 0
+    for i in range(cluster.batch.shape[2]):
+        joined += cluster.batch[g, FRESH, i]
+    return joined
 
 
 @inlined
@@ -430,7 +582,8 @@ def record_own_gaps(cluster: Cluster, g: int, joined: int) -> None:
     token = first_end(cluster, g)
     slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
     for _ in range(joined):
-        record_own_gap(cluster, slot, token, cluster.live[slot].last < cluster.gpu[g].start)
+        stalled = cluster.gpu[g].chunk > 0 or cluster.live[slot].last < cluster.gpu[g].start
+        record_own_gap(cluster, slot, token, stalled)
         slot = cluster.live[slot].previous
 
 
@@ -468,9 +621,7 @@ def compose_prefill_first(cluster, law, g):
             preempted = True
         prepay(cluster, g)
     swapped = False
-    joined = 0
-    for i in range(cluster.batch.shape[2]):
-        joined += cluster.batch[g, FRESH, i]
+    joined = fresh(cluster, g)
     while not preempted and cluster.lines[waiting].head != NONE and here.decodes < cluster.batch_size:
         slot = cluster.lines[waiting].head
         who = cluster.live[slot]

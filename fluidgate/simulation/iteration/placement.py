@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from fluidgate.compiled import called, inlined
 from fluidgate.simulation.iteration.cluster import NEXT_GPU, Cluster, Placement
+from fluidgate.simulation.iteration.pools import come_home, pair, rekey
 from fluidgate.simulation.iteration.tournament import replay, winner
 
 ROUND_ROBIN = int(Placement.ROUND_ROBIN)
 LEAST_LOADED = int(Placement.LEAST_LOADED)
 POWER_OF_TWO = int(Placement.POWER_OF_TWO)
 LMETRIC = int(Placement.LMETRIC)
+POOLS = int(Placement.POOLS)
 
 
 @inlined
-def place(cluster, prompt, placements):
-    """The GPU of a request with a prompt of `prompt` tokens; `placements` is a numpy Generator."""
+def place(cluster, slot, placements):
+    """The GPU of the request that has just arrived; `placements` is a numpy Generator."""
     rule = cluster.set.placement
     if rule == ROUND_ROBIN:
         g = cluster.tally[NEXT_GPU]
@@ -24,7 +26,9 @@ def place(cluster, prompt, placements):
         return winner(cluster.load_tree)
     if rule == POWER_OF_TWO:
         return less_loaded_of_two(cluster, placements)
-    return least_product(cluster, prompt)
+    if rule == POOLS:
+        return pair(cluster, slot)
+    return least_product(cluster, cluster.live[slot].prompt)
 
 
 @inlined
@@ -76,6 +80,10 @@ def change_load(cluster: Cluster, g: int, requests: int, tokens: int) -> None:
         replay(cluster.load_tree, cluster.loads, g)
     elif cluster.set.placement == LMETRIC:
         lift(cluster, g)
+    elif cluster.set.placement == POOLS and tokens != 0:
+        rekey(cluster, g)
+        if tokens < 0:
+            come_home(cluster, g)
 
 
 @called

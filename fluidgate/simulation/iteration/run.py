@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ from fluidgate.simulation.iteration.cluster import (
     empty_cluster,
     with_more_room,
 )
-from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.requests import checked
 from fluidgate.simulation.markov.replication import InvariantError
@@ -99,6 +99,8 @@ def run_placed(
     run: Run,
     *,
     placement: Placement = Placement.ROUND_ROBIN,
+    pools: Pools | None = None,
+    thresholds: Sequence[int] = (),
     take_log: TakeLog | None = None,
     progress: Progress | None = None,
 ) -> IterationMeasurement:
@@ -107,6 +109,9 @@ def run_placed(
     Args:
         blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
         placement: which GPU takes a request.
+        pools: with the placement POOLS, its pools.
+        thresholds: how many requests of a class wait on a GPU before they are admitted there together, one a class;
+            none if empty. When nothing else is left to happen, those that still accumulate are admitted.
         take_log: takes the finished requests, a block at a time.
         progress: told how far the run is, some times a second.
 
@@ -118,7 +123,9 @@ def run_placed(
 
     if engine.batching == Batching.SINGLE_PREFILL:
         raise FluidgateError("single-prefill batching is run by a policy; use run_policy, or another way of batching")
-    cluster = new_cluster(engine, run, take_log is not None, placement=placement)
+    if thresholds and (len(thresholds) != run.classes or min(thresholds) < 1):
+        raise FluidgateError(f"thresholds: give one of at least 1 for each of the {run.classes} classes")
+    cluster = new_cluster(engine, run, take_log is not None, thresholds, placement=placement, pools=pools)
     return _run(placed, cluster, (engine.law,), blocks, run, take_log, progress)
 
 
@@ -240,7 +247,7 @@ class _Changes:
         return cluster, (self._engine.law, tables)
 
 
-def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
+def new_cluster(engine: Engine, run: Run, log: bool, thresholds: Sequence[int] = (), **options: Any) -> Cluster:
     """The idle cluster of a run; `options` as in `Engine.settings`."""
     settings = engine.settings(
         run.gpus,
@@ -248,13 +255,21 @@ def new_cluster(engine: Engine, run: Run, log: bool, **options: Any) -> Cluster:
         horizon=run.horizon,
         sample_interval=run.sampled_seconds / (run.samples - 1) if run.samples > 1 else math.inf,
         audited=run.audited,
+        accumulate=len(thresholds) > 0,
         **options,
     )
     targets = np.full((2, run.classes), np.inf)
     for row, given in enumerate((run.ttft_targets, run.tpot_targets)):
         if given:
             targets[row] = given
-    return empty_cluster(settings, run.classes, targets=targets, samples=run.samples, log=LOG_ROWS if log else 0)
+    return empty_cluster(
+        settings,
+        run.classes,
+        targets=targets,
+        thresholds=thresholds or None,
+        samples=run.samples,
+        log=LOG_ROWS if log else 0,
+    )
 
 
 def _run(

@@ -15,7 +15,7 @@ from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies import gate as gate_module
 from fluidgate.policies import router as router_module
 from fluidgate.simulation.iteration.cluster import Batching, Placement
-from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
+from fluidgate.simulation.iteration.engine import Engine, KvMemory, Pools, Transfer
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.run import Run, run_controlled, run_placed, run_policy
@@ -66,6 +66,8 @@ class Instance:
     time: Coefficients
     run: Run
     placement: Placement = Placement.ROUND_ROBIN
+    pools: Pools | None = None
+    thresholds: tuple[int, ...] = ()
     policy: Policy | None = None
     tables: Tables | None = None
     changes: tuple[tuple[float, Tables], ...] = ()
@@ -75,7 +77,15 @@ class Instance:
         logs: list[Any] = []
         blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
         if self.policy is None or self.tables is None:
-            measured = run_placed(blocks, self.engine, self.run, placement=self.placement, take_log=logs.append)
+            measured = run_placed(
+                blocks,
+                self.engine,
+                self.run,
+                placement=self.placement,
+                pools=self.pools,
+                thresholds=self.thresholds,
+                take_log=logs.append,
+            )
         elif self.changes:
             control = TableChanges(self.tables, self.changes)
             measured = run_controlled(blocks, self.engine, self.run, self.policy, control, take_log=logs.append)
@@ -93,6 +103,8 @@ class Instance:
             gpus=self.run.gpus,
             classes=self.run.classes,
             placement=self.placement.name,
+            pools=(self.pools.prompt_gpus, self.pools.queue_tokens) if self.pools else (0, 0),
+            thresholds=self.thresholds,
             policy=policy,
             draws=Generator(SFC64(SeedSequence(self.run.seed))),
             horizon=self.run.horizon,
@@ -184,8 +196,24 @@ def placed_instance(seed: int, batching: Batching, placement: Placement) -> Inst
     batch_size = int(rng.integers(1, 9))
     tokens = batch_size + int(rng.integers(1, 60))
     warmup, horizon = window(rng, seconds)
-    engine = Engine(time.law(), batch_size, tokens, batching, memory(rng, stream, may_cache=True))
-    return Instance(stream, engine, time, Run(gpus, classes, horizon, warmup, seed, audited=True), placement)
+    kv = memory(rng, stream, may_cache=True)
+    pools, transfer, thresholds = None, Transfer(), ()
+    if placement == Placement.POOLS:
+        gpus = max(gpus, 2)
+        pools = Pools(int(rng.integers(1, gpus)), int(rng.choice([0, 1, 60, 300])))
+        transfer = some_transfer(rng)
+    elif rng.random() < 0.3:
+        thresholds = tuple(int(n) for n in rng.integers(1, 6, classes))
+    deadline = float(rng.uniform(0.02, 0.6))
+    engine = Engine(time.law(), batch_size, tokens, batching, kv, transfer, deadline)
+    run = Run(gpus, classes, horizon, warmup, seed, audited=True)
+    return Instance(stream, engine, time, run, placement, pools, thresholds)
+
+
+def some_transfer(rng: Generator) -> Transfer:
+    if rng.random() < 0.5:
+        return Transfer()
+    return Transfer(on_grid(rng.uniform(0.0, 0.05)), on_grid(rng.uniform(0.0, 1e-3)))
 
 
 def policy_instance(seed: int, policy: str) -> Instance:
@@ -194,9 +222,7 @@ def policy_instance(seed: int, policy: str) -> Instance:
     time = coefficients(rng)
     seconds = count * rng.uniform(0.05, 0.4) / gpus
     stream = requests(rng, count, classes, seconds)
-    transfer = (
-        Transfer() if rng.random() < 0.5 else Transfer(on_grid(rng.uniform(0.0, 0.05)), on_grid(rng.uniform(0.0, 1e-3)))
-    )
+    transfer = some_transfer(rng)
     warmup, horizon = window(rng, seconds)
     engine = Engine(
         time.law(),

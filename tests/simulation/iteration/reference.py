@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, PATIENCE, CHANGE = range(6)
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, CHANGE = range(7)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
@@ -43,6 +43,8 @@ class Request:
     outcome: int = 0
     left: float = math.nan
     swapped: bool = False
+    landed: bool = False  # came from another GPU: joins as if it had been swapped out, in no time
+    decodes_on: int = -1
 
 
 @dataclass(eq=False)
@@ -56,6 +58,9 @@ class Gpu:
     stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
     running: list[Request] = field(default_factory=list)  # in order of admission
     waiting: list[Request] = field(default_factory=list)
+    piles: dict[int, list[Request]] = field(default_factory=dict)  # by class, those who accumulate
+    pool: str = ""
+    turn: float = 0.0  # when all its decodes last gained a token
     free_blocks: int = 0
     # with caching: the free blocks in the order in which they are taken, each with what it holds still
     freed: list[tuple[Request, int] | None] = field(default_factory=list)
@@ -76,6 +81,8 @@ class Reference:
         engine: an Engine; only its numbers are read.
         seconds: `seconds(chunk, decodes, context)` of an iteration.
         placement: name of the rule.
+        pools: GPUs for prompts and unread tokens of a long queue (0: fixed pools), for the rule POOLS.
+        thresholds: how many of a class are admitted on a GPU together.
         policy: tables and the three decision functions, for single-prefill batching.
         changes: (epoch, tables) that come into force later.
     """
@@ -89,6 +96,8 @@ class Reference:
         gpus: int,
         classes: int,
         placement: str = "ROUND_ROBIN",
+        pools: tuple[int, int] = (0, 0),
+        thresholds: tuple[int, ...] = (),
         policy: tuple[Any, Callable[..., int], Callable[..., int], Callable[..., int]] | None = None,
         draws: Any = None,
         horizon: float = math.inf,
@@ -97,6 +106,8 @@ class Reference:
     ) -> None:
         self.engine, self.seconds = engine, seconds
         self.placement, self.draws = placement, draws
+        self.prompt_gpus, self.long_queue = pools
+        self.thresholds = thresholds or (1,) * classes
         self.horizon, self.warmup, self.classes = horizon, warmup, classes
         self.batching = engine.batching.name
         kv = engine.kv
@@ -109,6 +120,8 @@ class Reference:
         if self.caching:
             for g in self.gpus:
                 g.freed = [None] * self.capacity
+        for g in self.gpus:
+            g.pool = self.home(g)
         self.requests = [
             Request(k, *(r.item() for r in (row["arrival"], row["cls"], row["prompt"], row["output"], row["patience"])))
             for k, row in enumerate(requests)
@@ -144,7 +157,7 @@ class Reference:
     def run(self) -> Reference:
         for r in self.requests:
             self.push(r.arrival, ARRIVAL, r.number, r)
-        while self.events:
+        while self.events or self.admit_piles():
             epoch, kind, _, _, what = heapq.heappop(self.events)
             if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
                 continue
@@ -238,6 +251,8 @@ class Reference:
     def end_iteration(self, g: Gpu) -> list[Request]:
         """Every decode of the iteration gains a token, every prompt its chunk; the decodes that are complete."""
         self.record_iteration(g, self.now)
+        if len(g.stepped) == sum(r.stage == MIXED_DECODE for r in g.running):
+            g.turn = self.now
         done = []
         for r in g.stepped:
             self.gain_token(g, r, bool(g.chunks))
@@ -338,21 +353,87 @@ class Reference:
     # --- GPUs that form their own batches
 
     def step_placed(self, kind: int, what: Any) -> None:
+        for g in self.gpus:
+            if g.pool == "MIXED" and not self.lent(g):
+                g.pool = self.home(g)
         if kind == ARRIVAL:
             if self.arrive(what):
                 g = self.gpus[self.place(what)]
                 what.gpu = what.prefill_gpu = g.number
-                g.waiting.append(what)
                 self.be_patient(what)
-                self.wake(g)
+                pile = g.piles.setdefault(what.cls, [])
+                pile.append(what)
+                if len(pile) >= self.thresholds[what.cls]:
+                    self.admit_pile(g, what.cls)
+        elif kind == LANDING:
+            what.stage, what.swapped, what.landed = SOLO_BUFFER, True, True
+            self.gpus[what.gpu].waiting.append(what)
+            self.wake(self.gpus[what.gpu])
         elif kind == PATIENCE:
             r = what[0]
             g = self.gpus[r.gpu]
-            g.waiting.remove(r)
+            (g.waiting if r in g.waiting else g.piles[r.cls]).remove(r)
             self.tally("prefill_abandonments", r.cls)
             self.finish(r, 2)
         else:
             self.boundary_placed(what)
+
+    def admit_pile(self, g: Gpu, cls: int) -> None:
+        g.waiting += g.piles.pop(cls)
+        self.wake(g)
+
+    def admit_piles(self) -> bool:
+        """Nothing else is left to happen: admit whoever accumulates; whether there was anybody."""
+        found = False
+        for g in self.gpus:
+            for cls in sorted(g.piles):
+                found = found or bool(g.piles[cls])
+                if g.piles[cls]:
+                    self.admit_pile(g, cls)
+        return found
+
+    def home(self, g: Gpu) -> str:
+        return "PROMPT" if g.number < self.prompt_gpus else "TOKEN"
+
+    def lent(self, g: Gpu) -> bool:
+        """Whether a GPU of the mixed pool has work of the other kind."""
+        return self.decodes_of(g) > 0 if self.home(g) == "PROMPT" else self.unread_of(g) > 0
+
+    def decodes_of(self, g: Gpu) -> int:
+        return sum(r.decodes_on == g.number and r.outcome == 0 for r in self.requests)
+
+    def unread_of(self, g: Gpu) -> int:
+        unread = sum(q.whole for q in g.waiting if not q.swapped)
+        unread += sum(q.whole for pile in g.piles.values() for q in pile)
+        return unread + sum(q.whole for q in g.running if q.stage == PREFILL)
+
+    def place_in_pools(self, r: Request) -> int:
+        def pool(name: str) -> list[Gpu]:
+            return [g for g in self.gpus if g.pool == name]
+
+        if self.long_queue == 0:
+            return min(pool("PROMPT"), key=self.unread_of).number
+        reader = decoder = None
+        for name in ("MIXED", "PROMPT"):
+            if pool(name):
+                best = min(pool(name), key=self.unread_of)
+                if self.unread_of(best) == 0 or self.unread_of(best) + r.prompt <= self.long_queue:
+                    reader = best
+        for name in ("MIXED", "TOKEN"):
+            if pool(name):
+                best = min(pool(name), key=self.decodes_of)
+                if self.decodes_of(best) < self.engine.batch_size:
+                    decoder = best
+        if reader is None and pool("TOKEN"):
+            reader = min(pool("TOKEN"), key=self.unread_of)
+            reader.pool = "MIXED"
+        if decoder is None and pool("PROMPT"):
+            decoder = min(pool("PROMPT"), key=self.decodes_of)
+            decoder.pool = "MIXED"
+        if reader is None or decoder is None:
+            reader = decoder = min(self.gpus, key=self.unread_of)
+        r.decodes_on = decoder.number
+        return reader.number
 
     def wake(self, g: Gpu) -> None:
         if g.end is None and not g.called:
@@ -360,7 +441,9 @@ class Reference:
             self.push(self.now, BOUNDARY, g.number, g)
 
     def place(self, r: Request) -> int:
-        loads = [len(g.waiting) + len(g.running) for g in self.gpus]
+        if self.placement == "POOLS":
+            return self.place_in_pools(r)
+        loads = [len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running) for g in self.gpus]
         n = len(loads)
         if self.placement == "ROUND_ROBIN":
             self.next_gpu += 1
@@ -376,9 +459,7 @@ class Reference:
             return other if loads[other] < loads[one] else one
         scores = []
         for g, load in zip(self.gpus, loads, strict=True):
-            unread = sum(q.whole for q in g.waiting if not q.swapped)
-            unread += sum(q.whole for q in g.running if q.stage == PREFILL)
-            scores.append((unread + r.prompt) * (load + 1))
+            scores.append((self.unread_of(g) + r.prompt) * (load + 1))
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
@@ -395,8 +476,12 @@ class Reference:
                     r.stage = MIXED_DECODE
                     if r.written == r.output:
                         self.complete(g, r)
-        if self.batching == "TOKEN_BUDGET":
+                    elif self.placement == "POOLS":
+                        self.ship(g, r)
+        if self.batching == "TOKEN_BUDGET" or (self.batching == "LAST_SCHEDULABLE" and not self.prompts_go_first(g)):
             self.compose_budget(g)
+        elif self.batching == "LAST_SCHEDULABLE":
+            self.compose_prompts_first(g)
         else:
             self.compose_prefill_first(g)
 
@@ -404,6 +489,57 @@ class Reference:
         for r in victims:
             r.stage = PREFILL_QUEUE
             g.waiting.insert(0, r)
+
+    def ship(self, g: Gpu, r: Request) -> None:
+        """Send the KV of `r` to the GPU where it decodes, if that is another."""
+        if r.decodes_on < 0:
+            r.decodes_on = min((q for q in self.gpus if q.pool == "TOKEN"), key=self.decodes_of).number
+        if r.decodes_on == g.number:
+            return
+        tokens = r.prompt + r.written - 1
+        self.free(g, r)
+        g.running.remove(r)
+        r.gpu, r.stage, r.since = r.decodes_on, SOLO_BUFFER, self.now
+        transfer = self.engine.transfer
+        self.push(self.now + (transfer.latency + transfer.seconds_per_token * tokens), LANDING, r.number, r)
+
+    def seconds_to_swap_in(self, r: Request) -> float:
+        if r.landed:
+            r.landed = False
+            self.note("decode_wait", r.cls, self.now - r.since)
+            return 0.0
+        return float((r.prompt + r.written - 1) * self.engine.kv.swap_seconds)
+
+    def prompts_go_first(self, g: Gpu) -> bool:
+        """Whether the decodes can wait and a prompt can be read."""
+        decodes = [r for r in g.running if r.stage == MIXED_DECODE]
+        ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
+        late = self.now + 2 * self.seconds(self.engine.tokens, 0, 0) > g.turn + self.engine.token_deadline
+        if not decodes or late or ahead > g.free_blocks or (g.waiting and g.waiting[0].swapped):
+            return False
+        return len(decodes) < len(g.running) or self.may_read(g, ahead)
+
+    def may_read(self, g: Gpu, ahead: int) -> bool:
+        """Whether the prompt that waits first fits beside the `ahead` blocks that the decodes take next."""
+        if not g.waiting or g.waiting[0].swapped or len(g.running) >= self.engine.batch_size:
+            return False
+        return min(self.blocks(g.waiting[0].whole + self.reservation), self.capacity) <= g.free_blocks - ahead
+
+    def compose_prompts_first(self, g: Gpu) -> None:
+        decodes = [r for r in g.running if r.stage == MIXED_DECODE]
+        ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
+        chunks = {r: min(r.to_read, self.engine.tokens) for r in g.running if r.stage == PREFILL}
+        while sum(chunks.values()) < self.engine.tokens and self.may_read(g, ahead):
+            r = g.waiting[0]
+            self.find_cached(g, r)
+            self.take(g, r, r.whole)
+            self.admit(g)
+            chunks[r] = min(r.to_read, self.engine.tokens - sum(chunks.values()))
+        if self.engine.tokens - sum(chunks.values()) < len(decodes):
+            decodes = []
+        for r in decodes:
+            self.take(g, r, self.needs(r))
+        self.begin(g, chunks, decodes, 0.0)
 
     def admit(self, g: Gpu) -> Request:
         r = g.waiting.pop(0)
@@ -433,10 +569,10 @@ class Reference:
         while not victims and left > 0 and g.waiting and len(g.running) < self.engine.batch_size:
             r = g.waiting[0]
             if r.swapped:
-                if not self.fits(g, r.prompt + r.written):
+                if chunks or not self.fits(g, r.prompt + r.written):
                     break
                 self.take(g, r, r.prompt + r.written)
-                delay += (r.prompt + r.written - 1) * self.engine.kv.swap_seconds
+                delay += self.seconds_to_swap_in(r)
                 decodes.append(self.admit(g))
                 left -= 1
             else:
@@ -471,7 +607,7 @@ class Reference:
             if not self.fits(g, r.prompt + r.written):
                 break
             self.take(g, r, r.prompt + r.written)
-            delay += (r.prompt + r.written - 1) * self.engine.kv.swap_seconds
+            delay += self.seconds_to_swap_in(r)
             self.admit(g)
         self.begin(g, {}, list(g.running), delay)
 

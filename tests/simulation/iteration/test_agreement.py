@@ -13,7 +13,7 @@ from fluidgate.simulation.iteration.measure import QUANTITY
 from tests.simulation.iteration.instances import Instance, changing_instance, placed_instance, policy_instance
 from tests.simulation.iteration.reference import Reference
 
-PLACED = [(batching, rule) for batching in (Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST) for rule in Placement]
+PLACED = [(batching, rule) for batching in Batching if batching != Batching.SINGLE_PREFILL for rule in Placement]
 SEEDS = 20
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
