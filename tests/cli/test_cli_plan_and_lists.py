@@ -197,6 +197,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "optimum",
             "frontier",
             "policies",
+            "replay",
             "profiles",
             "workload",
             "calibrate",
