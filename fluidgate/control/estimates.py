@@ -122,7 +122,8 @@ def left(estimates: Any, cls: int) -> None:
 def wait_until(estimates: Any, cls: int, now: float) -> None:
     """Let those who wait do so until `now`: the integral of their number, weighted, grows in closed form."""
     row = estimates[cls]
-    kept = math.exp((row.waited_at - now) / row.window)
+    age = (row.waited_at - now) / row.window
+    kept = math.exp(age)
     row.left *= kept
-    row.waited = row.waited * kept + row.waiting * row.window * (1.0 - kept)
+    row.waited = row.waited * kept - row.waiting * row.window * math.expm1(age)
     row.waited_at = now

@@ -126,15 +126,16 @@ class Estimator:
         rows = self.rows
         window, age = rows["window"], now - rows["start"]
         kept = np.exp(-age / window)
-        seen = window * (1.0 - kept) + rows["prior"] * kept
+        seen = rows["prior"] * kept - window * np.expm1(-age / window)
         own = self.scenario.rates
         arrived = rows["arrived"] * np.exp((rows["arrived_at"] - now) / window)
         rate = _over(arrived, seen, own.arrival * self.gpus)
         cv = self._arrival_cv()
-        variance = rate * np.maximum(cv, 1.0) ** 2 * (window / 2.0) * (1.0 - kept**2)
-        waits = np.exp((rows["waited_at"] - now) / window)
+        variance = -rate * np.maximum(cv, 1.0) ** 2 * (window / 2.0) * np.expm1(-2.0 * age / window)
+        waited_since = (rows["waited_at"] - now) / window
+        waits = np.exp(waited_since)
         left = rows["left"] * waits
-        waited = rows["waited"] * waits + rows["waiting"] * window * (1.0 - waits)
+        waited = rows["waited"] * waits + rows["waiting"] * window * -np.expm1(waited_since)
         return Estimate(
             arrival=rate / self.gpus,
             arrival_deviation=_over(np.sqrt(variance), seen, np.full(len(rows), np.inf)) / self.gpus,

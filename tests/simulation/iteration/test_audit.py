@@ -9,12 +9,14 @@ import pytest
 from numpy.random import SFC64, Generator
 
 from fluidgate.compiled import entry_point
+from fluidgate.policies.view import SOLO
 from fluidgate.simulation.iteration import audit as audits
 from fluidgate.simulation.iteration import run as runs
 from fluidgate.simulation.iteration.builds import placed, single
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     ENDED,
+    MIXED_GROUP,
     RUNNING,
     SEATED,
     TIMERS,
@@ -158,6 +160,31 @@ def test_a_broken_slot_of_a_policy_is_seen(sabotage: Any) -> None:
     assert audit(cluster) == 0
     sabotage(cluster)
     assert audit(cluster) == 2
+
+
+def break_ready(cluster: Cluster) -> None:
+    cluster.gpu["decode_position"][cluster.gpu["decode_position"].argmax()] = NONE
+
+
+def break_lists(cluster: Cluster) -> None:
+    cluster.free[SOLO] += 1
+
+
+def break_group(cluster: Cluster) -> None:
+    cluster.tally[MIXED_GROUP] += 1
+
+
+def break_leaving(cluster: Cluster) -> None:
+    cluster.gpu["leaving"][(cluster.gpu["prefill_seat"] == NONE).argmax()] = 1
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "code"), [(break_ready, 13), (break_lists, 13), (break_group, 14), (break_leaving, 14)]
+)
+def test_broken_groups_are_seen(sabotage: Any, code: int) -> None:
+    cluster = busy_single()
+    sabotage(cluster)
+    assert audit(cluster) == code
 
 
 def test_a_failure_stops_the_run_and_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
