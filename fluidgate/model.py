@@ -414,6 +414,12 @@ class Scenario(Noun):
         return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes)})
 
     @property
+    def mean_output_tokens(self) -> float:
+        """Output length over the requests of all classes, tokens."""
+        arrivals = sum(c.arrival_rate for c in self.classes)
+        return sum(c.arrival_rate * c.output_tokens for c in self.classes) / arrivals
+
+    @property
     def class_names(self) -> list[str]:
         return [c.name for c in self.classes]
 

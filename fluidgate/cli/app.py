@@ -10,6 +10,7 @@ import click
 from fluidgate import __version__
 from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
+from fluidgate.cli.engine import engine
 from fluidgate.cli.frontier import frontier
 from fluidgate.cli.optimum import optimum
 from fluidgate.cli.paper import paper
@@ -68,6 +69,7 @@ for command in (
     workload,
     calibrate,
     probe,
+    engine,
     schema,
     paper,
 ):

@@ -168,6 +168,11 @@ def context_slope(law: Law, chunk: int) -> float:
     return law.epsilon if chunk > 0 else law.solo_epsilon
 
 
+def seconds(law: Law, chunk: int, decodes: int, context: int) -> float:
+    """Seconds of one iteration, outside compiled code; for laws without a table."""
+    return float(base_time.py_func(law, chunk, decodes) + context_slope.py_func(law, chunk) * context)  # type: ignore[attr-defined]
+
+
 @inlined
 def interpolated(law: Law, chunk: int, decodes: int) -> float:
     """The table at (chunk, decodes)."""
