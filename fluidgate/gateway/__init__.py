@@ -1,0 +1,1 @@
+"""The live controller in front of engines."""

@@ -1,0 +1,33 @@
+"""Engines behind the gateway: what each can do, and the calls that make it do so.
+
+`late=False` in an adapter's abilities says that its decode engine must be known before the prefill, as with SGLang.
+"""
+
+from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load
+from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost
+from fluidgate.gateway.engines.llamacpp import LlamaCpp
+from fluidgate.gateway.engines.upstream import Answer, Connections
+from fluidgate.gateway.engines.vllm import Vllm
+from fluidgate.gateway.engines.vllm_coupled import VllmCoupled
+
+ENGINES: dict[str, type[Adapter]] = {"vllm": Vllm, "vllm-coupled": VllmCoupled, "llamacpp": LlamaCpp}
+"""By the name that a user gives."""
+
+__all__ = [
+    "ENGINES",
+    "Abilities",
+    "Adapter",
+    "Answer",
+    "Call",
+    "Connections",
+    "EngineError",
+    "EngineRefused",
+    "EngineUnreachable",
+    "Facts",
+    "Handover",
+    "KvLost",
+    "LlamaCpp",
+    "Load",
+    "Vllm",
+    "VllmCoupled",
+]

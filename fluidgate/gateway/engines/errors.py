@@ -1,0 +1,54 @@
+"""What can go wrong between the gateway and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ELSEWHERE = frozenset({429, 502, 503, 504})
+
+
+class EngineError(Exception):
+    """An engine did not do what it was asked to."""
+
+
+class EngineUnreachable(EngineError):
+    """Nothing was answered, or the answer broke off: refused, reset, died.
+
+    Until a byte has gone to the client the request may be sent again, here or elsewhere.
+
+    Attributes:
+        url: of the engine.
+        taken: whether the engine may have begun with the request; False where no connection came about.
+    """
+
+    def __init__(self, url: str, reason: str, *, taken: bool) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.taken = taken
+
+
+class EngineRefused(EngineError):
+    """An HTTP status of 400 or above, or a stream that begins with an error.
+
+    Attributes:
+        url: of the engine.
+        status: HTTP status.
+        headers: to hand to the client with it.
+        body: JSON, as the engine wrote it.
+    """
+
+    def __init__(self, url: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"{url}: status {status}: {body[:300].decode(errors='replace')}")
+        self.url = url
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another engine may take the request: this one is full or down, the request is not at fault."""
+        return self.status in ELSEWHERE
+
+
+class KvLost(EngineError):
+    """The KV that was handed over is no more; the prompt has to be read again."""

@@ -1,0 +1,237 @@
+"""Calls over HTTP to one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from fluidgate.gateway.engines.errors import EngineRefused, EngineUnreachable
+from fluidgate.gateway.sse import error_at_start
+
+CONNECT_TIMEOUT = 5.0
+"""s; an answer may take any time."""
+
+KEEP_ALIVE = 4.0
+"""s for which an idle connection is kept: less than the 5 s after which engines close it."""
+
+KEEP_ALIVE_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A host that is gone without a word is noticed after 25 s, where the system has these."""
+
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
+    | {"upgrade", "proxy-connection"}
+)
+NOT_PASSED_ON = HOP_BY_HOP | {"host", "content-length", "content-type", "accept-encoding", "expect"}
+NOT_PASSED_BACK = HOP_BY_HOP | {"server", "date"}
+
+LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
+
+
+class Connections:
+    """The connections of a gateway to its engines: kept ones, and for a second try fresh ones."""
+
+    def __init__(self) -> None:
+        reuse = aiohttp.TraceConfig()
+        reuse.on_connection_reuseconn.append(_note_reuse)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+
+        def session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=connector,
+                timeout=timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent",),
+                headers={"Accept-Encoding": "identity"},
+                trace_configs=[reuse],
+            )
+
+        self.kept = session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, socket_factory=_socket))
+        self.fresh = session(aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_socket))
+
+    async def close(self) -> None:
+        await self.kept.close()
+        await self.fresh.close()
+
+
+async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEP_ALIVE_PROBES.items():
+        if hasattr(socket, option):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made
+
+
+class Answer:
+    """An open response of an engine.
+
+    Attributes:
+        status: HTTP status.
+        headers: to hand to the client.
+    """
+
+    def __init__(self, url: str, response: aiohttp.ClientResponse, first: bytes) -> None:
+        self.status = response.status
+        self.headers = _passed(response.headers, NOT_PASSED_BACK)
+        self._url = url
+        self._response = response
+        self._first = first
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, in pieces as they come.
+
+        Raises:
+            EngineUnreachable: it broke off.
+        """
+        if self._first:
+            yield self._first
+        read = self._response.content.readany
+        try:
+            while chunk := await read():
+                yield chunk
+        except LOST as error:
+            raise _broken(self._url, error) from error
+
+    async def read(self) -> bytes:
+        """The whole body, or what is left of it."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    def close(self) -> None:
+        """Abort, unless all of it has been read."""
+        self._response.close()
+
+
+class Upstream:
+    """One engine's HTTP server.
+
+    Attributes:
+        url: without `/v1`.
+    """
+
+    def __init__(self, url: str, connections: Connections, headers: Mapping[str, str]) -> None:
+        self.url = url
+        self._connections = connections
+        self._headers = _passed(headers, NOT_PASSED_ON)
+
+    async def get(self, path: str) -> bytes:
+        """The body of a page.
+
+        Raises:
+            EngineError: it could not be had.
+        """
+        response = await self._send("GET", path, None, self._headers)
+        return await Answer(self.url, response, b"").read()
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], request_id: str = "", headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """The JSON that comes for a JSON body.
+
+        Raises:
+            EngineError: none came.
+        """
+        async with self.open(path, orjson.dumps(body), request_id, headers or {}) as answer:
+            content = await answer.read()
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise EngineRefused(self.url, 502, {}, content) from error
+
+    @asynccontextmanager
+    async def open(
+        self, path: str, body: bytes, request_id: str, headers: Mapping[str, str], *, stream: bool = False
+    ) -> AsyncIterator[Answer]:
+        """The answer to a JSON body; a stream opens when its first bytes are there.
+
+        Raises:
+            EngineUnreachable: nothing came.
+            EngineRefused: an error came.
+        """
+        sent = self._headers | _passed(headers, NOT_PASSED_ON) | {"content-type": "application/json"}
+        if request_id:
+            sent["x-request-id"] = request_id
+        response = await self._send("POST", path, body, sent)
+        try:
+            yield Answer(self.url, response, await self._first(response) if stream else b"")
+        finally:
+            response.close()
+
+    async def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Send, once more on a fresh connection if one that was kept had been closed."""
+        context = SimpleNamespace(reused=False)
+        try:
+            response = await self._connections.kept.request(
+                method, self.url + path, data=body, headers=headers, trace_request_ctx=context, allow_redirects=False
+            )
+        except LOST as error:
+            if not context.reused:
+                raise _broken(self.url, error) from error
+            response = await self._send_afresh(method, path, body, headers)
+        if response.status < 400:
+            return response
+        content = await Answer(self.url, response, b"").read()
+        raise EngineRefused(self.url, response.status, _passed(response.headers, NOT_PASSED_BACK), content)
+
+    async def _send_afresh(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await self._connections.fresh.request(
+                method,
+                self.url + path,
+                data=body,
+                headers=headers,
+                trace_request_ctx=SimpleNamespace(),
+                allow_redirects=False,
+            )
+        except LOST as error:
+            raise _broken(self.url, error) from error
+
+    async def _first(self, response: aiohttp.ClientResponse) -> bytes:
+        """The first bytes of a stream."""
+        try:
+            first = await response.content.readany()
+        except LOST as error:
+            raise _broken(self.url, error) from error
+        if not first:
+            raise EngineUnreachable(self.url, "a stream without a byte", taken=True)
+        if error_body := error_at_start(first):
+            headers = {"content-type": "application/json"}
+            raise EngineRefused(self.url, _status(error_body), headers, error_body)
+        return first
+
+
+def _passed(headers: Mapping[str, str], dropped: frozenset[str]) -> dict[str, str]:
+    """The headers that go through a proxy, their names in lower case."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    named = {name.strip().lower() for name in lower.get("connection", "").split(",")}
+    return {name: value for name, value in lower.items() if name not in dropped and name not in named}
+
+
+def _status(error_body: bytes) -> int:
+    """The HTTP status that an error in a stream stands for."""
+    try:
+        status = int(orjson.loads(error_body)["error"]["code"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 500
+    return status if 400 <= status < 600 else 500
+
+
+def _broken(url: str, error: BaseException) -> EngineUnreachable:
+    connecting = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    return EngineUnreachable(url, str(error) or type(error).__name__, taken=not connecting)
