@@ -20,6 +20,7 @@ from fluidgate.cli.probe import probe
 from fluidgate.cli.profiles import profiles
 from fluidgate.cli.replay import replay
 from fluidgate.cli.schema import schema
+from fluidgate.cli.serve import serve
 from fluidgate.cli.simulate import simulate
 from fluidgate.cli.tune import tune
 from fluidgate.cli.workload import workload
@@ -70,6 +71,7 @@ for command in (
     calibrate,
     probe,
     engine,
+    serve,
     schema,
     paper,
 ):

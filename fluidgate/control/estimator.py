@@ -79,7 +79,7 @@ class Estimator:
         """
         Args:
             scenario: classes, and the prior's numbers.
-            gpus: GPUs of the cluster.
+            gpus: GPUs of the cluster; the attribute may change, the total load is estimated.
             window: time constant T, s.
             prior: s; with 0 there is none, and a number that nothing is known of yet is the scenario's.
             start: epoch of the first look, s.
@@ -94,6 +94,7 @@ class Estimator:
             )
         self.scenario = scenario.for_gpus(gpus)
         self.gpus = gpus
+        self._unseen = self.scenario.rates.arrival * gpus
         self.rows = np.zeros(len(scenario.classes), ESTIMATE)
         self._seen_before(window, prior, start)
 
@@ -129,7 +130,7 @@ class Estimator:
         seen = rows["prior"] * kept - window * np.expm1(-age / window)
         own = self.scenario.rates
         arrived = rows["arrived"] * np.exp((rows["arrived_at"] - now) / window)
-        rate = _over(arrived, seen, own.arrival * self.gpus)
+        rate = _over(arrived, seen, self._unseen)
         cv = self._arrival_cv()
         variance = -rate * np.maximum(cv, 1.0) ** 2 * (window / 2.0) * np.expm1(-2.0 * age / window)
         waited_since = (rows["waited_at"] - now) / window

@@ -46,6 +46,11 @@ class Replanning:
     moved: float = 0.1
     deviations: float = 2.0
 
+    @property
+    def follows(self) -> bool:
+        """Whether the plan ever follows the estimates."""
+        return self.period < math.inf or self.moved < math.inf
+
     def __post_init__(self) -> None:
         if not (self.period > 0 and 0 < self.look < math.inf):
             raise FluidgateError(
@@ -98,7 +103,8 @@ class Replanner:
 
     Attributes:
         estimator: to be fed with the cluster's events.
-        tables: in force.
+        gpus: of the cluster.
+        plan: in force, and `tables`, what the policy reads off it.
         next_look: epoch of the next look, s.
         solved: how many times the plan was solved again; `kept`, how often it could not be, and stayed in force.
     """
@@ -130,7 +136,8 @@ class Replanner:
         self._planned_at = start
         self._start = start
         self._looks = 1
-        self.tables = self._maker.tables(self._planned)
+        self.plan = self._maker.plan(self._planned)
+        self.tables = policy.tabulate(self.plan, gpus)
         self.solved = 0
         self.kept = 0
 
@@ -140,8 +147,26 @@ class Replanner:
         return self.estimator.rows
 
     @property
+    def gpus(self) -> int:
+        return self._maker.gpus
+
+    @property
     def next_look(self) -> float:
         return self._start + self._looks * self.replanning.look
+
+    def resize(self, gpus: int, now: float) -> None:
+        """So many GPUs share the load from `now` on: the plan is solved again."""
+        share = self.gpus / gpus
+        self._maker.gpus = self.estimator.gpus = gpus
+        scenario = self.estimator.scenario_at(now) if self.replanning.follows else with_share(self._planned, share)
+        plan = self._plan_of(scenario)
+        if plan is None:
+            self.kept += 1
+            plan = self.plan
+        else:
+            self._planned, self._planned_at = scenario, now
+            self.solved += 1
+        self.plan, self.tables = plan, self._maker.policy.tabulate(plan, gpus)
 
     def look(self, now: float) -> Solved | None:
         """Look at the estimates at `now`; the plan that was solved again, or None if the one in force stands."""
@@ -152,24 +177,25 @@ class Replanner:
             return None
         scenario = self.estimator.scenario_at(now)
         self._planned_at = now
-        tables = self._tables_of(scenario)
-        if tables is None:
+        plan = self._plan_of(scenario)
+        if plan is None:
             self.kept += 1
             return None
-        self._planned = scenario
+        tables = self._maker.policy.tabulate(plan, self.gpus)
+        self._planned, self.plan = scenario, plan
         changed = not same_tables(tables, self.tables)
         if changed:
             self.tables = tables
         self.solved += 1
         return Solved(now, load, self.tables, changed)
 
-    def _tables_of(self, scenario: Scenario) -> Tables | None:
+    def _plan_of(self, scenario: Scenario) -> Plan | None:
         try:
-            return self._maker.tables(scenario)
+            return self._maker.plan(scenario)
         except InfeasiblePlanError:
             pass
         try:
-            return self._maker.tables(all_may_leave(scenario))
+            return self._maker.plan(all_may_leave(scenario))
         except InfeasiblePlanError:
             return None
 
@@ -238,6 +264,12 @@ def _deviation(mean: Array, observations: Array) -> Array:
 def _differs(plan: Array, seen: Array, deviation: Array, rule: Replanning) -> bool:
     change = np.abs(seen - plan)
     return bool(np.any((change > rule.moved * plan) & (change > rule.deviations * deviation)))
+
+
+def with_share(scenario: Scenario, share: float) -> Scenario:
+    """The scenario with `share` times the load per GPU."""
+    classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * share}) for c in scenario.classes)
+    return scenario.replace(classes=classes)
 
 
 def all_may_leave(scenario: Scenario) -> Scenario:

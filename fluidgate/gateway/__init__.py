@@ -1,1 +1,1 @@
-"""The live controller in front of engines."""
+"""The live controller: gate-and-route in front of real engines."""

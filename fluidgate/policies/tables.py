@@ -68,3 +68,8 @@ class Tables(NamedTuple):
     hold: Any
     ready: int
     spare: int
+
+
+def coupled(tables: Tables, gpus: int) -> Tables:
+    """The form of a policy on engines whose decodes stay where their prompt was read: its gate, without partition."""
+    return tables._replace(mixed_gpus=gpus, reserve=False, route_rule=int(RouteRule.STAY), split_buffers=False)

@@ -15,9 +15,7 @@ from fluidgate.gateway.engines.upstream import Upstream
 GAUGES = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{.*\})? (\S+)$", re.MULTILINE
 )
-FETCHED = re.compile(
-    rb'^vllm:prompt_tokens_by_source_total\{.*source="external_kv_transfer".*\} (\S+)$', re.MULTILINE
-)
+FETCHED = re.compile(rb'^vllm:prompt_tokens_by_source_total\{.*source="external_kv_transfer".*\} (\S+)$', re.MULTILINE)
 PREFIX_CACHING = re.compile(rb'^vllm:cache_config_info\{.*enable_prefix_caching="(\w+)"', re.MULTILINE)
 
 COUNTED_WITHIN = 2.0

@@ -12,6 +12,8 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.control.estimates import arrived, left, prompt_read, waits, waits_no_more
 from fluidgate.control.estimates import completed as completed_one
+from fluidgate.policies.groups import prefill_gone, regroup
+from fluidgate.policies.ready import drawn_gpu, update_ready
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
@@ -38,6 +40,7 @@ from fluidgate.simulation.iteration.cluster import (
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
     LOGGED,
+    MIXED_GROUP,
     NOW,
     PENDING,
     PREFILL_PREEMPTION,
@@ -48,7 +51,6 @@ from fluidgate.simulation.iteration.cluster import (
     UNTIL,
     Cluster,
 )
-from fluidgate.simulation.iteration.groups import prefill_gone, regroup
 from fluidgate.simulation.iteration.lines import gpu_line, policy_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.memory import (
     admits,
@@ -87,7 +89,6 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
-from fluidgate.simulation.ready import drawn_gpu, update_ready
 
 
 @inlined
@@ -152,6 +153,7 @@ def advance_single(cluster, law, tables, gate, route, refill, block, placements,
             tally[CHANGED] = 0
             tally[LATE] = 1
             regroup(cluster, tables.mixed_gpus)
+            tally[MIXED_GROUP] = tables.mixed_gpus
         elif arrival <= epoch:
             slot = enter(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1

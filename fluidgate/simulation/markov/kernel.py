@@ -7,6 +7,7 @@ after every event; the release build passes one that does nothing.
 import numpy as np
 
 from fluidgate.compiled import called, inlined
+from fluidgate.policies.ready import drawn_gpu, update_ready
 from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 from fluidgate.simulation.markov.members import add, member, remove
 from fluidgate.simulation.markov.network import (
@@ -44,7 +45,6 @@ from fluidgate.simulation.markov.network import (
     TTFT,
     Network,
 )
-from fluidgate.simulation.ready import drawn_gpu, update_ready
 
 DONE = 0  # the horizon is reached
 PAUSED = 1  # the budget of events is spent

@@ -1,0 +1,53 @@
+"""`fluidgate serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fluidgate.gateway.gateway_file import GatewaySettings
+
+
+@click.command(short_help="The gateway: gate-and-route in front of real engines.")
+@click.argument("gateway_file", metavar="GATEWAY")
+@click.option("--host", help="Address to listen on, in the place of the file's.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, in the place of the file's.")
+@click.option("--policy", help="Policy, in the place of the file's.")
+@click.option("--check", is_flag=True, help="Check the file and the engines, then leave.")
+def serve(gateway_file: str, host: str | None, port: int | None, policy: str | None, check: bool) -> None:
+    """Serve OpenAI's API in front of the engines of GATEWAY, a TOML file.
+
+    Prefills are held back by class and decodes placed after their prefill, as the policy decides. SIGTERM and Ctrl-C
+    let requests under way end first; a second signal ends them.
+    """
+    import asyncio
+
+    from fluidgate.cli.console import notices
+    from fluidgate.gateway.gateway_file import GatewaySettings
+
+    settings = GatewaySettings.load(gateway_file, host=host, port=port, policy=policy)
+    with notices():
+        if check:
+            asyncio.run(checked(settings))
+        else:
+            asyncio.run(run(settings))
+
+
+async def run(settings: GatewaySettings) -> None:
+    from fluidgate.gateway.server import serve as serve_gateway
+
+    await serve_gateway(settings, started=lambda url: click.echo(f"fluidgate: gateway on {url}", err=True))
+
+
+async def checked(settings: GatewaySettings) -> None:
+    from fluidgate.gateway.gateway import Gateway
+
+    gateway = Gateway(settings)
+    try:
+        await gateway.start()
+    finally:
+        await gateway.close()
+    up = sum(gateway.monitor.up)
+    click.echo(f"{up} of {len(gateway.adapters)} engines answer and serve {', '.join(gateway.models)}")

@@ -1,0 +1,118 @@
+"""What a client asks for: its body read and checked, as far as the gateway must."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from fluidgate.gateway.api_error import ApiError, invalid
+from fluidgate.gateway.prompt_meter import PromptMeter
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+
+GATEWAYS_OWN = ("kv_transfer_params", "id_slot")
+"""Keys of the body with which the gateway speaks to engines: from a client they could reach into other requests."""
+
+
+class ClientGone(Exception):
+    """The client has closed its connection."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request for a completion.
+
+    Attributes:
+        path: COMPLETIONS or CHAT.
+        body: as parsed; `raw`, as it came.
+        prompt_tokens: estimated, or counted where the prompt is token ids.
+        output_limit: tokens, None where the request names none.
+    """
+
+    path: str
+    body: dict[str, Any]
+    raw: bytes
+    model: str
+    stream: bool
+    prompt_tokens: int
+    output_limit: int | None
+
+    @staticmethod
+    def of(path: str, raw: bytes, meter: PromptMeter) -> Ask:
+        """
+        Raises:
+            ApiError: the body is no request for a completion.
+        """
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise invalid(f"the body is not JSON: {error}", reason="invalid_json") from None
+        if not isinstance(body, dict):
+            raise invalid("the body must be a JSON object", reason="invalid_json")
+        for key in GATEWAYS_OWN:
+            if body.get(key) is not None:
+                raise invalid(f"'{key}' is not for clients to give", key)
+        model, stream = body.get("model"), body.get("stream")
+        if not isinstance(model, str) or not model:
+            raise invalid("'model' must be the name of a model", "model")
+        if stream is not None and not isinstance(stream, bool):
+            raise invalid("'stream' must be true or false", "stream")
+        for key in ("n", "best_of"):
+            if body.get(key) not in (None, 1):
+                raise invalid(f"'{key}' must be 1; send a request for each answer", key)
+        limits = [_positive(body, key) for key in ("max_tokens", "max_completion_tokens")]
+        given = [limit for limit in limits if limit is not None]
+        return Ask(
+            path=path,
+            body=body,
+            raw=raw,
+            model=model,
+            stream=bool(stream),
+            prompt_tokens=meter.chat(body) if path == CHAT else meter.completion(body.get("prompt")),
+            output_limit=min(given) if given else None,
+        )
+
+
+def _positive(body: dict[str, Any], key: str) -> int | None:
+    value = body.get(key)
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise invalid(f"'{key}' must be a whole number, at least 1", key)
+    return value
+
+
+async def read_body(headers: Sequence[tuple[bytes, bytes]], receive: Receive, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        ApiError: it is longer than `most` bytes, by its header or in truth.
+        ClientGone: the client left before its end.
+    """
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if lengths and lengths[0].isdigit() and int(lengths[0]) > most:
+        raise _too_large(most)
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, "body_too_large", f"the body is larger than {most} bytes", headers={"connection": "close"})

@@ -1,0 +1,110 @@
+"""The plan in force: solved again as the load moves or engines come and go, and handed to the dispatcher."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fluidgate.control import Estimator, Replanner, Replanning
+from fluidgate.gateway.dispatcher import Dispatcher
+from fluidgate.model import Scenario
+from fluidgate.planning import Plan
+from fluidgate.policies import Policy
+from fluidgate.policies.tables import Tables, coupled
+
+log = logging.getLogger("fluidgate.gateway")
+
+NEVER = Replanning(period=float("inf"), moved=float("inf"))
+"""The rule of a plan that follows no load."""
+
+
+class Controller:
+    """Keeps a policy's tables up to date.
+
+    Attributes:
+        replanner: holds the estimates and the plan; the rule is that of the simulators.
+        engines: for how many the tables are made.
+    """
+
+    def __init__(
+        self, scenario: Scenario, policy: Policy, engines: int, rule: Replanning | None, *, stays: bool, now: float
+    ) -> None:
+        """
+        Args:
+            rule: when the plan is solved again; None for a plan that stands.
+            stays: whether decodes stay on the engine of their prefill.
+
+        Raises:
+            InfeasiblePlanError: the scenario has no plan.
+        """
+        self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
+        self._stays = stays
+        self._dispatcher: Dispatcher | None = None
+
+    @property
+    def estimator(self) -> Estimator:
+        return self.replanner.estimator
+
+    @property
+    def plan(self) -> Plan:
+        return self.replanner.plan
+
+    @property
+    def engines(self) -> int:
+        return self.replanner.gpus
+
+    @property
+    def tables(self) -> Tables:
+        """In force, in the form that the engines can follow."""
+        return coupled(self.replanner.tables, self.engines) if self._stays else self.replanner.tables
+
+    def steer(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def look(self, now: float) -> None:
+        """Look at the estimates; called every `look` seconds."""
+        solved = self.replanner.look(now)
+        if solved is not None and solved.changed:
+            self._hand_on("the load has moved")
+
+    def engines_are(self, engines: int, now: float) -> None:
+        """So many engines are up."""
+        if engines > 0 and engines != self.engines:
+            self.replanner.resize(engines, now)
+            self._hand_on(f"{engines} engines are up")
+
+    def _hand_on(self, why: str) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.adopt(self.tables)
+        log.info("new plan: %s", why)
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        """The plan and the load it is for."""
+        plan, load, n = self.plan, self.estimator.at(now), self.engines
+        names = plan.scenario.class_names
+        return {
+            "engines": n,
+            "solved": self.replanner.solved,
+            "kept": self.replanner.kept,
+            "revenue_rate": plan.revenue_rate * n,
+            "mixed_engines": int(self.tables.mixed_gpus),
+            "targets": {
+                name: {
+                    "prefill": n * float(plan.prefill[i]),
+                    "prefill_queue": n * float(plan.prefill_queue[i]),
+                    "mixed_decode": n * float(plan.mixed_decode[i]),
+                    "solo_decode": n * float(plan.solo_decode[i]),
+                    "decode_queue": n * float(plan.decode_queue[i]),
+                }
+                for i, name in enumerate(names)
+            },
+            "estimates": {
+                name: {
+                    "arrival_rate": n * float(load.arrival[i]),
+                    "prompt_tokens": float(load.prompt[i]),
+                    "output_tokens": float(load.output[i]),
+                    "patience_rate": float(load.patience[i]),
+                }
+                for i, name in enumerate(names)
+            },
+        }

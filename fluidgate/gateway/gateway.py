@@ -1,0 +1,441 @@
+"""The gateway as a whole: engines, dispatcher, plan, and the requests under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Coroutine
+from typing import Any
+from uuid import uuid4
+
+from fluidgate.errors import FluidgateError
+from fluidgate.gateway.api_error import ApiError, busy, invalid, unavailable
+from fluidgate.gateway.ask import Ask, ClientGone, Receive, Send
+from fluidgate.gateway.classifier import Classifier, Traits
+from fluidgate.gateway.controller import Controller
+from fluidgate.gateway.dispatcher import Dispatcher, Gated, Placed
+from fluidgate.gateway.engines import (
+    Adapter,
+    Call,
+    Connections,
+    EngineError,
+    Facts,
+    Handover,
+    LlamaCpp,
+    Vllm,
+    VllmCoupled,
+)
+from fluidgate.gateway.gateway_file import GatewaySettings
+from fluidgate.gateway.journey import Journey, Times
+from fluidgate.gateway.keyring import Keyring
+from fluidgate.gateway.metrics import Metrics
+from fluidgate.gateway.monitor import Monitor
+from fluidgate.gateway.outlet import Outlet
+from fluidgate.gateway.prompt_meter import PromptMeter
+from fluidgate.gateway.request_log import RequestLog
+from fluidgate.gateway.ticket import Ticket
+from fluidgate.policies import Policy
+
+log = logging.getLogger("fluidgate.gateway")
+
+LONGEST_RETRY_AFTER = 60.0
+CHECK_SECONDS = 30.0
+SCHEMA = 1
+
+WAIT_HEADER = "x-fluidgate-max-wait"
+"""The longest wait for a prefill, and again for a decode, that a client bears, s."""
+
+
+class Gateway:
+    """What is behind the HTTP interface. Everything happens in one event loop, which runs when it is made.
+
+    Attributes:
+        adapters: one an engine, in the order of the file.
+        dispatcher: the state of the cluster, and the moves of the policy.
+        controller: the plan; None for a policy that reads none.
+        draining: whether new requests are refused.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """
+        Raises:
+            FluidgateError: the scenario has no plan, or a file of the settings can't be used.
+        """
+        self.settings = settings
+        self.clock = time.monotonic
+        self.class_names = settings.scenario.class_names
+        self.batch_size = settings.scenario.gpu.batch_size
+        self.attempts = settings.limits.attempts
+        self.meter = PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
+        self.keyring = Keyring(settings.keys)
+        self.classifier = Classifier(settings.rules, self.class_names, settings.default_class)
+        self._connections = Connections()
+        self.adapters = adapters_of(settings, self._connections)
+        self.lease = min(adapter.abilities.lease for adapter in self.adapters)
+        self.binding = self._binding()
+        self.controller: Controller | None = None
+        self.dispatcher = self._dispatcher()
+        self.monitor = Monitor(self, settings.engines.check_seconds)
+        self.metrics = Metrics(self)
+        self.request_log = RequestLog(settings.server.log)
+        self.facts: list[Facts | None] = [None] * len(self.adapters)
+        self.models: tuple[str, ...] = (settings.model,) if settings.model else ()
+        self.started = time.time()
+        self.draining = False
+        self._under_way: set[Journey] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Task[None]] = set()
+        self._ended_at: list[list[float]] = [[] for _ in self.class_names]
+
+    async def start(self) -> None:
+        """Find the engines, check them, and begin to look after them.
+
+        Raises:
+            FluidgateError: no engine answers, an engine can't serve what the scenario says, or KV does not move.
+        """
+        for adapter in self.adapters:
+            await adapter.start()
+        await self._check_engines()
+        await self.monitor.first_look()
+        self.monitor.start()
+        if self.controller is not None and self.settings.replanning is not None:
+            self._loops.append(asyncio.create_task(self._follow_the_load(self.controller)))
+
+    async def close(self) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, *self._errands, return_exceptions=True)
+        await self.monitor.stop()
+        for adapter in self.adapters:
+            await adapter.close()
+        await self._connections.close()
+        self.request_log.close()
+
+    async def serve(self, ask: Ask, traits: Traits, client_id: str, receive: Receive, send: Send) -> None:
+        """Answer one request for a completion.
+
+        Raises:
+            ApiError: it is refused; nothing has been sent.
+        """
+        cls = self.classifier.class_of(traits)
+        self._refuse_if_full(cls)
+        call = Call(ask.path, ask.body, ask.raw, f"fg-{uuid4().hex}", self._engine_headers(traits))
+        outlet = Outlet(send, client_id or call.id, self.settings.server.client_seconds)
+        ticket = Ticket(cls, ask.prompt_tokens)
+        limit = min(self.settings.max_wait[cls], client_max_wait(traits))
+        journey = Journey(self, ask, call, outlet, ticket, traits.key, client_id, limit, Times(self.clock()))
+        watch = asyncio.create_task(_until_gone(receive, journey))
+        self._under_way.add(journey)
+        try:
+            await journey.run()
+        finally:
+            watch.cancel()
+            self._under_way.discard(journey)
+            self.metrics.observe(journey)
+            self.request_log.write(journey)
+            self._note_end(cls)
+
+    def check_ask(self, ask: Ask) -> None:
+        """Refuse what no engine could serve.
+
+        Raises:
+            ApiError: another model, or too long a prompt.
+        """
+        if self.models and ask.model not in self.models:
+            there = ", ".join(self.models)
+            raise ApiError(404, "model_not_found", f"no model '{ask.model}'; there is {there}", param="model")
+        most = self.settings.limits.max_prompt_tokens
+        if most is not None and ask.prompt_tokens > most:
+            raise invalid(
+                f"the prompt has about {ask.prompt_tokens} tokens; {most} are taken", reason="prompt_too_long"
+            )
+        length = self.context_length
+        if length is not None and isinstance(ask.body.get("prompt"), list) and ask.prompt_tokens >= length:
+            what = f"the prompt has {ask.prompt_tokens} tokens; the engines take less than {length}"
+            raise invalid(what, reason="prompt_too_long")
+
+    @property
+    def context_length(self) -> int | None:
+        """The least `max_model_len` of the engines, where they say it."""
+        return min((f.max_model_len for f in self.facts if f is not None and f.max_model_len), default=None)
+
+    def note_refusal(self, error: ApiError, path: str, client_id: str) -> None:
+        """A request has been refused before it was of any class."""
+        self.metrics.refused(error.reason)
+        self.request_log.refused(error, path, client_id)
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self.draining = True
+
+    def break_off(self) -> None:
+        """End what is still under way, each with an error of its own."""
+        for journey in list(self._under_way):
+            journey.stop(unavailable("shutting_down", "the gateway is shutting down"))
+
+    @property
+    def ready(self) -> bool:
+        return not self.draining and any(self.monitor.up)
+
+    # What a journey asks for
+
+    def two_legs(self, stream: bool) -> bool:
+        """Whether a request is read by one call and answered by another."""
+        if isinstance(self.dispatcher, Placed):
+            return False
+        if self.binding == "stay":
+            return not stream and all(adapter.abilities.two_legs for adapter in self.adapters)
+        return True
+
+    def prefill_seconds(self, tokens: int) -> float:
+        """How long a prompt takes to be read beside a full batch, by the scenario's law."""
+        gpu = self.settings.scenario.gpu
+        return math.ceil(tokens / gpu.chunk_size) * gpu.tau
+
+    def retry_after(self, cls: int) -> float:
+        """When a request of the class might be served: those that wait over those that ended lately, s."""
+        ended = self._ended_at[cls]
+        if len(ended) < 2:
+            return 1.0
+        rate = (len(ended) - 1) / max(1e-3, self.clock() - ended[0])
+        return min(LONGEST_RETRY_AFTER, float(self.dispatcher.counts().waiting[cls]) / rate)
+
+    def suspect(self, g: int) -> None:
+        self.monitor.suspect(g)
+
+    def back_off(self, g: int) -> None:
+        self.monitor.back_off(g)
+
+    def release_later(self, adapter: Adapter, handover: Handover) -> None:
+        """Let an engine drop KV that nobody will fetch."""
+        self._errand(adapter.release(handover))
+
+    def url_of(self, g: int) -> str | None:
+        return self.adapters[g].url if g >= 0 else None
+
+    # What the monitor tells
+
+    def engine_rose(self, g: int, foreign: int) -> None:
+        self._plan_for_those_up()
+        self.dispatcher.engine_up(g, foreign + self._missing_slots(g))
+
+    def engine_fell(self, g: int) -> None:
+        self.dispatcher.engine_down(g)
+        self._plan_for_those_up()
+
+    def ours_on(self, g: int) -> int:
+        state = self.dispatcher.engines()[g]
+        return state.prefills + state.decodes
+
+    def snapshot(self) -> dict[str, Any]:
+        """The plan in force and the cluster now, for /v1/plan, the metrics and `fluidgate watch`."""
+        now, counts = self.clock(), self.dispatcher.counts()
+        loads = self.monitor.loads
+        return {
+            "schema": SCHEMA,
+            "scenario": self.settings.scenario.name,
+            "policy": self.settings.policy.name,
+            "binding": self.binding,
+            "batch_size": self.batch_size,
+            "uptime": time.time() - self.started,
+            "draining": self.draining,
+            "plan": None if self.controller is None else self.controller.to_dict(now),
+            "classes": {
+                name: {
+                    "prefill": int(counts.prefilling[i]),
+                    "prefill_queue": int(counts.waiting[i]),
+                    "mixed_decode": int(counts.mixed_decodes[i]),
+                    "solo_decode": int(counts.solo_decodes[i]),
+                    "decode_queue": int(counts.buffered[i]),
+                }
+                for i, name in enumerate(self.class_names)
+            },
+            "engines": [
+                {
+                    "url": self.adapters[g].url,
+                    "role": state.role,
+                    "prefills": state.prefills,
+                    "decodes": state.decodes,
+                    "foreign": state.foreign,
+                    "kv_usage": None if (load := loads[g]) is None else load.kv_usage,
+                }
+                for g, state in enumerate(self.dispatcher.engines())
+            ],
+        }
+
+    def _binding(self) -> str:
+        if not all(adapter.abilities.late for adapter in self.adapters):
+            return "stay"
+        return self.settings.engines.binding
+
+    def _dispatcher(self) -> Dispatcher:
+        settings, engines, classes = self.settings, len(self.adapters), len(self.class_names)
+        policy = settings.policy
+        if not isinstance(policy, Policy):
+            self.binding = "stay"
+            return Placed(policy.placement, engines, classes, clock=self.clock, seed=settings.seed)
+        self.controller = Controller(
+            settings.scenario,
+            policy,
+            engines,
+            settings.replanning,
+            stays=self.binding == "stay",
+            now=self.clock(),
+        )
+        dispatcher = Gated(
+            self.controller.tables,
+            engines,
+            self.batch_size,
+            classes,
+            binding=self.binding,
+            estimator=self.controller.estimator,
+            clock=self.clock,
+            seed=settings.seed,
+        )
+        self.controller.steer(dispatcher)
+        return dispatcher
+
+    async def _check_engines(self) -> None:
+        found = await asyncio.gather(*(adapter.check() for adapter in self.adapters), return_exceptions=True)
+        for g, fact in enumerate(found):
+            if isinstance(fact, Facts):
+                self.facts[g] = fact
+                for remark in fact.remarks:
+                    log.warning("engine %s: %s", self.adapters[g].url, remark)
+            else:
+                log.warning("engine %s: %s", self.adapters[g].url, fact)
+        facts = [fact for fact in self.facts if fact is not None]
+        if not facts:
+            raise FluidgateError(
+                f"{self.settings.source}: engines.urls: no engine answers ({found[0]}); start them first"
+            )
+        self._agree_on_models(facts)
+        if self.binding != "stay" and self.settings.engines.check_transfer:
+            await self._check_transfer()
+
+    async def _check(self, g: int) -> str:
+        """What is wrong with an engine; its facts are kept where it answers."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                fact = await self.adapters[g].check()
+        except (EngineError, TimeoutError, LookupError, ValueError) as error:
+            log.warning("engine %s: %s", self.adapters[g].url, error)
+            return str(error)
+        self.facts[g] = fact
+        for remark in fact.remarks:
+            log.warning("engine %s: %s", self.adapters[g].url, remark)
+        return ""
+
+    def _agree_on_models(self, facts: list[Facts]) -> None:
+        if not self.models:
+            self.models = tuple(model for model in facts[0].models if all(model in f.models for f in facts))
+        for g, fact in enumerate(self.facts):
+            if fact is not None and not set(self.models) & set(fact.models):
+                own, wanted = ", ".join(fact.models) or "no model", ", ".join(self.models) or "what the others do"
+                raise FluidgateError(
+                    f"{self.settings.source}: engine {self.adapters[g].url} serves {own}, not {wanted}; "
+                    "let all engines serve one model"
+                )
+
+    async def _check_transfer(self) -> None:
+        """Move KV around the ring of engines once: it must really move, and the pairs are warm afterwards."""
+        there = [adapter for adapter, fact in zip(self.adapters, self.facts, strict=True) if fact is not None]
+        if len(there) < 2:
+            return
+        for one, other in zip(there, [*there[1:], there[0]], strict=True):
+            problem = await one.check_pair(other)
+            if problem is not None:
+                raise FluidgateError(
+                    f"{self.settings.source}: KV does not move from {one.url} to {other.url}: {problem}; mend it, "
+                    "or give kind 'vllm-coupled'"
+                )
+
+    def _missing_slots(self, g: int) -> int:
+        """Slots that the scenario gives an engine and that it does not have."""
+        fact = self.facts[g]
+        if fact is None or fact.slots is None:
+            return 0
+        return max(0, self.batch_size - fact.slots)
+
+    def _plan_for_those_up(self) -> None:
+        if self.controller is not None:
+            self.controller.engines_are(sum(self.monitor.up), self.clock())
+
+    def _refuse_if_full(self, cls: int) -> None:
+        if self.draining:
+            raise unavailable("shutting_down", "the gateway is shutting down")
+        if not any(self.monitor.up):
+            raise unavailable("no_engine", "no engine answers")
+        waiting = self.dispatcher.counts().waiting
+        limits = self.settings
+        if waiting[cls] >= limits.max_waiting[cls] or waiting.sum() >= limits.limits.max_waiting:
+            what = f"{int(waiting[cls])} requests of class '{self.class_names[cls]}' wait already"
+            raise busy("queue_full", what, self.retry_after(cls))
+
+    def _engine_headers(self, traits: Traits) -> dict[str, str]:
+        passed = ("traceparent", "tracestate", *self.settings.engines.pass_headers)
+        return {name: values[0] for name in passed if (values := traits.header(name))}
+
+    def _note_end(self, cls: int) -> None:
+        ended = self._ended_at[cls]
+        ended.append(self.clock())
+        if len(ended) > 64:
+            del ended[0]
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _follow_the_load(self, controller: Controller) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, controller.replanner.next_look - self.clock()))
+            try:
+                controller.look(self.clock())
+            except Exception:
+                log.exception("the plan could not be solved again; the one in force stays")
+
+
+def client_max_wait(traits: Traits) -> float:
+    """The longest wait that the client itself will bear, s; inf if it does not say.
+
+    Raises:
+        ApiError: it says what is no time.
+    """
+    given = traits.header(WAIT_HEADER)
+    if not given:
+        return math.inf
+    try:
+        seconds = float(given[0])
+    except ValueError:
+        seconds = math.nan
+    if len(given) > 1 or not 0.0 <= seconds < math.inf:
+        raise invalid(f"the header '{WAIT_HEADER}' must be a number of seconds", reason="invalid_header")
+    return seconds
+
+
+async def _until_gone(receive: Receive, journey: Journey) -> None:
+    """Stop the journey when its client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    journey.stop(ClientGone())
+
+
+def adapters_of(settings: GatewaySettings, connections: Connections) -> list[Adapter]:
+    """One adapter an engine, in the order of the file."""
+    engines = settings.engines
+    headers = {} if settings.engine_key is None else {"authorization": f"Bearer {settings.engine_key}"}
+    adapters: list[Adapter] = []
+    for url in engines.urls:
+        match engines.kind:
+            case "vllm":
+                adapters.append(Vllm(url, connections=connections, headers=headers, lease=engines.kv_lease))
+            case "vllm-coupled":
+                adapters.append(VllmCoupled(url, connections=connections, headers=headers))
+            case "llamacpp":
+                assert settings.slot_dir is not None
+                folder = settings.slot_dir
+                adapters.append(LlamaCpp(url, connections=connections, headers=headers, slot_folder=folder))
+    return adapters

@@ -1,0 +1,73 @@
+"""The way back to a client: one answer, begun once, ended once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from fluidgate.gateway.api_error import REASON_HEADER, ApiError
+from fluidgate.gateway.ask import ClientGone, Send
+
+Headers = Mapping[str, str]
+
+
+class Outlet:
+    """Sends an answer.
+
+    Attributes:
+        status: of HTTP, 0 before the answer has begun.
+        ended: whether its last byte has been handed over.
+    """
+
+    def __init__(self, send: Send, request_id: str, patience: float) -> None:
+        """
+        Args:
+            patience: how long a client may let a full buffer stand, s.
+        """
+        self._send = send
+        self._id = [(b"x-request-id", request_id.encode("latin-1"))] if request_id else []
+        self._patience = patience
+        self.status = 0
+        self.ended = False
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """An answer in one piece."""
+        await self.begin(status, {**headers, "content-length": str(len(body))})
+        await self.end(body)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": [*_encoded(headers), *self._id]})
+
+    async def more(self, chunk: bytes) -> None:
+        """A further piece.
+
+        Raises:
+            ClientGone: the client has not read for too long.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except TimeoutError:
+            raise ClientGone from None
+
+    async def end(self, last: bytes = b"") -> None:
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def fail(self, error: ApiError) -> None:
+        """End with an error: as the answer, or as the last event of a stream that has begun."""
+        if self.ended:
+            return
+        if self.status:
+            await self.end(error.event())
+        else:
+            own = {"content-type": "application/json", REASON_HEADER: error.reason}
+            await self.whole(error.status, own | error.headers, error.body())
+
+
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    dropped = ("x-request-id",)
+    return [
+        (name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items() if name not in dropped
+    ]

@@ -1,0 +1,57 @@
+"""A request on its way through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+
+
+class Stage(Enum):
+    """Where a request is."""
+
+    NEW = "new"
+    WAITING = "waiting"  # for its prefill
+    PREFILL = "prefill"
+    BUFFERED = "buffered"  # for its decode
+    DECODE = "decode"
+    DONE = "done"
+
+
+class Ticket:
+    """A request as the dispatcher knows it.
+
+    Attributes:
+        cls: index of its class.
+        prompt: tokens, as estimated on arrival.
+        arrived: epoch, s; `since`, the start of its wait in a queue.
+        stage: where it is.
+        engine: index of the engine of its prefill; `decode_engine`, of its decode; -1 while there is none.
+        buffer: of the decode buffer where it waits.
+        turn: set with the index of an engine when what it waits for may start.
+        attempts: prefills begun.
+    """
+
+    __slots__ = (
+        "arrived", "attempts", "buffer", "cls", "decode_engine", "engine", "prompt", "since", "stage", "turn",
+    )  # fmt: skip
+
+    def __init__(self, cls: int, prompt: int) -> None:
+        self.cls = cls
+        self.prompt = prompt
+        self.arrived = 0.0
+        self.since = 0.0
+        self.stage = Stage.NEW
+        self.engine = -1
+        self.decode_engine = -1
+        self.buffer = 0
+        self.turn: asyncio.Future[int] | None = None
+        self.attempts = 0
+
+    def wait(self, stage: Stage) -> None:
+        self.stage = stage
+        self.turn = asyncio.get_running_loop().create_future()
+
+    def go(self, engine: int) -> None:
+        assert self.turn is not None
+        if not self.turn.done():
+            self.turn.set_result(engine)
