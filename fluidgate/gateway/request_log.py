@@ -29,12 +29,7 @@ class RequestLog:
         if where == "-":
             self._file = sys.stderr.buffer
         elif where != "off":
-            try:
-                self._file = Path(where).open("ab", buffering=0)
-            except OSError as error:
-                raise FluidgateError(
-                    f"server.log: {where}: {error.strerror}; give a file that can be written"
-                ) from None
+            self._file = _opened(Path(where))
 
     def write(self, journey: Journey) -> None:
         """A line for a request that has ended."""
@@ -60,7 +55,7 @@ class RequestLog:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        return path.open("ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise FluidgateError(f"server.log: {path}: {error.strerror}; give a file that can be written") from None
 

@@ -198,6 +198,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "frontier",
             "policies",
             "replay",
+            "serve",
             "profiles",
             "workload",
             "calibrate",
