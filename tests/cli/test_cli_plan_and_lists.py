@@ -199,6 +199,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "policies",
             "replay",
             "serve",
+            "engine",
             "profiles",
             "workload",
             "calibrate",
