@@ -98,6 +98,10 @@ class Estimator:
         self.rows = np.zeros(len(scenario.classes), ESTIMATE)
         self._seen_before(window, prior, start)
 
+    def compile(self) -> None:
+        """Compile what the events call, before the first comes; kept on disk for later processes."""
+        note_event(self.rows.copy(), events.ARRIVED, 0, 0.0, 0.0)
+
     def arrived(self, cls: int, now: float) -> None:
         """A request of class `cls` has come, at epoch `now`, s; epochs never go back."""
         note_event(self.rows, events.ARRIVED, cls, now, 0.0)

@@ -49,6 +49,10 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().call_later(self._seconds, self._gateway.break_off)
         self.should_exit = True
 
+    async def serve_here(self, sock: socket.socket) -> None:
+        """Serve without taking the process's signals."""
+        await self._serve([sock])
+
 
 def listening_socket(settings: GatewaySettings) -> socket.socket:
     """A socket bound to the address of the file.
