@@ -194,11 +194,8 @@ async def test_an_answer_written_elsewhere_is_the_same_and_its_prompt_is_not_rea
         start = time.monotonic()
         handover = await one.read_prompt(request)
         assert await whole(two, request, handover) == (alone, tokens)
-        now = time.monotonic()
-        print(
-            f"\n {tokens} tokens read in {handover.epoch - start:.2f} s, 32 written in {now - handover.epoch:.2f} s:",
-            alone,
-        )
+        print(f"\n {tokens} tokens read in {handover.epoch - start:.2f} s, and from then on")
+        print(f" 32 written in {time.monotonic() - handover.epoch:.2f} s: {alone!r}")
         after = await sources(two)
         assert after[b"external_kv_transfer"] - before[b"external_kv_transfer"] >= tokens - 1
         assert after[b"local_compute"] - before[b"local_compute"] <= 1
