@@ -158,7 +158,7 @@ def faster(of: Scenario, speed: float) -> Scenario:
     return of.replace(gpu=gpu, classes=classes)
 
 
-def gateway_file(folder: Path, of: Scenario, policy: str, urls: list[str], seed: int) -> Path:
+def gateway_file(folder: Path, of: Scenario, policy: str, urls: list[str], seed: int, *, port: int = 0) -> Path:
     write_scenario(of, folder / "scenario.toml")
     rules = "".join(f'[[rules]]\nclass = "{name}"\nheader = {{ x-class = "{name}" }}\n' for name in of.class_names)
     path = folder / "gateway.toml"
@@ -168,7 +168,7 @@ scenario = "scenario.toml"
 policy = "{policy}"
 seed = {seed}
 [server]
-port = 0
+port = {port}
 log = "{folder / "requests.log"}"
 [engines]
 kind = "vllm"

@@ -107,6 +107,7 @@ def server_of(gateway: Gateway) -> Server:
         lifespan="off",
         access_log=False,
         log_config=None,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         backlog=BACKLOG,
