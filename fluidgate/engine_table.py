@@ -24,7 +24,7 @@ def absent(description: str, **limits: Any) -> Any:
 class EngineTable(Table):
     batching: BatchingName = absent("how the batch of an iteration is formed")
     max_batched_tokens: int = absent(
-        "the tokens of an iteration under token-budget and prefill-first batching",
+        "the tokens of an iteration, but under single-prefill batching",
         ge=1,
         le=LARGEST_WHOLE,
         examples=[2048],

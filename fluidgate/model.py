@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
-BatchingName = Literal["single-prefill", "token-budget", "prefill-first"]
+BatchingName = Literal["single-prefill", "token-budget", "prefill-first", "last-schedulable"]
 Preemption = Literal["recompute", "swap"]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -268,6 +268,7 @@ class EngineModel(Noun):
     - `single-prefill`: at most one prompt, in chunks of `Gpu.chunk_size`, beside the decodes ([LDHZ] section 2).
     - `token-budget`: all decodes, then chunks of as many waiting prompts as the budget holds (vLLM, Sarathi-Serve).
     - `prefill-first`: whole prompts alone, before the decodes go on (first vLLM).
+    - `last-schedulable`: token budget, prompts first until the decodes are near their deadline (SLAI).
     """
 
     batching: BatchingName | None = Field(
@@ -301,7 +302,7 @@ class EngineModel(Noun):
         if self.swap_seconds > 0 and self.preemption != "swap":
             raise ValueError("swap_seconds belongs to preemption by swapping, and to it only")
         if self.batching == "single-prefill" and self.max_batched_tokens is not None:
-            raise ValueError("max_batched_tokens belongs to token-budget and prefill-first batching")
+            raise ValueError("max_batched_tokens belongs to batching other than single-prefill")
         return self
 
 

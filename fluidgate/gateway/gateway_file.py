@@ -274,11 +274,8 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
             yield f"rules[{k}].key: no key is named {shown(rule.key)}{nearest(rule.key, keys)}; add it as [[keys]]"
         if not rule.model_dump(exclude_none=True, exclude={"cls"}):
             yield f"rules[{k}]: has no condition; add one, or give default_class"
-    if isinstance(policy, PlacedPolicy) and policy.placement not in PLACEMENTS:
+    if isinstance(policy, PlacedPolicy) and policy.parameters:
         yield f"policy: {shown(policy.name)} is more than a placement of requests; name another policy"
-
-
-PLACEMENTS = ("round-robin", "least-loaded", "power-of-two", "lmetric")
 
 
 def _class_names(file: GatewayTable) -> Iterator[tuple[str, str]]:

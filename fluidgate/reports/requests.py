@@ -18,6 +18,7 @@ from fluidgate.reports.tables import (
     with_interval,
 )
 from fluidgate.simulation import Comparison, Statistic
+from fluidgate.simulation.requests.pilot import Pilot
 from fluidgate.simulation.requests.results import ReplayRun, RequestResult, TimeStatistic
 
 TIMES = (
@@ -46,6 +47,10 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     whole.add_row("KV tokens on a GPU: mean, most", f"{with_interval(result.kv_tokens)}, {number(result.kv_peak)}")
     whole.add_row("preempted, rejected per GPU", f"{_lost(result)} /s")
     whole.add_row("batching", result.batching)
+    if result.parameters:
+        whole.add_row("parameters", ", ".join(f"{name} {number(value)}" for name, value in result.parameters.items()))
+    if result.pilot is not None:
+        whole.add_row("prompt_gpus found by", _pilot(result.pilot))
     whole.add_row("events", f"{result.events:,}")
     yield whole
     yield from state_tables(result)
@@ -70,6 +75,8 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
         kv = (number(each.kv_tokens.mean), number(each.kv_peak))
         gpus.add_row(each.policy, each.batching, *shares, *kv, _goodput(each), _tokens(each), _lost(each))
     yield gpus
+    if any("prompt_gpus" in each.parameters for each in found):
+        yield pool_table(found)
     labels = {quantity: (label, unit) for quantity, label, unit in TIMES}
     for quantity in COMPARED:
         label, unit = labels[quantity]
@@ -78,6 +85,17 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
             for cls in _with_all(each):
                 times.add_row(each.policy, cls.name, *_distribution(getattr(cls, quantity), unit))
         yield times
+
+
+def pool_table(found: Sequence[RequestResult]) -> Table:
+    """The pools of those policies that have some."""
+    made = table("Pools", "policy", "found by", "prompt GPUs", "token GPUs", text=2)
+    for each in found:
+        if "prompt_gpus" in each.parameters:
+            size = int(each.parameters["prompt_gpus"])
+            how = "given" if each.pilot is None else _pilot(each.pilot)
+            made.add_row(each.policy, how, str(size), str(each.run.gpus - size))
+    return made
 
 
 def replay_tables(result: Comparison) -> Iterator[Table]:
@@ -119,6 +137,10 @@ def _tokens(result: RequestResult) -> str:
 def _lost(result: RequestResult) -> str:
     each = result.overall
     return f"{number(each.preemption_rate.mean)}, {number(each.rejection_rate.mean)}"
+
+
+def _pilot(pilot: Pilot) -> str:
+    return f"a pilot run of {pilot.requests:,} requests: most {pilot.maximised}"
 
 
 def _modes(shares: dict[str, Statistic]) -> str:

@@ -7,7 +7,7 @@ leaves it: its last iteration is known when it joins, and stands in a heap of th
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -113,7 +113,16 @@ BINS = (44 << OCTAVE_BITS) + 2
 """Histograms in time: 256 bins an octave from 2^-20 s to 2^24 s, one bin below (zeros too) and one above."""
 
 
-class Batching(IntEnum):
+class Named(IntEnum):
+    """Numbers for compiled code that go by name elsewhere."""
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """That of a name as users type it."""
+        return cls[name.upper().replace("-", "_")]
+
+
+class Batching(Named):
     """How a GPU forms the batch of an iteration."""
 
     SINGLE_PREFILL = 0  # at most one prompt, in chunks of a fixed size, beside the decodes [LDHZ]
@@ -122,7 +131,7 @@ class Batching(IntEnum):
     LAST_SCHEDULABLE = 3  # token budget; prompts first while the decodes are far from their deadline (SLAI)
 
 
-class Placement(IntEnum):
+class Placement(Named):
     """Which GPU a request is placed on as it arrives."""
 
     ROUND_ROBIN = 0
@@ -243,6 +252,7 @@ class Settings(NamedTuple):
         prompt_gpus: size of the prompt pool.
         queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
         token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
+        token_offset: iterations of a whole budget before it at which decodes are critical.
         accumulate: whether requests wait for the threshold of their class.
         gpus: n.
         batch_size: most requests on a GPU, B (`max_num_seqs`).
@@ -266,6 +276,7 @@ class Settings(NamedTuple):
     prompt_gpus: int
     queue_tokens: int
     token_deadline: float
+    token_offset: float
     accumulate: bool
     gpus: int
     batch_size: int

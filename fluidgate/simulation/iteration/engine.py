@@ -88,6 +88,8 @@ class Engine:
         kv: memory; None for no limit.
         transfer: of KV between GPUs.
         token_deadline: s between two tokens of a request, which LAST_SCHEDULABLE keeps to.
+        token_offset: how long before it decodes are critical, in iterations of a whole budget. 2 leave room for
+            the iteration that still goes without them and the one that brings their token.
     """
 
     law: Law
@@ -97,6 +99,7 @@ class Engine:
     kv: KvMemory | None = None
     transfer: Transfer = Transfer()
     token_deadline: float = math.inf
+    token_offset: float = 2.0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.tokens < 1:
@@ -142,6 +145,7 @@ class Engine:
             prompt_gpus=pools.prompt_gpus if pools else 0,
             queue_tokens=pools.queue_tokens if pools else 0,
             token_deadline=float(self.token_deadline),
+            token_offset=float(self.token_offset),
             accumulate=bool(accumulate),
             gpus=gpus,
             batch_size=self.batch_size,

@@ -99,9 +99,6 @@ TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
 LAST_SCHEDULABLE = int(Batching.LAST_SCHEDULABLE)
 POOLS = int(Placement.POOLS)
 
-OFFSET = 2.0
-"""Iterations of a whole budget of prompts between the last schedulable time of a decode and its deadline."""
-
 
 @inlined
 def advance_placed(cluster, law, block, placements, budget):
@@ -527,7 +524,7 @@ def compose_prompts_first(cluster, law, g):
     whole = base_time(law, cluster.set.tokens, 0)
     if (
         here.decodes == 0
-        or cluster.clock[NOW] + OFFSET * whole > here.last_token + cluster.set.token_deadline
+        or cluster.clock[NOW] + cluster.set.token_offset * whole > here.last_token + cluster.set.token_deadline
         or (cluster.set.kv_blocks > 0 and blocks_next(cluster, g) > here.blocks)
         or (first != NONE and cluster.live[first].unread == 0)
     ):

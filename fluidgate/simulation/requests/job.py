@@ -6,15 +6,16 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
 
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, Tables
-from fluidgate.simulation.iteration.cluster import Placement
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, TakeLog, run_placed, run_policy
+from fluidgate.simulation.iteration.published import run_published
+from fluidgate.simulation.iteration.run import Run, TakeLog, run_policy
 from fluidgate.simulation.requests.engine import batching_of, engine_of
 from fluidgate.simulation.requests.source import Source
 from fluidgate.workloads.streams import Requests
@@ -34,6 +35,7 @@ class Job:
 
     Attributes:
         scenario: its load shared by `gpus`.
+        policy: a placed one with the size of its pools.
         tables: of the policy; None for a placed one.
         horizon: s; inf to go on until the last request has left.
         samples, sample_over: as in `fluidgate.simulation.iteration.run.Run`.
@@ -70,7 +72,7 @@ def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:
 
 def prepare(jobs: Sequence[Job]) -> None:
     """Compile the shipped kernels before the work is handed out, so that every process finds them on disk."""
-    from fluidgate.simulation.iteration.builds import needs_compilation, placed, single
+    from fluidgate.simulation.iteration.builds import placed, single
 
     first: dict[str, Job] = {}
     for job in jobs:
@@ -80,9 +82,16 @@ def prepare(jobs: Sequence[Job]) -> None:
         else:
             first.setdefault("placed" if placing else "single", job)
     for kind, job in first.items():
-        if needs_compilation(placed if kind == "placed" else single):
-            log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
+        announce(placed if kind == "placed" else single)
         _run(job, iter(()), None)
+
+
+def announce(kernel: Any) -> None:
+    """Say that a shipped kernel is about to be compiled, where it is."""
+    from fluidgate.simulation.iteration.builds import needs_compilation
+
+    if needs_compilation(kernel):
+        log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
 
 
 def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> IterationMeasurement:
@@ -93,15 +102,15 @@ def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> It
         horizon=job.horizon,
         warmup=job.warmup,
         seed=placement_seed(job.seed, job.replication),
-        ttft_targets=_or_none(job.scenario.ttft_targets),
-        tpot_targets=_or_none(job.scenario.tpot_targets),
+        ttft_targets=or_none(job.scenario.ttft_targets),
+        tpot_targets=or_none(job.scenario.tpot_targets),
         samples=job.samples,
         sample_over=job.sample_over,
         audited=job.audited,
     )
     if isinstance(job.policy, PlacedPolicy):
-        placement = Placement[job.policy.placement.upper().replace("-", "_")]
-        return run_placed(requests, engine, run, placement=placement, take_log=take_log)
+        rates = tuple(c.arrival_rate for c in job.scenario.classes)
+        return run_published(requests, engine, run, job.policy, rates=rates, take_log=take_log)
     assert job.tables is not None
     return run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log)
 
@@ -111,5 +120,6 @@ def placement_seed(seed: int, replication: int) -> int:
     return int(SeedSequence(seed, spawn_key=(replication, PLACEMENTS)).generate_state(1, np.uint64)[0])
 
 
-def _or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+def or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+    """The targets for a run, inf where there is none."""
     return tuple(math.inf if target is None else target for target in targets)

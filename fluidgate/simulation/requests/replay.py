@@ -78,7 +78,7 @@ def replay(
     check_gpus(found)
     _check(times, lengths, rate_scale, match_load, horizon, requests, warmup, replications, seed)
     scenario = scenario.for_gpus(found)
-    chosen = chosen_policies(scenario, policies)
+    chosen = chosen_policies(scenario, policies, found)
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:

@@ -20,6 +20,7 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
+from fluidgate.simulation.requests.pilot import Pilot
 from fluidgate.simulation.results import ClassResult, Run, SimulationResult
 from fluidgate.simulation.statistics import Statistic, statistic
 
@@ -95,6 +96,8 @@ class RequestResult(SimulationResult):
 
     Attributes:
         batching: how its GPUs form batches.
+        parameters: values of what the policy leaves open.
+        pilot: the run that found the size of its prompt pool, if one did.
         overall: over all classes.
         gpu_time: shares of the GPUs' time: idle, solo, mixed (a chunk beside decodes), prefill (a chunk alone).
         kv_tokens: tokens of KV held by a GPU, time average.
@@ -104,6 +107,8 @@ class RequestResult(SimulationResult):
     """
 
     batching: str
+    parameters: dict[str, float]
+    pilot: Pilot | None
     overall: RequestClassResult
     classes: tuple[RequestClassResult, ...]
     gpu_time: dict[str, Statistic]
@@ -116,6 +121,8 @@ class RequestResult(SimulationResult):
         return {
             **super().body(),
             "batching": self.batching,
+            "parameters": self.parameters,
+            "pilot": None if self.pilot is None else self.pilot.to_dict(),
             "overall": self.overall.to_dict(),
             "gpu_time": {mode: share.to_dict() for mode, share in self.gpu_time.items()},
             "kv_tokens": {**self.kv_tokens.to_dict(), "peak": self.kv_peak},

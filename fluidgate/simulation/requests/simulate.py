@@ -17,9 +17,11 @@ from fluidgate.planning.penalty import penalty
 from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
 from fluidgate.simulation.executor import Executor, InProcess
 from fluidgate.simulation.iteration.measure import IterationMeasurement
+from fluidgate.simulation.iteration.published import check_pools
 from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.requests.engine import batching_of, check_batching, engine_of
 from fluidgate.simulation.requests.job import Job, prepare, replicate
+from fluidgate.simulation.requests.pilot import Pilot, with_prompt_pool
 from fluidgate.simulation.requests.results import (
     RequestResult,
     RequestRun,
@@ -68,15 +70,23 @@ class Study:
     ) -> list[RequestResult]:
         """Run all replications; a log is taken in this process, one replication after the other."""
         plans = Plans(self.scenario, self.run.gpus)
-        jobs = list(self._jobs(plans))
+        ready = [self._ready(policy) for policy in self.policies]
+        jobs = list(self._jobs([policy for policy, _ in ready], plans))
         if executor is None:
             executor = InProcess() if take_log else executor_for(self._events() * len(jobs), len(jobs), workers)
         prepare(jobs)
         measured = list(self._measured(jobs, executor, progress, take_log))
         size = self.run.replications
         return [
-            self._result(policy, plans, measured[k * size : (k + 1) * size]) for k, policy in enumerate(self.policies)
+            self._result(policy, pilot, plans, measured[k * size : (k + 1) * size])
+            for k, (policy, pilot) in enumerate(ready)
         ]
+
+    def _ready(self, policy: Policy | PlacedPolicy) -> tuple[Policy | PlacedPolicy, Pilot | None]:
+        """The policy as it runs, and the pilot run that it took."""
+        if isinstance(policy, Policy):
+            return policy, None
+        return with_prompt_pool(policy, self.scenario, self.source, self.run.gpus)
 
     def _measured(
         self, jobs: list[Job], executor: Executor, progress: Progress | None, take_log: TakeRows | None
@@ -109,9 +119,9 @@ class Study:
             return 3.0 * self.most
         return 3.0 * self.run.gpus * float(self.scenario.rates.arrival.sum()) * self.seconds
 
-    def _jobs(self, plans: Plans) -> Iterator[Job]:
+    def _jobs(self, policies: Sequence[Policy | PlacedPolicy], plans: Plans) -> Iterator[Job]:
         run = self.run
-        for policy in self.policies:
+        for policy in policies:
             tables, sent = None, policy
             if isinstance(policy, Policy):
                 tables, sent = policy.tabulate(plans.of(policy), run.gpus), policy.for_worker()
@@ -132,7 +142,7 @@ class Study:
                 )
 
     def _result(
-        self, policy: Policy | PlacedPolicy, plans: Plans, measured: list[IterationMeasurement]
+        self, policy: Policy | PlacedPolicy, pilot: Pilot | None, plans: Plans, measured: list[IterationMeasurement]
     ) -> RequestResult:
         scenario, gpus = self.scenario, self.run.gpus
         revenue = revenue_rates(scenario, measured)
@@ -151,8 +161,10 @@ class Study:
             classes=class_results(scenario, measured),
             plan=plans.of(policy) if isinstance(policy, Policy) else own,
             trajectory=trajectory(measured, gpus, self.seconds),
-            remarks=(*self.remarks, *(policy.remarks(scenario, gpus) if isinstance(policy, Policy) else ())),
+            remarks=(*self.remarks, *policy.remarks(scenario, gpus)),
             batching=batching_of(policy),
+            parameters=policy.values,
+            pilot=pilot,
             overall=overall_result(scenario, measured),
             gpu_time=gpu_times(measured),
             kv_tokens=statistic([m.kv_mean for m in measured]),
@@ -175,7 +187,7 @@ def run_drawn(
     scenario = scenario.for_gpus(run.gpus)
     study = Study(
         scenario=scenario,
-        policies=chosen_policies(scenario, policies),
+        policies=chosen_policies(scenario, policies, run.gpus),
         source=Drawn(scenario, run.gpus, run.seed, run.horizon),
         run=RequestRun(run.gpus, run.horizon, run.warmup, run.replications, run.seed),
         seconds=run.horizon,
@@ -186,18 +198,20 @@ def run_drawn(
 
 
 def chosen_policies(
-    scenario: Scenario, policies: Sequence[str | Policy | PlacedPolicy]
+    scenario: Scenario, policies: Sequence[str | Policy | PlacedPolicy], gpus: int
 ) -> tuple[Policy | PlacedPolicy, ...]:
-    """The policies by name, each fit for the scenario's engines.
+    """The policies by name, each fit for the scenario's engines and for `gpus` of them.
 
     Raises:
-        FluidgateError: a policy is unknown, named twice, or needs another engine.
+        FluidgateError: a policy is unknown, named twice, or needs another engine, or a target, or more GPUs.
     """
     chosen = [find_any_policy(p) if isinstance(p, str) else p for p in policies]
     refuse_twins([policy.name for policy in chosen])
     for policy in chosen:
         check_batching(scenario, policy)
         engine_of(scenario, batching_of(policy))
+        if isinstance(policy, PlacedPolicy):
+            check_pools(policy, gpus)
     return tuple(chosen)
 
 

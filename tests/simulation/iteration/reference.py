@@ -514,7 +514,8 @@ class Reference:
         """Whether the decodes can wait and a prompt can be read."""
         decodes = [r for r in g.running if r.stage == MIXED_DECODE]
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
-        late = self.now + 2 * self.seconds(self.engine.tokens, 0, 0) > g.turn + self.engine.token_deadline
+        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0)
+        late = self.now + offset > g.turn + self.engine.token_deadline
         if not decodes or late or ahead > g.free_blocks or (g.waiting and g.waiting[0].swapped):
             return False
         return len(decodes) < len(g.running) or self.may_read(g, ahead)
