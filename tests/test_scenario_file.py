@@ -203,8 +203,8 @@ def with_engine(keys: str) -> list[tuple[str, str]]:
 REFUSED = {
     "unknown batching": (
         with_engine('batching = "token-budgets"'),
-        "engine.batching: must be 'single-prefill', 'token-budget' or 'prefill-first', but is 'token-budgets'; "
-        "did you mean 'token-budget'?",
+        "engine.batching: must be 'single-prefill', 'token-budget', 'prefill-first' or 'last-schedulable', but is "
+        "'token-budgets'; did you mean 'token-budget'?",
     ),
     "misspelt engine key": (
         with_engine("kv_token = 100"),
@@ -628,7 +628,7 @@ def test_the_json_schema_accepts_what_is_valid() -> None:
 
 BEYOND_SCHEMA = {
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
-    *("caching without memory", "caching and swap"),
+    *("caching without memory", "caching and swap", "asynchronous prefill first"),
     *("budget below the batch", "budget of one prefill"),
     *("nan", "inf", "-inf", "no mixed iteration", "same names", "unknown profile", "no profile file"),
     *("a sojourn too many", "phases without arrivals", "day without arrivals"),
