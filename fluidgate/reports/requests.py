@@ -19,7 +19,7 @@ from fluidgate.reports.tables import (
 )
 from fluidgate.simulation import Comparison, Statistic
 from fluidgate.simulation.requests.pilot import Pilot
-from fluidgate.simulation.requests.results import ReplayRun, RequestResult, TimeStatistic
+from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun, RequestResult, TimeStatistic
 
 TIMES = (
     ("ttft", "TTFT, s", 1.0),
@@ -98,8 +98,8 @@ def pool_table(found: Sequence[RequestResult]) -> Table:
     return made
 
 
-def replay_tables(result: Comparison) -> Iterator[Table]:
-    """As a comparison, under the traces' names."""
+def replay_tables(result: ReplayComparison) -> Iterator[Table]:
+    """As a comparison, under the traces' names; then what the traces say of the engine's own times."""
     run = result.run
     assert isinstance(run, ReplayRun)
     end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
@@ -108,6 +108,22 @@ def replay_tables(result: Comparison) -> Iterator[Table]:
         f"rates times {number(run.rate_scale)}"
     )
     yield from request_comparison_tables(result, title)
+    if not result.agreement:
+        return
+    shown = table(
+        "As the trace measured it (s, tokens/s)",
+        "policy",
+        "of",
+        "statistic",
+        "measured",
+        "simulated",
+        "difference",
+        text=3,
+    )
+    for name, row in result.agreement:
+        values = (f"{row.measured:.4g}", f"{row.simulated:.4g}", f"{100 * row.relative:+.1f} %")
+        shown.add_row(name, row.quantity, row.statistic, *values)
+    yield shown
 
 
 def _with_all(result: RequestResult) -> Sequence[Any]:

@@ -155,6 +155,7 @@ REQUEST_STATE = np.dtype(
     [
         ("arrival", "f8"),
         ("since", "f8"),  # start of its wait in a queue
+        ("came", "f8"),  # when it came to stand in the line of its GPU
         ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
         ("first", "f8"),  # end of its first token, nan before
         ("last", "f8"),  # end of its last token before a preemption
@@ -202,6 +203,7 @@ GPU = np.dtype(
         ("chunk", "i4"),  # prompt tokens read in each
         ("batch", "i4"),  # decodes that gain a token in each
         ("decodes", "i4"),  # decodes that hold memory
+        ("finished", "i4"),  # requests that have ended and hold memory until the next batch is composed
         ("load", "i4"),  # requests placed or seated here
         ("bound", "i4"),  # requests that decode here, or will
         ("pool", "i4"),
@@ -253,6 +255,7 @@ class Settings(NamedTuple):
         queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
         token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
         token_offset: iterations of a whole budget before it at which decodes are critical.
+        asynchronous: whether the batch of an iteration is composed when the one before it starts.
         accumulate: whether requests wait for the threshold of their class.
         gpus: n.
         batch_size: most requests on a GPU, B (`max_num_seqs`).
@@ -277,6 +280,7 @@ class Settings(NamedTuple):
     queue_tokens: int
     token_deadline: float
     token_offset: float
+    asynchronous: bool
     accumulate: bool
     gpus: int
     batch_size: int
@@ -308,7 +312,7 @@ class Cluster(NamedTuple):
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
         lines: of the policy, then of the GPUs.
-        heaps: last iterations of the decodes of a GPU, shape (n, B), int64.
+        heaps: last iterations of the decodes of a GPU, shape (n, B), int64; those that have finished stand at its end.
         batch: decodes by (GPU, group, class), int32.
         growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
         due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.

@@ -62,6 +62,7 @@ def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
         kv,
         Transfer(model.transfer_latency, 0.0 if bandwidth is None else 1.0 / bandwidth),
         _token_deadline(scenario) if batching == "last-schedulable" else math.inf,
+        asynchronous=model.async_scheduling,
     )
 
 

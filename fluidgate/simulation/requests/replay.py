@@ -12,10 +12,10 @@ from fluidgate.model import Scenario
 from fluidgate.planning import check_gpus
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.simulation.executor import Executor
-from fluidgate.simulation.requests.results import ReplayRun
+from fluidgate.simulation.iteration.logged import LoggedRun
+from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun
 from fluidgate.simulation.requests.simulate import Study, TakeRows, chosen_policies
 from fluidgate.simulation.requests.source import Replayed
-from fluidgate.simulation.results import Comparison
 from fluidgate.simulation.simulate import Progress
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
 
@@ -47,7 +47,7 @@ def replay(
     executor: Executor | None = None,
     take_log: TakeRows | None = None,
     progress: Progress | None = None,
-) -> Comparison:
+) -> ReplayComparison:
     """Run policies on the requests of traces, iteration by iteration; the first is the reference.
 
     Args:
@@ -112,7 +112,8 @@ def replay(
         remarks=(*notes_on(scenario, ready), *_rate_note(scenario, ready, found, rate_scale)),
     )
     results = study.results(executor, workers, progress, take_log)
-    return Comparison(scenario.name, run, tuple(results))
+    logged = LoggedRun.of([each.trace for each in ready]) if run.as_logged else None
+    return ReplayComparison(scenario.name, run, tuple(results), logged)
 
 
 def _check(
