@@ -4,7 +4,7 @@ The decision functions (`gate`, `route`, `refill`) are the same in the simulator
 compiled, so they are imported from their own modules, late.
 """
 
-from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, find_any_policy, find_policy, tables_of
+from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, find_any_policy, find_policy, tables_of
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
@@ -15,6 +15,7 @@ __all__ = [
     "LISTED",
     "PLACED",
     "POLICIES",
+    "REPLAN",
     "GateRule",
     "Parameter",
     "PlacedPolicy",

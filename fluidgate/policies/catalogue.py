@@ -231,6 +231,8 @@ ALIASES = {
     "prefill-first": "prefill-first-round-robin",
     "lmetric": "vllm-lmetric",
 }
+REPLAN = "+replan"
+"""After a policy's name: its plan follows the load (`fluidgate.control`)."""
 
 
 def find_any_policy(name: str) -> Policy | PlacedPolicy:
@@ -268,6 +270,11 @@ def listed_policy(name: str) -> Policy | PlacedPolicy:
         FluidgateError: no policy has that name; the message gives the nearest.
     """
     policy = LISTED.get(ALIASES.get(name, name))
+    if name.endswith(REPLAN):
+        raise FluidgateError(
+            f"policy '{name}' follows the load, which only the fidelity of iterations does; "
+            f"simulate or compare it with --fidelity iteration, replay a trace, or leave {REPLAN} out"
+        )
     if policy is None:
         known = [*LISTED, *ALIASES]
         raise FluidgateError(f"unknown policy '{name}'; `fluidgate policies` lists them all{nearest(name, known)}")

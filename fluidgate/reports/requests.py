@@ -19,6 +19,7 @@ from fluidgate.reports.tables import (
 )
 from fluidgate.simulation import Comparison, Statistic
 from fluidgate.simulation.requests.pilot import Pilot
+from fluidgate.simulation.requests.plan_path import PlanPath
 from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun, RequestResult, TimeStatistic
 
 TIMES = (
@@ -53,6 +54,7 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
         whole.add_row("prompt_gpus found by", _pilot(result.pilot))
     whole.add_row("events", f"{result.events:,}")
     yield whole
+    yield from plan_path_tables([result])
     yield from state_tables(result)
     times = table("Times", "class", "time", "mean", "p50", "p90", "p99", text=2)
     for each in (*result.classes, result.overall):
@@ -77,6 +79,7 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
     yield gpus
     if any("prompt_gpus" in each.parameters for each in found):
         yield pool_table(found)
+    yield from plan_path_tables(found)
     labels = {quantity: (label, unit) for quantity, label, unit in TIMES}
     for quantity in COMPARED:
         label, unit = labels[quantity]
@@ -96,6 +99,33 @@ def pool_table(found: Sequence[RequestResult]) -> Table:
             how = "given" if each.pilot is None else _pilot(each.pilot)
             made.add_row(each.policy, how, str(size), str(each.run.gpus - size))
     return made
+
+
+def plan_path_tables(results: Sequence[RequestResult]) -> Iterator[Table]:
+    """How often each plan that follows the load was solved, and its mixed group over time; none if all stand."""
+    following = [each for each in results if each.plan_path is not None]
+    if not following:
+        return
+    made = table(
+        "Plans that follow the load", "policy", "solved again", "other tables", "no plan, kept",
+        "mixed GPUs, first plan", "least", "mean", "most", "GPUs in the mixed group", "GPUs in prefill",
+    )  # fmt: skip
+    for each in following:
+        path = each.plan_path
+        assert path is not None
+        counts = map(with_interval, (path.solved, path.changed, path.kept))
+        made.add_row(each.policy, *counts, *(number(value, 3) for value in _mixed_group(each, path)))
+    yield made
+
+
+def _mixed_group(result: RequestResult, path: PlanPath) -> tuple[float | None, ...]:
+    """By the first plan, and over the looks: the least, mean and most by the plans, and the mean of what there was."""
+    first = result.run.gpus * result.plan.mixed_fraction if result.plan is not None else None
+    if len(path.time) == 0:
+        return (first, *[None] * 5)
+    planned = path.mixed_planned
+    there = (path.mixed_gpus.mean(), path.reading.mean())
+    return (first, *(float(value) for value in (planned.min(), planned.mean(), planned.max(), *there)))
 
 
 def replay_tables(result: ReplayComparison) -> Iterator[Table]:

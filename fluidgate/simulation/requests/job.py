@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
 
+from fluidgate.control import Replanning
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, Tables
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.published import run_published
+from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
 from fluidgate.simulation.iteration.run import Run, TakeLog, run_policy
 from fluidgate.simulation.requests.engine import batching_of, engine_of
 from fluidgate.simulation.requests.source import Source
@@ -37,6 +39,7 @@ class Job:
         scenario: its load shared by `gpus`.
         policy: a placed one with the size of its pools.
         tables: of the policy; None for a placed one.
+        replanning: when its plan is solved again; None for never.
         horizon: s; inf to go on until the last request has left.
         samples, sample_over: as in `fluidgate.simulation.iteration.run.Run`.
     """
@@ -53,9 +56,22 @@ class Job:
     samples: int = 0
     sample_over: float | None = None
     audited: bool = False
+    replanning: Replanning | None = None
 
 
-def replicate(job: Job, arrived: Arrived | None = None, take_log: TakeLog | None = None) -> IterationMeasurement:
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gave.
+
+    Attributes:
+        replanned: the same run with the looks at its load; None where the plan stands.
+    """
+
+    measurement: IterationMeasurement
+    replanned: Replanned | None = None
+
+
+def replicate(job: Job, arrived: Arrived | None = None, take_log: TakeLog | None = None) -> Outcome:
     """Run a job; `arrived` is told of the requests as they are handed on."""
     requests = job.source.requests(job.replication)
     return _run(job, requests if arrived is None else counted(requests, arrived), take_log)
@@ -83,7 +99,7 @@ def prepare(jobs: Sequence[Job]) -> None:
             first.setdefault("placed" if placing else "single", job)
     for kind, job in first.items():
         announce(placed if kind == "placed" else single)
-        _run(job, iter(()), None)
+        _run(replace(job, replanning=None), iter(()), None)
 
 
 def announce(kernel: Any) -> None:
@@ -94,7 +110,7 @@ def announce(kernel: Any) -> None:
         log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
 
 
-def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> IterationMeasurement:
+def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> Outcome:
     engine = engine_of(job.scenario, batching_of(job.policy))
     run = Run(
         gpus=job.gpus,
@@ -110,9 +126,12 @@ def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> It
     )
     if isinstance(job.policy, PlacedPolicy):
         rates = tuple(c.arrival_rate for c in job.scenario.classes)
-        return run_published(requests, engine, run, job.policy, rates=rates, take_log=take_log)
+        return Outcome(run_published(requests, engine, run, job.policy, rates=rates, take_log=take_log))
+    if job.replanning is not None:
+        found = run_replanned(requests, engine, run, job.policy, job.scenario, job.replanning, take_log=take_log)
+        return Outcome(found.measurement, found)
     assert job.tables is not None
-    return run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log)
+    return Outcome(run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log))
 
 
 def placement_seed(seed: int, replication: int) -> int:

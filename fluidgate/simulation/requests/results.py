@@ -22,6 +22,7 @@ from fluidgate.simulation.markov.network import (
     SOLO_QUEUE,
 )
 from fluidgate.simulation.requests.pilot import Pilot
+from fluidgate.simulation.requests.plan_path import PlanPath
 from fluidgate.simulation.results import ClassResult, Comparison, Run, SimulationResult
 from fluidgate.simulation.statistics import Statistic, statistic
 
@@ -105,6 +106,7 @@ class RequestResult(SimulationResult):
         kv_peak: most that a GPU held, in any replication.
         iterations: in all replications.
         window: s, from the warm-up to the end, mean over replications.
+        plan_path: how the plan followed the load; None where it stands.
     """
 
     batching: str
@@ -117,6 +119,7 @@ class RequestResult(SimulationResult):
     kv_peak: float
     iterations: int
     window: float
+    plan_path: PlanPath | None = None
 
     def body(self) -> dict[str, Any]:
         return {
@@ -129,6 +132,7 @@ class RequestResult(SimulationResult):
             "kv_tokens": {**self.kv_tokens.to_dict(), "peak": self.kv_peak},
             "iterations": self.iterations,
             "window": self.window,
+            **({"replanning": self.plan_path.to_dict()} if self.plan_path is not None else {}),
         }
 
     @property
