@@ -109,11 +109,11 @@ class ReplanningTable(Table):
     """When the plan is solved again."""
 
     enabled: bool = Field(True, description="whether the plan follows the load")
-    period: float = Field(300.0, gt=0, description="the age at which a plan is solved again, s")
-    look: float = Field(10.0, gt=0, description="the seconds between two looks at the estimates")
-    window: float = Field(120.0, gt=0, description="the time constant of the estimates, s")
-    moved: float = Field(0.1, ge=0, description="the relative change of a number for which the plan is solved again")
-    deviations: float = Field(2.0, ge=0, description="the standard deviations that such a change must exceed")
+    period: float = Field(Replanning.period, gt=0, description="the age at which a plan is solved again, s")
+    look: float = Field(Replanning.look, gt=0, description="the seconds between two looks at the estimates")
+    window: float = Field(Replanning.window, gt=0, description="the time constant of the estimates, s")
+    moved: float = Field(Replanning.moved, ge=0, description="the relative change of a number for which the plan is solved again")
+    deviations: float = Field(Replanning.deviations, ge=0, description="the standard deviations that such a change must exceed")
 
 
 class GatewayTable(Table):
