@@ -105,9 +105,7 @@ def test_one_frame_where_the_output_is_no_terminal(tmp_path: Path, fluidgate: Co
     asyncio.run(run())
 
 
-def test_a_key_comes_from_the_environment(
-    tmp_path: Path, fluidgate: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_comes_from_the_environment(tmp_path: Path, fluidgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITS_KEY", "a-secret\n")
     monkeypatch.delenv("NO_KEY", raising=False)
     digest = hashlib.sha256(b"a-secret").hexdigest()
