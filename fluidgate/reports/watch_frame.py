@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fluidgate.reports.tables import number, table
-from fluidgate.reports.watch_rates import ClassRates, History, Rates
+from fluidgate.reports.watch_rates import History, Rates
 
 STAGES = {
     "prefill": "in prefill",
@@ -45,9 +45,11 @@ def _parts(url: str, state: dict[str, Any], rates: Rates | None) -> Iterator[Ren
     yield _summary(state, rates)
     yield Text()
     yield from _titled(_stages(state))
-    yield from _titled(_flows(state["plan"], rates or Rates(0.0, {}, {}), state["classes"]))
-    if rates is not None and rates.refusals:
-        yield Text(f"refused on arrival: {_listed(rates.refusals)}\n", "red")
+    yield from _titled(_flows(state["plan"], rates, state["classes"]))
+    if rates is not None:
+        yield from _titled(_times(rates))
+        if rates.refusals:
+            yield Text(f"refused on arrival: {_listed(rates.refusals)}\n", "red")
     yield Text("Engines ", "bold").append_text(_legend())
     yield Columns([_engine(each, state["batch_size"]) for each in state["engines"]], padding=(0, 3))
 
@@ -55,7 +57,9 @@ def _parts(url: str, state: dict[str, Any], rates: Rates | None) -> Iterator[Ren
 def _titled(made: Table) -> Iterator[RenderableType]:
     yield Text(str(made.title), "bold")
     made.title = None
+    made.show_edge = False
     yield made
+    yield Text()
 
 
 def _summary(state: dict[str, Any], rates: Rates | None) -> Text:
@@ -65,7 +69,7 @@ def _summary(state: dict[str, Any], rates: Rates | None) -> Text:
     line = Text(f"{up} of {len(engines)} engines up", "" if up == len(engines) else "bold red")
     if plan is not None:
         line.append(f", {mixed} mixed (plan: {plan['mixed_engines']})", "default")
-        line.append(f" · plan {_span(plan['age'])} old, solved again {_times(plan['solved'])}", "default")
+        line.append(f" · plan {_span(plan['age'])} old, solved again {_often(plan['solved'])}", "default")
     if rates is not None:
         wanted = "" if plan is None else f" of {number(plan['revenue_rate'])} planned"
         line.append(f" · revenue {number(rates.revenue)}/s{wanted}", "default")
@@ -85,27 +89,25 @@ def _stages(state: dict[str, Any]) -> Table:
     return made
 
 
-def _flows(plan: dict[str, Any] | None, rates: Rates, names: Mapping[str, Any]) -> Table:
-    title = f"Over the last {number(rates.seconds, 3)} s" if rates.seconds else "Rates come with the second reading"
-    made = table(
-        title,
-        "class", "arrivals/s (est.)", "done/s", "revenue/s", "tokens/s", "TTFT p50, s", "p90", "TPOT p50, ms", "p90",
-        "ended otherwise",
-    )  # fmt: skip
+def _flows(plan: dict[str, Any] | None, rates: Rates | None, names: Mapping[str, Any]) -> Table:
+    title = "Rates come with the second reading" if rates is None else f"Over the last {number(rates.seconds, 3)} s"
+    made = table(title, "class", "arrivals/s (est.)", "done/s", "revenue/s", "tokens/s", "ended otherwise")
     for name in names:
-        arrivals = None if plan is None else plan["estimates"][name]["arrival_rate"]
-        made.add_row(name, number(arrivals, 3), *_flow(rates.classes.get(name)))
+        cells = [number(None if plan is None else plan["estimates"][name]["arrival_rate"], 3)]
+        if rates is not None:
+            of = rates.classes[name]
+            cells += [number(value, 3) for value in (of.completions, of.revenue, of.output_tokens)]
+            cells.append(_listed(of.outcomes))
+        made.add_row(name, *cells)
     return made
 
 
-def _flow(rates: ClassRates | None) -> Iterator[str]:
-    if rates is None:
-        return
-    for value in (rates.completions, rates.revenue, rates.output_tokens, rates.ttft.p50, rates.ttft.p90):
-        yield number(value, 3)
-    for value in (rates.tpot.p50, rates.tpot.p90):
-        yield number(None if value is None else 1000.0 * value, 3)
-    yield _listed(rates.outcomes)
+def _times(rates: Rates) -> Table:
+    made = table("Times of those that ended", "class", "TTFT p50, s", "p90", "TPOT p50, ms", "p90")
+    for name, of in rates.classes.items():
+        tpot = (None if value is None else 1000.0 * value for value in (of.tpot.p50, of.tpot.p90))
+        made.add_row(name, *(number(value, 3) for value in (of.ttft.p50, of.ttft.p90, *tpot)))
+    return made
 
 
 def _engine(engine: dict[str, Any], batch_size: int) -> Text:
@@ -142,7 +144,7 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
 
 
-def _times(count: int) -> str:
+def _often(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
