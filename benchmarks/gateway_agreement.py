@@ -39,20 +39,23 @@ from fluidgate.workloads.streams import Requests, drawn_requests
 MODEL = "emulated"
 
 
-def scenario(load: float = 1.0) -> Scenario:
-    """Two classes on a small engine, overloaded at load 1."""
+def scenario(*, load: float = 1.0, patience: float = 0.1, output: tuple[float, float] = (250.0, 100.0)) -> Scenario:
+    """Two classes on small engines."""
+
+    def request_class(name: str, prompt_tokens: float, output_tokens: float) -> RequestClass:
+        return RequestClass(
+            name=name,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            arrival_rate=0.6 * load,
+            patience_rate=patience,
+        )
+
     return Scenario(
         name="agreement",
         gpu=Gpu(batch_size=8, chunk_size=256, iteration=IterationTime(alpha=0.0174, beta=6.2e-5, gamma=45.45)),
         pricing=Pricing(scheme="bundled", prompt=0.1, output=0.2),
-        classes=(
-            RequestClass(
-                name="decode-heavy", prompt_tokens=300, output_tokens=250, arrival_rate=0.6 * load, patience_rate=0.1
-            ),
-            RequestClass(
-                name="prefill-heavy", prompt_tokens=3000, output_tokens=100, arrival_rate=0.6 * load, patience_rate=0.1
-            ),
-        ),
+        classes=(request_class("decode-heavy", 300, output[0]), request_class("prefill-heavy", 3000, output[1])),
     )
 
 
@@ -198,7 +201,7 @@ def main() -> None:
     parser.add_argument("--policy", default="index-and-pool")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    of = scenario(given.load)
+    of = scenario(load=given.load)
     requests = np.concatenate(list(drawn_requests(of, given.engines, seed=given.seed, most=given.requests)))
     policy = find_policy(given.policy)
     sim = simulated(of, policy, given.engines, requests, given.seed)

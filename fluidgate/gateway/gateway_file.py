@@ -113,8 +113,8 @@ class ReplanningTable(Table):
     period: float = Field(Replanning.period, gt=0, description="the age at which a plan is solved again, s")
     look: float = Field(Replanning.look, gt=0, description="the seconds between two looks at the estimates")
     window: float = Field(Replanning.window, gt=0, description="the time constant of the estimates, s")
-    moved: float = Field(Replanning.moved, ge=0, description="the relative change of a number for which the plan is solved again")
-    deviations: float = Field(Replanning.deviations, ge=0, description="the standard deviations that such a change must exceed")
+    moved: float = Field(Replanning.moved, ge=0, description="the relative change for which it is solved again")
+    deviations: float = Field(Replanning.deviations, ge=0, description="standard deviations that such a change exceeds")
 
 
 class GatewayTable(Table):
