@@ -15,7 +15,10 @@ import tomlkit
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
+from fluidgate.errors import FluidgateError
 from fluidgate.gateway.gateway_file import GatewaySettings, GatewayTable
+from fluidgate.policies.catalogue import POLICIES
+from fluidgate.policies.placed import PLACED
 from tests.gateway.served import live_gateway
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,18 @@ def test_the_example_loads_and_names_every_class() -> None:
     assert settings.scenario.name == "two-class"
     named = {rule.cls for rule in settings.rules} | {settings.scenario.class_names[settings.default_class]}
     assert named == set(settings.scenario.class_names)
+
+
+def test_the_page_names_the_policies_that_are_refused() -> None:
+    refused = set()
+    for name in (*POLICIES, *PLACED):
+        try:
+            GatewaySettings.load(EXAMPLE, policy=name)
+        except FluidgateError as error:
+            assert "more than a placement" in str(error)
+            refused.add(name)
+    sentence = PAGE.split("\n## Policies that make sense live\n")[1].split(":")[0]
+    assert set(re.findall(r"`([\w-]+)`", sentence)) == refused
 
 
 def scrape_of(tmp_path: Path, **options: Any) -> tuple[dict[str, set[str]], set[str]]:
