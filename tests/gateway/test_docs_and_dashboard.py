@@ -72,15 +72,14 @@ def test_the_example_loads_and_names_every_class() -> None:
 
 
 def test_the_page_names_the_policies_that_are_refused() -> None:
-    refused = set()
-    for name in (*POLICIES, *PLACED):
-        try:
-            GatewaySettings.load(EXAMPLE, policy=name)
-        except FluidgateError as error:
-            assert "more than a placement" in str(error)
-            refused.add(name)
     sentence = PAGE.split("\n## Policies that make sense live\n")[1].split(":")[0]
-    assert set(re.findall(r"`([\w-]+)`", sentence)) == refused
+    refused = set(re.findall(r"`([\w-]+)`", sentence))
+    assert refused
+    for name in refused:
+        with pytest.raises(FluidgateError, match="more than a placement"):
+            GatewaySettings.load(EXAMPLE, policy=name)
+    for name in {*POLICIES, *PLACED} - refused:
+        GatewaySettings.load(EXAMPLE, policy=name)
 
 
 def scrape_of(tmp_path: Path, **options: Any) -> tuple[dict[str, set[str]], set[str]]:
