@@ -1,4 +1,4 @@
-"""The adapters before real vLLM servers on a CPU.
+"""The adapters, and the gateway, before real vLLM servers on a CPU.
 
 Run by `FLUIDGATE_VLLM=/path/to/venv pytest tests/gateway/test_real_vllm.py -s`; -s shows what was measured. Needs
 some minutes and 10 GB of memory. The environment holds vLLM for CPU (0.32 was used) and NIXL.
@@ -15,13 +15,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import openai
 import orjson
 import pytest
 from aiohttp.test_utils import unused_port
 
 from fluidgate.gateway.engines import Adapter, Call, EngineError, EngineRefused, Handover, KvLost, Vllm, VllmCoupled
+from fluidgate.gateway.running import running_gateway
 from fluidgate.gateway.sse import TokenCounter, stated_tokens
 from tests.gateway.asynchronous import asynchronous, until
+from tests.gateway.served import scenario, settings_of
 
 ENVIRONMENT = os.environ.get("FLUIDGATE_VLLM")
 pytestmark = pytest.mark.skipif(not ENVIRONMENT, reason="FLUIDGATE_VLLM names no environment with vLLM")
@@ -318,6 +321,34 @@ async def test_a_request_that_is_at_fault_is_refused(servers):
         with pytest.raises(EngineRefused) as caught:
             await whole(two, request, handover)
         assert (caught.value.status, caught.value.elsewhere) == (400, False)
+
+
+@asynchronous
+async def test_the_gateway_places_decodes_after_their_prefill(servers, tmp_path):
+    """Gate-and-route before the pair: prompts are read on the mixed engine, and KV moves to the solo one."""
+    of = scenario(rate=0.02)
+    settings = settings_of(tmp_path, [servers.one.url, servers.two.url], of, policy="gate-and-route")
+    async with running_gateway(settings) as (gateway, url), adapter(Vllm, servers.one) as one:
+        before = [await sources(each) for each in gateway.adapters]
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        answers = await asyncio.gather(*(streamed(client, call(100 + k).body) for k in range(6)))
+        after = [await sources(each) for each in gateway.adapters]
+        roles = [engine["role"] for engine in gateway.snapshot()["engines"]]
+        expected = [await whole(one, call(100 + k, tokens=16)) for k in range(6)]
+    assert sorted(roles) == ["mixed", "solo"]
+    assert answers == [text for text, _ in expected]
+    moved = after[roles.index("solo")][b"external_kv_transfer"] - before[roles.index("solo")][b"external_kv_transfer"]
+    records = [orjson.loads(line) for line in (tmp_path / "requests.log").read_text().splitlines()]
+    print("\n tokens whose KV moved:", moved, *(f"\n {orjson.dumps(record).decode()}" for record in records))
+    assert [record["outcome"] for record in records] == ["completed"] * 6
+    assert moved > 0
+    assert any(record["prefill_engine"] != record["decode_engine"] for record in records)
+
+
+async def streamed(client, body) -> str:
+    asked = {key: value for key, value in body.items() if key not in ("stream", "ignore_eos", "max_tokens")}
+    stream = await client.completions.create(**asked, max_tokens=16, stream=True, extra_body={"ignore_eos": True})
+    return "".join([chunk.choices[0].text async for chunk in stream if chunk.choices])
 
 
 @asynchronous
