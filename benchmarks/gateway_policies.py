@@ -1,6 +1,6 @@
 """The same overloaded load through eight emulated engines under round robin, least loaded, and our policy.
 
-    python -m benchmarks.gateway_policies [-o PICTURE] [--scenario FILE] [--seconds S] [--speed X] [--policies A,B,...]
+    python -m benchmarks.gateway_policies [-o PICTURE] [--scenario FILE] [--load L] [--seconds S] [--policies A,...]
 
 Engines, gateway and clients are processes of their own, on one machine, in wall time. The engines batch as vLLM does
 (token budget) whatever the policy. A client leaves when its first token has not come within its patience.
@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.gateway_agreement import faster, gateway_file
 from benchmarks.gateway_load import process
+from fluidgate.control.replanning import with_share
 from fluidgate.engine.player import Player, revenue
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import plan
@@ -30,7 +31,9 @@ GATEWAY_PORT = 18890
 POLICIES = "vllm-round-robin,vllm-least-loaded,index-and-pool"
 
 
-def played(of: Scenario, source: Path, policy: str, engines: int, requests: Requests, speed: float) -> np.ndarray:
+def played(
+    of: Scenario, source: Path, policy: str, engines: int, requests: Requests, speed: float, seconds: float
+) -> np.ndarray:
     """What becomes of the requests under one policy, each with fresh engines and a fresh gateway."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -46,7 +49,7 @@ def played(of: Scenario, source: Path, policy: str, engines: int, requests: Requ
             process(engine, f"{urls[-1]}/health", folder / "engine.log"),
             process(gateway, f"{url}/ready", folder / "gateway.log"),
         ):
-            return asyncio.run(Player(url, MODEL, tuple(of.class_names), speed).play(requests))
+            return asyncio.run(Player(url, MODEL, tuple(of.class_names), speed).play(requests, seconds))
 
 
 def draw(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], best: float, path: str) -> None:
@@ -103,20 +106,21 @@ def main() -> None:
     parser.add_argument("-o", "--output", help="picture to write (.png, .svg, .pdf)")
     parser.add_argument("--scenario", type=Path, default=Path("examples/two-class.toml"))
     parser.add_argument("--engines", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=180.0, help="of the load, over which requests arrive")
-    parser.add_argument("--warmup", type=float, default=40.0, help="requests that arrive or end earlier don't count, s")
-    parser.add_argument("--speed", type=float, default=1.0)
+    parser.add_argument("--load", type=float, default=1.6, help="times the scenario's arrival rates")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of the load, over which requests arrive")
+    parser.add_argument("--warmup", type=float, default=80.0, help="requests that arrive or end earlier don't count, s")
+    parser.add_argument("--speed", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--json", dest="save", type=Path, help="also write what became of each request")
     given = parser.parse_args()
-    of = Scenario.load(given.scenario).for_gpus(given.engines)
+    of = with_share(Scenario.load(given.scenario).for_gpus(given.engines), given.load)
     requests = np.concatenate(list(drawn_requests(of, given.engines, seed=given.seed, horizon=given.seconds)))
     best = plan(of, with_indicators=False).revenue_rate
     results: dict[str, np.ndarray] = {}
     rates: dict[str, Array] = {}
     for policy in given.policies.split(","):
-        rows = played(of, given.scenario, policy, given.engines, requests, given.speed)
+        rows = played(of, given.scenario, policy, given.engines, requests, given.speed, given.seconds)
         window = (rows["last"] > given.warmup) & (rows["last"] <= given.seconds)
         earned = revenue(rows[window], of.pricing, len(of.classes))
         rates[policy] = earned / (given.seconds - given.warmup) / given.engines

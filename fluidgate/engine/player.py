@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -56,8 +58,12 @@ class Player:
     leaves: str = "client"
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def play(self, requests: Requests) -> np.ndarray:
-        """Send each request at its time; returns dtype PLAYED, in the order of arrival."""
+    async def play(self, requests: Requests, until: float = math.inf) -> np.ndarray:
+        """Send each request at its time; returns dtype PLAYED, in the order of arrival.
+
+        Args:
+            until: s of the load, at which those still under way leave.
+        """
         played = np.zeros(len(requests), PLAYED)
         for name in ("cls", "prompt", "output"):
             played[name] = requests[name]
@@ -66,10 +72,14 @@ class Player:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
             self._began = time.monotonic()
-            async with asyncio.TaskGroup() as group:
-                for k, request in enumerate(requests):
-                    await asyncio.sleep(max(0.0, request["arrival"] / self.speed - (time.monotonic() - self._began)))
-                    group.create_task(self._one(session, k, request, played[k]))
+            seconds = None if math.isinf(until) else until / self.speed
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                    for k, request in enumerate(requests):
+                        await asyncio.sleep(
+                            max(0.0, request["arrival"] / self.speed - (time.monotonic() - self._began))
+                        )
+                        group.create_task(self._one(session, k, request, played[k]))
         return played
 
     def _now(self) -> float:
