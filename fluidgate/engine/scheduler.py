@@ -266,11 +266,12 @@ class Scheduler:
         request.wake()
 
     def _count(self, lasted: float) -> None:
-        prefill = any(not self._passes(request) for request, _ in self._parts)
+        prefills = sum(not self._passes(request) for request, _ in self._parts)
+        decodes = len(self._decoding) + len(self._parts) - prefills
         self.iterations += 1
         self._metrics.iteration_tokens.observe(sum(n for _, n in self._parts) + len(self._decoding))
-        self.occupancy.prefill += lasted * prefill
-        if prefill:
-            self.occupancy.mixed_decode += lasted * len(self._decoding)
+        self.occupancy.prefill += lasted * prefills
+        if prefills:
+            self.occupancy.mixed_decode += lasted * decodes
         else:
-            self.occupancy.solo_decode += lasted * len(self._decoding)
+            self.occupancy.solo_decode += lasted * decodes

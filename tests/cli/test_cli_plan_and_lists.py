@@ -204,6 +204,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "workload",
             "calibrate",
             "probe",
+            "engine",
         ),
         *("schema", "paper"),
     }

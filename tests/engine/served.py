@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,3 +88,12 @@ async def cluster(count: int = 1, gpu: Gpu = GPU, *, speed: float = FAST, **sett
         aiohttp.ClientSession() as session,
     ):
         yield Client(session, servers)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds; fail after a minute."""
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to that")

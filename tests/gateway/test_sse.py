@@ -30,9 +30,7 @@ def counted(stream: bytes, cuts: list[int]) -> tuple[int, bool, bool, bool]:
     return counter.tokens, counter.first_token, counter.finished, counter.failed
 
 
-nasty = st.sampled_from(
-    ['"content":"x"', '"text": "y"', "data: [DONE]\n\n", '{"error":1}', '"completion_tokens":7', "é", ""]
-)
+nasty = st.sampled_from(['"content":"x"', '"text": "y"', "data: [DONE]\n\n", '{"error":1}', '"completion_tokens":7'])
 texts = st.text(max_size=8) | nasty
 
 
@@ -51,7 +49,7 @@ def test_a_stream_counts_the_same_however_it_is_cut(texts, chats, spaced, stated
     if stated is not None:
         stream += event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": stated}}, spaced)
     stream += b"data: [DONE]\n\n" if done else b""
-    tokens = sum(1 for text in texts if text) if stated is None else stated
+    tokens = len(texts) if stated is None else stated
     assert counted(stream, cuts) == (tokens, tokens > 0, done, False)
 
 
@@ -62,7 +60,11 @@ def test_a_stream_counts_the_same_however_it_is_cut(texts, chats, spaced, stated
         (chat({"content": " word"}), 1),
         (chat({"reasoning": "hm"}), 1),
         (chat({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}), 1),
-        (chat({"content": "", "tool_calls": []}), 0),
+        (chat({"role": "assistant", "content": "", "tool_calls": []}), 0),
+        (chat({"content": ""}), 1),
+        (completion(""), 1),
+        ({"choices": [{"finish_reason": None, "index": 0, "delta": {"content": ""}}]}, 1),
+        ({"choices": [{"finish_reason": "stop", "index": 0, "delta": {}}]}, 0),
         (completion("", token_ids=[17]), 1),
         ({"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}, 0),
         (completion("a", usage={"completion_tokens": 5, "completion_tokens_details": None}), 5),

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import pytest
 from aiohttp import web
@@ -27,6 +28,31 @@ async def test_nobody_listens():
     with pytest.raises(EngineUnreachable) as caught:
         await read(f"http://127.0.0.1:{unused_port()}")
     assert not caught.value.taken
+
+
+@asynchronous
+async def test_nobody_accepts(monkeypatch):
+    monkeypatch.setattr("fluidgate.gateway.engines.upstream.CONNECT_TIMEOUT", 0.2)
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        port = server.getsockname()[1]
+        with pytest.raises(EngineUnreachable) as caught:
+            await read(f"http://127.0.0.1:{port}")
+    assert not caught.value.taken
+
+
+@asynchronous
+async def test_a_silent_host_is_probed():
+    async with scripted(streams(EVENT, then=lambda _: asyncio.sleep(60))) as engine:
+        connections = Connections()
+        async with Upstream(engine.url, connections, {}).open("/v1/x", BODY, "", {}, stream=True) as answer:
+            transport = answer._response.connection.transport
+            assert transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await connections.close()
 
 
 @asynchronous

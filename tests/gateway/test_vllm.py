@@ -14,7 +14,9 @@ from fluidgate.gateway.engines import (
     EngineRefused,
     EngineUnreachable,
     KvLost,
+    LlamaCpp,
     Load,
+    NotThisEngine,
     Vllm,
     VllmCoupled,
 )
@@ -212,6 +214,18 @@ async def test_what_a_check_finds_amiss():
     assert len(others.remarks) == 1
     assert not one.abilities.two_legs
     assert not coupled.abilities.two_legs
+
+
+@pytest.mark.parametrize("page", ["<html>", "{}", '{"data": []}', '{"data": [{"name": "m"}]}'])
+@asynchronous
+async def test_what_is_no_engine_is_found_out(page, tmp_path):
+    async with scripted(says(b"{}"), pages={"/v1/models": page, "/metrics": page, "/props": page}) as engine:
+        for adapter in (Vllm(engine.url), VllmCoupled(engine.url), LlamaCpp(engine.url, slot_folder=tmp_path)):
+            async with started(adapter):
+                with pytest.raises(NotThisEngine):
+                    await adapter.check()
+                with pytest.raises(NotThisEngine):
+                    await adapter.load()
 
 
 @asynchronous

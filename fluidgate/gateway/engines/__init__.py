@@ -4,7 +4,7 @@
 """
 
 from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load
-from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost
+from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost, NotThisEngine
 from fluidgate.gateway.engines.llamacpp import LlamaCpp
 from fluidgate.gateway.engines.upstream import Answer, Connections
 from fluidgate.gateway.engines.vllm import Vllm
@@ -28,6 +28,7 @@ __all__ = [
     "KvLost",
     "LlamaCpp",
     "Load",
+    "NotThisEngine",
     "Vllm",
     "VllmCoupled",
 ]

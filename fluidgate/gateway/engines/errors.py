@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 ELSEWHERE = frozenset({429, 502, 503, 504})
 
@@ -50,5 +51,18 @@ class EngineRefused(EngineError):
         return self.status in ELSEWHERE
 
 
+class NotThisEngine(EngineError):
+    """What answers is no engine of the kind that it is said to be."""
+
+
 class KvLost(EngineError):
     """The KV that was handed over is no more; the prompt has to be read again."""
+
+
+@contextmanager
+def speaking(url: str, engine: str) -> Iterator[None]:
+    """Raise `NotThisEngine` where what `url` has answered cannot be read as an answer of `engine`."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as error:
+        raise NotThisEngine(f"{url} answers, but not as {engine} does; check its address and kind") from error

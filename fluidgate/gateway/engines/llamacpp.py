@@ -16,7 +16,7 @@ from typing import Any, final
 import orjson
 
 from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load
-from fluidgate.gateway.engines.errors import EngineError, EngineRefused, KvLost
+from fluidgate.gateway.engines.errors import EngineError, EngineRefused, KvLost, speaking
 from fluidgate.gateway.engines.prompts import probe, prompt_only
 from fluidgate.gateway.engines.slots import Slots
 from fluidgate.gateway.engines.upstream import Answer, Connections
@@ -88,16 +88,17 @@ class LlamaCpp(Adapter):
         await super().close()
 
     async def check(self) -> Facts:
-        models = orjson.loads(await self.upstream.get("/v1/models"))["data"]
-        properties = orjson.loads(await self.upstream.get("/props"))
+        models, properties = await self.upstream.get("/v1/models"), await self.upstream.get("/props")
         slots = await self._all_slots()
-        return Facts(
-            models=tuple(model["id"] for model in models),
-            max_model_len=properties["default_generation_settings"]["n_ctx"],
-            slots=slots.count,
-            moves_kv=bool(properties.get("endpoint_slots")),
-            version=properties.get("build_info"),
-        )
+        with speaking(self.url, "llama.cpp"):
+            about = orjson.loads(properties)
+            return Facts(
+                models=tuple(model["id"] for model in orjson.loads(models)["data"]),
+                max_model_len=about["default_generation_settings"]["n_ctx"],
+                slots=slots.count,
+                moves_kv=bool(about.get("endpoint_slots")),
+                version=about.get("build_info"),
+            )
 
     async def check_pair(self, other: Adapter) -> str | None:
         if not isinstance(other, LlamaCpp):
@@ -114,7 +115,8 @@ class LlamaCpp(Adapter):
 
     async def load(self) -> Load:
         gauges = {name: float(value) for name, value in GAUGES.findall(await self.upstream.get("/metrics"))}
-        return Load(round(gauges[b"requests_processing"]), round(gauges[b"requests_deferred"]), None)
+        with speaking(self.url, "llama.cpp"):
+            return Load(round(gauges[b"requests_processing"]), round(gauges[b"requests_deferred"]), None)
 
     async def read_prompt(self, call: Call) -> Handover:
         slots = await self._all_slots()
@@ -145,8 +147,9 @@ class LlamaCpp(Adapter):
 
     async def _all_slots(self) -> Slots:
         if self._slots is None:
-            count = orjson.loads(await self.upstream.get("/props"))["total_slots"]
-            self._slots = self._slots or Slots(count)
+            page = await self.upstream.get("/props")
+            with speaking(self.url, "llama.cpp"):
+                self._slots = self._slots or Slots(orjson.loads(page)["total_slots"])
         return self._slots
 
     async def _restore(self, slot: int, file: str) -> None:

@@ -9,7 +9,7 @@ import time
 import orjson
 
 from fluidgate.gateway.engines.adapter import Load
-from fluidgate.gateway.engines.errors import EngineError
+from fluidgate.gateway.engines.errors import EngineError, speaking
 from fluidgate.gateway.engines.upstream import Upstream
 
 GAUGES = re.compile(
@@ -24,9 +24,14 @@ COUNTED_WITHIN = 2.0
 
 async def served(upstream: Upstream) -> tuple[tuple[str, ...], int | None]:
     """The names of the models and their longest context."""
-    models = orjson.loads(await upstream.get("/v1/models"))["data"]
-    lengths = [model["max_model_len"] for model in models if model.get("max_model_len")]
-    return tuple(model["id"] for model in models), min(lengths, default=None)
+    page = await upstream.get("/v1/models")
+    with speaking(upstream.url, "vLLM"):
+        models = orjson.loads(page)["data"]
+        names = tuple(model["id"] for model in models)
+        lengths = [model["max_model_len"] for model in models if model.get("max_model_len")]
+        if not names:
+            raise LookupError("no model")
+        return names, min(lengths, default=None)
 
 
 async def version(upstream: Upstream) -> str | None:
@@ -41,11 +46,12 @@ async def load(upstream: Upstream) -> Load:
     gauges: dict[bytes, list[float]] = {}
     for name, value in GAUGES.findall(await upstream.get("/metrics")):
         gauges.setdefault(name, []).append(float(value))
-    return Load(
-        running=round(sum(gauges.get(b"num_requests_running", ()))),
-        waiting=round(sum(gauges.get(b"num_requests_waiting", ()))),
-        kv_usage=max(gauges.get(b"kv_cache_usage_perc", ()), default=None),
-    )
+    with speaking(upstream.url, "vLLM"):
+        return Load(
+            running=round(sum(gauges[b"num_requests_running"])),
+            waiting=round(sum(gauges[b"num_requests_waiting"])),
+            kv_usage=max(gauges.get(b"kv_cache_usage_perc", ()), default=None),
+        )
 
 
 async def caches_prefixes(upstream: Upstream) -> bool:
