@@ -33,7 +33,7 @@ from fluidgate.gateway.decisions import (
     TAKE_DOWN,
     moves,
 )
-from fluidgate.gateway.fleet import empty_fleet
+from fluidgate.gateway.fleet import OUT, empty_fleet
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.policies.ready import NOWHERE
 from fluidgate.policies.tables import Tables
@@ -187,7 +187,7 @@ class Gated(Dispatcher):
         g = ticket.engine
         if self.binding == "late" and not ticket.stays:
             self._route(ticket)
-        elif ticket.decode_engine < 0:
+        elif ticket.decode_engine < 0 or self._lost_booking(ticket):
             self._decode_on(ticket, g)
             self._then(STAY_ON, g)
         else:
@@ -265,6 +265,13 @@ class Gated(Dispatcher):
     def _then(self, move: int, a: int = 0, b: int = 0) -> None:
         """One move, then start what may start."""
         self._start_all(moves(self.fleet, self.tables, move, a, b, 0.0, True, self._draws))
+
+    def _lost_booking(self, ticket: Ticket) -> bool:
+        """Whether the engine where its decode was to go is down; the slot is given up then."""
+        if self.fleet.gpu["group"][ticket.decode_engine] != OUT:
+            return False
+        self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+        return True
 
     def _route(self, ticket: Ticket) -> None:
         """Its prefill has ended: its decode takes a slot or waits, and others start."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
+from http import HTTPStatus
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fluidgate.errors import FluidgateError
+from fluidgate.gateway.api_error import REASON_HEADER, ApiError
 from fluidgate.gateway.app import App
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
@@ -24,12 +27,92 @@ SEND_BUFFER = 4 << 20
 BACKLOG = 2048
 
 
+HEAD_BYTES = 64 << 10
+"""The longest request line and headers together."""
+
+
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with a send buffer that holds most answers whole: a slow client keeps no engine's slot."""
+    """HTTP/1.1 with a send buffer that holds most answers whole: a slow client keeps no engine's slot.
+
+    A client that does not read is cut off after a while, heads are bounded, and what is no HTTP is answered in the form
+    of OpenAI's errors.
+    """
+
+    def __init__(self, *arguments: Any, gateway: Gateway, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._gateway = gateway
+        self._head = 0
+        self._in_head = True
+        self._impatience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=SEND_BUFFER)
+        transport.set_write_buffer_limits(high=SEND_BUFFER, low=SEND_BUFFER // 4 * 3)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._be_patient()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        seconds = self._gateway.settings.server.client_seconds
+        self._impatience = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head, self._in_head = 0, True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if self._head > HEAD_BYTES:
+            raise ValueError("too long a head")
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no request; nothing on this connection is trusted any more."""
+        if self._head > HEAD_BYTES:
+            error = ApiError(431, "headers_too_large", f"the headers are longer than {HEAD_BYTES} bytes")
+        else:
+            error = ApiError(400, "invalid_http", "this is no HTTP request")
+        self._gateway.note_refusal(error, "", "")
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(whole_response(error))
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade is an offer: the request is answered as it is. What comes after it can't be read."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+
+def whole_response(error: ApiError) -> bytes:
+    """An error as it goes over the wire."""
+    body = error.body()
+    lines = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "content-type: application/json",
+        f"{REASON_HEADER}: {error.reason}",
+        f"content-length: {len(body)}",
+        "connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + body
 
 
 class Server(uvicorn.Server):
@@ -98,7 +181,8 @@ async def serve(settings: GatewaySettings, *, started: Any = None) -> None:
 def server_of(gateway: Gateway) -> Server:
     config = uvicorn.Config(
         App(gateway),
-        http=Protocol,
+        http=cast("type[Protocol]", partial(Protocol, gateway=gateway)),
+        proxy_headers=False,
         ws="none",
         lifespan="off",
         access_log=False,

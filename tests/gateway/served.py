@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 
 from fluidgate.engine import EngineServer, EngineSettings, serve_engines
+from fluidgate.gateway.dispatcher import Gated
+from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.server import listening_socket, server_of
@@ -82,6 +84,20 @@ class Live:
         counts = self.gateway.dispatcher.counts()
         held = sum(int(getattr(counts, name).sum()) for name in counts.__dataclass_fields__)
         return held == 0 and all(state.prefills == state.decodes == 0 for state in self.gateway.dispatcher.engines())
+
+    def at_rest(self) -> bool:
+        """Idle, the books in order, and the engines idle too."""
+        dispatcher = self.gateway.dispatcher
+        sound = not isinstance(dispatcher, Gated) or problems(dispatcher.fleet) == []
+        assert sound, problems(dispatcher.fleet)
+        return self.idle() and all(e.state["running"] == e.state["waiting"] == 0 for e in self.engines)
+
+    @staticmethod
+    @asynccontextmanager
+    async def before(gateway: Gateway, url: str, folder: Path) -> AsyncIterator[Live]:
+        """A gateway before engines that are none of ours."""
+        async with aiohttp.ClientSession() as session:
+            yield Live(url, gateway, [], session, folder / "requests.log")
 
 
 @dataclass
