@@ -104,10 +104,10 @@ class Monitor:
         load = await self._load(g)
         if self._asleep[g].is_set():
             return  # it has failed a request meanwhile: this answer is from before
-        if load is None:
+        if isinstance(load, str):
             self._gateway.facts[g] = None
             if self.up[g]:
-                self._fell(g, "it does not answer")
+                self._fell(g, load)
             return
         self.loads[g] = load
         ours += self._gateway.dispatcher.taken[g] - came
@@ -118,13 +118,13 @@ class Monitor:
         elif await self._is_fit(g):
             self._rose(g, excess)
 
-    async def _load(self, g: int) -> Load | None:
+    async def _load(self, g: int) -> Load | str:
+        """How busy an engine is, or why it does not say so."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._gateway.adapters[g].load()
         except UNREADABLE as error:
-            log.debug("engine %s: %s", self._gateway.adapters[g].url, error)
-            return None
+            return str(error) or "no answer in time"
 
     async def _is_fit(self, g: int) -> bool:
         """Whether an engine that answers is what it should be; checked anew where it has been away."""

@@ -20,7 +20,8 @@ DONE = b"data: [DONE]\n\n"
 PERSISTENT = "[limits]\nattempts = 12\n"
 CHAT = "/v1/chat/completions"
 PAGES = {
-    "/metrics": 'vllm:cache_config_info{enable_prefix_caching="True"} 1\nvllm:num_requests_running 0\n',
+    "/metrics": 'vllm:cache_config_info{enable_prefix_caching="True"} 1\nvllm:num_requests_running 0\n'
+    "vllm:num_requests_waiting 0\n",
     "/v1/models": '{"data": [{"id": "emulated", "max_model_len": 1000}]}',
 }
 
@@ -208,14 +209,13 @@ def test_without_engines_nobody_is_taken(tmp_path: Path) -> None:
 def test_what_the_engine_finds_wrong_with_a_request_is_handed_on(tmp_path: Path, kind: str) -> None:
     async def run() -> None:
         async with live_gateway(tmp_path, kind=kind) as live:
-            for stream in (True, False):
-                reply = await live.complete(3, stream=stream, temperature="hot")
-                assert reply.status == 400
             for engine in live.engines:
                 engine.fault("refuse", 422.0)
-            assert (await live.complete(3)).status == 422
-            records = await settled(live, requests=3, outcome="engine_refused")
-            assert [record["attempts"] for record in records] == [1, 1, 1]
+            for stream in (True, False):
+                reply = await live.complete(3, stream=stream)
+                assert (reply.status, reply.json["error"]["type"]) == (422, "InjectedFault")
+            records = await settled(live, requests=2, outcome="engine_refused")
+            assert [record["attempts"] for record in records] == [1, 1]
 
     asyncio.run(run())
 
@@ -224,9 +224,9 @@ def test_a_lease_that_would_end_in_the_buffer_means_reading_again(tmp_path: Path
     """Two prompts are read, one slot is free: the second decode waits beyond its KV's lease."""
 
     async def run() -> None:
-        more = "[limits]\nattempts = 50\nmax_wait = 60.0\n"
+        more = "[limits]\nattempts = 100\nmax_wait = 60.0\n"
         async with live_gateway(tmp_path, engines=2, more=more) as live:
-            live.gateway.lease = 0.05
+            live.gateway.lease = 0.005
             replies = await asyncio.gather(*(live.complete(60) for _ in range(20)))
             assert all(reply.done and reply.tokens == 60 for reply in replies)
             records = await settled(live, requests=20, outcome="completed")
@@ -308,7 +308,7 @@ async def test_an_engine_of_another_model_is_not_used_when_it_comes_back(tmp_pat
 async def test_odds_of_the_prompt_are_asked_for_in_one_call(tmp_path: Path) -> None:
     """The engine that reads such a prompt must write its answer too, also where decodes are placed late."""
     async with live_gateway(tmp_path) as live:
-        replies = await asyncio.gather(*(live.complete(4, echo=True, logprobs=1, stream=k % 2 == 0) for k in range(6)))
+        replies = await asyncio.gather(*(live.complete(4, prompt_logprobs=1, stream=k % 2 == 0) for k in range(6)))
         assert [reply.status for reply in replies] == [200] * 6
         records = await settled(live, requests=6, outcome="completed")
         assert all(record["prefill_engine"] == record["decode_engine"] for record in records)
