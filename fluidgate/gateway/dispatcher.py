@@ -228,6 +228,8 @@ class Gated(Dispatcher):
         self.tables = tables
         if bool(tables.reserve) != self.fleet.reserve:
             self.fleet = self.fleet._replace(reserve=bool(tables.reserve))
+        if not tables.split_buffers:
+            self._into_one_buffer()
         self._regroup()
 
     def queued(self, ticket: Ticket) -> tuple[int, int]:
@@ -338,6 +340,20 @@ class Gated(Dispatcher):
         self._buffered[buffer][ticket.cls][ticket] = None
         if self.estimator is not None:
             self.estimator.waits(ticket.cls, ticket.since)
+
+    def _into_one_buffer(self) -> None:
+        """Under a plan with one decode buffer all wait in the first, in the order in which they came."""
+        for cls, (line, other) in enumerate(zip(*self._buffered, strict=True)):
+            if not other:
+                continue
+            merged = sorted((*line, *other), key=lambda ticket: ticket.since)
+            line.clear()
+            other.clear()
+            for ticket in merged:
+                ticket.buffer = MIXED
+                line[ticket] = None
+            self.fleet.buffered[:, cls] = len(merged), 0
+            self.fleet.buffered_since[:, cls] = merged[0].since, np.inf
 
     def _decode_on(self, ticket: Ticket, g: int) -> None:
         ticket.stage = Stage.DECODE

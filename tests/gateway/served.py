@@ -129,7 +129,15 @@ class Reply:
 
 
 def settings_of(
-    folder: Path, urls: list[str], of: Scenario, *, policy: str = "gate-and-route", more: str = "", kind: str = "vllm"
+    folder: Path,
+    urls: list[str],
+    of: Scenario,
+    *,
+    policy: str = "gate-and-route",
+    more: str = "",
+    kind: str = "vllm",
+    drain_seconds: float = 5.0,
+    client_seconds: float = 60.0,
 ) -> GatewaySettings:
     """A gateway file in `folder`; `more` are further lines, of tables other than [engines] and [server]."""
     from fluidgate.scenario_file import write_scenario
@@ -145,7 +153,8 @@ policy = "{policy}"
 [server]
 port = 0
 log = "{folder / "requests.log"}"
-drain_seconds = 5.0
+drain_seconds = {drain_seconds}
+client_seconds = {client_seconds}
 [engines]
 kind = "{kind}"
 urls = {json.dumps(urls)}
