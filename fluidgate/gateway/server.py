@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from functools import partial
 from http import HTTPStatus
@@ -27,6 +28,12 @@ SEND_BUFFER = 4 << 20
 BACKLOG = 2048
 
 
+LINGER = 1.0
+"""s for which what a refused client still sends is read and dropped: closed at once, it would never see the answer."""
+
+UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+"""The offer of another protocol, which is not taken up; the parser would read no body after it."""
+
 HEAD_BYTES = 64 << 10
 """The longest request line and headers together."""
 
@@ -43,6 +50,8 @@ class Protocol(HttpToolsProtocol):
         self._gateway = gateway
         self._head = 0
         self._in_head = True
+        self._between = True
+        self._refused = False
         self._impatience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -69,7 +78,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head, self._in_head = 0, True
+        self._head, self._in_head, self._between = 0, True, False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -79,8 +92,13 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._between:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if self._in_head and not self._refused and not self.transport.is_closing():
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 self.send_400_response("")
@@ -92,14 +110,13 @@ class Protocol(HttpToolsProtocol):
         else:
             error = ApiError(400, "invalid_http", "this is no HTTP request")
         self._gateway.note_refusal(error, "", "")
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(whole_response(error))
-        self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade is an offer: the request is answered as it is. What comes after it can't be read."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        self._refused = True
+        self.transport.write(whole_response(error))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
 
 
 def whole_response(error: ApiError) -> bytes:
