@@ -258,8 +258,9 @@ def test_a_gateway_before_busy_engines_recovers_its_view(tmp_path: Path) -> None
             old = [
                 asyncio.create_task(session.post(s.url + "/v1/completions", json=asked)) for s in servers for _ in "ab"
             ]
-            while sum(server.state["running"] for server in servers) < 4:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(20.0):
+                while sum(server.state["running"] for server in servers) < 4:
+                    await asyncio.sleep(0.01)
             settings = settings_of(tmp_path, [server.url for server in servers], of)
             async with gateway_of(settings) as (gateway, url):
                 live = Live(url, gateway, servers, session, tmp_path / "requests.log")
@@ -340,15 +341,14 @@ class Process:
 def test_a_signal_lets_requests_end_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     async def run() -> None:
         of = scenario()
-        engines = serve_engines(EngineSettings(of.gpu, model=MODEL, speed=10.0), 2)
+        engines = serve_engines(EngineSettings(of.gpu, model=MODEL, speed=3.0), 2)
         async with engines as servers, aiohttp.ClientSession() as session:
             process = Process(tmp_path, [server.url for server in servers])
             try:
                 live = Live(await process.url(), None, servers, session, tmp_path / "requests.log")  # type: ignore[arg-type]
                 tokens = 100_000 if how == "twice" else 400
                 work = [asyncio.create_task(live.complete(tokens, stream=k > 0)) for k in range(3)]
-                while sum(server.state["running"] for server in servers) < 3:
-                    await asyncio.sleep(0.01)
+                await live.until(lambda: sum(server.state["running"] for server in servers) == 3)
                 await asyncio.sleep(0.3)  # tokens flow
                 os.kill(process.child.pid, signal.SIGINT if how == "SIGINT" else signal.SIGTERM)
                 refused = await until_refused(live)
