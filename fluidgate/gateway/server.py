@@ -187,6 +187,7 @@ async def serve(settings: GatewaySettings, *, started: Any = None) -> None:
         host, port = sock.getsockname()[:2]
         if host not in LOOPBACK:
             log.warning("listening on %s: whoever reaches this address reaches the engines", host)
+        sock.listen(BACKLOG)  # who reads the URL may come at once
         if started is not None:
             started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await server_of(gateway).serve(sockets=[sock])
