@@ -20,12 +20,11 @@ async def stream(url: str, tokens: int, number: int) -> int:
     reader, writer = await asyncio.open_connection(host, int(port))
     body = b'{"prompt":[%d],"max_tokens":%d,"ignore_eos":true,"stream":true}' % (number, tokens)
     writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-    chunks, rest = 0, b""
-    while b"[DONE]" not in rest:
-        data = rest + await reader.read(65536)
-        cut = data.rfind(b"\n\n") + 1
-        chunks += data[:cut].count(b'"finish_reason"')
-        rest = data[cut:]
+    chunks, line = 0, b""
+    while not line.startswith(b"data: [DONE]"):
+        line = await reader.readline()
+        assert line, "the engine cut the stream"
+        chunks += line.startswith(b'data: {"id"')
     writer.close()
     return chunks
 

@@ -1,12 +1,14 @@
 """How far the iteration model is from the Markov network, assumption by assumption: `python -m benchmarks.fidelity`.
 
-The two-class instance under gate-and-route. Each row takes one assumption more away; differences are relative to the
-Markov network, with 95 % confidence over replications.
+The two-class instance under gate-and-route, or under the policies named: `python -m benchmarks.fidelity gi-wsp ...`.
+Each row takes one assumption more away; differences are relative to the Markov network, with 95 % confidence over
+replications.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 
 from fluidgate import Scenario, SimulationResult, simulate
 from fluidgate.model import Lengths
@@ -28,9 +30,14 @@ def with_chunks(scenario: Scenario, tokens: int) -> Scenario:
 
 
 def main() -> None:
+    for policy in sys.argv[1:] or [POLICY]:
+        table(policy)
+
+
+def table(policy: str) -> None:
     base = Scenario.load("examples/two-class.toml")
-    markov = run(base, "markov")
-    print(f"{POLICY}, {GPUS} GPUs, {REPLICATIONS} replications of {HORIZON:g} s; differences to the Markov network\n")
+    markov = run(base, policy, "markov")
+    print(f"{policy}, {GPUS} GPUs, {REPLICATIONS} replications of {HORIZON:g} s; differences to the Markov network\n")
     print("| simulated | revenue | in prefill | decoding | mixed share of the decodes |")
     print("|---|---|---|---|---|")
     print(f"| Markov network | {told(markov)} |")
@@ -44,12 +51,12 @@ def main() -> None:
         ("the same, both fixed", base.replace(lengths=fixed)),
         (f"both fixed, chunks of {SMALL_CHUNK}", with_chunks(base.replace(lengths=fixed), SMALL_CHUNK)),
     ):
-        print(f"| {name} | {against(run(scenario, 'iteration'), markov)} |", flush=True)
+        print(f"| {name} | {against(run(scenario, policy, 'iteration'), markov)} |", flush=True)
 
 
-def run(scenario: Scenario, fidelity: str) -> SimulationResult:
+def run(scenario: Scenario, policy: str, fidelity: str) -> SimulationResult:
     options = {"gpus": GPUS, "horizon": HORIZON, "replications": REPLICATIONS, "seed": 1, "workers": 1}
-    return simulate(scenario, POLICY, fidelity=fidelity, **options)  # type: ignore[arg-type]
+    return simulate(scenario, policy, fidelity=fidelity, **options)  # type: ignore[arg-type]
 
 
 def quantities(result: SimulationResult) -> list[list[float]]:

@@ -30,6 +30,8 @@ PROMPT, OUTPUT = 1200.0, 200.0
 LAW = {"alpha": 0.0174, "beta": 6.2e-5, "delta": 3e-5, "epsilon": 2e-8}
 ENGINE = Engine(linear_law(**LAW), batch_size=256, tokens=8192)
 BLOCK = 65_536
+STREAMS = (1_000_000, 2_000_000, 4_000_000, 8_000_000, 16_000_000)
+"""Requests, for memory and time as a stream grows."""
 
 
 def main() -> None:
@@ -49,10 +51,29 @@ def main() -> None:
         print(line, flush=True)
     if not peer_is_there:
         print("\nai-dynamo is not installed in", python)
-    print("\nmemory of the state and of the process as the stream grows, 128 GPUs:")
-    for count in (1_000_000, 4_000_000, 16_000_000):
-        measured = run(128, count, rate)
-        print(f"  {count:>12,} requests   {measured.bytes_held / 2**20:6.1f} MiB   {resident():6.1f} MiB")
+    for gpus in (128, 1000):
+        stream_through(gpus, rate)
+
+
+def stream_through(gpus: int, rate: float) -> None:
+    """Print memory and time as the stream grows, and their slopes over the last doubling."""
+    print(f"\n{gpus} GPUs, a longer and longer stream:")
+    print(
+        f"{'requests':>12} {'simulated h':>12} {'alive at once':>14} {'state, MiB':>11} {'process, MiB':>13} {'s':>7}"
+    )
+    told = []
+    for count in STREAMS:
+        began = time.perf_counter()
+        measured = run(gpus, count, rate)
+        wall = time.perf_counter() - began
+        hours, state = measured.window / 3600, measured.bytes_held / 2**20
+        told.append((count / 1e6, resident(), wall))
+        line = f"{count:>12,} {hours:>12.2f} {measured.most_alive:>14,} {state:>11.1f} {resident():>13.1f} {wall:>7.1f}"
+        print(line, flush=True)
+    (few, before, short), (many, after, long) = told[-2:]
+    print(
+        f"  {(after - before) / (many - few):.2f} MiB and {(long - short) / (many - few):.2f} s a million requests more"
+    )
 
 
 def capacity() -> float:

@@ -1,6 +1,6 @@
 """A real engine's run beside its replay in the iteration model, the law calibrated from a table of iteration times.
 
-    python -m benchmarks.true_to_engine TABLE LOG [-o PICTURE]
+    python -m benchmarks.true_to_engine TABLE LOG [--what-matters] [-o PICTURE]
 
 TABLE holds iteration times of the same GPU and model (columns B, C, kv_decode, tau_ms), LOG the run, request by request
 (vLLM JSONL). The options' defaults are the settings of the run in `docs/true-to-engines.md`.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fluidgate.calibration import calibrate_batches, read_measurements
 from fluidgate.model import Gpu
 from fluidgate.simulation.iteration.engine import Engine, KvMemory
 from fluidgate.simulation.iteration.law import Law, law_of
-from fluidgate.simulation.iteration.logged import LoggedRun, agreement, read_logged_run, replayed
+from fluidgate.simulation.iteration.logged import THROUGHPUT, LoggedRun, agreement, read_logged_run, replayed
 
 COLUMNS = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms", "context": "kv_decode"}
 KV_BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2
@@ -27,12 +28,54 @@ MEMORY_BANDWIDTH = 1.008e12
 """Of an RTX 4090, bytes/s."""
 
 
-def calibrated_law(table: str | Path, kv_bytes_per_token: float, memory_bandwidth: float) -> Law:
-    """The law of `fluidgate calibrate --law linear`, by way of the profile's rounded numbers."""
+FIRST = 11
+"""Requests that the engine read while it was cold."""
+UNSATURATED = 0.1
+"""Of the run's arrival rate, at which no request of it waits for memory."""
+
+
+def calibrated_law(table: str | Path, kv_bytes_per_token: float, memory_bandwidth: float, name: str = "linear") -> Law:
+    """The law of `fluidgate calibrate --law NAME`, by way of the profile's rounded numbers."""
     rows = read_measurements(table, COLUMNS, unit="ms")
-    made = calibrate_batches(rows, kv_bytes_per_token=kv_bytes_per_token, memory_bandwidth=memory_bandwidth)
+    made = calibrate_batches(
+        rows, kv_bytes_per_token=kv_bytes_per_token, memory_bandwidth=memory_bandwidth, table=name == "table"
+    )
     assert made.profile.iteration is not None
     return law_of(Gpu(batch_size=1, chunk_size=1, iteration=made.profile.iteration))
+
+
+def what_matters(measured: LoggedRun, engine: Engine, tabulated: Law) -> None:
+    """The agreement with the run when one thing is put otherwise, and asynchronous scheduling at a low load."""
+    kv = engine.kv
+    assert kv is not None
+    variants = {
+        "nothing": engine,
+        "the preempted find none of their blocks again": replace(engine, kv=replace(kv, caching=False)),
+        "the table itself, interpolated, in the place of the fitted law": replace(engine, law=tabulated),
+        "scheduling is not asynchronous": replace(engine, asynchronous=False),
+    }
+    statistics = [("TTFT", "mean"), ("TTFT", "p50"), ("TPOT", "mean"), ("latency", "mean"), ("latency", "p50")]
+    print("\n| left out or put otherwise | " + " | ".join(f"{s} {q}" for q, s in statistics) + " | output throughput |")
+    print("|---" * (len(statistics) + 2) + "|")
+    for name, changed in variants.items():
+        found = {
+            (row.quantity, row.statistic): row
+            for row in agreement(measured.summary, replayed(measured, changed).summary)
+        }
+        cells = [f"{100 * found[key].relative:+.1f} %" for key in (*statistics, THROUGHPUT)]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    ours, theirs = replayed(measured, engine).times["TTFT"], measured.times["TTFT"]
+    early = [f"{times[:FIRST].min():.2f} to {times[:FIRST].max():.2f} s" for times in (theirs, ours)]
+    rest = np.abs(ours[FIRST:] / theirs[FIRST:] - 1.0)
+    print(f"\nTTFT of the first {FIRST} requests: measured {early[0]}, simulated {early[1]}; the others differ by ")
+    print(
+        f"{100 * np.median(rest):.1f} % in the median and {100 * np.quantile(rest, 0.9):.1f} % at the 90th percentile"
+    )
+    thin = replace(measured, arrival=measured.arrival / UNSATURATED)
+    print(f"\nat {UNSATURATED:g} times the rate, s | " + " | ".join(f"{s} {q}" for q, s in statistics))
+    for name in ("nothing", "scheduling is not asynchronous"):
+        summary = replayed(thin, variants[name]).summary
+        print(f"{name} | " + " | ".join(f"{summary[key]:.4g}" for key in statistics))
 
 
 def draw(measured: LoggedRun, simulated: LoggedRun, path: str | Path) -> None:
@@ -64,10 +107,18 @@ def main() -> None:
     parser.add_argument("--kv-tokens", type=int, default=41_408)
     parser.add_argument("--block-tokens", type=int, default=16)
     parser.add_argument("--no-caching", action="store_true", help="the engine runs without prefix caching")
+    parser.add_argument("--synchronous", action="store_true", help="it runs with --no-async-scheduling")
+    parser.add_argument("--law", choices=["linear", "table"], default="linear")
+    parser.add_argument("--what-matters", action="store_true", help="leave one thing out after the other, too")
     given = parser.parse_args()
-    law = calibrated_law(given.table, given.kv_bytes_per_token, given.memory_bandwidth)
+    law, tabulated = (
+        calibrated_law(given.table, given.kv_bytes_per_token, given.memory_bandwidth, name)
+        for name in (given.law, "table")
+    )
     memory = KvMemory(given.kv_tokens, given.block_tokens, caching=not given.no_caching)
-    engine = Engine(law, given.max_num_seqs, given.max_num_batched_tokens, kv=memory)
+    engine = Engine(
+        law, given.max_num_seqs, given.max_num_batched_tokens, kv=memory, asynchronous=not given.synchronous
+    )
     measured = read_logged_run(given.log)
     replayed(measured, engine)  # compiles
     began = time.perf_counter()
@@ -75,12 +126,14 @@ def main() -> None:
     wall = time.perf_counter() - began
     print("| quantity | statistic | measured | simulated | difference |")
     print("|---|---|---|---|---|")
-    for row in agreement(measured, simulated):
+    for row in agreement(measured.summary, simulated.summary):
         print(
             f"| {row.quantity} | {row.statistic} | {row.measured:.4g} | {row.simulated:.4g} "
             f"| {100 * row.relative:+.1f} % |"
         )
     print(f"\n{simulated.preemptions} preemptions, {1e3 * wall:.1f} ms of wall time, overheads of a call included")
+    if given.what_matters:
+        what_matters(measured, engine, tabulated)
     if given.output is not None:
         draw(measured, simulated, given.output)
 

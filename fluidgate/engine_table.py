@@ -24,7 +24,7 @@ def absent(description: str, **limits: Any) -> Any:
 class EngineTable(Table):
     batching: BatchingName = absent("how the batch of an iteration is formed")
     max_batched_tokens: int = absent(
-        "the tokens of an iteration under token-budget and prefill-first batching",
+        "the tokens of an iteration, but under single-prefill batching",
         ge=1,
         le=LARGEST_WHOLE,
         examples=[2048],
@@ -36,6 +36,9 @@ class EngineTable(Table):
     )
     kv_caching: bool = Field(
         False, description="whether a preempted request finds again the KV that was not overwritten"
+    )
+    async_scheduling: bool = Field(
+        False, description="whether the batch of an iteration is composed when the one before it starts"
     )
     preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
     swap_seconds: float = Field(0.0, ge=0, description="the seconds a token that swapping takes, each way")
@@ -63,6 +66,11 @@ class EngineTable(Table):
             yield 'engine.kv_caching: what is swapped out is not read again; remove this key, or preempt by "recompute"'
         if self.swap_seconds > 0 and self.preemption != "swap":
             yield 'engine.swap_seconds: only with preemption = "swap"; remove this key, or give that preemption'
+        if self.async_scheduling and self.batching not in (None, "token-budget"):
+            yield (
+                f"engine.async_scheduling: not simulated with {self.batching} batching; "
+                "remove this key, or give token-budget batching"
+            )
         if self.max_batched_tokens is None:
             return
         if self.batching == "single-prefill":

@@ -20,19 +20,22 @@ from pydantic import (
     model_validator,
 )
 
+from fluidgate.interpolation import bilinear
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
-BatchingName = Literal["single-prefill", "token-budget", "prefill-first"]
+BatchingName = Literal["single-prefill", "token-budget", "prefill-first", "last-schedulable"]
 Preemption = Literal["recompute", "swap"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 Duration = Annotated[float, Field(ge=0.01, le=1e9)]
 """Seconds for which a rate of arrivals stands, within what a stream of requests can draw."""
 
@@ -57,6 +60,34 @@ class RequestClass(Noun):
     tpot_target: Positive | None = Field(None, description="TPOT for goodput, s, in the place of the scenario's")
 
 
+class TimeTable(Noun):
+    """Iteration times measured over chunk and batch, bilinear between the nodes.
+
+    They are constant below the least chunk and the least batch, and carried on in a straight line above the largest.
+    """
+
+    chunk_sizes: tuple[NonNegativeInt, ...] = Field(min_length=1, description="prompt tokens, 0 for none; increasing")
+    batch_sizes: tuple[NonNegativeInt, ...] = Field(min_length=1, description="decodes, increasing")
+    seconds: tuple[tuple[Positive, ...], ...] = Field(description="an iteration's, a row a chunk size, s")
+    context: NonNegative = Field(0.0, description="context of each decode that they were measured at, tokens")
+
+    @model_validator(mode="after")
+    def _nodes_increase(self) -> Self:
+        for name, nodes in (("chunk_sizes", self.chunk_sizes), ("batch_sizes", self.batch_sizes)):
+            if list(nodes) != sorted(set(nodes)):
+                raise ValueError(f"{name} of a table must increase")
+        if [len(row) for row in self.seconds] != [len(self.batch_sizes)] * len(self.chunk_sizes):
+            raise ValueError(
+                f"a table over {len(self.chunk_sizes)} chunk sizes and {len(self.batch_sizes)} batch sizes needs "
+                "a row a chunk size, each with a time a batch size"
+            )
+        return self
+
+    def at(self, chunk_tokens: float, decodes: float) -> float:
+        """Seconds of an iteration, its decodes with the table's own context."""
+        return bilinear(self.chunk_sizes, self.batch_sizes, self.seconds, chunk_tokens, decodes)
+
+
 class IterationTime(Noun):
     """Duration of one iteration of continuous batching.
 
@@ -67,6 +98,9 @@ class IterationTime(Noun):
     That of [LDHZ], (2)-(3), has no delta and no epsilon, so that `tau = alpha + beta*chunk` and `1/gamma` hold for
     every batch. With either of them, or with a solo time of its own, `gamma` follows from the batch size and may be
     left out: see `Gpu`.
+
+    A `table` takes the place of all terms but `epsilon`, which counts the context beyond the table's own; `alpha`,
+    `beta` and the others are then those of the law fitted to it, for who asks for them.
     """
 
     alpha: float = Field(description="intercept of the mixed iteration time, s")
@@ -78,18 +112,21 @@ class IterationTime(Noun):
     epsilon: NonNegative = Field(0.0, description="what each token of context adds to an iteration, s")
     solo_alpha: NonNegative | None = Field(None, description="alpha without a chunk, s; that of mixed ones if None")
     solo_delta: NonNegative | None = Field(None, description="delta without a chunk, s; that of mixed ones if None")
+    table: TimeTable | None = Field(None, description="measured times, in the place of the law; None for the law")
 
     @model_validator(mode="after")
     def _solo_time_is_known_once(self) -> Self:
         given = self.solo_alpha is not None or self.solo_delta is not None
         if self.gamma is not None and given:
             raise ValueError("gamma and solo_alpha, solo_delta say the same; leave gamma out, or those")
-        if self.gamma is None and not (given or self.delta or self.epsilon):
+        if self.gamma is not None and self.table is not None:
+            raise ValueError("gamma and a table say the same; leave gamma out")
+        if self.gamma is None and not (given or self.delta or self.epsilon or self.table):
             raise ValueError("gamma is missing; give it, or delta or epsilon, from which it follows")
         return self
 
     @model_serializer(mode="wrap")
-    def _what_is_set(self, fields: SerializerFunctionWrapHandler) -> dict[str, float]:
+    def _what_is_set(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the terms that the law does not have."""
         kept = {key: value for key, value in fields(self).items() if key in ("alpha", "beta") or value is not None}
         return {key: value for key, value in kept.items() if key not in ("delta", "epsilon") or value != 0.0}
@@ -101,15 +138,22 @@ class IterationTime(Noun):
 
     def mixed(self, chunk_tokens: float, decodes: float = 0.0, context: float = 0.0) -> float:
         """Seconds of an iteration that reads `chunk_tokens` of a prompt beside `decodes`, (3); `context` in all."""
+        if self.table is not None:
+            return self._of_table(self.table, chunk_tokens, decodes, context)
         return self.alpha + self.beta * chunk_tokens + self.delta * decodes + self.epsilon * context
 
     def solo(self, decodes: float, context: float) -> float:
         """Seconds of an iteration of `decodes` without a prefill, (2); with `gamma` those of a full batch."""
         if self.gamma is not None:
             return 1.0 / self.gamma
+        if self.table is not None:
+            return self._of_table(self.table, 0.0, decodes, context)
         alpha = self.alpha if self.solo_alpha is None else self.solo_alpha
         delta = self.delta if self.solo_delta is None else self.solo_delta
         return alpha + delta * decodes + self.epsilon * context
+
+    def _of_table(self, table: TimeTable, chunk_tokens: float, decodes: float, context: float) -> float:
+        return table.at(chunk_tokens, decodes) + self.epsilon * (context - table.context * decodes)
 
 
 class Calibrated(Noun):
@@ -261,6 +305,16 @@ class Lengths(Noun):
         """Whether any length is drawn from traces."""
         return "empirical" in (self.prompt, self.output)
 
+    @property
+    def output_spread(self) -> float:
+        """CV of the output lengths; that of exponential ones for empirical lengths, whose traces are not read here."""
+        if self.output_cv is not None:
+            return self.output_cv
+        return 0.0 if self.output == "fixed" else 1.0
+
+
+EXPONENTIAL = Lengths()
+
 
 class EngineModel(Noun):
     """What the model leaves open of a GPU's engine, at the fidelity of iterations.
@@ -268,6 +322,7 @@ class EngineModel(Noun):
     - `single-prefill`: at most one prompt, in chunks of `Gpu.chunk_size`, beside the decodes ([LDHZ] section 2).
     - `token-budget`: all decodes, then chunks of as many waiting prompts as the budget holds (vLLM, Sarathi-Serve).
     - `prefill-first`: whole prompts alone, before the decodes go on (first vLLM).
+    - `last-schedulable`: token budget, prompts first until the decodes are near their deadline (SLAI).
     """
 
     batching: BatchingName | None = Field(
@@ -281,6 +336,9 @@ class EngineModel(Noun):
     kv_reservation: int = Field(0, ge=0, description="tokens that must fit beyond a prompt for it to be admitted")
     kv_caching: bool = Field(
         False, description="whether a preempted request finds again the KV that was not overwritten"
+    )
+    async_scheduling: bool = Field(
+        False, description="whether the batch of an iteration is composed when the one before it starts"
     )
     preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
     swap_seconds: NonNegative = Field(0.0, description="seconds a token swapped, each way")
@@ -301,7 +359,9 @@ class EngineModel(Noun):
         if self.swap_seconds > 0 and self.preemption != "swap":
             raise ValueError("swap_seconds belongs to preemption by swapping, and to it only")
         if self.batching == "single-prefill" and self.max_batched_tokens is not None:
-            raise ValueError("max_batched_tokens belongs to token-budget and prefill-first batching")
+            raise ValueError("max_batched_tokens belongs to batching other than single-prefill")
+        if self.async_scheduling and self.batching not in (None, "token-budget"):
+            raise ValueError("async_scheduling belongs to token-budget batching")
         return self
 
 
@@ -340,13 +400,16 @@ class Rates:
         return self.prompt_value + self.output_value
 
 
-def mean_context(classes: Iterable[RequestClass]) -> float:
-    """Tokens of context of a decode, on average: its prompt and half of its output.
+def mean_context(classes: Iterable[RequestClass], lengths: Lengths = EXPONENTIAL) -> float:
+    """Tokens of context of a decode in progress, on average: `P + D (1 + CV^2)/2`, CV that of the output lengths.
 
-    Each class counts by its share of the decodes in progress, `lambda D`. Half of the output is exact for outputs of
-    one length; where they spread, the long ones are in progress for longer, and the mean is `D (1 + CV^2)/2`.
+    A decode of `d` tokens is in progress for `d` iterations and has written `d/2` on average; so the mean over the
+    decodes in progress is `E[d^2/2] / E[d] = D (1 + CV^2)/2`: `D/2` for outputs of one length, `D` for exponential
+    ones, of which the long ones are in progress for longer. Prompts, being independent of the outputs, count by their
+    mean. Each class counts by its share of the decodes in progress, `lambda D`.
     """
-    weighted = [(c.arrival_rate * c.output_tokens, c.prompt_tokens + 0.5 * c.output_tokens) for c in classes]
+    written = 0.5 * (1.0 + lengths.output_spread**2)
+    weighted = [(c.arrival_rate * c.output_tokens, c.prompt_tokens + written * c.output_tokens) for c in classes]
     total = sum(weight for weight, _ in weighted)
     return sum(weight / total * context for weight, context in weighted)
 
@@ -403,7 +466,11 @@ class Scenario(Noun):
 
     def replace(self, **fields: Any) -> Scenario:
         """A copy with some fields replaced, unvalidated (for sweeps)."""
-        copy = self.model_copy(update=fields)
+        return self.model_copy(update=fields)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As of any noun; the context of the decodes is that of the copy's classes."""
+        copy = super().model_copy(update=update, deep=deep)
         copy.__dict__["gpu"] = copy._gpu_in_context()
         return copy
 
@@ -411,7 +478,7 @@ class Scenario(Noun):
         """The GPU, its decodes with the mean context of the classes where its iteration time depends on that."""
         if self.gpu.iteration.epsilon == 0.0:
             return self.gpu
-        return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes)})
+        return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes, self.lengths)})
 
     @property
     def mean_output_tokens(self) -> float:

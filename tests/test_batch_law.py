@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from fluidgate.cli.app import main
 from fluidgate.compiled import entry_point
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, IterationTime, Scenario, mean_context
+from fluidgate.model import Gpu, IterationTime, Lengths, Scenario, mean_context
 from fluidgate.planning import plan
 from fluidgate.planning.sensitivity import sweep
 from fluidgate.profiles import Profile, dump_profile, load_profile, parse_profile
 from fluidgate.scenario_file import dump_scenario, load_scenario, parse_scenario
+from fluidgate.simulation import simulate
 from fluidgate.simulation.iteration.law import base_time, context_slope, law_of
 from tests.scenarios import two_class_scenario
 
@@ -49,13 +50,45 @@ def test_a_scenario_plans_at_full_batches() -> None:
     scenario = parse_scenario(text(KEYS))
     assert scenario.gpu.iteration == LAW
     # both classes arrive alike: 1000 and 400 output tokens each count for that many decodes in progress
-    context = (1000 * (300 + 500) + 400 * (3000 + 200)) / 1400
+    context = (1000 * (300 + 1000) + 400 * (3000 + 400)) / 1400
     assert scenario.gpu.context_tokens == pytest.approx(context)
     gpu = scenario.gpu
     assert gpu.tau == pytest.approx(0.0091 + 9.3e-5 * 256 + 15 * (2.4e-4 + 1.3e-7 * context))
     assert 1 / gpu.gamma == pytest.approx(0.0172 + 16 * (5.9e-5 + 1.3e-7 * context))
     assert gpu.kappa == pytest.approx(gpu.gamma * gpu.tau)
     np.testing.assert_allclose(scenario.rates.solo_decode, gpu.gamma / np.array([1000, 400]))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "written"),
+    [
+        (Lengths(), (1000, 400)),
+        (Lengths(output="fixed"), (500, 200)),
+        (Lengths(output="lognormal", output_cv=2.0), (2500, 1000)),
+        (Lengths(prompt="fixed", output="empirical"), (1000, 400)),
+    ],
+)
+def test_the_context_follows_the_law_of_the_output_lengths(lengths: Lengths, written: tuple[int, int]) -> None:
+    scenario = parse_scenario(text(KEYS)).replace(lengths=lengths)
+    context = (1000 * (300 + written[0]) + 400 * (3000 + written[1])) / 1400
+    assert scenario.gpu.context_tokens == pytest.approx(context)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "allowed"),
+    [(Lengths(), 0.03), (Lengths(output="fixed"), 0.02), (Lengths(output="lognormal", output_cv=0.5), 0.02)],
+    ids=["exponential", "fixed", "lognormal"],
+)
+def test_the_context_is_that_of_simulated_decodes(lengths: Lengths, allowed: float) -> None:
+    """KV held by the decodes, over the decodes: prompts of one token, in the batch for one iteration, hold nothing."""
+    plain = two_class_scenario()
+    classes = (
+        plain.classes[0].model_copy(update={"prompt_tokens": 1.0, "output_tokens": 200.0, "patience_rate": 0.0}),
+    )
+    scenario = parse_scenario(text(KEYS)).replace(classes=classes, lengths=lengths)
+    result = simulate(scenario, "vllm-round-robin", gpus=4, horizon=20_000.0, replications=2, fidelity="iteration")
+    held, decodes = result.kv_tokens.mean, result.classes[0].mixed_decode.mean + result.classes[0].solo_decode.mean
+    assert held / decodes == pytest.approx(scenario.gpu.context_tokens, rel=allowed)
 
 
 def test_its_plan_is_that_of_the_papers_law_with_the_same_two_times() -> None:
@@ -92,6 +125,7 @@ def test_gamma_follows_the_batch_and_the_classes_in_sweeps() -> None:
     assert found.objective[0] != found.objective[1]
     longer = scenario.replace(classes=tuple(c.model_copy(update={"prompt_tokens": 5000.0}) for c in scenario.classes))
     assert longer.gpu.context_tokens == mean_context(longer.classes) > 5000
+    assert scenario.model_copy(update={"classes": longer.classes}) == longer
     assert scenario.for_gpus(7).gpu.context_tokens == scenario.gpu.context_tokens
     with pytest.raises(FluidgateError, match="context_tokens"):
         sweep(scenario, "gpu.context_tokens", [1.0])
@@ -115,6 +149,57 @@ def test_the_compiled_law_is_the_files() -> None:
         == pytest.approx(LAW.solo(7, 9000))
         == pytest.approx(0.0172 + 7 * 5.9e-5 + 9e3 * 1.3e-7)
     )
+
+
+TABLE = """
+[gpu.table]
+chunk_sizes = [0, 128, 512]
+batch_sizes = [4, 16]
+seconds = [[0.02, 0.03], [0.03, 0.045], [0.07, 0.09]]
+context = 1000.0
+"""
+
+
+def with_table(table: str = TABLE) -> str:
+    keys = "alpha = 0.01\nbeta = 1e-4\nepsilon = 1e-7\n"
+    return text(keys).replace("[pricing]", f"{table}\n[pricing]", 1)
+
+
+def test_a_table_goes_through_file_plan_and_kernel() -> None:
+    scenario = parse_scenario(with_table())
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    gpu = scenario.gpu
+    more = 1e-7 * (gpu.context_tokens - 1000)
+    assert gpu.solo == pytest.approx(0.03 + 16 * more)
+    third = (256 - 128) / (512 - 128)
+    low, high = 0.03 + 11 / 12 * 0.015, 0.07 + 11 / 12 * 0.02
+    assert gpu.tau == pytest.approx(low + third * (high - low) + 15 * more)
+    law = law_of(gpu)
+    for chunk, decodes in ((0, 1), (0, 10), (64, 4), (200, 9), (512, 16), (1000, 40)):
+        context = 1500 * decodes
+        assert seconds(law, chunk, decodes, context) == pytest.approx(gpu.iteration.mixed(chunk, decodes, context))
+    assert plan(scenario).to_dict()["iteration"]["solo_seconds"] == pytest.approx(gpu.solo)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[0, 128, 512]", "[0, 512, 128]", "chunk_sizes of a table must increase"),
+        ("[0.07, 0.09]", "[0.07]", "needs a row a chunk size, each with a time a batch size"),
+        ("[0.07, 0.09]", "[0.07, 0]", "must be greater than 0, but is 0"),
+        ("context", "contex", "unknown key; did you mean 'context'?"),
+        ("seconds", "second", "unknown key; did you mean 'seconds'?"),
+    ],
+)
+def test_tables_that_are_refused(old: str, new: str, message: str) -> None:
+    with pytest.raises(FluidgateError) as caught:
+        parse_scenario(with_table(TABLE.replace(old, new)), "my.toml")
+    assert message in str(caught.value)
+
+
+def test_a_table_and_a_gamma_say_the_same() -> None:
+    with pytest.raises(FluidgateError, match="gamma and a table say the same; leave gamma out"):
+        parse_scenario(with_table().replace("epsilon = 1e-7", "gamma = 40.0"))
 
 
 def test_the_papers_law_compiled_knows_no_batch() -> None:

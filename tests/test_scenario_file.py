@@ -176,6 +176,7 @@ def test_lengths_are_read_and_their_traces_lie_beside_the_file(tmp_path: Path) -
         (EngineModel, {"preemption": "swap"}, "belong to a limited KV memory"),
         (EngineModel, {"swap_seconds": 1.0}, "swap_seconds belongs to preemption by swapping"),
         (EngineModel, {"batching": "single-prefill", "max_batched_tokens": 9}, "max_batched_tokens belongs to"),
+        (EngineModel, {"batching": "prefill-first", "async_scheduling": True}, "async_scheduling belongs to"),
     ],
 )
 def test_nouns_of_the_library_are_checked(noun: Any, fields: dict[str, Any], message: str) -> None:
@@ -202,8 +203,8 @@ def with_engine(keys: str) -> list[tuple[str, str]]:
 REFUSED = {
     "unknown batching": (
         with_engine('batching = "token-budgets"'),
-        "engine.batching: must be 'single-prefill', 'token-budget' or 'prefill-first', but is 'token-budgets'; "
-        "did you mean 'token-budget'?",
+        "engine.batching: must be 'single-prefill', 'token-budget', 'prefill-first' or 'last-schedulable', but is "
+        "'token-budgets'; did you mean 'token-budget'?",
     ),
     "misspelt engine key": (
         with_engine("kv_token = 100"),
@@ -212,6 +213,10 @@ REFUSED = {
     "no KV memory": (with_engine("kv_tokens = 0"), "engine.kv_tokens: must be at least 1, but is 0; give the tokens"),
     "memory below a block": (with_engine("kv_tokens = 8"), "engine.kv_tokens: must hold a block of 16 tokens, but "),
     "block without memory": (with_engine("kv_block = 8"), "engine.kv_block: only with a limited KV memory; remove"),
+    "asynchronous prefill first": (
+        with_engine('batching = "prefill-first"\nasync_scheduling = true'),
+        "engine.async_scheduling: not simulated with prefill-first batching; remove this key, or give token-budget",
+    ),
     "caching without memory": (with_engine("kv_caching = true"), "engine.kv_caching: only with a limited"),
     "caching and swap": (
         with_engine('kv_tokens = 64\nkv_caching = true\npreemption = "swap"'),
@@ -623,7 +628,7 @@ def test_the_json_schema_accepts_what_is_valid() -> None:
 
 BEYOND_SCHEMA = {
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
-    *("caching without memory", "caching and swap"),
+    *("caching without memory", "caching and swap", "asynchronous prefill first"),
     *("budget below the batch", "budget of one prefill"),
     *("nan", "inf", "-inf", "no mixed iteration", "same names", "unknown profile", "no profile file"),
     *("a sojourn too many", "phases without arrivals", "day without arrivals"),

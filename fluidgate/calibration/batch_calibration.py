@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluidgate.calibration.batch_fit import BatchFit, fit_batches
+import numpy as np
+
+from fluidgate.calibration.batch_fit import BatchFit, Points, fit_batches
 from fluidgate.calibration.estimate import Estimate
 from fluidgate.calibration.measurements import Measurements, read_measurements
 from fluidgate.errors import FluidgateError
-from fluidgate.model import IterationTime
+from fluidgate.model import IterationTime, TimeTable
 from fluidgate.profiles import Profile
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
 
@@ -32,7 +34,8 @@ class BatchCalibration:
     Attributes:
         measurements: the rows used.
         fit: the coefficients, and how far the law lies from the rows.
-        profile: name, provenance, ranges and coefficients, which are rounded to 6 significant digits.
+        profile: name, provenance, ranges and coefficients, which are rounded to 6 significant digits; with the measured
+            times themselves where they are its law.
     """
 
     measurements: Measurements
@@ -46,6 +49,11 @@ class BatchCalibration:
         named["epsilon"] = Estimate(self.fit.epsilon, None, None)
         return {key: value for key, value in named.items() if value is not None}
 
+    @property
+    def law(self) -> str:
+        """That of the profile: `linear` or `table`."""
+        return "linear" if self.profile.iteration is None or self.profile.iteration.table is None else "table"
+
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a user of the profile should know, a sentence each."""
@@ -56,7 +64,7 @@ class BatchCalibration:
         return {
             "schema": SCHEMA,
             "name": self.profile.name,
-            "law": "linear",
+            "law": self.law,
             "measurements": {
                 "file": self.measurements.source,
                 "rows": len(self.measurements),
@@ -102,6 +110,7 @@ def calibrate_batches(
     source: str = "",
     notes: str = "",
     min_chunk: int = 1,
+    table: bool = False,
 ) -> BatchCalibration:
     """Fit `alpha + beta chunk + delta decodes + epsilon context`, and a solo intercept and slope.
 
@@ -117,9 +126,10 @@ def calibrate_batches(
         name: of the profile; by default the file's name without its ending.
         model, gpu, engine, source, notes: texts of the profile.
         min_chunk: the least chunk size that is fitted, tokens.
+        table: whether the profile holds the measured times and what lies between them in the place of the fitted law.
 
     Raises:
-        FluidgateError: the file or an argument is wrong, or the rows do not tell the coefficients.
+        FluidgateError: the file or an argument is wrong, or the rows do not tell the coefficients, or make no table.
     """
     if not 1 <= min_chunk <= LARGEST_WHOLE:
         raise FluidgateError(f"min_chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
@@ -136,7 +146,34 @@ def calibrate_batches(
         )
     fitted = fit_batches(rows, epsilon, min_chunk)
     texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
-    return BatchCalibration(rows, fitted, _profile(name or Path(rows.source).stem or "measured", fitted, texts))
+    made = _profile(name or Path(rows.source).stem or "measured", fitted, texts)
+    if table:
+        iteration = IterationTime(**{**_law(fitted), "table": measured_table(fitted.points, rows.source)})
+        made = made.model_copy(update={"iteration": iteration})
+    return BatchCalibration(rows, fitted, made)
+
+
+def measured_table(points: Points, source: str) -> TimeTable:
+    """The mean times by chunk and batch, 6 significant digits.
+
+    Raises:
+        FluidgateError: a pair of sizes is missing, or there are several contexts.
+    """
+    if len(contexts := np.unique(points.context)) > 1:
+        reason = f"a table has one context a decode, but the rows have {len(contexts)}"
+        fail(source, [f"{reason}; choose one with --where, or give --law linear"])
+    chunks, batches = np.unique(points.chunk_size), np.unique(points.batch_size)
+    times = np.full((len(chunks), len(batches)), np.nan)
+    times[np.searchsorted(chunks, points.chunk_size), np.searchsorted(batches, points.batch_size)] = points.seconds
+    for i, j in np.argwhere(np.isnan(times)):
+        missing = f"no row with chunk size {chunks[i]} and batch size {batches[j]}"
+        fail(source, [f"{missing}, of which a table needs all; measure it, or leave that size out"])
+    return TimeTable(
+        chunk_sizes=tuple(chunks.tolist()),
+        batch_sizes=tuple(batches.tolist()),
+        seconds=tuple(tuple(_rounded(time) for time in row) for row in times),
+        context=float(contexts[0]),
+    )
 
 
 def _epsilon(kv_bytes_per_token: float | None, memory_bandwidth: float | None) -> float:
@@ -155,17 +192,24 @@ def _positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _profile(name: str, fitted: BatchFit, texts: dict[str, str]) -> Profile:
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _law(fitted: BatchFit) -> dict[str, float]:
+    """The coefficients by their keys."""
     keys = {"alpha": fitted.alpha, "beta": fitted.beta, "delta": fitted.delta}
     if fitted.solo_alpha is not None and fitted.solo_delta is not None:
         keys |= {"solo_alpha": fitted.solo_alpha, "solo_delta": fitted.solo_delta}
-    numbers = {key: float(f"{value.value:.{DIGITS}g}") for key, value in keys.items()}
-    numbers["epsilon"] = float(f"{fitted.epsilon:.{DIGITS}g}")
+    return {**{key: _rounded(value.value) for key, value in keys.items()}, "epsilon": _rounded(fitted.epsilon)}
+
+
+def _profile(name: str, fitted: BatchFit, texts: dict[str, str]) -> Profile:
     points = fitted.points
     chunks = points.chunk_size[points.chunk_size >= max(1, fitted.min_chunk)]
     return Profile(
         name=name,
-        iteration=IterationTime(**numbers),
+        iteration=IterationTime(**_law(fitted)),
         batch_sizes=(max(1, int(points.batch_size.min())), max(1, int(points.batch_size.max()))),
         chunk_sizes=(int(chunks.min()), int(chunks.max())),
         **texts,

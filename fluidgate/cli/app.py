@@ -23,6 +23,7 @@ from fluidgate.cli.schema import schema
 from fluidgate.cli.serve import serve
 from fluidgate.cli.simulate import simulate
 from fluidgate.cli.tune import tune
+from fluidgate.cli.watch import watch
 from fluidgate.cli.workload import workload
 from fluidgate.errors import FluidgateError, one_line
 
@@ -72,6 +73,7 @@ for command in (
     probe,
     engine,
     serve,
+    watch,
     schema,
     paper,
 ):

@@ -44,18 +44,18 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True, help="Unit of the times.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=_assignments,
               help="Use only the rows with this value; repeat it for more columns.")  # fmt: skip
-@click.option("--law", type=click.Choice(["paper", "linear"]), default="paper", show_default=True,
+@click.option("--law", type=click.Choice(["paper", "linear", "table"]), default="paper", show_default=True,
               help="paper: alpha, beta and gamma, by batch size where the rows allow; linear: one law over chunk, "
-              "decodes and context.")  # fmt: skip
+              "decodes and context; table: the measured times themselves, and that law beside them.")  # fmt: skip
 @click.option("--kv-bytes-per-token", type=float, metavar="BYTES",
-              help="Of the model, for epsilon; only with --law linear.")  # fmt: skip
+              help="Of the model, for epsilon; only with --law linear or table.")  # fmt: skip
 @click.option("--memory-bandwidth", type=float, metavar="BYTES/S",
-              help="Of the GPU, for epsilon; only with --law linear.")  # fmt: skip
+              help="Of the GPU, for epsilon; only with --law linear or table.")  # fmt: skip
 @click.option("--context", type=float, metavar="TOKENS",
-              help="Context of each decode in the rows, where no column says it; only with --law linear.")  # fmt: skip
+              help="Context of each decode in the rows, where no column says it; not with --law paper.")  # fmt: skip
 @click.option("--min-chunk", type=int, metavar="C",
               help="Least chunk size that is fitted, tokens; smaller ones are compared.  "
-              "[default: 256; 1 with --law linear]")  # fmt: skip
+              "[default: 256; 1 with the other laws]")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="B", help="Use only the rows of this batch size.")
 @click.option("--pooled", is_flag=True, help="One fit to all batch sizes, even where each allows its own.")
 @json_option
@@ -78,18 +78,19 @@ def calibrate(
     with enough rows at several batch sizes the profile holds a law over the batch size.
 
     With --law linear the profile holds alpha + beta chunk + delta decodes + epsilon context, where epsilon is
-    --kv-bytes-per-token over --memory-bandwidth, and an intercept and a slope of its own without a chunk.
+    --kv-bytes-per-token over --memory-bandwidth, and an intercept and a slope of its own without a chunk. With --law
+    table the measured times take the place of all but epsilon, bilinear between chunk and batch sizes.
     """
     from fluidgate.calibration import read_measurements
     from fluidgate.profiles import write_profile
 
     given = {key: value for key, value in options.items() if value is not None and value is not False}
-    misplaced = [key for key in (ONLY_PAPER if law == "linear" else ONLY_LINEAR) if key in given]
+    misplaced = [key for key in (ONLY_LINEAR if law == "paper" else ONLY_PAPER) if key in given]
     if misplaced:
-        other = "paper" if law == "linear" else "linear"
+        other = "linear" if law == "paper" else "paper"
         raise FluidgateError(f"--{misplaced[0].replace('_', '-')}: only with --law {other}; leave one of the two out")
     rows = read_measurements(measurements, columns, unit=unit, where=where)  # type: ignore[arg-type]
-    made, tables, draw = _linear(rows, given) if law == "linear" else _paper(rows, given)
+    made, tables, draw = _paper(rows, given) if law == "paper" else _linear(rows, {**given, "table": law == "table"})
     warn(made.warnings)
     if output is not None:
         write_profile(made.profile, output)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import scenario_argument, simulation_options
+from fluidgate.cli.options import replanning_rule, scenario_argument, simulation_options
 
 DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
 
@@ -15,7 +15,8 @@ DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,
 @click.command(short_help="Simulate several policies on the same arrivals, side by side.")
 @scenario_argument
 @click.option("--policies", default=DEFAULT, show_default=True, metavar="A,B,...",
-              help="Names that `fluidgate policies` lists, or files (.toml); the first is the reference.")  # fmt: skip
+              help="Names that `fluidgate policies` lists, or files (.toml), NAME+replan if its plan follows the load; "
+                   "the first is the reference.")  # fmt: skip
 @simulation_options
 def compare(
     scenario: str,
@@ -30,6 +31,7 @@ def compare(
     from fluidgate.simulation import compare as run
 
     loaded = Scenario.load(scenario)
+    options["replanning"] = replanning_rule(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with notices(), progress_bar("simulating") as progress:
         result = run(loaded, names, gpus=gpus, progress=progress, **options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -60,12 +61,17 @@ def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def show(*tables: Table) -> None:
-    """Print tables to standard output, each under its title; as wide as they need when it is not a terminal."""
+def output() -> Console:
+    """Standard output; as wide as tables need when it is not a terminal."""
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 200
-    console = Console(width=wide, markup=False, emoji=False, highlight=False)
+    return Console(width=wide, markup=False, emoji=False, highlight=False)
+
+
+def show(*tables: Table) -> None:
+    """Print tables to standard output, each under its title."""
+    console = output()
     for table in tables:
         console.print(table.title, style="bold")
         table.title = None

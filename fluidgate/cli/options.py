@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from fluidgate.control import Replanning
 
 Command = Callable[..., Any]
 
@@ -36,6 +39,37 @@ plot_option = click.option(
 gpus_option = click.option(
     "--gpus", type=int, metavar="N", help="Number of GPUs; default: the scenario's [cluster] gpus."
 )
+ABOVE_0 = click.FloatRange(min=0.0, min_open=True)
+RULE = {"replan_every": "period", "look_every": "look", "estimate_over": "window", "replan_moved": "moved"}
+"""Options of the rule for replanning, and what they set."""
+
+
+def replanning_options(command: Command) -> Command:
+    """The rule by which the plans of `NAME+replan` follow the load."""
+    for option in reversed(
+        (
+            click.option("--replan-every", type=ABOVE_0, metavar="S",
+                         help="NAME+replan: solve the plan again at this age, s.  [default: 30]"),
+            click.option("--look-every", type=ABOVE_0, metavar="S",
+                         help="NAME+replan: look at the estimates as often, s.  [default: 3]"),
+            click.option("--estimate-over", type=ABOVE_0, metavar="S",
+                         help="NAME+replan: time constant of the estimates, s.  [default: 30]"),
+            click.option("--replan-moved", type=click.FloatRange(min=0.0), metavar="SHARE",
+                         help="NAME+replan: solve earlier if an estimate has moved so far.  [default: 0.1]"),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def replanning_rule(options: dict[str, Any]) -> Replanning | None:
+    """Takes the rule out of a command's options; None where none of it is given."""
+    given = {name: value for key, name in RULE.items() if (value := options.pop(key)) is not None}
+    if not given:
+        return None
+    from fluidgate.control import Replanning
+
+    return Replanning(**given)
 
 
 def simulation_options(command: Command) -> Command:
@@ -54,6 +88,7 @@ def simulation_options(command: Command) -> Command:
                          help="Worker processes.  [default: one a core]"),
             click.option("--fidelity", type=click.Choice(["markov", "iteration"]), default="markov",
                          show_default=True, help="Which model of the cluster is simulated."),
+            replanning_options,
             json_option,
             plot_option,
         )

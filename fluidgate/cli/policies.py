@@ -13,8 +13,8 @@ from fluidgate.cli.options import json_option
 @click.command(short_help="List the policies.")
 @json_option
 def policies(as_json: bool) -> None:
-    """List the policies that `simulate` and `compare` know."""
-    from fluidgate.policies import ALIASES, PLACED, POLICIES
+    """List the policies that `simulate`, `compare` and `replay` know."""
+    from fluidgate.policies import ALIASES, LISTED, PlacedPolicy
 
     if as_json:
         listed = [
@@ -22,17 +22,14 @@ def policies(as_json: bool) -> None:
                 "name": p.name,
                 "origin": p.origin,
                 "summary": p.summary,
-                "fidelity": ["markov", "iteration"],
+                "fidelity": ["iteration"] if isinstance(p, PlacedPolicy) else ["markov", "iteration"],
                 "parameters": [parameter.to_dict() for parameter in p.parameters],
+                **({"source": p.source} if isinstance(p, PlacedPolicy) else {}),
             }
-            for p in POLICIES.values()
-        ]
-        listed += [
-            {"name": p.name, "origin": p.origin, "summary": p.summary, "parameters": [], "fidelity": ["iteration"]}
-            for p in PLACED.values()
+            for p in LISTED.values()
         ]
         click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES}, indent=2))
     else:
         from fluidgate.reports.tables import policy_table
 
-        show(policy_table([*POLICIES.values(), *PLACED.values()], ALIASES))
+        show(policy_table(list(LISTED.values()), ALIASES))

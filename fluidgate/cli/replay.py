@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+from fluidgate.cli.options import (
+    gpus_option,
+    json_option,
+    plot_option,
+    replanning_options,
+    replanning_rule,
+    scenario_argument,
+)
 
 SAMPLES = 601  # points of the paths that a picture shows
 
@@ -18,7 +25,8 @@ SAMPLES = 601  # points of the paths that a picture shows
 @scenario_argument
 @click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
 @click.option("--policy", "policies", required=True, metavar="P[,Q...]",
-              help="Names that `fluidgate policies` lists, or files (.toml); the first is the reference.")  # fmt: skip
+              help="Names that `fluidgate policies` lists, or files (.toml), NAME+replan if its plan follows the load; "
+                   "the first is the reference.")  # fmt: skip
 @gpus_option
 @click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
               help="Multiplies the traces' arrival rates.")  # fmt: skip
@@ -41,6 +49,7 @@ SAMPLES = 601  # points of the paths that a picture shows
 @click.option("--class-column", metavar="NAME", help="Column of the traces that names a request's class.")
 @click.option("--skip-empty", is_flag=True, help="Leave out requests without prompt or output tokens.")
 @click.option("--sort", is_flag=True, help="Sort the requests by arrival.")
+@replanning_options
 @click.option("--log", metavar="FILE", help="Also write a row a request that ended (.csv; .parquet with pyarrow).")
 @plot_option
 @json_option
@@ -62,6 +71,7 @@ def replay(
     from fluidgate.simulation.requests.replay import replay as run
 
     loaded = Scenario.load(scenario)
+    options["replanning"] = replanning_rule(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with ExitStack() as contexts:
         contexts.enter_context(notices())

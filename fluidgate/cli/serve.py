@@ -25,14 +25,12 @@ def serve(gateway_file: str, host: str | None, port: int | None, policy: str | N
     import asyncio
 
     from fluidgate.cli.console import notices
+    from fluidgate.event_loop import fast_loop
     from fluidgate.gateway.gateway_file import GatewaySettings
 
     settings = GatewaySettings.load(gateway_file, host=host, port=port, policy=policy)
-    with notices():
-        if check:
-            asyncio.run(checked(settings))
-        else:
-            asyncio.run(run(settings))
+    with notices(), asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(checked(settings) if check else run(settings))
 
 
 async def run(settings: GatewaySettings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import scenario_argument, simulation_options
+from fluidgate.cli.options import replanning_rule, scenario_argument, simulation_options
 
 SAMPLES = 401  # points of the path that a picture shows
 
@@ -15,7 +15,8 @@ SAMPLES = 401  # points of the path that a picture shows
 @click.command(short_help="Simulate a policy: revenue, occupancies, latencies.")
 @scenario_argument
 @click.option("--policy", required=True, metavar="NAME",
-              help="A name that `fluidgate policies` lists, or a policy file (.toml).")  # fmt: skip
+              help="A name that `fluidgate policies` lists, or a policy file (.toml); NAME+replan if its plan follows "
+                   "the load.")  # fmt: skip
 @simulation_options
 def simulate(
     scenario: str,
@@ -33,6 +34,7 @@ def simulate(
     from fluidgate.simulation import simulate as run
 
     loaded = Scenario.load(scenario)
+    options["replanning"] = replanning_rule(options)
     with notices(), progress_bar(f"simulating {policy}") as progress:
         result = run(loaded, policy, gpus=gpus, samples=SAMPLES if plot else 0, progress=progress, **options)
     warn(result.warnings)

@@ -87,16 +87,16 @@ class Estimator:
         Raises:
             FluidgateError: a time is out of range.
         """
-        if not (0 < window < math.inf and 0 <= prior < math.inf):
-            raise FluidgateError(
-                "estimates: the window must be above 0 s and the prior at least 0 s, "
-                f"but they are {window:g} and {prior:g}"
-            )
+        check_window(window, prior)
         self.scenario = scenario.for_gpus(gpus)
         self.gpus = gpus
         self._unseen = self.scenario.rates.arrival * gpus
         self.rows = np.zeros(len(scenario.classes), ESTIMATE)
         self._seen_before(window, prior, start)
+
+    def compile(self) -> None:
+        """Compile what the events call, before the first comes; kept on disk for later processes."""
+        note_event(self.rows.copy(), events.ARRIVED, 0, 0.0, 0.0)
 
     def arrived(self, cls: int, now: float) -> None:
         """A request of class `cls` has come, at epoch `now`, s; epochs never go back."""
@@ -174,6 +174,18 @@ class Estimator:
 
     def _own(self, name: str) -> Array:
         return np.array([getattr(c, name) for c in self.scenario.classes])
+
+
+def check_window(window: float, prior: float) -> None:
+    """Refuse times that no estimate can be made over.
+
+    Raises:
+        FluidgateError: one is out of range.
+    """
+    if not (0 < window < math.inf and 0 <= prior < math.inf):
+        raise FluidgateError(
+            f"estimates: the window must be above 0 s and the prior at least 0 s, but they are {window:g} and {prior:g}"
+        )
 
 
 def scenario_of(scenario: Scenario, load: Estimate) -> Scenario:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fluidgate.control.estimator import Estimate, Estimator
+from fluidgate.control.estimator import Estimate, Estimator, check_window
 from fluidgate.errors import FluidgateError, InfeasiblePlanError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner
@@ -28,7 +28,8 @@ class Replanning:
 
     The estimates are looked at every `look` seconds. The plan is solved again when it is `period` seconds old, or when
     a rate, a mean length or a patience rate differs from the plan's own by more than `moved`, relatively, and by more
-    than `deviations` of the estimate's standard deviations (which counts bursts).
+    than `deviations` of the estimate's standard deviations (which counts bursts). docs/replanning.md tells how the
+    defaults were found.
 
     Attributes:
         period: s; inf: only when the estimates have moved.
@@ -39,9 +40,9 @@ class Replanning:
         deviations: standard deviations.
     """
 
-    period: float = 300.0
-    look: float = 10.0
-    window: float = 120.0
+    period: float = 30.0
+    look: float = 3.0
+    window: float = 30.0
     prior: float | None = None
     moved: float = 0.1
     deviations: float = 2.0
@@ -57,6 +58,7 @@ class Replanning:
                 f"replanning: the period and the time between looks must be above 0 s, "
                 f"but are {self.period:g} and {self.look:g}"
             )
+        check_window(self.window, 0.0 if self.prior is None else self.prior)
         if not (self.moved >= 0 and self.deviations >= 0):
             raise FluidgateError("replanning: what counts as moved must be at least 0")
 
@@ -76,9 +78,6 @@ class TableMaker:
         """
         scheme, allow_decode_buffer = self.policy.program.key(scenario)
         return self._planner.solve(scenario, gpus=self.gpus, scheme=scheme, allow_decode_buffer=allow_decode_buffer)
-
-    def tables(self, scenario: Scenario) -> Tables:
-        return self.policy.tabulate(self.plan(scenario), self.gpus)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class Replanner:
         gpus: of the cluster.
         plan: in force, and `tables`, what the policy reads off it.
         next_look: epoch of the next look, s.
-        solved: how many times the plan was solved again; `kept`, how often it could not be, and stayed in force.
+        solved: how many times the plan was solved again; `changed`, how often a look gave other tables; `kept`, how
+            often it could not be solved, and stayed in force.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Replanner:
         self.plan = self._maker.plan(self._planned)
         self.tables = policy.tabulate(self.plan, gpus)
         self.solved = 0
+        self.changed = 0
         self.kept = 0
 
     @property
@@ -186,6 +187,7 @@ class Replanner:
         changed = not same_tables(tables, self.tables)
         if changed:
             self.tables = tables
+            self.changed += 1
         self.solved += 1
         return Solved(now, load, self.tables, changed)
 
@@ -204,7 +206,7 @@ class Timetable:
     """Scenarios that are known ahead, each in force from its epoch on: what an estimator would give a lot to know.
 
     Attributes:
-        tables: in force.
+        plan: in force, and `tables`, what the policy reads off it.
         next_look: epoch of the next scenario, s.
         rows: none: nothing is estimated.
     """
@@ -218,14 +220,15 @@ class Timetable:
             InfeasiblePlanError: a scenario has no plan.
         """
         maker = TableMaker(policy, gpus)
-        self._parts: list[tuple[float, Tables]] = []
+        self._policy, self._gpus = policy, gpus
+        self._parts: list[tuple[float, Plan]] = []
         last: Scenario | None = None
         for epoch, scenario in parts:
             same = scenario == last
-            self._parts.append((epoch, self._parts[-1][1] if same else maker.tables(scenario.for_gpus(gpus))))
+            self._parts.append((epoch, self._parts[-1][1] if same else maker.plan(scenario.for_gpus(gpus))))
             last = scenario
         self._next = 1
-        self.tables = self._parts[0][1]
+        self._follow(self._parts[0][1])
         self.rows = np.zeros(0, Estimator(parts[0][1], gpus, window=1.0).rows.dtype)
 
     @property
@@ -233,9 +236,14 @@ class Timetable:
         return self._parts[self._next][0] if self._next < len(self._parts) else math.inf
 
     def look(self, now: float) -> Solved | None:
-        self.tables = self._parts[self._next][1]
+        plan = self._parts[self._next][1]
         self._next += 1
+        if plan is not self.plan:
+            self._follow(plan)
         return None
+
+    def _follow(self, plan: Plan) -> None:
+        self.plan, self.tables = plan, self._policy.tabulate(plan, self._gpus)
 
 
 def has_moved(planned: Scenario, load: Estimate, rule: Replanning) -> bool:

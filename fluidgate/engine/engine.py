@@ -104,6 +104,7 @@ class Engine:
         self._advance(now)
         request.since = now + delay
         self.scheduler.add(request)
+        self._advance(now)
         self._wait()
 
     def submit_fetched(self, request: EngineRequest, tokens: int | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from fluidgate.engine.cluster import serve_engines
 from fluidgate.engine.settings import EngineSettings
+from fluidgate.event_loop import fast_loop
 
 
 def run_engines(
@@ -21,7 +22,7 @@ def run_engines(
     Raises:
         FluidgateError: a port is taken.
     """
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         interrupted = runner.run(_serve(settings, count, host, port, ready))
     if interrupted:
         raise KeyboardInterrupt
@@ -42,12 +43,3 @@ async def _serve(
     async with serve_engines(settings, count, host=host, port=port) as servers:
         ready([server.url for server in servers])
         return await ended
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where there is one."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -39,6 +39,7 @@ class Controller:
         """
         self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
         self._stays = stays
+        self._solved_at = now
         self._dispatcher: Dispatcher | None = None
 
     @property
@@ -64,13 +65,19 @@ class Controller:
     def look(self, now: float) -> None:
         """Look at the estimates; called every `look` seconds."""
         solved = self.replanner.look(now)
-        if solved is not None and solved.changed:
+        if solved is None:
+            return
+        self._solved_at = now
+        if solved.changed:
             self._hand_on("the load has moved")
 
     def engines_are(self, engines: int, now: float) -> None:
         """So many engines are up."""
         if engines > 0 and engines != self.engines:
+            solved_before = self.replanner.solved
             self.replanner.resize(engines, now)
+            if self.replanner.solved > solved_before:
+                self._solved_at = now
             self._hand_on(f"{engines} engines are up")
 
     def _hand_on(self, why: str) -> None:
@@ -84,6 +91,7 @@ class Controller:
         names = plan.scenario.class_names
         return {
             "engines": n,
+            "age": now - self._solved_at,
             "solved": self.replanner.solved,
             "kept": self.replanner.kept,
             "revenue_rate": plan.revenue_rate * n,

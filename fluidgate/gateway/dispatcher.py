@@ -174,6 +174,8 @@ class Gated(Dispatcher):
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
         self._then(REGROUP, 0)  # compiles
+        if estimator is not None:
+            estimator.compile()
 
     def enter(self, ticket: Ticket) -> None:
         self._note_arrived(ticket)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -113,11 +114,11 @@ class ReplanningTable(Table):
     """When the plan is solved again."""
 
     enabled: bool = Field(True, description="whether the plan follows the load")
-    period: float = Field(300.0, gt=0, description="the age at which a plan is solved again, s")
-    look: float = Field(10.0, gt=0, description="the seconds between two looks at the estimates")
-    window: float = Field(120.0, gt=0, description="the time constant of the estimates, s")
-    moved: float = Field(0.1, ge=0, description="the relative change of a number for which the plan is solved again")
-    deviations: float = Field(2.0, ge=0, description="the standard deviations that such a change must exceed")
+    period: float = Field(Replanning.period, gt=0, description="the age at which a plan is solved again, s")
+    look: float = Field(Replanning.look, gt=0, description="the seconds between two looks at the estimates")
+    window: float = Field(Replanning.window, gt=0, description="the time constant of the estimates, s")
+    moved: float = Field(Replanning.moved, ge=0, description="the relative change for which it is solved again")
+    deviations: float = Field(Replanning.deviations, ge=0, description="standard deviations that such a change exceeds")
 
 
 class GatewayTable(Table):
@@ -241,6 +242,15 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
     )
 
 
+def gateway_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a gateway file.
+
+    It cannot say, and `parse_gateway` checks besides, which classes and policies there are, and which keys go together.
+    """
+    keys = GatewayTable.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **keys, "title": "fluidgate gateway file"}
+
+
 def _policy(name: str, source: str, folder: Path) -> Policy | PlacedPolicy:
     try:
         return find_any_policy(str(folder / name) if name.endswith(".toml") else name)
@@ -259,7 +269,7 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
     for name in {name for name in given if given.count(name) > 1}:
         yield f"classes: {shown(name)} stands twice; put its limits into one table"
     for k, url in enumerate(file.engines.urls):
-        if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", url):
+        if not is_base_url(url):
             yield f"engines.urls[{k}]: {shown(url)} is no base URL; give one such as 'http://127.0.0.1:8001'"
     if len(set(file.engines.urls)) < len(file.engines.urls):
         yield "engines.urls: an engine stands twice; name each once"
@@ -278,11 +288,18 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
             yield f"rules[{k}].key: no key is named {shown(rule.key)}{nearest(rule.key, keys)}; add it as [[keys]]"
         if not rule.model_dump(exclude_none=True, exclude={"cls"}):
             yield f"rules[{k}]: has no condition; add one, or give default_class"
-    if isinstance(policy, PlacedPolicy) and policy.placement not in PLACEMENTS:
+    if isinstance(policy, PlacedPolicy) and policy.parameters:
         yield f"policy: {shown(policy.name)} is more than a placement of requests; name another policy"
 
 
-PLACEMENTS = ("round-robin", "least-loaded", "power-of-two", "lmetric")
+def is_base_url(text: str) -> bool:
+    """Whether it is the URL of a server: no user, query or fragment, and a port that there is."""
+    if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", text):
+        return False
+    try:
+        return urlsplit(text).port != 0
+    except ValueError:
+        return False
 
 
 def _class_names(file: GatewayTable) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ class Metrics:
 
     def __init__(self, gateway: Gateway) -> None:
         self.registry = CollectorRegistry()
+        self._prices = gateway.settings.scenario.pricing
+        self._names = gateway.class_names
         self._requests = self._counter("requests", "Requests by outcome", "class", "outcome")
         self._refusals = self._counter("refusals", "Requests refused on arrival, by reason", "reason")
         self._prompt = self._counter("prompt_tokens", "Prompt tokens of completed requests", "class")
@@ -38,8 +40,8 @@ class Metrics:
         self._prefill_wait = self._histogram("prefill_wait_seconds", "Arrival to start of prefill", SECONDS)
         self._decode_wait = self._histogram("decode_wait_seconds", "End of prefill to start of decode", SECONDS)
         self.registry.register(State(gateway))
-        self._prices = gateway.settings.scenario.pricing
-        self._names = gateway.class_names
+        for name in self._names:
+            self._requests.labels(name, "completed")
 
     def observe(self, journey: Journey) -> None:
         """A request has ended."""
@@ -79,10 +81,20 @@ class Metrics:
             self._tpot.labels(name).observe((times.last_token - times.first_token) / (output - 1))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fluidgate_{name}", text, labels, registry=self.registry)
+        made = Counter(f"fluidgate_{name}", text, labels, registry=self.registry)
+        if labels == ("class",):
+            self._from_nothing(made)
+        return made
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"fluidgate_{name}", text, ("class",), registry=self.registry, buckets=buckets)
+        made = Histogram(f"fluidgate_{name}", text, ("class",), registry=self.registry, buckets=buckets)
+        self._from_nothing(made)
+        return made
+
+    def _from_nothing(self, by_class: Counter | Histogram) -> None:
+        """Let every class be there from the first scrape on: a rate sees its first event too."""
+        for name in self._names:
+            by_class.labels(name)
 
 
 class State:
@@ -101,13 +113,17 @@ class State:
         up = gauge("engine_up", "Whether an engine answers", "engine")
         mixed = gauge("engine_mixed", "Whether an engine belongs to the mixed group", "engine")
         held = gauge("engine_requests", "Requests on an engine", "engine", "kind")
+        kv = gauge("engine_kv_usage", "Share of an engine's KV memory in use, where it says so", "engine")
         for engine in snapshot["engines"]:
             url = engine["url"]
             up.add_metric((url,), float(engine["role"] != "down"))
             mixed.add_metric((url,), float(engine["role"] == "mixed"))
             for kind in ("prefills", "decodes", "foreign"):
                 held.add_metric((url, kind), engine[kind])
-        yield from (up, mixed, held)
+            if engine["kv_usage"] is not None:
+                kv.add_metric((url,), engine["kv_usage"])
+        yield from (up, mixed, held, kv)
+        yield one("draining", "Whether new requests are refused", float(snapshot["draining"]))
         plan = snapshot["plan"]
         if plan is None:
             return
@@ -120,10 +136,17 @@ class State:
         for name, load in plan["estimates"].items():
             rate.add_metric((name,), load["arrival_rate"])
         yield rate
-        solved = gauge("plans_solved", "Times that the plan was solved again")
-        solved.add_metric((), plan["solved"])
-        yield solved
+        yield one("plans_solved", "Times that the plan was solved again", plan["solved"])
+        yield one("plan_age_seconds", "Age of the plan in force", plan["age"])
+        yield one("plan_revenue_rate", "What the plan in force would earn, 1/s", plan["revenue_rate"])
 
 
 def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"fluidgate_{name}", text, labels=labels)
+
+
+def one(name: str, text: str, value: float) -> GaugeMetricFamily:
+    """A gauge without labels."""
+    made = gauge(name, text)
+    made.add_metric((), value)
+    return made

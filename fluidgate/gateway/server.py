@@ -149,6 +149,10 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().call_later(self._seconds, self._gateway.break_off)
         self.should_exit = True
 
+    async def serve_here(self, sock: socket.socket) -> None:
+        """Serve without taking the process's signals."""
+        await self._serve([sock])
+
 
 def listening_socket(settings: GatewaySettings) -> socket.socket:
     """A socket bound to the address of the file.
@@ -200,11 +204,11 @@ def server_of(gateway: Gateway) -> Server:
     config = uvicorn.Config(
         App(gateway),
         http=cast("type[Protocol]", partial(Protocol, gateway=gateway)),
-        proxy_headers=False,
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         backlog=BACKLOG,

@@ -4,7 +4,7 @@ The decision functions (`gate`, `route`, `refill`) are the same in the simulator
 compiled, so they are imported from their own modules, late.
 """
 
-from fluidgate.policies.catalogue import ALIASES, POLICIES, find_any_policy, find_policy, tables_of
+from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, find_any_policy, find_policy, tables_of
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
@@ -12,8 +12,10 @@ from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 
 __all__ = [
     "ALIASES",
+    "LISTED",
     "PLACED",
     "POLICIES",
+    "REPLAN",
     "GateRule",
     "Parameter",
     "PlacedPolicy",

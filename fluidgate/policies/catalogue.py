@@ -223,19 +223,19 @@ POLICIES: dict[str, Policy] = {
     )
 }
 
-ALIASES = {"gg-sp": "gate-and-route"}
+LISTED: dict[str, Policy | PlacedPolicy] = {**POLICIES, **PLACED}
+"""All of them, in the order in which they are shown."""
+
+ALIASES = {
+    "gg-sp": "gate-and-route",
+    "prefill-first": "prefill-first-round-robin",
+    "lmetric": "vllm-lmetric",
+}
+REPLAN = "+replan"
+"""After a policy's name: its plan follows the load (`fluidgate.control`)."""
 
 
 def find_any_policy(name: str) -> Policy | PlacedPolicy:
-    """The policy of that name, alias or file, published serving baselines included.
-
-    Raises:
-        FluidgateError: as `find_policy`.
-    """
-    return PLACED[name] if name in PLACED else find_policy(name)
-
-
-def find_policy(name: str) -> Policy:
     """The policy of that name or alias, or of the policy file at that path (it ends in `.toml`).
 
     Raises:
@@ -248,19 +248,34 @@ def find_policy(name: str) -> Policy:
     return listed_policy(name)
 
 
-def listed_policy(name: str) -> Policy:
+def find_policy(name: str) -> Policy:
+    """The same for policies that read a plan, which every fidelity runs.
+
+    Raises:
+        FluidgateError: as `find_any_policy`; or it is a published serving policy.
+    """
+    policy = find_any_policy(name)
+    if isinstance(policy, PlacedPolicy):
+        raise FluidgateError(
+            f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
+            "simulate or compare it with --fidelity iteration, or replay a trace"
+        )
+    return policy
+
+
+def listed_policy(name: str) -> Policy | PlacedPolicy:
     """The policy of that name or alias.
 
     Raises:
         FluidgateError: no policy has that name; the message gives the nearest.
     """
-    policy = POLICIES.get(ALIASES.get(name, name))
-    if name in PLACED:
+    policy = LISTED.get(ALIASES.get(name, name))
+    if name.endswith(REPLAN):
         raise FluidgateError(
-            f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
-            "simulate or compare it with --fidelity iteration, or replay a trace"
+            f"policy '{name}' follows the load, which only the fidelity of iterations does; "
+            f"simulate or compare it with --fidelity iteration, replay a trace, or leave {REPLAN} out"
         )
     if policy is None:
-        known = [*POLICIES, *ALIASES, *PLACED]
+        known = [*LISTED, *ALIASES]
         raise FluidgateError(f"unknown policy '{name}'; `fluidgate policies` lists them all{nearest(name, known)}")
     return policy

@@ -1,4 +1,4 @@
-"""A policy: a plan turned into tables, plus at most three small decision functions."""
+"""A policy: a plan turned into tables, plus at most three small decision functions; and what every policy has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Scenario, Scheme
@@ -72,17 +72,11 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """A policy by name.
+class BasePolicy:
+    """What every policy has.
 
     Attributes:
         name, origin, summary: as `fluidgate policies` lists them.
-        program: the fluid program whose plan it reads.
-        tabulate: `tabulate(plan, gpus) -> Tables`; it takes each of `parameters` as a keyword too.
-        gate, route, refill: decision functions in the place of the shipped ones (None), with the same arguments: see
-            `fluidgate.policies.gate` and `fluidgate.policies.router`. They are compiled, so they use numbers, loops and
-            the fields of `View` and `Tables`, and make no arrays.
-        key: names the functions across processes, so that each compiles them once; set by `for_worker`.
         parameters: what it leaves open.
         settings: values of parameters that are not the default; see `with_parameters`.
         base: name of the listed policy that a policy file gives parameters to; empty for others.
@@ -92,23 +86,18 @@ class Policy:
     name: str
     origin: Origin
     summary: str
-    program: Program
-    tabulate: Callable[[Plan, int], Tables]
-    gate: Callable[..., int] | None = None
-    route: Callable[..., int] | None = None
-    refill: Callable[..., int] | None = None
-    key: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
-    base: str = ""
-    tuned: Tuned | None = None
+    parameters: tuple[Parameter, ...] = field(default=(), kw_only=True)
+    settings: Mapping[str, float] = field(default_factory=dict, hash=False, kw_only=True)
+    base: str = field(default="", kw_only=True)
+    tuned: Tuned | None = field(default=None, kw_only=True)
 
     @property
     def values(self) -> dict[str, float]:
         """The value of every parameter."""
-        return {p.name: self.settings.get(p.name, p.default) for p in self.parameters}
+        found = {p: self.settings.get(p.name, p.default) for p in self.parameters}
+        return {p.name: int(value) if p.whole else value for p, value in found.items()}
 
-    def with_parameters(self, values: Mapping[str, float]) -> Policy:
+    def with_parameters(self, values: Mapping[str, float]) -> Self:
         """This policy with other values of some parameters.
 
         Raises:
@@ -116,8 +105,7 @@ class Policy:
         """
         if problems := self.problems(values):
             raise FluidgateError(f"policy '{self.name}': {problems[0]}")
-        numbers = {p.name: float(values[p.name]) for p in self.parameters if p.name in values}
-        return replace(self, tabulate=partial(self.tabulate, **numbers), settings={**self.settings, **numbers})
+        return replace(self, settings={**self.settings, **{name: float(value) for name, value in values.items()}})
 
     def problems(self, values: Mapping[str, float]) -> list[str]:
         """One "KEY: REASON; MEND" for each value that the policy can't take."""
@@ -143,6 +131,37 @@ class Policy:
             f"{self.name} was tuned for '{self.tuned.scenario}' on {self.tuned.gpus} GPUs, not for '{scenario.name}' "
             f"on {gpus}; `fluidgate tune` tunes it for these",
         )
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it is run by shipped code alone."""
+        return True
+
+
+@dataclass(frozen=True)
+class Policy(BasePolicy):
+    """A policy by name that reads a plan.
+
+    Attributes:
+        program: the fluid program whose plan it reads.
+        tabulate: `tabulate(plan, gpus) -> Tables`; it takes each of `parameters` as a keyword too.
+        gate, route, refill: decision functions in the place of the shipped ones (None), with the same arguments: see
+            `fluidgate.policies.gate` and `fluidgate.policies.router`. They are compiled, so they use numbers, loops and
+            the fields of `View` and `Tables`, and make no arrays.
+        key: names the functions across processes, so that each compiles them once; set by `for_worker`.
+    """
+
+    program: Program
+    tabulate: Callable[[Plan, int], Tables]
+    gate: Callable[..., int] | None = None
+    route: Callable[..., int] | None = None
+    refill: Callable[..., int] | None = None
+    key: str = ""
+
+    def with_parameters(self, values: Mapping[str, float]) -> Self:
+        changed = super().with_parameters(values)
+        numbers = {p.name: changed.settings[p.name] for p in self.parameters if p.name in values}
+        return replace(changed, tabulate=partial(self.tabulate, **numbers))
 
     @property
     def is_data(self) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import Field
 
 from fluidgate.errors import FluidgateError
-from fluidgate.policies.catalogue import POLICIES, listed_policy
-from fluidgate.policies.policy import Policy
+from fluidgate.policies.catalogue import LISTED, listed_policy
+from fluidgate.policies.placed import PlacedPolicy
+from fluidgate.policies.policy import BasePolicy, Policy
 from fluidgate.toml_file import (
     LARGEST_WHOLE,
     SCHEMA,
@@ -58,7 +59,7 @@ class PolicyTable(Table):
     tuned: Tuned | None = Field(None, description="the table [tuned] with scenario and gpus")
 
 
-def load_policy(path: str | Path) -> Policy:
+def load_policy(path: str | Path) -> Policy | PlacedPolicy:
     """Read a policy file; the policy goes by its path.
 
     Raises:
@@ -67,7 +68,7 @@ def load_policy(path: str | Path) -> Policy:
     return parse_policy(read_text(path, "a policy file"), str(path))
 
 
-def parse_policy(text: str, source: str = "<string>") -> Policy:
+def parse_policy(text: str, source: str = "<string>") -> Policy | PlacedPolicy:
     """The policy in a TOML text; `source` is its name in errors and results.
 
     Raises:
@@ -83,7 +84,7 @@ def parse_policy(text: str, source: str = "<string>") -> Policy:
     return replace(base.with_parameters(file.parameters), name=source, origin="user", base=base.name, tuned=file.tuned)
 
 
-def dump_policy(policy: Policy) -> str:
+def dump_policy(policy: BasePolicy) -> str:
     """The TOML text of a policy, every parameter with its meaning; parsing it gives the same parameters.
 
     Raises:
@@ -93,7 +94,7 @@ def dump_policy(policy: Policy) -> str:
     from tomlkit import comment, document, table
 
     name = policy.base or policy.name
-    if name not in POLICIES or not policy.is_data:
+    if name not in LISTED or not policy.is_data:
         raise FluidgateError(
             f"policy '{policy.name}': is Python code; only policies that `fluidgate policies` lists go into a file"
         )
@@ -113,7 +114,7 @@ def dump_policy(policy: Policy) -> str:
     return tomlkit.dumps(text)
 
 
-def write_policy(policy: Policy, path: str | Path, *, force: bool = False) -> None:
+def write_policy(policy: BasePolicy, path: str | Path, *, force: bool = False) -> None:
     """Write a policy file, whole or not at all.
 
     Raises:
@@ -145,11 +146,11 @@ def policy_schema() -> dict[str, Any]:
     It cannot say, and `parse_policy` checks besides, which parameters the policy has, and their ranges.
     """
     keys = PolicyTable.model_json_schema(by_alias=True)
-    keys["properties"]["policy"]["examples"] = list(POLICIES)
+    keys["properties"]["policy"]["examples"] = list(LISTED)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **keys, "title": "fluidgate policy"}
 
 
-def _base(name: str, source: str) -> Policy:
+def _base(name: str, source: str) -> Policy | PlacedPolicy:
     try:
         return listed_policy(name)
     except FluidgateError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from fluidgate.toml_file import Table
+from fluidgate.toml_file import LARGEST_WHOLE, Table
 
-BATCH_TERMS = ("delta", "epsilon", "solo_alpha", "solo_delta")
+BATCH_TERMS = ("delta", "epsilon", "solo_alpha", "solo_delta", "table")
 """Keys of which any makes an iteration time depend on its batch, so that gamma may be left out."""
 
 ABSENT: Any = None
@@ -17,6 +17,25 @@ ABSENT: Any = None
 
 def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default")
+
+
+Node = Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class MeasuredTable(Table):
+    """Measured iteration times, in the place of a law."""
+
+    chunk_sizes: list[Node] = Field(
+        min_length=1, description="the chunk sizes that were measured, tokens, increasing", examples=[[0, 256, 1024]]
+    )
+    batch_sizes: list[Node] = Field(
+        min_length=1, description="the batch sizes that were measured, increasing", examples=[[16, 64]]
+    )
+    seconds: list[list[Seconds]] = Field(
+        description="the seconds of an iteration, a row a chunk size, each with a time a batch size"
+    )
+    context: float = Field(0.0, ge=0, description="the context of each decode that was measured, tokens")
 
 
 class BatchTerms(Table):
@@ -46,6 +65,11 @@ class BatchTerms(Table):
         description="the tokens per second of one decode on a solo GPU with a full batch, "
         "in the place of solo_alpha and solo_delta",
         examples=[45.45],
+        json_schema_extra=_without_default,
+    )
+    table: MeasuredTable = Field(
+        ABSENT,
+        description="the table of measured times, with chunk_sizes, batch_sizes and seconds",
         json_schema_extra=_without_default,
     )
 

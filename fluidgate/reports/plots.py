@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,11 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.fluid import fluid_trajectory
+from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.simulation import Comparison, SimulationResult
+from fluidgate.simulation.requests.plan_path import PlanPath
+from fluidgate.simulation.requests.results import RequestResult
 from fluidgate.trajectory import Trajectory
 from fluidgate.workloads import Workload, quantiles
 
@@ -105,6 +110,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     if result.trajectory is None:
         raise FluidgateError("--plot: the simulation recorded no path; pass samples=401 to simulate")
     simulated, plan = result.trajectory, result.plan
+    plans = result.plan_path if isinstance(result, RequestResult) else None
     names = [c.name for c in result.classes]
     fluid = None
     if plan is not None and result.policy in FLUID_OF:
@@ -114,7 +120,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
         figure = Figure(figsize=(11, 6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).ravel()
         for axes, (stage, title) in zip(panels, PANELS, strict=False):
-            _path(axes, names, stage, simulated, fluid, plan)
+            _path(axes, names, stage, simulated, fluid, plan, plans)
             axes.set_title(title, loc="left")
             axes.set_ylim(bottom=0)
         for axes in panels[2:]:
@@ -133,7 +139,13 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
 
 
 def _path(
-    axes: Axes, names: list[str], stage: str, simulated: Trajectory, fluid: Trajectory | None, plan: Plan | None
+    axes: Axes,
+    names: list[str],
+    stage: str,
+    simulated: Trajectory,
+    fluid: Trajectory | None,
+    plan: Plan | None,
+    plans: PlanPath | None,
 ) -> None:
     for k, name in enumerate(names):
         color = f"C{k % 10}"
@@ -149,7 +161,27 @@ def _path(
             axes.plot(fluid.time, getattr(fluid, stage)[:, k], color="black", lw=1, ls="--",
                       label="fluid path" if k == 0 else None)  # fmt: skip
         if plan is not None:
-            axes.axhline(getattr(plan, stage)[k], color=color, lw=1, ls=":", label=f"{name}, plan")
+            value = partial(held_at, stage, cls=k)
+            draw_target(axes, plan, plans, value, color=color, label=f"{name}, plan")
+
+
+def held_at(stage: str, held: Plan | Trajectory, cls: int) -> Array:
+    """Requests of a class at a stage, over time if that is there."""
+    return np.asarray(getattr(held, stage)[..., cls])
+
+
+def draw_target(
+    axes: Axes, plan: Plan, plans: PlanPath | None, value: Callable[[Plan | Trajectory], Any], **look: Any
+) -> None:
+    """Where a plan wants a number: a level, or steps where the plan follows the load."""
+    look = {"lw": 1, "ls": ":", **look}
+    if plans is None:
+        axes.axhline(value(plan), **look)
+        return
+    end = axes.get_xlim()
+    time = np.concatenate([[0.0], plans.time])
+    axes.step(time, np.concatenate([[value(plan)], value(plans.targets)]), where="pre", **look)
+    axes.set_xlim(end)  # looks go on after the last arrival
 
 
 def draw_comparison(result: Comparison, path: str | Path) -> None:

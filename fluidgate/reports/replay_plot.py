@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from matplotlib.figure import Figure
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
-from fluidgate.reports.plots import plain_ticks, save, style
+from fluidgate.planning import Plan
+from fluidgate.reports.plots import draw_target, held_at, plain_ticks, save, style
 from fluidgate.simulation import Comparison
 from fluidgate.simulation.iteration.measure import Distribution, bin_edges
 from fluidgate.simulation.requests.results import ReplayRun, RequestResult
+from fluidgate.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +36,7 @@ LEAST_SHARE = 1e-3
 
 def draw_replay(result: Comparison, path: str | Path) -> None:
     """A column of paths for each policy, by class and per GPU, over the plan's targets; below, how many requests took
-    longer.
+    longer. Where a plan follows the load, its targets are steps, and a row shows the GPUs that read prompts.
 
     Raises:
         FluidgateError: the replay recorded no paths, or the file can't be written.
@@ -41,15 +44,19 @@ def draw_replay(result: Comparison, path: str | Path) -> None:
     found = [each for each in result.policies if isinstance(each, RequestResult)]
     if any(each.trajectory is None for each in found):
         raise FluidgateError("--plot: the replay recorded no path; pass samples=601 to replay")
-    classes = len(found[0].classes)
-    rows = 1.5 * len(STAGES) + 2.1 * classes
+    paths, latencies = 1.5 * _rows(found), 2.1 * len(found[0].classes)
     with style():
-        figure = Figure(figsize=(max(9.5, 3.6 * len(found)), rows + 0.9), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=[1.5 * len(STAGES) + 0.3, 2.1 * classes])
+        figure = Figure(figsize=(max(9.5, 3.6 * len(found)), paths + latencies + 0.9), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[paths + 0.3, latencies])
         _draw_paths(parts[0], found)
         _draw_latencies(parts[1], found)
         figure.suptitle(_title(result), x=0.01, ha="left")
         save(figure, path)
+
+
+def _rows(found: Sequence[RequestResult]) -> int:
+    """Rows of paths: the stages, and the mixed group where a plan follows the load."""
+    return len(STAGES) + any(each.plan_path is not None for each in found)
 
 
 def _title(result: Comparison) -> str:
@@ -59,15 +66,22 @@ def _title(result: Comparison) -> str:
 
 
 def _draw_paths(figure: SubFigure, found: Sequence[RequestResult]) -> None:
-    grid = figure.subplots(len(STAGES), len(found), sharex=True, sharey="row", squeeze=False)
+    rows = _rows(found)
+    grid = figure.subplots(rows, len(found), sharex=True, sharey="row", squeeze=False)
     for column, result in enumerate(found):
         for row, (stage, label) in enumerate(STAGES):
             axes = grid[row, column]
             _draw_path(axes, result, stage)
             if column == 0:
                 axes.set_ylabel(f"{label},\nper GPU")
+        if rows > len(STAGES):
+            _draw_mixed_group(grid[-1, column], result)
         grid[0, column].set_title(result.policy, loc="left")
         grid[-1, column].set_xlabel("time, s")
+    if rows > len(STAGES):
+        grid[-1, 0].set_ylabel("mixed group,\n% of the GPUs")
+        following = next(k for k, result in enumerate(found) if result.plan_path is not None)
+        grid[-1, following].legend(loc="upper right", fontsize=7)
     for axes in grid[:, 0]:  # once all columns are drawn, as a row shares its scale
         axes.set_ylim(bottom=0)
     grid[0, 0].legend(loc="upper right", fontsize=7)
@@ -77,11 +91,33 @@ def _draw_path(axes: Axes, result: RequestResult, stage: str) -> None:
     path, plan = result.trajectory, result.plan
     assert path is not None
     for k, each in enumerate(result.classes):
-        held = path.mixed_decode + path.solo_decode if stage == "decode" else getattr(path, stage)
-        axes.plot(path.time, held[:, k], color=f"C{k % 10}", lw=0.9, label=each.name)
+        axes.plot(path.time, held_in(stage, path, k), color=f"C{k % 10}", lw=0.9, label=each.name)
         if plan is not None:
-            target = plan.mixed_decode + plan.solo_decode if stage == "decode" else getattr(plan, stage)
-            axes.axhline(target[k], color=f"C{k % 10}", lw=1, ls=":", label=f"{each.name}, plan")
+            value = partial(held_in, stage, cls=k)
+            draw_target(axes, plan, result.plan_path, value, color=f"C{k % 10}", label=f"{each.name}, plan")
+
+
+def held_in(stage: str, held: Plan | Trajectory, cls: int) -> Array:
+    """Requests of a class in a row's stage, over time if that is there."""
+    if stage == "decode":
+        return held_at("mixed_decode", held, cls) + held_at("solo_decode", held, cls)
+    return held_at(stage, held, cls)
+
+
+def _draw_mixed_group(axes: Axes, result: RequestResult) -> None:
+    path, plan, plans = result.trajectory, result.plan, result.plan_path
+    assert path is not None
+    axes.plot(path.time, 100 * path.prefill.sum(axis=1), color="C7", lw=0.9, label="in prefill")
+    if plan is not None:
+        draw_target(axes, plan, plans, percent_mixed, color="black", label="plan")
+    if plans is not None and (plans.mixed_gpus < result.run.gpus).any():
+        there, shown = 100 * plans.mixed_gpus / result.run.gpus, plans.time <= path.time[-1]
+        axes.step(plans.time[shown], there[shown], where="pre", color="C2", lw=1, label="in the group")
+
+
+def percent_mixed(held: Plan | Trajectory) -> Array:
+    """GPUs in prefill, % of all."""
+    return np.asarray(100 * held.prefill.sum(axis=-1))
 
 
 def _draw_latencies(figure: SubFigure, found: Sequence[RequestResult]) -> None:

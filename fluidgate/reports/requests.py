@@ -18,7 +18,9 @@ from fluidgate.reports.tables import (
     with_interval,
 )
 from fluidgate.simulation import Comparison, Statistic
-from fluidgate.simulation.requests.results import ReplayRun, RequestResult, TimeStatistic
+from fluidgate.simulation.requests.pilot import Pilot
+from fluidgate.simulation.requests.plan_path import PlanPath
+from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun, RequestResult, TimeStatistic
 
 TIMES = (
     ("ttft", "TTFT, s", 1.0),
@@ -46,8 +48,13 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     whole.add_row("KV tokens on a GPU: mean, most", f"{with_interval(result.kv_tokens)}, {number(result.kv_peak)}")
     whole.add_row("preempted, rejected per GPU", f"{_lost(result)} /s")
     whole.add_row("batching", result.batching)
+    if result.parameters:
+        whole.add_row("parameters", ", ".join(f"{name} {number(value)}" for name, value in result.parameters.items()))
+    if result.pilot is not None:
+        whole.add_row("prompt_gpus found by", _pilot(result.pilot))
     whole.add_row("events", f"{result.events:,}")
     yield whole
+    yield from plan_path_tables([result])
     yield from state_tables(result)
     times = table("Times", "class", "time", "mean", "p50", "p90", "p99", text=2)
     for each in (*result.classes, result.overall):
@@ -70,6 +77,9 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
         kv = (number(each.kv_tokens.mean), number(each.kv_peak))
         gpus.add_row(each.policy, each.batching, *shares, *kv, _goodput(each), _tokens(each), _lost(each))
     yield gpus
+    if any("prompt_gpus" in each.parameters for each in found):
+        yield pool_table(found)
+    yield from plan_path_tables(found)
     labels = {quantity: (label, unit) for quantity, label, unit in TIMES}
     for quantity in COMPARED:
         label, unit = labels[quantity]
@@ -80,8 +90,46 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
         yield times
 
 
-def replay_tables(result: Comparison) -> Iterator[Table]:
-    """As a comparison, under the traces' names."""
+def pool_table(found: Sequence[RequestResult]) -> Table:
+    """The pools of those policies that have some."""
+    made = table("Pools", "policy", "found by", "prompt GPUs", "token GPUs", text=2)
+    for each in found:
+        if "prompt_gpus" in each.parameters:
+            size = int(each.parameters["prompt_gpus"])
+            how = "given" if each.pilot is None else _pilot(each.pilot)
+            made.add_row(each.policy, how, str(size), str(each.run.gpus - size))
+    return made
+
+
+def plan_path_tables(results: Sequence[RequestResult]) -> Iterator[Table]:
+    """How often each plan that follows the load was solved, and its mixed group over time; none if all stand."""
+    following = [each for each in results if each.plan_path is not None]
+    if not following:
+        return
+    made = table(
+        "Plans that follow the load", "policy", "solved again", "other tables", "no plan, kept",
+        "mixed GPUs, first plan", "least", "mean", "most", "GPUs in the mixed group", "GPUs in prefill",
+    )  # fmt: skip
+    for each in following:
+        path = each.plan_path
+        assert path is not None
+        counts = map(with_interval, (path.solved, path.changed, path.kept))
+        made.add_row(each.policy, *counts, *(number(value, 3) for value in _mixed_group(each, path)))
+    yield made
+
+
+def _mixed_group(result: RequestResult, path: PlanPath) -> tuple[float | None, ...]:
+    """By the first plan, and over the looks: the least, mean and most by the plans, and the mean of what there was."""
+    first = result.run.gpus * result.plan.mixed_fraction if result.plan is not None else None
+    if len(path.time) == 0:
+        return (first, *[None] * 5)
+    planned = path.mixed_planned
+    there = (path.mixed_gpus.mean(), path.reading.mean())
+    return (first, *(float(value) for value in (planned.min(), planned.mean(), planned.max(), *there)))
+
+
+def replay_tables(result: ReplayComparison) -> Iterator[Table]:
+    """As a comparison, under the traces' names; then what the traces say of the engine's own times."""
     run = result.run
     assert isinstance(run, ReplayRun)
     end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
@@ -90,6 +138,22 @@ def replay_tables(result: Comparison) -> Iterator[Table]:
         f"rates times {number(run.rate_scale)}"
     )
     yield from request_comparison_tables(result, title)
+    if not result.agreement:
+        return
+    shown = table(
+        "As the trace measured it (s, tokens/s)",
+        "policy",
+        "of",
+        "statistic",
+        "measured",
+        "simulated",
+        "difference",
+        text=3,
+    )
+    for name, row in result.agreement:
+        values = (f"{row.measured:.4g}", f"{row.simulated:.4g}", f"{100 * row.relative:+.1f} %")
+        shown.add_row(name, row.quantity, row.statistic, *values)
+    yield shown
 
 
 def _with_all(result: RequestResult) -> Sequence[Any]:
@@ -119,6 +183,10 @@ def _tokens(result: RequestResult) -> str:
 def _lost(result: RequestResult) -> str:
     each = result.overall
     return f"{number(each.preemption_rate.mean)}, {number(each.rejection_rate.mean)}"
+
+
+def _pilot(pilot: Pilot) -> str:
+    return f"a pilot run of {pilot.requests:,} requests: most {pilot.maximised}"
 
 
 def _modes(shares: dict[str, Statistic]) -> str:

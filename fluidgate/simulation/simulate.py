@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from fluidgate.control import ReplannedPolicy, Replanning
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner, check_gpus
@@ -46,7 +47,7 @@ Progress = Callable[[int, int], None]
 
 def simulate(
     scenario: Scenario,
-    policy: str | Policy | PlacedPolicy,
+    policy: str | Policy | PlacedPolicy | ReplannedPolicy,
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
@@ -58,13 +59,15 @@ def simulate(
     executor: Executor | None = None,
     audited: bool = False,
     fidelity: Fidelity = "markov",
+    replanning: Replanning | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Simulate a policy GPU by GPU, from an empty cluster.
 
     Args:
         scenario: cluster and load.
-        policy: a name of `fluidgate policies`, the path of a policy file, or a `Policy` of your own.
+        policy: a name of `fluidgate policies`, the path of a policy file, or a `Policy` of your own; a name or path
+            with `+replan` for a plan that follows the load, at the fidelity of iterations.
         gpus: number of GPUs n; the scenario's own number if it has one.
         horizon: simulated time, s.
         warmup: statistics are taken over (warmup, horizon]; a tenth of the horizon by default.
@@ -76,18 +79,19 @@ def simulate(
         audited: check every invariant after every event (slow: for tests of policies).
         fidelity: `markov`, the network of [LDHZ] section 2; or `iteration`, each request with its own lengths,
             iteration by iteration. The result of the latter is a `RequestResult`.
+        replanning: the rule of a name with `+replan`; `fluidgate.control.Replanning` with its defaults if None.
         progress: called with what is done and what there is to do.
 
     Raises:
         FluidgateError: an option or the policy is wrong, or the policy's plan is infeasible.
     """
-    options = Options(gpus, horizon, warmup, replications, seed, samples, audited)
+    options = Options(gpus, horizon, warmup, replications, seed, samples, audited, replanning)
     return _at(fidelity)(scenario, [policy], options, executor, workers, progress)[0]
 
 
 def compare(
     scenario: Scenario,
-    policies: Sequence[str | Policy | PlacedPolicy],
+    policies: Sequence[str | Policy | PlacedPolicy | ReplannedPolicy],
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
@@ -97,6 +101,7 @@ def compare(
     workers: int | None = None,
     executor: Executor | None = None,
     fidelity: Fidelity = "markov",
+    replanning: Replanning | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Simulate several policies on the same arrivals; the first is the reference of the paired differences.
@@ -105,7 +110,7 @@ def compare(
     """
     if not policies:
         raise FluidgateError("--policies: none is named; name at least one, e.g. gate-and-route,fi-wsp")
-    options = Options(gpus, horizon, warmup, replications, seed)
+    options = Options(gpus, horizon, warmup, replications, seed, replanning=replanning)
     results = _at(fidelity)(scenario, policies, options, executor, workers, progress)
     return Comparison(scenario.name, results[0].run, tuple(results))
 
@@ -132,6 +137,7 @@ class Options:
     seed: int
     samples: int = 0
     audited: bool = False
+    replanning: Replanning | None = None
 
     def run(self, scenario: Scenario) -> Run:
         """The options with their defaults.
@@ -190,7 +196,7 @@ class Plans:
 
 def _run(
     scenario: Scenario,
-    policies: Sequence[str | Policy | PlacedPolicy],
+    policies: Sequence[str | Policy | PlacedPolicy | ReplannedPolicy],
     options: Options,
     executor: Executor | None,
     workers: int | None,
@@ -201,6 +207,11 @@ def _run(
         raise FluidgateError(
             f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
             f"give {' or '.join(MARKOV_ARRIVALS)}"
+        )
+    if options.replanning is not None:
+        raise FluidgateError(
+            "replanning: a rule is given, which only the fidelity of iterations follows; "
+            "give --fidelity iteration, or leave the rule out"
         )
     chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]
     refuse_twins([policy.name for policy in chosen])

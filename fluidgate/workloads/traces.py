@@ -4,7 +4,8 @@ Formats, told apart by the first line:
 
 - Azure CSV: `TIMESTAMP,ContextTokens,GeneratedTokens`, ISO 8601 times (Azure/AzurePublicDataset).
 - Mooncake JSONL: `timestamp` (ms), `input_length`, `output_length` (kvcache-ai/Mooncake).
-- vLLM JSONL: `queued_ts` (s, the engine's clock), `input_toks`, `output_toks`: a logged run, request by request.
+- vLLM JSONL: `queued_ts` (s, the engine's clock), `input_toks`, `output_toks`: a logged run, request by request, and
+  where they are in it `first_token_ts` and `last_token_ts`, what became of them.
 - plain CSV: `arrival_time,prompt_tokens,output_tokens[,class]`, times in seconds.
 
 Further columns and keys are ignored.
@@ -55,6 +56,7 @@ VLLM = Format("vLLM JSONL", "jsonl", "queued_ts", "input_toks", "output_toks", "
 PLAIN = Format("plain CSV", "csv", "arrival_time", "prompt_tokens", "output_tokens", "s")
 FORMATS = (AZURE, MOONCAKE, VLLM, PLAIN)
 PLAIN_CLASS = "class"
+FIRST_TOKEN, LAST_TOKEN = MEASURED = ("first_token_ts", "last_token_ts")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Trace:
         labels: the class of each request, or None where the file has no class column.
         source: name of the file, without its folder.
         empty: requests that were left out because their prompt or output had no tokens.
+        first_token, last_token: when they came, seconds since the first arrival; None where the file does not say.
     """
 
     arrival_time: Array
@@ -76,6 +79,8 @@ class Trace:
     labels: NDArray[np.object_] | None
     source: str
     empty: int = 0
+    first_token: Array | None = None
+    last_token: Array | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_time)
@@ -115,9 +120,9 @@ def read_trace(
     kept = (prompt > 0) & (output > 0)
     if not kept.any():
         fail(source, ["every request is empty; give a trace with prompt and output tokens"])
-    names = None if labels is None else _labels(table[labels], source)[kept]
-    times, prompt, output = times[kept], prompt[kept], output[kept]
-    order = _order(times, form.time, table.index[kept], source, sort)
+    names = None if labels is None else _labels(table[labels], source)
+    first, last = _measured(table, form, source)
+    order = np.flatnonzero(kept)[_order(times[kept], form.time, table.index[kept], source, sort)]
     return Trace(
         arrival_time=times[order] - times[order[0]],
         prompt_tokens=prompt[order],
@@ -125,6 +130,8 @@ def read_trace(
         labels=None if names is None else names[order],
         source=Path(path).name,
         empty=int(len(kept) - kept.sum()),
+        first_token=None if first is None else first[order] - times[order[0]],
+        last_token=None if last is None else last[order] - times[order[0]],
     )
 
 
@@ -140,9 +147,11 @@ def _table(text: str, class_column: str | None, source: str) -> tuple[Format, pd
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.lstrip().startswith("{"):
         return _read_csv(text, class_column, source)
-    form = VLLM if VLLM.time in _first_object(text) else MOONCAKE
-    wanted = dict.fromkeys([*form.columns, *([class_column] if class_column else [])])
-    return form, read_jsonl(text.split("\n"), list(wanted), source), class_column
+    first = _first_object(text)
+    form = VLLM if VLLM.time in first else MOONCAKE
+    measured = MEASURED if form is VLLM and set(MEASURED) <= set(first) else ()
+    wanted = dict.fromkeys([*form.columns, *measured, *([class_column] if class_column else [])])
+    return form, _read_jsonl(text.split("\n"), list(wanted), source), class_column
 
 
 def _first_object(text: str) -> dict[str, Any]:
@@ -197,12 +206,8 @@ def _refuse_csv(error: Exception, source: str) -> NoReturn:
     fail(source, [f"not CSV ({what}); {_known_formats()}"])
 
 
-def read_jsonl(lines: list[str], wanted: list[str], source: str) -> pd.DataFrame:
-    """The keys `wanted` of each object, as text, by line number.
-
-    Raises:
-        FluidgateError: a line is no JSON object, or lacks a key.
-    """
+def _read_jsonl(lines: list[str], wanted: list[str], source: str) -> pd.DataFrame:
+    """The keys `wanted` of each object, as text, by line number."""
     import pandas as pd
 
     numbers, rows = [], []
@@ -233,7 +238,7 @@ def _times(column: pd.Series[str], form: Format, source: str) -> Array:
     import pandas as pd
 
     if form.unit != "date":
-        times = numbers_of(column, source) / (1000.0 if form.unit == "ms" else 1.0)
+        times = _numbers(column, source) / (1000.0 if form.unit == "ms" else 1.0)
         since_first: Array = times - times[0]
         return since_first
     dates = pd.to_datetime(column.str.strip(), format="ISO8601", utc=True, errors="coerce")
@@ -242,12 +247,21 @@ def _times(column: pd.Series[str], form: Format, source: str) -> Array:
     return np.asarray((dates - dates.iloc[0]).dt.total_seconds(), dtype=float)
 
 
-def numbers_of(column: pd.Series[str], source: str) -> Array:
-    """The numbers of a column of text.
+def _measured(table: pd.DataFrame, form: Format, source: str) -> tuple[Array | None, Array | None]:
+    """First and last tokens, s on the clock of `_times`; None where the file does not have them."""
+    if FIRST_TOKEN not in table:
+        return None, None
+    queued, first, last = (_numbers(table[name], source) for name in (form.time, FIRST_TOKEN, LAST_TOKEN))
+    for wrong, what in (
+        (first < queued, f"{FIRST_TOKEN}: before the request was queued"),
+        (last < first, f"{LAST_TOKEN}: before the first token"),
+    ):
+        if wrong.any():
+            fail(source, [f"line {table.index[int(wrong.argmax())]}: {what}; correct it"])
+    return first - queued[0], last - queued[0]
 
-    Raises:
-        FluidgateError: one is none, or not finite; the message names its line.
-    """
+
+def _numbers(column: pd.Series[str], source: str) -> Array:
     import pandas as pd
 
     numbers: Array = pd.to_numeric(column.str.strip(), errors="coerce").to_numpy(float)
@@ -257,7 +271,7 @@ def numbers_of(column: pd.Series[str], source: str) -> Array:
 
 
 def _tokens(column: pd.Series[str], source: str, skip_empty: bool) -> Lengths:
-    numbers = numbers_of(column, source)
+    numbers = _numbers(column, source)
     for line in column.index[(numbers < 0) | (numbers != np.floor(numbers)) | (numbers > LONGEST)]:
         _refuse(column, line, f"a whole number from 1 to {LONGEST}", source)
     for line in column.index[numbers == 0]:

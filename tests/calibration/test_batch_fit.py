@@ -199,10 +199,48 @@ def test_one_batch_size_tells_no_slope() -> None:
         calibrate_batches(table(batches=(16,)), **OPTIONS)
 
 
+def test_a_table_of_the_times_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written as a profile, read by a scenario: measured times at the nodes, bilinear between, further context."""
+    rows = table(0.03, seed=1)
+    source = write(tmp_path / "t.csv", rows)
+    words = [word if word != "linear" else "table" for word in FILE_OPTIONS]
+    main(["calibrate", str(source), *words, "-o", str(tmp_path / "lab.toml"), "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["law"] == "table"
+    assert record["profile"]["table"]["chunk_sizes"] == [0, 128, 512, 2048]
+    iteration = load_profile(tmp_path / "lab.toml").iteration
+    assert iteration is not None
+    for batch, chunk, seconds in zip(rows.batch_size, rows.chunk_size, rows.seconds, strict=True):
+        assert iteration.mixed(chunk, batch, CONTEXT * batch) == pytest.approx(seconds, rel=1e-5)
+    corners = [iteration.mixed(c, b, CONTEXT * b) for c in (128, 512) for b in (16, 32)]
+    assert iteration.mixed(320, 24, CONTEXT * 24) == pytest.approx(np.mean(corners))
+    assert iteration.solo(24, CONTEXT * 24 + 1e5) == pytest.approx(
+        (iteration.solo(16, CONTEXT * 16) + iteration.solo(32, CONTEXT * 32)) / 2 + 1e5 * EPSILON
+    )
+    text = (Path(__file__).parents[2] / "examples" / "two-class.toml").read_text()
+    kept = [line for line in text.splitlines() if not line.startswith(("alpha", "beta", "gamma"))]
+    (tmp_path / "s.toml").write_text("\n".join(kept).replace("[gpu]", '[gpu]\nprofile = "lab.toml"'))
+    gpu = load_scenario(tmp_path / "s.toml").gpu
+    assert gpu.iteration == iteration
+    assert gpu.tau == pytest.approx(iteration.mixed(256, 15, 15 * gpu.context_tokens))
+    assert gpu.gamma == pytest.approx(1 / iteration.solo(16, 16 * gpu.context_tokens))
+
+
+def test_what_makes_no_table() -> None:
+    whole = table()
+    with pytest.raises(FluidgateError, match="no row with chunk size 128 and batch size 8, of which a table needs all"):
+        calibrate_batches(whole.select((whole.batch_size != 8) | (whole.chunk_size != 128)), table=True, **OPTIONS)
+    contexts = np.where(whole.batch_size == 8, 64.0, CONTEXT)
+    twice = Measurements(whole.batch_size, whole.chunk_size, whole.seconds, "table.csv", contexts)
+    with pytest.raises(FluidgateError, match="a table has one context a decode, but the rows have 2; choose one"):
+        calibrate_batches(twice, table=True, **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--law", "linear", "--pooled"], "--pooled: only with --law paper"),
+        (["--law", "table", "--batch-size", "16"], "--batch-size: only with --law paper"),
         (["--kv-bytes-per-token", "3"], "--kv-bytes-per-token: only with --law linear"),
         (["--law", "linear", "--map", "context=zzz"], "no column 'zzz'"),
     ],

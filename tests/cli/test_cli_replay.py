@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,6 +209,49 @@ def test_options_that_are_refused(
     fluidgate: Command, replayed: tuple[Path, Path], options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     refused(fluidgate, ["replay", *replayed, *options], *words)
+
+
+LOGGED = [
+    {"queued_ts": 50.0, "first_token_ts": 50.2, "last_token_ts": 52.2, "input_toks": 300, "output_toks": 81},
+    {"queued_ts": 51.0, "first_token_ts": 51.4, "last_token_ts": 51.4, "input_toks": 900, "output_toks": 1},
+]
+
+
+def logged_trace(scenario: Scenario) -> list[str]:
+    Path("t.jsonl").write_text("\n".join(json.dumps(request) for request in LOGGED))
+    exchange = ("patience_rate = 0.1", "patience_rate = 0")
+    return ["replay", str(scenario(exchange)), "decode-heavy=t.jsonl", "--policy", "vllm-round-robin", "--gpus", "1"]
+
+
+def test_what_a_trace_has_measured_stands_beside_the_simulation(fluidgate: Command, scenario: Scenario) -> None:
+    words = logged_trace(scenario)
+    found = fluidgate(*words, "--json").json
+    rows = {(row["quantity"], row["statistic"]): row for row in found["agreement"]}
+    assert len(rows) == 13
+    assert rows["TTFT", "mean"]["measured"] == pytest.approx(0.3)
+    assert rows["TTFT", "p50"]["measured"] == pytest.approx(0.3)
+    assert rows["TPOT", "p99"]["measured"] == pytest.approx(2.0 / 80)
+    assert rows["latency", "mean"]["measured"] == pytest.approx((2.2 + 0.4) / 2)
+    assert rows["output throughput", "tokens/s"]["measured"] == pytest.approx(82 / 2.2)
+    overall = found["policies"][0]["overall"]
+    assert rows["TTFT", "mean"]["simulated"] == overall["ttft"]["mean"] > 0
+    assert rows["TPOT", "p90"]["simulated"] == overall["tpot"]["p90"]
+    assert rows["output throughput", "tokens/s"]["simulated"] == overall["output_token_rate"]["mean"]
+    for row in rows.values():
+        assert row["policy"] == "vllm-round-robin"
+        assert row["relative"] == pytest.approx(row["simulated"] / row["measured"] - 1)
+    shown = fluidgate(*words).output
+    assert "As the trace measured it" in shown
+    assert re.search(r"vllm-round-robin +latency +mean +1.3 ", shown)
+
+
+@pytest.mark.parametrize("option", ["--rate-scale=2", "--requests=1", "--horizon=9", "--warmup=1", "--lengths=drawn"])
+def test_a_run_played_otherwise_is_not_compared(fluidgate: Command, scenario: Scenario, option: str) -> None:
+    assert fluidgate(*logged_trace(scenario), option, "--json").json["agreement"] == []
+
+
+def test_a_trace_without_times_of_tokens_has_measured_nothing(fluidgate: Command, replayed: tuple[Path, Path]) -> None:
+    assert fluidgate("replay", *replayed, *POLICIES, "--json").json["agreement"] == []
 
 
 @pytest.mark.parametrize(

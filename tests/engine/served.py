@@ -84,7 +84,7 @@ class Client:
 async def cluster(count: int = 1, gpu: Gpu = GPU, *, speed: float = FAST, **settings: Any) -> AsyncIterator[Client]:
     """Engines on free ports, and a client of theirs."""
     async with (
-        serve_engines(EngineSettings(gpu, speed=speed, **settings), count) as servers,
+        serve_engines(EngineSettings(gpu, speed=speed, **({"kv_lease": 1e4} | settings)), count) as servers,
         aiohttp.ClientSession() as session,
     ):
         yield Client(session, servers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.served import GPU, Client, cluster
+from tests.engine.served import GPU, Client, cluster, until
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello there"}]
@@ -214,11 +214,15 @@ def test_unknown_pages_and_wrong_methods() -> None:
 
 def test_a_full_queue_refuses() -> None:
     async def test(client: Client) -> None:
-        replies = await asyncio.gather(*(client.complete(prompt=[k] * 640) for k in range(6)))
-        assert sorted(reply.status for reply in replies) == [200, 200, 200, 503, 503, 503]
-        refused = next(reply for reply in replies if reply.status == 503)
-        assert "retry-after" not in refused.headers
+        tasks = [asyncio.ensure_future(client.complete(prompt=[k] * 60_000)) for k in range(6)]
+        await until(lambda: sum(task.done() for task in tasks) == 3)
+        refused = [task.result() for task in tasks if task.done()]
+        assert [(reply.status, "retry-after" in reply.headers) for reply in refused] == [(503, False)] * 3
+        state = client.servers[0].state
+        assert (state["running"], state["waiting"]) == (1, 2)
         assert await client.metric("admission_rejections_total") == 3
+        for task in tasks:
+            task.cancel()
 
     served(test, max_queued=2, speed=1.0)
 

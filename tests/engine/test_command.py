@@ -65,7 +65,8 @@ def test_signals_end_it_at_once(number: signal.Signals, status: int) -> None:
 
 
 def test_kv_goes_from_process_to_process() -> None:
-    with running("--speed", "20") as (_, prefillers), running("--speed", "20", str(TWO_CLASS)) as (_, decoders):
+    options = ("--speed", "20", "--kv-lease", "10000")
+    with running(*options) as (_, prefillers), running(*options, str(TWO_CLASS)) as (_, decoders):
         leg = {"do_remote_decode": True, "do_remote_prefill": False}
         read = post(prefillers[0] + "/v1/completions", prompt="a b c", max_tokens=1, kv_transfer_params=leg)
         params = read["kv_transfer_params"]

@@ -8,26 +8,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.engine.served import FAST, Client
 from tests.engine.test_api import served
 
-NAMES = [
-    "num_requests_running",
-    "num_requests_waiting",
-    "kv_cache_usage_perc",
-    "num_preemptions",
-    "prompt_tokens",
-    "generation_tokens",
-    "prompt_tokens_by_source",
-    "iteration_tokens_total",
-    "time_to_first_token_seconds",
-    "inter_token_latency_seconds",
-    "e2e_request_latency_seconds",
-    "request_queue_time_seconds",
-    "request_prefill_time_seconds",
-    "request_decode_time_seconds",
-    "admission_rejections",
-    "cache_config_info",
-    "request_success",
-    "nixl_xfer_time_seconds",
-]
+NAMES = {
+    *("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "num_preemptions", "cache_config_info"),
+    *("prompt_tokens", "generation_tokens", "prompt_tokens_by_source", "iteration_tokens_total", "request_success"),
+    *("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"),
+    *("request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds"),
+    *("admission_rejections", "nixl_xfer_time_seconds"),
+}
 
 
 def samples(page: str) -> dict[str, float]:

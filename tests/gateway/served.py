@@ -17,7 +17,7 @@ from fluidgate.gateway.dispatcher import Gated
 from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.server import listening_socket, server_of
+from fluidgate.gateway.running import running_gateway
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 
 MODEL = "emulated"
@@ -179,27 +179,5 @@ async def live_gateway(
     of = of or scenario()
     async with serve_engines(EngineSettings(of.gpu, model=MODEL, speed=speed, **(engine or {})), engines) as servers:
         settings = settings_of(folder, [server.url for server in servers], of, **options)
-        async with gateway_of(settings) as (gateway, url), aiohttp.ClientSession() as session:
+        async with running_gateway(settings) as (gateway, url), aiohttp.ClientSession() as session:
             yield Live(url, gateway, servers, session, folder / "requests.log")
-
-
-@asynccontextmanager
-async def gateway_of(settings: GatewaySettings) -> AsyncIterator[tuple[Gateway, str]]:
-    sock = listening_socket(settings)
-    gateway = Gateway(settings)
-    serving = None
-    try:
-        await gateway.start()
-        server = server_of(gateway)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        while not server.started:
-            await asyncio.sleep(0.005)
-        yield gateway, f"http://127.0.0.1:{sock.getsockname()[1]}"
-    finally:
-        if serving is not None:
-            server.should_exit = True
-            gateway.break_off()
-            await serving
-        await gateway.close()
-        sock.close()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from fluidgate.gateway.running import running_gateway
 from tests.gateway.asynchronous import asynchronous
 from tests.gateway.scripted_engine import ScriptedEngine, dies, says, scripted, streams
-from tests.gateway.served import MODEL, Live, Reply, gateway_of, live_gateway, scenario, settings_of
+from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of
 
 TOKEN = b'data: {"choices":[{"text":"a","index":0}]}\n\n'
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -272,7 +273,7 @@ def test_how_a_stream_ends(tmp_path: Path, first: Step, outcome: str) -> None:
         whole = streams(ROLE, TOKEN, DONE)
         async with (
             scripted(first, whole, pages=PAGES) as engine,
-            gateway_of(coupled(tmp_path, engine)) as (gateway, url),
+            running_gateway(coupled(tmp_path, engine)) as (gateway, url),
             Live.before(gateway, url, tmp_path) as live,
         ):
             body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}

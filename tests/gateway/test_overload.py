@@ -18,7 +18,8 @@ import pytest
 
 from fluidgate.engine import EngineSettings, serve_engines
 from fluidgate.gateway import server as gateway_server
-from tests.gateway.served import MODEL, Live, Reply, gateway_of, live_gateway, scenario, settings_of
+from fluidgate.gateway.running import running_gateway
+from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of
 from tests.gateway.test_faults import error_of, settled
 
 LONG = 4000
@@ -262,7 +263,7 @@ def test_a_gateway_before_busy_engines_recovers_its_view(tmp_path: Path) -> None
                 while sum(server.state["running"] for server in servers) < 4:
                     await asyncio.sleep(0.01)
             settings = settings_of(tmp_path, [server.url for server in servers], of)
-            async with gateway_of(settings) as (gateway, url):
+            async with running_gateway(settings) as (gateway, url):
                 live = Live(url, gateway, servers, session, tmp_path / "requests.log")
                 await live.until(lambda: foreign(live) == [2, 2])
                 replies = await asyncio.gather(*(live.complete(5) for _ in range(8)))

@@ -1,4 +1,4 @@
-"""The adapters before real vLLM servers on a CPU.
+"""The adapters, and the gateway, before real vLLM servers on a CPU.
 
 Run by `FLUIDGATE_VLLM=/path/to/venv pytest tests/gateway/test_real_vllm.py -s`; -s shows what was measured. Needs
 some minutes and 10 GB of memory. The environment holds vLLM for CPU (0.32 was used) and NIXL.
@@ -15,18 +15,23 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import openai
 import orjson
 import pytest
 from aiohttp.test_utils import unused_port
 
 from fluidgate.gateway.engines import Adapter, Call, EngineError, EngineRefused, Handover, KvLost, Vllm, VllmCoupled
+from fluidgate.gateway.running import running_gateway
 from fluidgate.gateway.sse import TokenCounter, stated_tokens
 from tests.gateway.asynchronous import asynchronous, until
+from tests.gateway.served import scenario, settings_of
 
 ENVIRONMENT = os.environ.get("FLUIDGATE_VLLM")
 pytestmark = pytest.mark.skipif(not ENVIRONMENT, reason="FLUIDGATE_VLLM names no environment with vLLM")
 
-LEASE = 12.0
+LEASE = 30.0
+WELL_BEFORE = 20.0
+"""s after which KV that was fetched or released is free at the latest: engines tell each other when they next step."""
 STARTS_WITHIN = 240.0
 SOURCE = re.compile(rb'^vllm:prompt_tokens_by_source_total\{.*source="(\w+)".*\} (\S+)$', re.MULTILINE)
 
@@ -190,12 +195,14 @@ async def test_an_answer_written_elsewhere_is_the_same_and_its_prompt_is_not_rea
         assert alone != other
         before = await sources(two)
         start = time.monotonic()
-        assert await whole(two, request, await one.read_prompt(request)) == (alone, tokens)
-        print("\n moved in", time.monotonic() - start, "s;", tokens, "tokens;", repr(alone))
+        handover = await one.read_prompt(request)
+        assert await whole(two, request, handover) == (alone, tokens)
+        print(f"\n {tokens} tokens read in {handover.epoch - start:.2f} s, and from then on")
+        print(f" 32 written in {time.monotonic() - handover.epoch:.2f} s: {alone!r}")
         after = await sources(two)
         assert after[b"external_kv_transfer"] - before[b"external_kv_transfer"] >= tokens - 1
         assert after[b"local_compute"] - before[b"local_compute"] <= 1
-        await frees(one, LEASE / 2)
+        await frees(one, WELL_BEFORE)
 
 
 @pytest.mark.parametrize("states", [False, True])
@@ -229,7 +236,7 @@ async def test_a_decode_that_stays_uses_the_prefix_cache_and_lets_go(servers):
         hits = after[b"local_cache_hit"] - before[b"local_cache_hit"]
         print("\n", hits, "of", tokens, "tokens from the prefix cache")
         assert hits >= tokens / 2
-        await frees(one, LEASE / 2)
+        await frees(one, WELL_BEFORE)
 
 
 @asynchronous
@@ -252,7 +259,7 @@ async def test_release_frees_at_once(servers):
         assert await pinned(one) > 0.0
         start = time.monotonic()
         await one.release(handover)
-        await frees(one, LEASE / 2)
+        await frees(one, WELL_BEFORE)
         print("\n released in", time.monotonic() - start, "s")
 
 
@@ -261,7 +268,7 @@ async def test_kv_that_nobody_fetches_waits_for_the_lease(servers):
     async with pair(servers) as (one, two):
         await frees(one, 2 * LEASE)
         handover = await one.read_prompt(call(8))
-        await asyncio.sleep(LEASE / 2)
+        await asyncio.sleep(WELL_BEFORE)
         assert await pinned(one) > 0.0
         await frees(one, LEASE)
         print("\n freed after", time.monotonic() - handover.epoch, "s of a lease of", LEASE)
@@ -285,8 +292,8 @@ async def test_a_client_that_goes_away_frees_the_batch(servers):
         async def idle() -> bool:
             return (await two.load()).running == 0
 
-        await until(idle, 5.0)
-        await frees(two, 5.0)
+        await until(idle, WELL_BEFORE)
+        await frees(two, WELL_BEFORE)
 
 
 @asynchronous
@@ -303,7 +310,7 @@ async def test_a_client_that_goes_away_before_the_answer_frees_the_batch(servers
         async def idle() -> bool:
             return (await coupled.load()).running == 0
 
-        await until(idle, 5.0)
+        await until(idle, WELL_BEFORE)
 
 
 @asynchronous
@@ -314,6 +321,34 @@ async def test_a_request_that_is_at_fault_is_refused(servers):
         with pytest.raises(EngineRefused) as caught:
             await whole(two, request, handover)
         assert (caught.value.status, caught.value.elsewhere) == (400, False)
+
+
+@asynchronous
+async def test_the_gateway_places_decodes_after_their_prefill(servers, tmp_path):
+    """Gate-and-route before the pair: prompts are read on the mixed engine, and KV moves to the solo one."""
+    of = scenario(rate=0.02)
+    settings = settings_of(tmp_path, [servers.one.url, servers.two.url], of, policy="gate-and-route")
+    async with running_gateway(settings) as (gateway, url), adapter(Vllm, servers.one) as one:
+        before = [await sources(each) for each in gateway.adapters]
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        answers = await asyncio.gather(*(streamed(client, call(100 + k).body) for k in range(6)))
+        after = [await sources(each) for each in gateway.adapters]
+        roles = [engine["role"] for engine in gateway.snapshot()["engines"]]
+        expected = [await whole(one, call(100 + k, tokens=16)) for k in range(6)]
+    assert sorted(roles) == ["mixed", "solo"]
+    assert answers == [text for text, _ in expected]
+    moved = after[roles.index("solo")][b"external_kv_transfer"] - before[roles.index("solo")][b"external_kv_transfer"]
+    records = [orjson.loads(line) for line in (tmp_path / "requests.log").read_text().splitlines()]
+    print("\n tokens whose KV moved:", moved, *(f"\n {orjson.dumps(record).decode()}" for record in records))
+    assert [record["outcome"] for record in records] == ["completed"] * 6
+    assert moved > 0
+    assert any(record["prefill_engine"] != record["decode_engine"] for record in records)
+
+
+async def streamed(client, body) -> str:
+    asked = {key: value for key, value in body.items() if key not in ("stream", "ignore_eos", "max_tokens")}
+    stream = await client.completions.create(**asked, max_tokens=16, stream=True, extra_body={"ignore_eos": True})
+    return "".join([chunk.choices[0].text async for chunk in stream if chunk.choices])
 
 
 @asynchronous

@@ -1,5 +1,6 @@
 """The adapters for vLLM before servers that do what a test says; test_real_vllm.py has real ones."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -132,6 +133,19 @@ async def test_kv_whose_lease_has_ended_is_not_fetched():
             with pytest.raises(KvLost):
                 await read(two, call(), handover)
     assert writes.sent == []
+
+
+@asynchronous
+async def test_a_stream_that_begins_after_the_lease_is_not_believed():
+    async def slow(request):
+        await asyncio.sleep(1.1)
+        return await streams(EVENT)(request)
+
+    async with scripted(says(READ)) as reads, scripted(slow, streams(EVENT)) as writes:
+        one, two = Vllm(reads.url, lease=1.0), Vllm(writes.url, lease=1.0)
+        async with started(one, two):
+            with pytest.raises(KvLost, match="before the first token"):
+                await read(two, call(), await one.read_prompt(call()))
 
 
 @asynchronous

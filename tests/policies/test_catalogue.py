@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fluidgate import FluidgateError, find_policy, plan, simulate
-from fluidgate.policies import PLACED, POLICIES, GateRule, RouteRule, find_any_policy
+from fluidgate.policies import LISTED, PLACED, POLICIES, GateRule, RouteRule, find_any_policy
 from fluidgate.policies.view import HOLD
 from tests.scenarios import two_class_scenario
 
@@ -21,6 +21,10 @@ PUBLISHED = {
     "vllm-lmetric": ("token-budget", "lmetric"),
     "prefill-first-round-robin": ("prefill-first", "round-robin"),
     "prefill-first-least-loaded": ("prefill-first", "least-loaded"),
+    "distserve": ("prefill-first", "pools"),
+    "splitwise": ("token-budget", "pools"),
+    "slai": ("last-schedulable", "round-robin"),
+    "wait": ("token-budget", "round-robin"),
 }
 CONTRACT = {
     "gate-and-route": "paper",
@@ -46,12 +50,22 @@ def test_names_and_origins() -> None:
 def test_published_baselines_batch_and_place_by_their_names() -> None:
     assert {name: (p.batching, p.placement) for name, p in PLACED.items()} == PUBLISHED
     assert {p.origin for p in PLACED.values()} == {"published"}
+    assert all("arXiv:" in p.source for p in PLACED.values())
+    parameters = {p.name: " ".join(q.name for q in p.parameters) for p in PLACED.values() if p.parameters}
+    assert parameters == {
+        "distserve": "prompt_gpus pilot",
+        "splitwise": "prompt_gpus pilot queue_tokens",
+        "slai": "offset",
+        "wait": "threshold",
+    }
     assert not set(PLACED) & set(POLICIES)
     for name, policy in PLACED.items():
         assert find_any_policy(name) is policy
         with pytest.raises(FluidgateError, match=f"policy '{name}' batches in its own way.*--fidelity iteration"):
             find_policy(name)
-    assert find_any_policy("gg-sp") is find_policy("gate-and-route")
+    for alias, name in (("gg-sp", "gate-and-route"), ("lmetric", "vllm-lmetric")):
+        assert find_any_policy(alias) is LISTED[name]
+    assert find_any_policy("prefill-first") is PLACED["prefill-first-round-robin"]
     with pytest.raises(FluidgateError, match="did you mean 'vllm-round-robin'"):
         find_any_policy("vllm-roundrobin")
 

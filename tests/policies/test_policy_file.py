@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate import FluidgateError, Policy, compare, find_policy, load_policy, plan, simulate
-from fluidgate.policies import POLICIES, Tables, Tuned, write_policy
+from fluidgate.policies import PLACED, POLICIES, PlacedPolicy, Tables, Tuned, find_any_policy, write_policy
 from fluidgate.policies.policy_file import dump_policy, parse_policy, policy_schema
 from tests.scenarios import two_class_scenario
 
@@ -198,6 +198,20 @@ def test_a_file_stands_where_a_name_does(tmp_path: Path) -> None:
     assert not any("tuned" in w for w in result.warnings)
     elsewhere = simulate(SCENARIO, str(path), **options | {"gpus": 7})
     assert "tuned for 'two-class' on 6 GPUs, not for 'two-class' on 7" in elsewhere.warnings[-1]
+
+
+def test_a_published_policy_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    write_policy(PLACED["splitwise"].with_parameters({"prompt_gpus": 3}), path)
+    again = find_any_policy(str(path))
+    assert isinstance(again, PlacedPolicy)
+    assert again.values == {"prompt_gpus": 3, "pilot": 300, "queue_tokens": 8192}
+    assert (again.name, again.base, again.placement) == (str(path), "splitwise", "pools")
+    with pytest.raises(FluidgateError, match=r"p\.toml' batches in its own way"):
+        find_policy(str(path))
+    for value, words in ((2.5, "must be a whole number"), (-1, "from 0 to")):
+        assert words in str(refusal(f"policy = 'distserve'\n[parameters]\nprompt_gpus = {value}\n"))
+    assert "has no parameters" in str(refusal("policy = 'vllm-lmetric'\n[parameters]\noffset = 1\n"))
 
 
 def test_schema_of_the_file() -> None:

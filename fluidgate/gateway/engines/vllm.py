@@ -56,6 +56,7 @@ class Vllm(Adapter):
             lease: the engine's `kv_lease_duration`, s.
         """
         super().__init__(url, connections=connections, headers=headers)
+        self._lease = lease
         self.abilities = Abilities(late=True, two_legs=True, lease=IN_TIME * lease)
         self._fetches_from_here: Vllm | None = None
         self._releases: set[asyncio.Task[None]] = set()
@@ -111,6 +112,7 @@ class Vllm(Adapter):
             async with AsyncExitStack() as stack:
                 with _kv_lost(handover):
                     answer = await stack.enter_async_context(self._open(call, body))
+                self._refuse_late(call, handover)
                 yield answer
 
     async def release(self, handover: Handover) -> None:
@@ -142,6 +144,14 @@ class Vllm(Adapter):
         if (age := self._age(handover)) > self.abilities.lease:
             raise KvLost(f"{handover.url}: KV read {age:.1f} s ago, kept for {self.abilities.lease:.1f} s")
         return handover.data
+
+    def _refuse_late(self, call: Call, handover: Handover) -> None:
+        """A stream that begins after the lease: nobody can say if the KV was fetched in time, so it is not believed.
+
+        An engine short of CPU time has been seen to fetch, unrenewed, just after the lease, and to answer all the same.
+        """
+        if call.stream and (age := self._age(handover)) > self._lease:
+            raise KvLost(f"{handover.url}: KV read {age:.1f} s before the first token, pinned for {self._lease:.1f} s")
 
     def _age(self, handover: Handover) -> float:
         return time.monotonic() - handover.epoch

@@ -120,7 +120,7 @@ def keeps_slot(cluster: Cluster) -> bool:
 @called
 def check_slots(cluster: Cluster, g: int) -> int:
     here = cluster.gpu[g]
-    if here.decodes < 0 or here.decodes > cluster.batch_size:
+    if here.decodes < 0 or here.decodes > cluster.batch_size or here.finished != 0:
         return 2
     if cluster.set.batching != SINGLE_PREFILL:
         reading = cluster.lines[gpu_line(cluster, g, READING)].size

@@ -46,14 +46,26 @@ def join(cluster: Cluster, g: int, slot: int, held: int) -> None:
 @inlined
 def leave(cluster: Cluster, g: int, slot: int) -> None:
     """A decode leaves the batch of `g` with its memory; its entry in the heap is taken off apart."""
-    here = cluster.gpu[g]
+    stand_still(cluster, g, slot)
+    make_way(cluster, g, slot)
+
+
+@inlined
+def stand_still(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` gains no more tokens; it still holds its memory and its place in the order of admission."""
     who = cluster.live[slot]
-    grown = here.iteration - who.joined
-    here.context -= who.prompt + who.produced + grown
+    cluster.gpu[g].context -= who.prompt + who.produced + cluster.gpu[g].iteration - who.joined
     cluster.batch[g, RUNNING, who.cls] -= 1
     if cluster.set.kv_blocks > 0:
         cluster.growth[g, (who.joined - who.held) % cluster.set.block_tokens] -= 1
-        give_back(cluster, g, who.held + grown)
+
+
+@inlined
+def make_way(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` that stands still gives up its memory and its place."""
+    who = cluster.live[slot]
+    if cluster.set.kv_blocks > 0:
+        give_back(cluster, g, who.held + cluster.gpu[g].iteration - who.joined)
     if cluster.set.ordered:
         unlink(cluster, gpu_line(cluster, g, DECODING), slot)
 

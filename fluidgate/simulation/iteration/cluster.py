@@ -7,7 +7,7 @@ leaves it: its last iteration is known when it joins, and stands in a heap of th
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -113,7 +113,16 @@ BINS = (44 << OCTAVE_BITS) + 2
 """Histograms in time: 256 bins an octave from 2^-20 s to 2^24 s, one bin below (zeros too) and one above."""
 
 
-class Batching(IntEnum):
+class Named(IntEnum):
+    """Numbers for compiled code that go by name elsewhere."""
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """That of a name as users type it."""
+        return cls[name.upper().replace("-", "_")]
+
+
+class Batching(Named):
     """How a GPU forms the batch of an iteration."""
 
     SINGLE_PREFILL = 0  # at most one prompt, in chunks of a fixed size, beside the decodes [LDHZ]
@@ -122,7 +131,7 @@ class Batching(IntEnum):
     LAST_SCHEDULABLE = 3  # token budget; prompts first while the decodes are far from their deadline (SLAI)
 
 
-class Placement(IntEnum):
+class Placement(Named):
     """Which GPU a request is placed on as it arrives."""
 
     ROUND_ROBIN = 0
@@ -146,6 +155,7 @@ REQUEST_STATE = np.dtype(
     [
         ("arrival", "f8"),
         ("since", "f8"),  # start of its wait in a queue
+        ("came", "f8"),  # when it came to stand in the line of its GPU
         ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
         ("first", "f8"),  # end of its first token, nan before
         ("last", "f8"),  # end of its last token before a preemption
@@ -193,6 +203,7 @@ GPU = np.dtype(
         ("chunk", "i4"),  # prompt tokens read in each
         ("batch", "i4"),  # decodes that gain a token in each
         ("decodes", "i4"),  # decodes that hold memory
+        ("finished", "i4"),  # requests that have ended and hold memory until the next batch is composed
         ("load", "i4"),  # requests placed or seated here
         ("bound", "i4"),  # requests that decode here, or will
         ("pool", "i4"),
@@ -243,6 +254,8 @@ class Settings(NamedTuple):
         prompt_gpus: size of the prompt pool.
         queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
         token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
+        token_offset: iterations of a whole budget before it at which decodes are critical.
+        asynchronous: whether the batch of an iteration is composed when the one before it starts.
         accumulate: whether requests wait for the threshold of their class.
         gpus: n.
         batch_size: most requests on a GPU, B (`max_num_seqs`).
@@ -266,6 +279,8 @@ class Settings(NamedTuple):
     prompt_gpus: int
     queue_tokens: int
     token_deadline: float
+    token_offset: float
+    asynchronous: bool
     accumulate: bool
     gpus: int
     batch_size: int
@@ -297,7 +312,7 @@ class Cluster(NamedTuple):
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
         lines: of the policy, then of the GPUs.
-        heaps: last iterations of the decodes of a GPU, shape (n, B), int64.
+        heaps: last iterations of the decodes of a GPU, shape (n, B), int64; those that have finished stand at its end.
         batch: decodes by (GPU, group, class), int32.
         growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
         due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.

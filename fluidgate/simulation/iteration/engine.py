@@ -88,6 +88,13 @@ class Engine:
         kv: memory; None for no limit.
         transfer: of KV between GPUs.
         token_deadline: s between two tokens of a request, which LAST_SCHEDULABLE keeps to.
+        token_offset: how long before it decodes are critical, in iterations of a whole budget. 2 leave room for
+            the iteration that still goes without them and the one that brings their token.
+        asynchronous: whether the batch of an iteration is composed when the one before it starts, as vLLM 0.19 does
+            unless told otherwise (`--no-async-scheduling`). A request that comes during an iteration is then not in the
+            next one; the memory and the place of one that ends with an iteration are free for the one after the next.
+            Where a GPU has run idle it composes at once. That a request will end is known beforehand, as it is of one
+            that reaches its `max_tokens`.
     """
 
     law: Law
@@ -97,6 +104,8 @@ class Engine:
     kv: KvMemory | None = None
     transfer: Transfer = Transfer()
     token_deadline: float = math.inf
+    token_offset: float = 2.0
+    asynchronous: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.tokens < 1:
@@ -111,6 +120,8 @@ class Engine:
 
         if self.batching == Batching.SINGLE_PREFILL and self.kv is not None and self.kv.caching:
             raise FluidgateError("engine: caching is simulated where a request stays on its GPU; leave it off here")
+        if self.asynchronous and self.batching != Batching.TOKEN_BUDGET:
+            raise FluidgateError("engine: asynchronous scheduling is simulated with token-budget batching only")
 
     def settings(
         self,
@@ -142,6 +153,8 @@ class Engine:
             prompt_gpus=pools.prompt_gpus if pools else 0,
             queue_tokens=pools.queue_tokens if pools else 0,
             token_deadline=float(self.token_deadline),
+            token_offset=float(self.token_offset),
+            asynchronous=bool(self.asynchronous),
             accumulate=bool(accumulate),
             gpus=gpus,
             batch_size=self.batch_size,

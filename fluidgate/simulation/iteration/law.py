@@ -9,6 +9,7 @@ import numpy as np
 
 from fluidgate.compiled import inlined
 from fluidgate.errors import FluidgateError
+from fluidgate.interpolation import bilinear
 
 if TYPE_CHECKING:
     from fluidgate.model import Gpu, IterationTime
@@ -102,6 +103,8 @@ def law_of(gpu: Gpu) -> Law:
         FluidgateError: an iteration would take no time.
     """
     iteration, epsilon = gpu.iteration, gpu.iteration.epsilon
+    if (table := iteration.table) is not None:
+        return table_law(table.chunk_sizes, table.batch_sizes, table.seconds, epsilon=epsilon, context=table.context)
     delta = iteration.delta if iteration.solo_delta is None else iteration.solo_delta
     solo_alpha = iteration.solo(0.0, 0.0)
     if iteration.gamma is not None:
@@ -152,11 +155,14 @@ def table_law(
     return Law(0.0, 0.0, 0.0, float(epsilon), 0.0, 0.0, float(epsilon), rows, columns, table, float(context))
 
 
+_bilinear = inlined(bilinear)
+
+
 @inlined
 def base_time(law: Law, chunk: int, decodes: int) -> float:
     """Seconds of an iteration but for its context."""
     if law.chunks.size > 0:
-        return interpolated(law, chunk, decodes) - law.epsilon * law.table_context * decodes
+        return _bilinear(law.chunks, law.batches, law.table, chunk, decodes) - law.epsilon * law.table_context * decodes
     if chunk > 0:
         return law.alpha + law.beta * chunk + law.delta * decodes
     return law.solo_alpha + law.solo_delta * decodes
@@ -171,39 +177,6 @@ def context_slope(law: Law, chunk: int) -> float:
 def seconds(law: Law, chunk: int, decodes: int, context: int) -> float:
     """Seconds of one iteration, outside compiled code; for laws without a table."""
     return float(base_time.py_func(law, chunk, decodes) + context_slope.py_func(law, chunk) * context)  # type: ignore[attr-defined]
-
-
-@inlined
-def interpolated(law: Law, chunk: int, decodes: int) -> float:
-    """The table at (chunk, decodes)."""
-    i = cell(law.chunks, chunk)
-    j = cell(law.batches, decodes)
-    i_next, j_next = min(i + 1, law.chunks.size - 1), min(j + 1, law.batches.size - 1)
-    u = share(law.chunks, i, i_next, chunk)
-    v = share(law.batches, j, j_next, decodes)
-    low = law.table[i, j] + v * (law.table[i, j_next] - law.table[i, j])
-    high = law.table[i_next, j] + v * (law.table[i_next, j_next] - law.table[i_next, j])
-    return low + u * (high - low)
-
-
-@inlined
-def cell(nodes: Any, value: float) -> int:
-    """Lower node of the interval that holds `value`, or that is nearest to it."""
-    low, high = 0, max(nodes.size - 2, 0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if nodes[middle] <= value:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-@inlined
-def share(nodes: Any, low: int, high: int, value: float) -> float:
-    if high == low or value <= nodes[low]:
-        return 0.0
-    return (value - nodes[low]) / (nodes[high] - nodes[low])
 
 
 @inlined

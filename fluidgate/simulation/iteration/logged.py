@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ import numpy as np
 
 from fluidgate.model import Array
 from fluidgate.simulation.iteration.engine import Engine
-from fluidgate.toml_file import fail, read_text
-from fluidgate.workloads.traces import VLLM, Lengths, numbers_of, read_jsonl
+from fluidgate.toml_file import fail
+from fluidgate.workloads.traces import MEASURED, Lengths, Trace, read_trace
 
-FIRST, LAST = "first_token_ts", "last_token_ts"
+Summary = Mapping[tuple[str, str], float | None]
+"""Statistics of a run by quantity and statistic: mean, p50, p90, p99 of TTFT, TPOT and latency, and the throughput."""
+
+
+THROUGHPUT = ("output throughput", "tokens/s")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,33 @@ class LoggedRun:
         """Output tokens/s from the first arrival to the last token."""
         return float(self.output.sum() / self.last_token.max())
 
+    @property
+    def summary(self) -> Summary:
+        found: dict[tuple[str, str], float | None] = {}
+        for quantity, times in self.times.items():
+            found[quantity, "mean"] = float(times.mean()) if len(times) else None
+            for percent in (50, 90, 99):
+                found[quantity, f"p{percent}"] = float(np.quantile(times, percent / 100)) if len(times) else None
+        found[THROUGHPUT] = self.throughput
+        return found
+
+    @staticmethod
+    def of(traces: Sequence[Trace]) -> LoggedRun | None:
+        """What became of the requests of traces played together; None where one of them does not say."""
+        first = [each.first_token for each in traces if each.first_token is not None]
+        last = [each.last_token for each in traces if each.last_token is not None]
+        if not len(first) == len(last) == len(traces):
+            return None
+        arrival = np.concatenate([each.arrival_time for each in traces])
+        order = np.argsort(arrival, kind="stable")
+        return LoggedRun(
+            arrival[order],
+            np.concatenate(first)[order],
+            np.concatenate(last)[order],
+            np.concatenate([each.prompt_tokens for each in traces])[order],
+            np.concatenate([each.output_tokens for each in traces])[order],
+        )
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -72,24 +103,10 @@ def read_logged_run(path: str | Path) -> LoggedRun:
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, line and mend.
     """
-    source = str(path)
-    text = read_text(path, "a log of an engine's requests").replace("\r\n", "\n")
-    table = read_jsonl(text.split("\n"), [*VLLM.columns, FIRST, LAST], source)
-    if table.empty:
-        fail(source, ["empty; give a log with requests"])
-    columns = {name: numbers_of(table[name], source) for name in table.columns}
-    for wrong, what in (
-        (columns[FIRST] < columns[VLLM.time], f"{FIRST}: before the request was queued"),
-        (columns[LAST] < columns[FIRST], f"{LAST}: before the first token"),
-        (columns[VLLM.prompt] < 1, f"{VLLM.prompt}: must be at least 1"),
-        (columns[VLLM.output] < 1, f"{VLLM.output}: must be at least 1"),
-    ):
-        if wrong.any():
-            fail(source, [f"line {table.index[int(wrong.argmax())]}: {what}; correct it"])
-    order = np.argsort(columns[VLLM.time], kind="stable")
-    first, last, queued = (columns[name][order] for name in (FIRST, LAST, VLLM.time))
-    prompt, output = (columns[name][order].astype(np.int64) for name in (VLLM.prompt, VLLM.output))
-    return LoggedRun(queued - queued[0], first - queued[0], last - queued[0], prompt, output)
+    run = LoggedRun.of([read_trace(path, sort=True)])
+    if run is None:
+        fail(str(path), [f"no times of tokens; give a log with the keys {' and '.join(MEASURED)}"])
+    return run
 
 
 def replayed(run: LoggedRun, engine: Engine) -> LoggedRun:
@@ -114,12 +131,9 @@ def replayed(run: LoggedRun, engine: Engine) -> LoggedRun:
     )
 
 
-def agreement(measured: LoggedRun, simulated: LoggedRun) -> Iterator[Agreement]:
-    """Mean, p50, p90 and p99 of TTFT, TPOT and latency, and the throughput."""
-    for quantity, times in measured.times.items():
-        other = simulated.times[quantity]
-        yield Agreement(quantity, "mean", float(times.mean()), float(other.mean()))
-        for percent in (50, 90, 99):
-            one, two = (float(np.quantile(each, percent / 100)) for each in (times, other))
-            yield Agreement(quantity, f"p{percent}", one, two)
-    yield Agreement("output throughput", "tokens/s", measured.throughput, simulated.throughput)
+def agreement(measured: Summary, simulated: Summary) -> Iterator[Agreement]:
+    """The statistics that both of them have."""
+    for (quantity, statistic), one in measured.items():
+        two = simulated[quantity, statistic]
+        if one is not None and two is not None:
+            yield Agreement(quantity, statistic, one, two)

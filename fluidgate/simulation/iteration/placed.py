@@ -15,11 +15,13 @@ from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
     join,
     leave,
+    make_way,
     next_end,
     pop_end,
     record_own_gap,
     seat,
     set_mode,
+    stand_still,
     strike_out,
     unseat,
 )
@@ -73,9 +75,12 @@ from fluidgate.simulation.iteration.record import count, move_clock, observe, re
 from fluidgate.simulation.iteration.segment import (
     begin_segment,
     cut_segment,
+    cut_segment_late,
     end_segment,
     first_end,
     idle,
+    last_start,
+    set_epoch,
 )
 from fluidgate.simulation.iteration.timers import in_transit, next_timer, set_timer, stop_timer
 from fluidgate.simulation.iteration.tournament import winner
@@ -98,9 +103,6 @@ LOG_FULL = 5  # take the log and go on
 TOKEN_BUDGET = int(Batching.TOKEN_BUDGET)
 LAST_SCHEDULABLE = int(Batching.LAST_SCHEDULABLE)
 POOLS = int(Placement.POOLS)
-
-OFFSET = 2.0
-"""Iterations of a whole budget of prompts between the last schedulable time of a decode and its deadline."""
 
 
 @inlined
@@ -220,8 +222,9 @@ def wait(cluster: Cluster, g: int, slot: int) -> None:
     """The request is the last of those who wait at `g`."""
     line = gpu_line(cluster, g, WAITING)
     push_back(cluster, line, slot)
+    cluster.live[slot].came = cluster.clock[NOW]
     if cluster.lines[line].size == 1:
-        call(cluster, g)
+        call(cluster, g, cluster.set.asynchronous)
 
 
 @called
@@ -267,11 +270,14 @@ def land(cluster: Cluster, slot: int) -> None:
 
 
 @inlined
-def call(cluster: Cluster, g: int) -> None:
-    """The first of those who wait at `g` is a new one: `g` looks at it as soon as it may."""
+def call(cluster: Cluster, g: int, late: bool) -> None:
+    """The first of those who wait at `g` is a new one: `g` looks at it as soon as it may, or an iteration later."""
     here = cluster.gpu[g]
     if here.busy == 0 or (here.chunk == 0 and here.decodes < cluster.batch_size):
-        cut_segment(cluster, g)
+        if late and here.busy == 1:
+            cut_segment_late(cluster, g)
+        else:
+            cut_segment(cluster, g)
 
 
 @called
@@ -292,32 +298,77 @@ def abandon(cluster: Cluster, slot: int) -> None:
     unbind(cluster, slot)
     retire(cluster, slot, LEFT_PREFILL_QUEUE)
     if was_first and cluster.lines[line].size > 0:
-        call(cluster, g)
+        call(cluster, g, False)
 
 
 @inlined
 def reach_boundary(cluster, law, g):
     """An iteration of `g` has ended, or `g` was idle and is called."""
     here = cluster.gpu[g]
+    latest = np.inf
     if here.busy == 1:
         chunk = here.chunk
+        if cluster.set.asynchronous:
+            latest = last_start(cluster, g)
         end_segment(cluster, g)
         while next_end(cluster, g) == 0:
             slot = pop_end(cluster, g)
-            leave(cluster, g, slot)
-            unseat(cluster, g, cluster.live[slot].cls)
-            change_load(cluster, g, -1, 0)
-            unbind(cluster, slot)
-            record_completion(cluster, slot)
+            stand_still(cluster, g, slot)
+            if cluster.set.asynchronous:
+                finish_later(cluster, g, slot)
+            else:
+                finish(cluster, g, slot)
         if chunk > 0:
             end_prefills(cluster, g)
     if cluster.set.batching == TOKEN_BUDGET:
-        compose_within_budget(cluster, law, g)
+        compose_within_budget(cluster, law, g, latest)
     elif cluster.set.batching == LAST_SCHEDULABLE:
         if not compose_prompts_first(cluster, law, g):
-            compose_within_budget(cluster, law, g)
+            compose_within_budget(cluster, law, g, latest)
     else:
         compose_prefill_first(cluster, law, g)
+
+
+@inlined
+def finish(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` has ended, and leaves."""
+    make_way(cluster, g, slot)
+    unseat(cluster, g, cluster.live[slot].cls)
+    change_load(cluster, g, -1, 0)
+    unbind(cluster, slot)
+    record_completion(cluster, slot)
+
+
+@inlined
+def finish_later(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` has ended; it stays until the next batch is composed."""
+    here = cluster.gpu[g]
+    here.finished += 1
+    cluster.heaps[g, cluster.batch_size - here.finished] = slot
+
+
+@called
+def finish_all(cluster: Cluster, g: int) -> None:
+    """Those that have ended leave `g`."""
+    here = cluster.gpu[g]
+    while here.finished > 0:
+        slot = cluster.heaps[g, cluster.batch_size - here.finished]
+        here.finished -= 1
+        finish(cluster, g, slot)
+
+
+@called
+def finish_last(cluster: Cluster, g: int) -> bool:
+    """Let the one admitted last leave `g` if it has ended."""
+    last = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+    here = cluster.gpu[g]
+    for k in range(cluster.batch_size - here.finished, cluster.batch_size):
+        if cluster.heaps[g, k] == last:
+            cluster.heaps[g, k] = cluster.heaps[g, cluster.batch_size - here.finished]
+            here.finished -= 1
+            finish(cluster, g, last)
+            return True
+    return False
 
 
 @inlined
@@ -346,10 +397,13 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         cluster.gpu[g].held -= tokens
         if who.produced == who.output:
             cluster.events[DECODE_START, cls] += 1
-            give_back(cluster, g, tokens)
-            change_load(cluster, g, -1, 0)
-            unbind(cluster, slot)
-            record_completion(cluster, slot)
+            if cluster.set.asynchronous:
+                keep(cluster, g, slot, tokens)
+            else:
+                give_back(cluster, g, tokens)
+                change_load(cluster, g, -1, 0)
+                unbind(cluster, slot)
+                record_completion(cluster, slot)
         elif cluster.set.placement == POOLS and leaves(cluster, g, slot):
             give_back(cluster, g, tokens)
             change_load(cluster, g, -1, 0)
@@ -361,6 +415,18 @@ def end_prefills(cluster: Cluster, g: int) -> None:
             if cluster.set.batching != TOKEN_BUDGET:
                 cluster.batch[g, FRESH, cls] += 1
         slot = after
+
+
+@called
+def keep(cluster: Cluster, g: int, slot: int, tokens: int) -> None:
+    """A request has ended with its prompt; it stays, a decode that stands still, until the next batch is composed."""
+    who = cluster.live[slot]
+    who.held = tokens
+    who.joined = cluster.gpu[g].iteration
+    if cluster.set.ordered:
+        push_back(cluster, gpu_line(cluster, g, DECODING), slot)
+    seat(cluster, g, who.cls)
+    finish_later(cluster, g, slot)
 
 
 @inlined
@@ -406,6 +472,8 @@ def preempt(cluster: Cluster, g: int) -> float:
     reading = gpu_line(cluster, g, READING)
     slot = cluster.lines[reading].tail
     delay = 0.0
+    if slot == NONE and cluster.gpu[g].finished > 0 and finish_last(cluster, g):
+        return delay
     if slot != NONE:
         who = cluster.live[slot]
         unlink(cluster, reading, slot)
@@ -449,8 +517,11 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
 
 
 @inlined
-def compose_within_budget(cluster, law, g):
-    """The next batch of `g`: all decodes, the prompt under way, then prompts that wait, FCFS, within the budget."""
+def compose_within_budget(cluster, law, g, latest):
+    """The next batch of `g`: all decodes, the prompt under way, then prompts that wait, FCFS, within the budget.
+
+    Who came after `latest` is not in it.
+    """
     here = cluster.gpu[g]
     waiting = gpu_line(cluster, g, WAITING)
     reading = gpu_line(cluster, g, READING)
@@ -473,10 +544,12 @@ def compose_within_budget(cluster, law, g):
         not preempted
         and left > 0
         and cluster.lines[waiting].head != NONE
-        and here.decodes + cluster.lines[reading].size < cluster.batch_size
+        and here.decodes + here.finished + cluster.lines[reading].size < cluster.batch_size
     ):
         slot = cluster.lines[waiting].head
         who = cluster.live[slot]
+        if who.came > latest:
+            break
         if who.unread == 0:
             # behind a prompt it waits for the next batch: who joined last is who is preempted first
             if cluster.lines[reading].size > 0 or not admits(cluster, g, who.prompt + who.produced):
@@ -492,12 +565,20 @@ def compose_within_budget(cluster, law, g):
         who.unread -= part
         chunk += part
         left -= part
+    one_by_one = False
+    if cluster.set.asynchronous:  # who waits is looked at again when the next is composed, knowing more
+        head = cluster.lines[waiting].head
+        one_by_one = head != NONE and (here.finished > 0 or cluster.live[head].came > latest)
+        finish_all(cluster, g)
     if chunk == 0 and here.decodes == 0:
-        idle(cluster, g)
+        if one_by_one:
+            set_epoch(cluster, g, cluster.clock[NOW])  # it has run idle, and composes at once
+        else:
+            idle(cluster, g)
         return
 
     length = 1
-    if not preempted:
+    if not (preempted or (one_by_one and left > 0)):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
         if chunk > 0:
             alone = cluster.live[cluster.lines[reading].head]
@@ -527,7 +608,7 @@ def compose_prompts_first(cluster, law, g):
     whole = base_time(law, cluster.set.tokens, 0)
     if (
         here.decodes == 0
-        or cluster.clock[NOW] + OFFSET * whole > here.last_token + cluster.set.token_deadline
+        or cluster.clock[NOW] + cluster.set.token_offset * whole > here.last_token + cluster.set.token_deadline
         or (cluster.set.kv_blocks > 0 and blocks_next(cluster, g) > here.blocks)
         or (first != NONE and cluster.live[first].unread == 0)
     ):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.control import Estimate, Replanner, Replanning
 from fluidgate.model import Array, Pricing, Scenario
+from fluidgate.planning import Plan
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.view import MIXED
 from fluidgate.simulation.iteration.cluster import (
@@ -32,6 +33,7 @@ class Look:
     Attributes:
         at: s.
         load: estimates, if any are made.
+        plan: in force until then.
         mixed_target: GPUs of the mixed group by the tables in force.
         mixed_gpus: those that are in it, the ones about to leave included.
         counts: requests by (stage, class), shape (6, classes).
@@ -40,6 +42,7 @@ class Look:
 
     at: float
     load: Estimate | None
+    plan: Plan
     mixed_target: int
     mixed_gpus: int
     counts: NDArray[np.int64]
@@ -58,20 +61,31 @@ class Replanned:
     Attributes:
         measurement: of the run.
         looks: the cluster at each look.
-        solved: how many times the plan was solved again.
+        solved: how many times the plan was solved again; `changed`, how often that gave other tables.
         kept: how often there was no plan for the estimates, and the one in force stayed.
     """
 
     measurement: IterationMeasurement
     looks: tuple[Look, ...]
     solved: int
+    changed: int
     kept: int
+
+
+class PlannedControl(Control, Protocol):
+    """A control whose tables are read off a plan.
+
+    Attributes:
+        plan: in force.
+    """
+
+    plan: Plan
 
 
 class Watcher:
     """Keeps what each look sees."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: PlannedControl) -> None:
         self._control = control
         self.looks: list[Look] = []
 
@@ -81,6 +95,7 @@ class Watcher:
             Look(
                 at=epoch,
                 load=estimator.at(epoch) if estimator is not None else None,
+                plan=self._control.plan,
                 mixed_target=int(self._control.tables.mixed_gpus),
                 mixed_gpus=int((cluster.gpu["group"] == MIXED).sum()),
                 counts=cluster.counts.copy(),
@@ -116,4 +131,4 @@ def run_replanned(
     control = Replanner(scenario, policy, run.gpus, replanning)
     watcher = Watcher(control)
     measured = run_controlled(blocks, engine, run, policy, control, watch=watcher, take_log=take_log, progress=progress)
-    return Replanned(measured, tuple(watcher.looks), control.solved, control.kept)
+    return Replanned(measured, tuple(watcher.looks), control.solved, control.changed, control.kept)

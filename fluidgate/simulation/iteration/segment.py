@@ -67,6 +67,26 @@ def cut_segment(cluster: Cluster, g: int) -> None:
 
 
 @inlined
+def cut_segment_late(cluster: Cluster, g: int) -> None:
+    """As `cut_segment`, an iteration later: who comes during one finds the next composed already."""
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    k = boundary_from(here.origin, here.first, here.step, now) + 1 if now > here.start else 1
+    if k < here.length:
+        here.length = k
+        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+
+
+@inlined
+def last_start(cluster: Cluster, g: int) -> float:
+    """When the last iteration of the segment of `g` starts."""
+    here = cluster.gpu[g]
+    if here.length == 1:
+        return here.start
+    return here.origin + span(here.first, here.step, here.length - 1)
+
+
+@inlined
 def end_segment(cluster: Cluster, g: int) -> None:
     """The segment of `g` is over: its decodes have gained their tokens."""
     here = cluster.gpu[g]

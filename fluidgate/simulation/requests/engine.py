@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fluidgate.errors import FluidgateError
 from fluidgate.model import BatchingName, Scenario
 from fluidgate.policies import PlacedPolicy, Policy
@@ -35,8 +37,10 @@ def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
 def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
     """A GPU of the scenario that batches in one way.
 
+    Last-schedulable batching keeps to the least TPOT target.
+
     Raises:
-        FluidgateError: a number of [engine] does not go with that way.
+        FluidgateError: a number of [engine] does not go with that way, or it needs a target that is not there.
     """
     model = scenario.engine
     kv = None
@@ -54,10 +58,22 @@ def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
         law_of(scenario.gpu),
         scenario.gpu.batch_size,
         _tokens(scenario, batching),
-        Batching[batching.upper().replace("-", "_")],
+        Batching.named(batching),
         kv,
         Transfer(model.transfer_latency, 0.0 if bandwidth is None else 1.0 / bandwidth),
+        _token_deadline(scenario) if batching == "last-schedulable" else math.inf,
+        asynchronous=model.async_scheduling,
     )
+
+
+def _token_deadline(scenario: Scenario) -> float:
+    """The least TPOT target of all classes, s."""
+    targets = [target for target in scenario.tpot_targets if target is not None]
+    if not targets:
+        raise FluidgateError(
+            "targets.tpot: last-schedulable batching (slai) keeps to the least TPOT target, but there is none; give one"
+        )
+    return min(targets)
 
 
 def _tokens(scenario: Scenario, batching: BatchingName) -> int:
@@ -67,4 +83,4 @@ def _tokens(scenario: Scenario, batching: BatchingName) -> int:
         return gpu.chunk_size
     if budget is not None:
         return budget
-    return gpu.chunk_size + gpu.batch_size - 1 if batching == "token-budget" else PREFILL_FIRST_TOKENS
+    return PREFILL_FIRST_TOKENS if batching == "prefill-first" else gpu.chunk_size + gpu.batch_size - 1

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
 
+from fluidgate.control import Replanning
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, Tables
-from fluidgate.simulation.iteration.cluster import Placement
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, TakeLog, run_placed, run_policy
+from fluidgate.simulation.iteration.published import run_published
+from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
+from fluidgate.simulation.iteration.run import Run, TakeLog, run_policy
 from fluidgate.simulation.requests.engine import batching_of, engine_of
 from fluidgate.simulation.requests.source import Source
 from fluidgate.workloads.streams import Requests
@@ -34,7 +37,9 @@ class Job:
 
     Attributes:
         scenario: its load shared by `gpus`.
+        policy: a placed one with the size of its pools.
         tables: of the policy; None for a placed one.
+        replanning: when its plan is solved again; None for never.
         horizon: s; inf to go on until the last request has left.
         samples, sample_over: as in `fluidgate.simulation.iteration.run.Run`.
     """
@@ -51,9 +56,22 @@ class Job:
     samples: int = 0
     sample_over: float | None = None
     audited: bool = False
+    replanning: Replanning | None = None
 
 
-def replicate(job: Job, arrived: Arrived | None = None, take_log: TakeLog | None = None) -> IterationMeasurement:
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gave.
+
+    Attributes:
+        replanned: the same run with the looks at its load; None where the plan stands.
+    """
+
+    measurement: IterationMeasurement
+    replanned: Replanned | None = None
+
+
+def replicate(job: Job, arrived: Arrived | None = None, take_log: TakeLog | None = None) -> Outcome:
     """Run a job; `arrived` is told of the requests as they are handed on."""
     requests = job.source.requests(job.replication)
     return _run(job, requests if arrived is None else counted(requests, arrived), take_log)
@@ -70,7 +88,7 @@ def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:
 
 def prepare(jobs: Sequence[Job]) -> None:
     """Compile the shipped kernels before the work is handed out, so that every process finds them on disk."""
-    from fluidgate.simulation.iteration.builds import needs_compilation, placed, single
+    from fluidgate.simulation.iteration.builds import placed, single
 
     first: dict[str, Job] = {}
     for job in jobs:
@@ -80,12 +98,19 @@ def prepare(jobs: Sequence[Job]) -> None:
         else:
             first.setdefault("placed" if placing else "single", job)
     for kind, job in first.items():
-        if needs_compilation(placed if kind == "placed" else single):
-            log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
-        _run(job, iter(()), None)
+        announce(placed if kind == "placed" else single)
+        _run(replace(job, replanning=None), iter(()), None)
 
 
-def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> IterationMeasurement:
+def announce(kernel: Any) -> None:
+    """Say that a shipped kernel is about to be compiled, where it is."""
+    from fluidgate.simulation.iteration.builds import needs_compilation
+
+    if needs_compilation(kernel):
+        log.info("compiling the simulation kernel (once, it is kept), some 20 s ...")
+
+
+def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> Outcome:
     engine = engine_of(job.scenario, batching_of(job.policy))
     run = Run(
         gpus=job.gpus,
@@ -93,17 +118,20 @@ def _run(job: Job, requests: Iterator[Requests], take_log: TakeLog | None) -> It
         horizon=job.horizon,
         warmup=job.warmup,
         seed=placement_seed(job.seed, job.replication),
-        ttft_targets=_or_none(job.scenario.ttft_targets),
-        tpot_targets=_or_none(job.scenario.tpot_targets),
+        ttft_targets=or_none(job.scenario.ttft_targets),
+        tpot_targets=or_none(job.scenario.tpot_targets),
         samples=job.samples,
         sample_over=job.sample_over,
         audited=job.audited,
     )
     if isinstance(job.policy, PlacedPolicy):
-        placement = Placement[job.policy.placement.upper().replace("-", "_")]
-        return run_placed(requests, engine, run, placement=placement, take_log=take_log)
+        rates = tuple(c.arrival_rate for c in job.scenario.classes)
+        return Outcome(run_published(requests, engine, run, job.policy, rates=rates, take_log=take_log))
+    if job.replanning is not None:
+        found = run_replanned(requests, engine, run, job.policy, job.scenario, job.replanning, take_log=take_log)
+        return Outcome(found.measurement, found)
     assert job.tables is not None
-    return run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log)
+    return Outcome(run_policy(requests, engine, run, job.policy, job.tables, take_log=take_log))
 
 
 def placement_seed(seed: int, replication: int) -> int:
@@ -111,5 +139,6 @@ def placement_seed(seed: int, replication: int) -> int:
     return int(SeedSequence(seed, spawn_key=(replication, PLACEMENTS)).generate_state(1, np.uint64)[0])
 
 
-def _or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+def or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+    """The targets for a run, inf where there is none."""
     return tuple(math.inf if target is None else target for target in targets)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from fluidgate.control import Replanning
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import check_gpus
-from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.simulation.executor import Executor
-from fluidgate.simulation.requests.results import ReplayRun
-from fluidgate.simulation.requests.simulate import Study, TakeRows, chosen_policies
+from fluidgate.simulation.iteration.logged import LoggedRun
+from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun
+from fluidgate.simulation.requests.simulate import AnyPolicy, Study, TakeRows, chosen_policies
 from fluidgate.simulation.requests.source import Replayed
-from fluidgate.simulation.results import Comparison
 from fluidgate.simulation.simulate import Progress
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
 
@@ -26,7 +26,7 @@ FAR = 0.1
 def replay(
     scenario: Scenario,
     traces: Sequence[str | Path | ClassTrace],
-    policies: Sequence[str | Policy | PlacedPolicy],
+    policies: Sequence[str | AnyPolicy],
     *,
     gpus: int | None = None,
     times: Literal["once", "repeat", "resample"] = "once",
@@ -45,15 +45,17 @@ def replay(
     sort: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
+    replanning: Replanning | None = None,
     take_log: TakeRows | None = None,
     progress: Progress | None = None,
-) -> Comparison:
+) -> ReplayComparison:
     """Run policies on the requests of traces, iteration by iteration; the first is the reference.
 
     Args:
         scenario: cluster, classes (the plan is for their rates and lengths) and engine.
         traces: trace files, each as `PATH` or `CLASS=PATH`; or traces whose requests have their classes.
-        policies: names of `fluidgate policies`, paths of policy files, or policies.
+        policies: names of `fluidgate policies`, paths of policy files, each with `+replan` for a plan that follows the
+            load; or policies.
         gpus: n; the scenario's own number if it has one.
         times, stretch, lengths: how the traces are played; see `Replay`.
         rate_scale: factor on their arrival rates.
@@ -65,6 +67,7 @@ def replay(
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
         class_column, skip_empty, sort: as in `read_trace`.
+        replanning: the rule of the names with `+replan`; `fluidgate.control.Replanning` with its defaults if None.
         take_log: takes the requests as they end.
 
     Raises:
@@ -78,7 +81,7 @@ def replay(
     check_gpus(found)
     _check(times, lengths, rate_scale, match_load, horizon, requests, warmup, replications, seed)
     scenario = scenario.for_gpus(found)
-    chosen = chosen_policies(scenario, policies)
+    chosen = chosen_policies(scenario, policies, found, replanning)
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
@@ -112,7 +115,8 @@ def replay(
         remarks=(*notes_on(scenario, ready), *_rate_note(scenario, ready, found, rate_scale)),
     )
     results = study.results(executor, workers, progress, take_log)
-    return Comparison(scenario.name, run, tuple(results))
+    logged = LoggedRun.of([each.trace for each in ready]) if run.as_logged else None
+    return ReplayComparison(scenario.name, run, tuple(results), logged)
 
 
 def _check(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fluidgate.model import Array, Scenario
 from fluidgate.simulation.iteration.cluster import PROMPT_READ
+from fluidgate.simulation.iteration.logged import THROUGHPUT, Agreement, LoggedRun, Summary, agreement
 from fluidgate.simulation.iteration.measure import QUANTITY, Distribution, IterationMeasurement
 from fluidgate.simulation.markov.network import (
     MIXED_DECODE,
@@ -20,7 +21,9 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
-from fluidgate.simulation.results import ClassResult, Run, SimulationResult
+from fluidgate.simulation.requests.pilot import Pilot
+from fluidgate.simulation.requests.plan_path import PlanPath
+from fluidgate.simulation.results import ClassResult, Comparison, Run, SimulationResult
 from fluidgate.simulation.statistics import Statistic, statistic
 
 EVERY = "all"
@@ -95,15 +98,20 @@ class RequestResult(SimulationResult):
 
     Attributes:
         batching: how its GPUs form batches.
+        parameters: values of what the policy leaves open.
+        pilot: the run that found the size of its prompt pool, if one did.
         overall: over all classes.
         gpu_time: shares of the GPUs' time: idle, solo, mixed (a chunk beside decodes), prefill (a chunk alone).
         kv_tokens: tokens of KV held by a GPU, time average.
         kv_peak: most that a GPU held, in any replication.
         iterations: in all replications.
         window: s, from the warm-up to the end, mean over replications.
+        plan_path: how the plan followed the load; None where it stands.
     """
 
     batching: str
+    parameters: dict[str, float]
+    pilot: Pilot | None
     overall: RequestClassResult
     classes: tuple[RequestClassResult, ...]
     gpu_time: dict[str, Statistic]
@@ -111,17 +119,33 @@ class RequestResult(SimulationResult):
     kv_peak: float
     iterations: int
     window: float
+    plan_path: PlanPath | None = None
 
     def body(self) -> dict[str, Any]:
         return {
             **super().body(),
             "batching": self.batching,
+            "parameters": self.parameters,
+            "pilot": None if self.pilot is None else self.pilot.to_dict(),
             "overall": self.overall.to_dict(),
             "gpu_time": {mode: share.to_dict() for mode, share in self.gpu_time.items()},
             "kv_tokens": {**self.kv_tokens.to_dict(), "peak": self.kv_peak},
             "iterations": self.iterations,
             "window": self.window,
+            **({"replanning": self.plan_path.to_dict()} if self.plan_path is not None else {}),
         }
+
+    @property
+    def summary(self) -> Summary:
+        """As of a logged run."""
+        found: dict[tuple[str, str], float | None] = {}
+        times = {"TTFT": self.overall.ttft, "TPOT": self.overall.tpot, "latency": self.overall.latency}
+        for quantity, time in times.items():
+            for name in ("mean", "p50", "p90", "p99"):
+                found[quantity, name] = getattr(time, name)
+        rate = self.overall.output_token_rate.mean
+        found[THROUGHPUT] = None if rate is None else rate * self.run.gpus
+        return found
 
     def _rows(self) -> Any:
         from fluidgate.simulation.results import _row, rows_of
@@ -158,6 +182,36 @@ class ReplayRun(RequestRun):
     lengths: str = "trace"
     rate_scale: float = 1.0
     requests: int | None = None
+
+    @property
+    def as_logged(self) -> bool:
+        """Whether every request was played, with its own lengths, when it came."""
+        played = (self.times, self.lengths, self.rate_scale, self.requests)
+        return played == ("once", "trace", 1.0, None) and np.isinf(self.horizon) and self.warmup == 0.0
+
+
+@dataclass(frozen=True)
+class ReplayComparison(Comparison):
+    """Policies on the requests of traces.
+
+    Attributes:
+        logged: what became of the requests of the traces, where they say it and were played as they were.
+    """
+
+    policies: tuple[RequestResult, ...]
+    logged: LoggedRun | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def agreement(self) -> tuple[tuple[str, Agreement], ...]:
+        """By policy, the statistics measured and simulated; empty where nothing was measured."""
+        if self.logged is None:
+            return ()
+        measured = self.logged.summary
+        return tuple((each.policy, row) for each in self.policies for row in agreement(measured, each.summary))
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [{"policy": name, **asdict(row), "relative": row.relative} for name, row in self.agreement]
+        return {**super().to_dict(), "agreement": rows}
 
 
 def revenue_rates(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> Array:

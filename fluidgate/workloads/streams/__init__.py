@@ -3,7 +3,7 @@
 from fluidgate.workloads.streams.assignment import ClassTrace, assign_traces, notes_on, read_class_traces
 from fluidgate.workloads.streams.drawn import drawn_requests
 from fluidgate.workloads.streams.replay import Replay, matching_scale, replayed_requests
-from fluidgate.workloads.streams.requests import BLOCK, REQUEST, Requests
+from fluidgate.workloads.streams.requests import BLOCK, REQUEST, Requests, until
 
 __all__ = [
     "BLOCK",
@@ -17,4 +17,5 @@ __all__ = [
     "notes_on",
     "read_class_traces",
     "replayed_requests",
+    "until",
 ]

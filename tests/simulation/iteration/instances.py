@@ -205,7 +205,8 @@ def placed_instance(seed: int, batching: Batching, placement: Placement) -> Inst
     elif rng.random() < 0.3:
         thresholds = tuple(int(n) for n in rng.integers(1, 6, classes))
     deadline = float(rng.uniform(0.02, 0.6))
-    engine = Engine(time.law(), batch_size, tokens, batching, kv, transfer, deadline)
+    asynchronous = batching == Batching.TOKEN_BUDGET and seed % 2 == 1
+    engine = Engine(time.law(), batch_size, tokens, batching, kv, transfer, deadline, asynchronous=asynchronous)
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     return Instance(stream, engine, time, run, placement, pools, thresholds)
 

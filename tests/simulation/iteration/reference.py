@@ -33,6 +33,7 @@ class Request:
     whole: int = 0  # tokens its current prefill reads
     blocks: int = 0
     since: float = 0.0
+    came: float = 0.0  # to the line of its GPU
     wait: int = 0  # how many times it has begun to wait: an old patience event is void
     scheduled: float = math.nan
     first: float = math.nan
@@ -59,6 +60,8 @@ class Gpu:
     running: list[Request] = field(default_factory=list)  # in order of admission
     waiting: list[Request] = field(default_factory=list)
     piles: dict[int, list[Request]] = field(default_factory=dict)  # by class, those who accumulate
+    latest: float = math.inf  # who came to its line after that is not looked at
+    short: bool = False  # of memory, when it composed last
     pool: str = ""
     turn: float = 0.0  # when all its decodes last gained a token
     free_blocks: int = 0
@@ -327,10 +330,15 @@ class Reference:
         Where none is left the request admitted last goes, be it the one that asks.
         """
         victims, delay, k = [], 0.0, 0
+        g.short = False
         while k < len(g.running):
             r = g.running[k]
-            if r.stage == PREFILL or self.take(g, r, self.needs(r)):
+            if r.stage in (PREFILL, GONE) or self.take(g, r, self.needs(r)):
                 k += 1
+                continue
+            g.short = True
+            if g.running[-1].stage == GONE:
+                self.complete(g, g.running[-1])
                 continue
             victim = g.running.pop()
             was_decode = victim.stage == MIXED_DECODE
@@ -366,7 +374,7 @@ class Reference:
                 if len(pile) >= self.thresholds[what.cls]:
                     self.admit_pile(g, what.cls)
         elif kind == LANDING:
-            what.stage, what.swapped, what.landed = SOLO_BUFFER, True, True
+            what.stage, what.swapped, what.landed, what.came = SOLO_BUFFER, True, True, self.now
             self.gpus[what.gpu].waiting.append(what)
             self.wake(self.gpus[what.gpu])
         elif kind == PATIENCE:
@@ -379,6 +387,8 @@ class Reference:
             self.boundary_placed(what)
 
     def admit_pile(self, g: Gpu, cls: int) -> None:
+        for r in g.piles[cls]:
+            r.came = self.now
         g.waiting += g.piles.pop(cls)
         self.wake(g)
 
@@ -463,10 +473,11 @@ class Reference:
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
+        g.latest = g.start if self.engine.asynchronous and g.end is not None else math.inf
         if g.end is not None:
             read = list(g.chunks)
             for r in self.end_iteration(g):
-                self.complete(g, r)
+                self.end_request(g, r)
             for r in read:
                 if r.to_read == 0:
                     again = r.written > 0
@@ -475,7 +486,7 @@ class Reference:
                     self.gain_token(g, r, True)
                     r.stage = MIXED_DECODE
                     if r.written == r.output:
-                        self.complete(g, r)
+                        self.end_request(g, r)
                     elif self.placement == "POOLS":
                         self.ship(g, r)
         if self.batching == "TOKEN_BUDGET" or (self.batching == "LAST_SCHEDULABLE" and not self.prompts_go_first(g)):
@@ -484,6 +495,13 @@ class Reference:
             self.compose_prompts_first(g)
         else:
             self.compose_prefill_first(g)
+
+    def end_request(self, g: Gpu, r: Request) -> None:
+        """With asynchronous scheduling it holds its memory and its place until the next batch is composed."""
+        if self.engine.asynchronous:
+            r.stage = GONE
+        else:
+            self.complete(g, r)
 
     def send_back(self, g: Gpu, victims: list[Request]) -> None:
         for r in victims:
@@ -514,7 +532,8 @@ class Reference:
         """Whether the decodes can wait and a prompt can be read."""
         decodes = [r for r in g.running if r.stage == MIXED_DECODE]
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
-        late = self.now + 2 * self.seconds(self.engine.tokens, 0, 0) > g.turn + self.engine.token_deadline
+        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0)
+        late = self.now + offset > g.turn + self.engine.token_deadline
         if not decodes or late or ahead > g.free_blocks or (g.waiting and g.waiting[0].swapped):
             return False
         return len(decodes) < len(g.running) or self.may_read(g, ahead)
@@ -563,11 +582,13 @@ class Reference:
             if r.stage == MIXED_DECODE:
                 decodes.append(r)
                 left -= 1
-            elif min(r.to_read, left) > 0:
+            elif r.stage == PREFILL and min(r.to_read, left) > 0:
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
-        while not victims and left > 0 and g.waiting and len(g.running) < self.engine.batch_size:
+        while not g.short and left > 0 and g.waiting and len(g.running) < self.engine.batch_size:
             r = g.waiting[0]
+            if r.came > g.latest:
+                break
             if r.swapped:
                 if chunks or not self.fits(g, r.prompt + r.written):
                     break
@@ -584,6 +605,11 @@ class Reference:
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
         self.begin(g, chunks, decodes, delay)
+        ended = [r for r in g.running if r.stage == GONE]
+        for r in ended:
+            self.complete(g, r)
+        if g.end is None and g.waiting and (ended or g.waiting[0].came > g.latest):
+            self.wake(g)  # it has run idle, and composes at once
 
     def compose_prefill_first(self, g: Gpu) -> None:
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in g.running)

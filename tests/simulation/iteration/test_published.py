@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fluidgate.errors import FluidgateError
+from fluidgate.policies import PLACED
 from fluidgate.simulation.iteration.engine import Engine, Transfer
 from fluidgate.simulation.iteration.law import linear_law
-from fluidgate.simulation.iteration.published import PUBLISHED, best_prompt_gpus, run_published
+from fluidgate.simulation.iteration.published import best_prompt_gpus, run_published, shared_out
 from fluidgate.simulation.iteration.run import Run
 from fluidgate.workloads.streams import REQUEST
 
@@ -25,9 +26,10 @@ def block(*rows: tuple[float, int, int]) -> Any:
     return made
 
 
-def log_of(name: str, requests: Any, engine: Engine = PLAIN, gpus: int = 1, **options: Any) -> Any:
+def log_of(name: str, requests: Any, engine: Engine = PLAIN, gpus: int = 1, **parameters: float) -> Any:
     logs: list[Any] = []
-    run_published([requests], engine, Run(gpus, 1, audited=True), PUBLISHED[name], take_log=logs.append, **options)
+    policy = PLACED[name].with_parameters(parameters)
+    run_published([requests], engine, Run(gpus, 1, audited=True), policy, take_log=logs.append)
     return np.sort(np.concatenate(logs), order="number")
 
 
@@ -41,8 +43,8 @@ def test_distserve_sends_the_kv_on() -> None:
 
 
 def test_splitwise_lends_a_gpu_while_a_queue_is_long() -> None:
-    engine = replace(PLAIN, tokens=60)
-    log = log_of("splitwise", block((0.0, 50, 3), (0.1, 50, 3), (1.7, 20, 2)), engine, gpus=2, prompt_gpus=1)
+    requests = block((0.0, 50, 3), (0.1, 50, 3), (1.7, 20, 2))
+    log = log_of("splitwise", requests, replace(PLAIN, tokens=60), gpus=2, prompt_gpus=1, queue_tokens=60)
     # 50 unread tokens and 50 more exceed 60: the token GPU reads the second prompt, by 1.6, and goes home
     assert log["prefill_gpu"].tolist() == [0, 1, 0]
     assert log["decode_gpu"].tolist() == [1, 1, 1]
@@ -53,7 +55,7 @@ def test_splitwise_lends_a_gpu_while_a_queue_is_long() -> None:
 
 def test_wait_admits_a_class_together() -> None:
     requests = block((0.0, 50, 1), (1.0, 50, 1), (5.0, 50, 1))
-    log = log_of("wait", requests, thresholds=(2,))
+    log = log_of("wait", requests, threshold=2)
     assert log["scheduled"] == pytest.approx([1.0, 1.0, 5.0])  # nobody comes after the third
     assert log["first_token"] == pytest.approx([3.0, 3.0, 6.5])
 
@@ -66,55 +68,90 @@ def test_slai_puts_decodes_off_until_they_are_critical() -> None:
     near = log_of("slai", requests, replace(PLAIN, token_deadline=3.0))
     assert near["first_token"] == pytest.approx([1.5, 4.5])  # 99 tokens beside the decode, then one
     assert near["last_token"] == pytest.approx([5.5, 4.5])
+    later = log_of("slai", requests, replace(PLAIN, token_deadline=3.0), offset=1.0)
+    assert later["first_token"] == pytest.approx(far["first_token"])  # one iteration of 2 s is in time
 
 
-def crowd(count: int = 300) -> Any:
+def test_slai_of_a_small_budget_reads_prompts_sooner() -> None:
+    """An iteration of 20 tokens takes 1.2 s: there is room within a deadline of 10 s, and none within one of 2 s."""
+    requests = crowd(gap=1.5, output=20)
+    small = replace(PLAIN, batch_size=16, tokens=20)
+
+    def log(name: str, deadline: float) -> Any:
+        return log_of(name, requests, replace(small, token_deadline=deadline), gpus=4)
+
+    plain, far, near = log("vllm-round-robin", 10.0), log("slai", 10.0), log("slai", 2.0)
+    ttft = [(each["first_token"] - each["arrival"]).mean() for each in (plain, far)]
+    assert ttft[1] < 0.85 * ttft[0]
+    assert (far["last_token"] - far["first_token"]).mean() > (plain["last_token"] - plain["first_token"]).mean()
+    assert near["first_token"] == pytest.approx(plain["first_token"])
+
+
+def test_a_threshold_is_shared_out_by_arrival_rates() -> None:
+    assert shared_out(10, (3.0, 1.0, 1.0)) == (6, 2, 2)
+    assert shared_out(4, (0.7, 0.3)) == (2, 1)
+    assert shared_out(2, (1e-3, 1.0)) == (1, 1)
+    requests = block((0.0, 50, 1), (0.5, 50, 1), (1.0, 50, 1), (2.0, 50, 1), (3.0, 50, 1))
+    requests["cls"] = [0, 1, 0, 0, 0]
+    logs: list[Any] = []
+    policy = PLACED["wait"].with_parameters({"threshold": 5})
+    run_published([requests], PLAIN, Run(1, 2, audited=True), policy, rates=(4.0, 1.0), take_log=logs.append)
+    log = np.sort(np.concatenate(logs), order="number")
+    assert log["scheduled"] == pytest.approx([3.0, 0.5, 3.0, 5.0, 5.0])  # four of the first class, one of the other
+
+
+def crowd(count: int = 300, gap: float = 0.6, output: float = 8.0) -> Any:
     rng = np.random.default_rng(1)
     requests = np.zeros(count, REQUEST)
-    requests["arrival"] = np.cumsum(rng.exponential(0.6, count))
-    requests["prompt"], requests["output"] = np.ceil(rng.exponential(60, count)), np.ceil(rng.exponential(8, count))
+    requests["arrival"] = np.cumsum(rng.exponential(gap, count))
+    requests["prompt"], requests["output"] = (
+        np.ceil(rng.exponential(60, count)),
+        np.ceil(rng.exponential(output, count)),
+    )
     requests["patience"] = np.inf
     return requests
 
 
-@pytest.mark.parametrize("name", list(PUBLISHED))
+@pytest.mark.parametrize("name", list(PLACED))
 def test_every_policy_serves_everybody(name: str) -> None:
-    published = PUBLISHED[name]
-    run = Run(4, 1, tpot_targets=(6.0,), audited=True)
-    pools = {"prompt_gpus": 2} if published.has_pools else {}
-    measured = run_published([crowd()], PLAIN, run, published, **pools)  # type: ignore[arg-type]
+    policy = PLACED[name]
+    if policy.has_pools:
+        policy = policy.with_parameters({"prompt_gpus": 2})
+    engine = replace(PLAIN, token_deadline=6.0)
+    measured = run_published([crowd()], engine, Run(4, 1, audited=True), policy)
     assert measured.completions.sum() == 300
 
 
 def test_best_ratio_is_the_best_of_all() -> None:
     run = Run(6, 1, ttft_targets=(8.0,), tpot_targets=(1.2,))
-    best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, run, PUBLISHED["distserve"])
+    policy = PLACED["distserve"]
+    best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, run, policy)
     assert sorted(tried) == [1, 2, 3, 4, 5]
     every = {
-        size: run_published([crowd()], PLAIN, run, PUBLISHED["distserve"], prompt_gpus=size).within_targets.sum()
+        size: run_published([crowd()], PLAIN, run, policy.with_parameters({"prompt_gpus": size})).within_targets.sum()
         for size in range(1, 6)
     }
     assert every[best] == max(every.values()) > min(every.values())
 
 
 def test_best_ratio_of_many_gpus_narrows_down() -> None:
-    best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, Run(40, 1), PUBLISHED["distserve"])
+    best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, Run(40, 1), PLACED["distserve"])
     assert len(tried) < 39
     assert all(tried[best] >= tried[size] for size in tried)
 
 
 def test_wrong_use_is_told() -> None:
-    for name, options, word in (
-        ("distserve", {}, "best_prompt_gpus"),
-        ("distserve", {"prompt_gpus": 1}, "leave none for tokens"),
-        ("slai", {}, "token deadline"),
-        ("lmetric", {"prompt_gpus": 1}, "every GPU reads prompts"),
-        ("lmetric", {"thresholds": (2,)}, "don't accumulate"),
-        ("wait", {"thresholds": (2, 2)}, "thresholds"),
+    for name, gpus, parameters, word in (
+        ("distserve", 4, {}, "best_prompt_gpus"),
+        ("distserve", 4, {"prompt_gpus": 4}, "4 of 4 GPUs leave none for decodes; give at most 3"),
+        ("splitwise", 1, {"prompt_gpus": 1}, "at least 2 GPUs"),
+        ("slai", 1, {}, "token deadline"),
+        ("vllm-lmetric", 2, {"prompt_gpus": 1}, "no parameters"),
+        ("distserve", 2, {"threshold": 2}, "no such parameter"),
     ):
         with pytest.raises(FluidgateError, match=word):
-            log_of(name, block((0.0, 1, 1)), **options)
+            log_of(name, block((0.0, 1, 1)), gpus=gpus, **parameters)
     with pytest.raises(FluidgateError, match="no ratio"):
-        best_prompt_gpus(lambda: [crowd()], PLAIN, Run(4, 1), PUBLISHED["slai"])
+        best_prompt_gpus(lambda: [crowd()], PLAIN, Run(4, 1), PLACED["slai"])
     with pytest.raises(FluidgateError, match="at least 2 GPUs"):
-        best_prompt_gpus(lambda: [crowd()], PLAIN, Run(1, 1), PUBLISHED["splitwise"])
+        best_prompt_gpus(lambda: [crowd()], PLAIN, Run(1, 1), PLACED["splitwise"])
