@@ -110,7 +110,7 @@ class Answer(Response):
         )
         await send(self._start("text/event-stream; charset=utf-8"))
         most = self._most_tokens
-        sent = 0
+        sent, body = 0, b""
         while request.finish is None or sent < request.written:
             await request.more(sent)
             if request.aborted:
@@ -125,7 +125,8 @@ class Answer(Response):
             if request.finish is not None:
                 break
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": body + text.closing()})
+        if not request.aborted:
+            await send({"type": "http.response.body", "body": body + text.closing()})
 
     async def _whole(self, scope: Scope, send: Send) -> None:
         request = self._request

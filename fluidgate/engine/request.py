@@ -29,6 +29,7 @@ class EngineRequest:
         lost: whether KV on its way between two engines is lost; the answer to a request that fetched it is garbage.
         cached: tokens of the prompt whose KV was there.
         slow: factor of the iterations that it is part of.
+        queued: whether it has come to the scheduler.
         every_token: whether `more` returns at each token, or only at the end.
         read, written: tokens so far.
         started, prompt_read, first_token, last_token: start of its first iteration, end of its last chunk, tokens.
@@ -49,6 +50,7 @@ class EngineRequest:
     lost: bool = False
     cached: int = 0
     slow: float = 1.0
+    queued: bool = False
     every_token: bool = True
     read: int = 0
     written: int = 0

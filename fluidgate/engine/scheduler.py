@@ -79,7 +79,10 @@ class Scheduler:
         return min((queue[0][0] for queue in (self._prompts, self._ready) if queue), default=math.inf)
 
     def add(self, request: EngineRequest) -> None:
-        """A request waits, from its `since` on."""
+        """A request waits, from its `since` on; not one whose client has gone on the way here."""
+        if request.aborted:
+            return
+        request.queued = True
         request.cached = 0 if request.fetched else self._kv.cached(request)
         request.read = request.prompt if request.fetched else request.cached
         self._enqueue(request)
@@ -90,7 +93,7 @@ class Scheduler:
         """A request ends now; its place in the batch and its KV are free from the next boundary on."""
         if request.finish is not None:
             return
-        if request.started == math.inf:
+        if request.queued and request.started == math.inf:
             self.waiting -= 1
         request.finish = "abort"
         request.wake()

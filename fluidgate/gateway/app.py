@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,8 @@ from fluidgate.gateway.classifier import Traits
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.metrics import CONTENT_TYPE
 from fluidgate.gateway.outlet import Outlet
+
+log = logging.getLogger("fluidgate.gateway")
 
 JSON = {"content-type": "application/json"}
 IDS = re.compile(r"[\x21-\x7e]{1,128}")
@@ -35,7 +38,7 @@ class App:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
         client_id = _one(headers["x-request-id"])
-        outlet = Outlet(send, client_id, self.gateway.settings.server.client_seconds)
+        outlet = Outlet(send, client_id)
         try:
             path = _checked_path(scope)
             key = self.gateway.keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
@@ -48,6 +51,9 @@ class App:
             await outlet.fail(error)
         except ClientGone:
             return
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"][:100])
+            await outlet.fail(ApiError(500, "internal_error", "the gateway has failed; its log says why"))
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send, who: Traits, client_id: str) -> None:
         gateway, path = self.gateway, scope["path"]

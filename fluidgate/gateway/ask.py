@@ -22,6 +22,10 @@ GATEWAYS_OWN = ("kv_transfer_params", "id_slot")
 """Keys of the body with which the gateway speaks to engines: from a client they could reach into other requests."""
 
 
+SWALLOWED = 4
+"""So many times the largest body is read, and dropped, before one that is too large is refused."""
+
+
 class ClientGone(Exception):
     """The client has closed its connection."""
 
@@ -32,7 +36,7 @@ class Ask:
 
     Attributes:
         path: COMPLETIONS or CHAT.
-        body: as parsed; `raw`, as it came.
+        body: as parsed; `raw`, written from it, so that an engine reads no other request than was checked here.
         prompt_tokens: estimated, or counted where the prompt is token ids.
         output_limit: tokens, None where the request names none.
     """
@@ -60,13 +64,14 @@ class Ask:
         for key in GATEWAYS_OWN:
             if body.get(key) is not None:
                 raise invalid(f"'{key}' is not for clients to give", key)
+        raw = _rewritten(body)
         model, stream = body.get("model"), body.get("stream")
         if not isinstance(model, str) or not model:
             raise invalid("'model' must be the name of a model", "model")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' must be true or false", "stream")
         for key in ("n", "best_of"):
-            if body.get(key) not in (None, 1):
+            if isinstance(body.get(key), bool) or body.get(key) not in (None, 1):
                 raise invalid(f"'{key}' must be 1; send a request for each answer", key)
         limits = [_positive(body, key) for key in ("max_tokens", "max_completion_tokens")]
         given = [limit for limit in limits if limit is not None]
@@ -79,6 +84,13 @@ class Ask:
             prompt_tokens=meter.chat(body) if path == CHAT else meter.completion(body.get("prompt")),
             output_limit=min(given) if given else None,
         )
+
+
+def _rewritten(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise invalid(f"the body can't be passed on: {error}", reason="invalid_json") from None
 
 
 def _positive(body: dict[str, Any], key: str) -> int | None:
@@ -98,7 +110,8 @@ async def read_body(headers: Sequence[tuple[bytes, bytes]], receive: Receive, mo
         ClientGone: the client left before its end.
     """
     lengths = [value for name, value in headers if name == b"content-length"]
-    if lengths and lengths[0].isdigit() and int(lengths[0]) > most:
+    if lengths and lengths[0].isdigit() and len(lengths[0]) < 20 and int(lengths[0]) > most:
+        await _swallow(receive, SWALLOWED * most)
         raise _too_large(most)
     parts, size = [], 0
     while True:
@@ -108,10 +121,20 @@ async def read_body(headers: Sequence[tuple[bytes, bytes]], receive: Receive, mo
         part = message.get("body", b"")
         size += len(part)
         if size > most:
+            await _swallow(receive, SWALLOWED * most if message.get("more_body", False) else 0)
             raise _too_large(most)
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _swallow(receive: Receive, most: int) -> None:
+    """Read and drop: a client that still sends when the connection is closed never sees the answer."""
+    while most > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+        most -= len(message.get("body", b""))
 
 
 def _too_large(most: int) -> ApiError:

@@ -1,7 +1,8 @@
 """The decisions of a policy taken on a fleet, and the moves that follow: the gate, the router and who takes a slot.
 
 The decision functions are those of `fluidgate.policies`, as in the simulators. All is one compiled function, `moves`:
-it compiles once, and a move is one call.
+it compiles once, and an event is one call, and one more for each request that starts in its wake. A call costs what the
+many arrays of its arguments do, whatever it decides.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 NOBODY = -1
 
+KINDS = 3
+PREFILL = 2
+"""Kind of a start: a prefill; a waiting decode's is its buffer, 0 or 1."""
+
 
 class Move(IntEnum):
     """What `moves` is asked for."""
 
-    START_PREFILL = 0
+    NOTHING = 0
     END_PREFILL = 1  # engine
     BOOK_DECODE = 2  # engine
     DROP_PREFILL = 3  # engine
-    SETTLE_MODE = 4  # engine
-    START_DECODE = 5
-    TAKE_SLOT = 6  # engine, class
-    LEAVE_SLOT = 7  # engine, class
-    SET_CLOSED = 8  # engine, slots
-    BRING_UP = 9  # engine, closed slots
-    TAKE_DOWN = 10  # engine
-    REGROUP = 11  # size of the mixed group
+    STAY_ON = 4  # engine
+    LEAVE_SLOT = 5  # engine, class
+    SET_CLOSED = 6  # engine, slots
+    BRING_UP = 7  # engine, closed slots
+    TAKE_DOWN = 8  # engine
+    REGROUP = 9  # size of the mixed group
 
 
-START_PREFILL = int(Move.START_PREFILL)
+NOTHING = int(Move.NOTHING)
 END_PREFILL = int(Move.END_PREFILL)
 BOOK_DECODE = int(Move.BOOK_DECODE)
 DROP_PREFILL = int(Move.DROP_PREFILL)
-SETTLE_MODE = int(Move.SETTLE_MODE)
-START_DECODE = int(Move.START_DECODE)
-TAKE_SLOT = int(Move.TAKE_SLOT)
+STAY_ON = int(Move.STAY_ON)
 LEAVE_SLOT = int(Move.LEAVE_SLOT)
 SET_CLOSED = int(Move.SET_CLOSED)
 BRING_UP = int(Move.BRING_UP)
@@ -95,7 +96,7 @@ def seat(fleet, g, cls, change):
 
 @called
 def start_prefill(fleet, tables, placements):
-    """Start one prefill if the gate lets one: `engine * classes + class`, or NOBODY."""
+    """Start one prefill if the gate lets one: `(engine * classes + class) * KINDS + PREFILL`, or NOBODY."""
     if fleet.startable[0] == 0 or fleet.waiting.sum() == 0:
         return NOBODY
     cls = gate(view_of(fleet), tables)
@@ -108,12 +109,12 @@ def start_prefill(fleet, tables, placements):
     fleet.gpu[g].occupied += 1
     set_mode(fleet, g, 1)
     update_ready(fleet, g)
-    return g * fleet.waiting.size + cls
+    return (g * fleet.waiting.size + cls) * KINDS + PREFILL
 
 
 @inlined
 def vacate(fleet, g):
-    """The prefill of engine `g` gives up its slot; its decodes count as mixed until `settle_mode`."""
+    """The prefill of engine `g` gives up its slot; its decodes count as mixed until all is decided."""
     cls = fleet.gpu[g].prefill_seat
     fleet.gpu[g].prefill_seat = NOWHERE
     fleet.gpu[g].occupied -= 1
@@ -125,20 +126,29 @@ def vacate(fleet, g):
 
 
 @called
-def end_prefill(fleet, tables, g, placements):
+def end_prefill(fleet, tables, g, now, placements):
     """The prefill of engine `g` ends: the engine whose slot its decode takes, or `-1 - buffer` where it waits."""
     cls = vacate(fleet, g)
+    fleet.unsettled[0] = g
     where = route(view_of(fleet), tables, cls, placements.random())
     if where == STAY:
         if fleet.gpu[g].occupied < fleet.batch_size:
             seat(fleet, g, cls, 1)
             return g
-        return -1 - MIXED
+        return wait_for_decode(fleet, MIXED, cls, now)
     if where < STAY and fleet.free[where] > 0:
         to = drawn_gpu(fleet, tables, where, placements)
         seat(fleet, to, cls, 1)
         return to
-    return -1 - (where - WAIT if where >= WAIT else 0)
+    return wait_for_decode(fleet, where - WAIT if where >= WAIT else 0, cls, now)
+
+
+@inlined
+def wait_for_decode(fleet, buffer, cls, now):
+    if fleet.buffered[buffer, cls] == 0:
+        fleet.buffered_since[buffer, cls] = now
+    fleet.buffered[buffer, cls] += 1
+    return -1 - buffer
 
 
 @called
@@ -160,21 +170,22 @@ def book_decode(fleet, tables, g, placements):
 
 @called
 def drop_prefill(fleet, g):
-    """The prefill of engine `g` is broken off, or ends where its decode stays or has its slot booked."""
+    """The prefill of engine `g` is broken off, or ends where its decode has its slot booked."""
     vacate(fleet, g)
     set_mode(fleet, g, 0)
 
 
 @called
-def settle_mode(fleet, g):
-    """All is decided after the end of a prefill on `g`: its decodes are solo if no other has started."""
-    if fleet.gpu[g].prefill_seat == NOWHERE:
-        set_mode(fleet, g, 0)
+def stay_on(fleet, g):
+    """The prefill of engine `g` ends and its decode keeps its slot."""
+    cls = vacate(fleet, g)
+    set_mode(fleet, g, 0)
+    seat(fleet, g, cls, 1)
 
 
 @called
 def start_decode(fleet, tables, placements):
-    """Let one waiting decode take a free slot: `(engine * classes + class) * 2 + buffer`, or NOBODY; solo first."""
+    """Let one waiting decode take a free slot, solo first: `(engine * classes + class) * KINDS + buffer`, or NOBODY."""
     for group in (SOLO, MIXED):
         buffer = group if tables.split_buffers else 0
         if fleet.free[group] > 0 and fleet.buffered[buffer].sum() > 0:
@@ -183,7 +194,7 @@ def start_decode(fleet, tables, placements):
                 g = drawn_gpu(fleet, tables, group, placements)
                 fleet.buffered[buffer, cls] -= 1
                 seat(fleet, g, cls, 1)
-                return (g * fleet.waiting.size + cls) * 2 + buffer
+                return (g * fleet.waiting.size + cls) * KINDS + buffer
     return NOBODY
 
 
@@ -197,9 +208,9 @@ def set_closed(fleet, g, closed):
 
 @called
 def bring_up(fleet, g, closed):
-    """Engine `g` is up, in the solo group, until the next `regroup`."""
+    """Engine `g` is up, in the solo group until the next `regroup`, unless an old prefill still has its seat."""
     fleet.up[0] += 1
-    fleet.gpu[g].group = SOLO
+    fleet.gpu[g].group = SOLO if fleet.gpu[g].prefill_seat == NOWHERE else MIXED
     fleet.gpu[g].occupied += closed - fleet.gpu[g].closed
     fleet.gpu[g].closed = closed
     update_ready(fleet, g)
@@ -216,29 +227,48 @@ def take_down(fleet, g):
     move_to_group(fleet, g, OUT)
 
 
-def moves_kernel(fleet, tables, move, a, b, placements):
-    """One move with its arguments; what it returns is said where it is defined, NOBODY if nothing.
+@inlined
+def settle_mode(fleet):
+    """All is decided after the end of a prefill: the decodes of its engine are solo if no other has started there."""
+    g = fleet.unsettled[0]
+    if g != NOWHERE:
+        fleet.unsettled[0] = NOWHERE
+        if fleet.gpu[g].prefill_seat == NOWHERE:
+            set_mode(fleet, g, 0)
+
+
+@called
+def start_next(fleet, tables, placements):
+    """Start one that may start: prefills first, then waiting decodes, as the simulators do; NOBODY if there is none."""
+    started = start_prefill(fleet, tables, placements)
+    if started == NOBODY:
+        started = start_decode(fleet, tables, placements)
+    if started == NOBODY:
+        settle_mode(fleet)
+    return started
+
+
+def moves_kernel(fleet, tables, move, a, b, now, go_on, placements):
+    """One move, and the first start in its wake: who it is, as `start_prefill` and `start_decode` say, or NOBODY.
+
+    The caller takes who has started off the queue and asks for NOTHING, which starts the next, until it is NOBODY.
 
     Args:
-        fleet: Fleet; it is changed.
+        fleet: Fleet; it is changed. `fleet.outcome` holds what the move itself came to.
         tables: Tables of the policy.
         move: a `Move`, `a` and `b` what it needs.
+        now: epoch, s.
+        go_on: whether anyone may start; if not, NOBODY does.
         placements: numpy Generator.
     """
-    if move == START_PREFILL:
-        return start_prefill(fleet, tables, placements)
     if move == END_PREFILL:
-        return end_prefill(fleet, tables, a, placements)
-    if move == BOOK_DECODE:
-        return book_decode(fleet, tables, a, placements)
-    if move == DROP_PREFILL:
+        fleet.outcome[0] = end_prefill(fleet, tables, a, now, placements)
+    elif move == BOOK_DECODE:
+        fleet.outcome[0] = book_decode(fleet, tables, a, placements)
+    elif move == DROP_PREFILL:
         drop_prefill(fleet, a)
-    elif move == SETTLE_MODE:
-        settle_mode(fleet, a)
-    elif move == START_DECODE:
-        return start_decode(fleet, tables, placements)
-    elif move == TAKE_SLOT:
-        seat(fleet, a, b, 1)
+    elif move == STAY_ON:
+        stay_on(fleet, a)
     elif move == LEAVE_SLOT:
         seat(fleet, a, b, -1)
     elif move == SET_CLOSED:
@@ -249,7 +279,7 @@ def moves_kernel(fleet, tables, move, a, b, placements):
         take_down(fleet, a)
     elif move == REGROUP:
         regroup(fleet, a)
-    return NOBODY
+    return start_next(fleet, tables, placements) if go_on else NOBODY
 
 
 moves = cached(moves_kernel)

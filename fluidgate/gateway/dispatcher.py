@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,17 @@ from fluidgate.gateway.decisions import (
     BRING_UP,
     DROP_PREFILL,
     END_PREFILL,
+    KINDS,
     LEAVE_SLOT,
+    NOTHING,
+    PREFILL,
     REGROUP,
     SET_CLOSED,
-    SETTLE_MODE,
-    START_DECODE,
-    START_PREFILL,
+    STAY_ON,
     TAKE_DOWN,
-    TAKE_SLOT,
     moves,
 )
-from fluidgate.gateway.fleet import empty_fleet
+from fluidgate.gateway.fleet import OUT, empty_fleet
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.policies.ready import NOWHERE
 from fluidgate.policies.tables import Tables
@@ -69,12 +70,17 @@ class EngineState:
 
 
 class Dispatcher(ABC):
-    """What every way of dispatching offers. Epochs are those of `clock`, s."""
+    """What every way of dispatching offers. Epochs are those of `clock`, s.
 
-    def __init__(self, classes: int, estimator: Estimator | None, clock: Clock) -> None:
+    Attributes:
+        taken: requests that have come to each engine so far, a prefill and a decode elsewhere counted apart.
+    """
+
+    def __init__(self, engines: int, classes: int, estimator: Estimator | None, clock: Clock) -> None:
         self.classes = classes
         self.estimator = estimator
         self.clock = clock
+        self.taken = [0] * engines
 
     @abstractmethod
     def enter(self, ticket: Ticket) -> None:
@@ -108,6 +114,14 @@ class Dispatcher(ABC):
     @abstractmethod
     def adopt(self, tables: Tables) -> None:
         """A new plan is in force. Nobody in flight is moved."""
+
+    @abstractmethod
+    def queued(self, ticket: Ticket) -> tuple[int, int]:
+        """How many wait for a prefill, of its class and of all, if it waits itself; (0, 0) if it does not."""
+
+    @abstractmethod
+    def held(self, engine: int) -> int:
+        """Requests of ours on an engine."""
 
     @abstractmethod
     def counts(self) -> Counts: ...
@@ -151,7 +165,7 @@ class Gated(Dispatcher):
         clock: Clock,
         seed: int = 0,
     ) -> None:
-        super().__init__(classes, estimator, clock)
+        super().__init__(engines, classes, estimator, clock)
         self.binding = binding
         self.tables = tables
         self.fleet = empty_fleet(engines, batch_size, classes, reserve=bool(tables.reserve))
@@ -159,7 +173,7 @@ class Gated(Dispatcher):
         self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
-        self._move(REGROUP, 0)  # compiles
+        self._then(REGROUP, 0)  # compiles
         if estimator is not None:
             estimator.compile()
 
@@ -168,63 +182,66 @@ class Gated(Dispatcher):
         self._wait_for_prefill(ticket)
         if self.estimator is not None:
             self.estimator.waits(ticket.cls, ticket.since)
-        self._settle()
+        self._then(NOTHING)
 
     def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
         self._note_prompt_read(ticket, tokens)
         g = ticket.engine
-        if self.binding == "late":
-            to = self._move(END_PREFILL, g)
-            if to < 0:
-                self._wait_for_decode(ticket, -1 - to)
-            else:
-                self._decode_on(ticket, to)
-            self._settle()
-            self._move(SETTLE_MODE, g)
+        if self.binding == "late" and not ticket.stays:
+            self._route(ticket)
+        elif ticket.decode_engine < 0 or self._lost_booking(ticket):
+            self._decode_on(ticket, g)
+            self._then(STAY_ON, g)
         else:
-            self._move(DROP_PREFILL, g)
-            if ticket.decode_engine < 0:
-                self._move(TAKE_SLOT, g, ticket.cls)
-            self._decode_on(ticket, g if ticket.decode_engine < 0 else ticket.decode_engine)
-            self._settle()
+            self._decode_on(ticket, ticket.decode_engine)
+            self._then(DROP_PREFILL, g)
         return ticket.stage is Stage.DECODE
 
     def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
-        self._give_up_place(ticket, weary)
+        move = self._give_up_place(ticket, weary)
         ticket.stage = Stage.DONE
         self._again.discard(ticket)
-        self._settle()
+        self._then(*move)
 
     def enter_again(self, ticket: Ticket) -> None:
-        self._give_up_place(ticket, False)
+        self._do(*self._give_up_place(ticket, False))
         self._again.add(ticket)
         ticket.since = ticket.arrived
         self._wait_for_prefill(ticket)
-        self._waiting[ticket.cls].move_to_end(ticket, last=False)
-        self.fleet.waiting_since[ticket.cls] = ticket.since
-        self._settle()
+        self._before_the_younger(ticket)
+        self._then(NOTHING)
 
     def engine_up(self, engine: int, foreign: int) -> None:
-        self._move(BRING_UP, engine, self._within(foreign))
+        self._do(BRING_UP, engine, self._within(foreign))
         self._regroup()
 
     def engine_down(self, engine: int) -> None:
-        self._move(TAKE_DOWN, engine)
+        self._do(TAKE_DOWN, engine)
         self._regroup()
 
     def set_foreign(self, engine: int, foreign: int) -> None:
         foreign = self._within(foreign)
         if foreign != self.fleet.gpu["closed"][engine]:
-            self._move(SET_CLOSED, engine, foreign)
-            self._settle()
+            self._then(SET_CLOSED, engine, foreign)
 
     def adopt(self, tables: Tables) -> None:
         self.tables = tables
         if bool(tables.reserve) != self.fleet.reserve:
             self.fleet = self.fleet._replace(reserve=bool(tables.reserve))
+        if not tables.split_buffers:
+            self._into_one_buffer()
         self._regroup()
+
+    def queued(self, ticket: Ticket) -> tuple[int, int]:
+        if ticket.stage is not Stage.WAITING:
+            return 0, 0
+        return len(self._waiting[ticket.cls]), sum(map(len, self._waiting))
+
+    def held(self, engine: int) -> int:
+        prefills = int(self.fleet.gpu["prefill_seat"][engine] != NOWHERE)
+        return prefills + int(self.fleet.decodes[engine].sum())
 
     def counts(self) -> Counts:
         f = self.fleet
@@ -244,17 +261,43 @@ class Gated(Dispatcher):
             for g, here in enumerate(gpu)
         ]
 
-    def _move(self, move: int, a: int = 0, b: int = 0) -> int:
-        return int(moves(self.fleet, self.tables, move, a, b, self._draws))
+    def _do(self, move: int, a: int = 0, b: int = 0) -> int:
+        """One move after which nobody starts; what it came to."""
+        moves(self.fleet, self.tables, move, a, b, 0.0, False, self._draws)
+        return int(self.fleet.outcome[0])
 
-    def _settle(self) -> None:
-        """Start what may start: prefills first, then waiting decodes, as the simulators do."""
-        while (code := self._move(START_PREFILL)) >= 0:
-            g, cls = divmod(code, self.classes)
-            self._start_prefill(cls, g)
-        while (code := self._move(START_DECODE)) >= 0:
-            g, cls = divmod(code >> 1, self.classes)
-            self._start_decode(cls, g, code & 1)
+    def _then(self, move: int, a: int = 0, b: int = 0) -> None:
+        """One move, then start what may start."""
+        self._start_all(moves(self.fleet, self.tables, move, a, b, 0.0, True, self._draws))
+
+    def _lost_booking(self, ticket: Ticket) -> bool:
+        """Whether the engine where its decode was to go is down; the slot is given up then."""
+        if self.fleet.gpu["group"][ticket.decode_engine] != OUT:
+            return False
+        self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+        return True
+
+    def _route(self, ticket: Ticket) -> None:
+        """Its prefill has ended: its decode takes a slot or waits, and others start."""
+        ticket.since = self.clock()
+        code = moves(self.fleet, self.tables, END_PREFILL, ticket.engine, 0, ticket.since, True, self._draws)
+        to = int(self.fleet.outcome[0])
+        if to < 0:
+            self._wait_for_decode(ticket, -1 - to)
+        else:
+            self._decode_on(ticket, to)
+        self._start_all(code)
+
+    def _start_all(self, code: int) -> None:
+        """Take who has started off its queue, and ask for the next."""
+        while code >= 0:
+            place, kind = divmod(code, KINDS)
+            g, cls = divmod(place, self.classes)
+            if kind == PREFILL:
+                self._start_prefill(cls, g)
+            else:
+                self._start_decode(cls, g, kind)
+            code = moves(self.fleet, self.tables, NOTHING, 0, 0, 0.0, True, self._draws)
 
     def _start_prefill(self, cls: int, g: int) -> None:
         ticket, _ = self._waiting[cls].popitem(last=False)
@@ -264,8 +307,9 @@ class Gated(Dispatcher):
         ticket.engine = g
         ticket.decode_engine = -1
         ticket.attempts += 1
-        if self.binding == "early":
-            ticket.decode_engine = self._move(BOOK_DECODE, g)
+        self.taken[g] += 1
+        if self.binding == "early" and not ticket.stays:
+            ticket.decode_engine = self._do(BOOK_DECODE, g)
         ticket.go(g)
 
     def _start_decode(self, cls: int, g: int, buffer: int) -> None:
@@ -284,24 +328,43 @@ class Gated(Dispatcher):
             self.fleet.waiting_since[ticket.cls] = ticket.since
         self.fleet.waiting[ticket.cls] += 1
 
+    def _before_the_younger(self, ticket: Ticket) -> None:
+        """To the front of its class, but for those sent back before that came earlier."""
+        line = self._waiting[ticket.cls]
+        older = list(takewhile(lambda other: other.arrived < ticket.arrived, line))
+        for each in (ticket, *reversed(older)):
+            line.move_to_end(each, last=False)
+        self._head(self.fleet.waiting_since, ticket.cls, line)
+
     def _wait_for_decode(self, ticket: Ticket, buffer: int) -> None:
-        ticket.since = self.clock()
         ticket.buffer = buffer
         ticket.wait(Stage.BUFFERED)
-        line = self._buffered[buffer][ticket.cls]
-        line[ticket] = None
-        if len(line) == 1:
-            self.fleet.buffered_since[buffer, ticket.cls] = ticket.since
-        self.fleet.buffered[buffer, ticket.cls] += 1
+        self._buffered[buffer][ticket.cls][ticket] = None
         if self.estimator is not None:
             self.estimator.waits(ticket.cls, ticket.since)
+
+    def _into_one_buffer(self) -> None:
+        """Under a plan with one decode buffer all wait in the first, in the order in which they came."""
+        for cls, (line, other) in enumerate(zip(*self._buffered, strict=True)):
+            if not other:
+                continue
+            merged = sorted((*line, *other), key=lambda ticket: ticket.since)
+            line.clear()
+            other.clear()
+            for ticket in merged:
+                ticket.buffer = MIXED
+                line[ticket] = None
+            self.fleet.buffered[:, cls] = len(merged), 0
+            self.fleet.buffered_since[:, cls] = merged[0].since, np.inf
 
     def _decode_on(self, ticket: Ticket, g: int) -> None:
         ticket.stage = Stage.DECODE
         ticket.decode_engine = g
+        if g != ticket.engine:
+            self.taken[g] += 1
 
-    def _give_up_place(self, ticket: Ticket, weary: bool) -> None:
-        """Take a request out of the queue or off the slot that it holds."""
+    def _give_up_place(self, ticket: Ticket, weary: bool) -> tuple[int, int, int]:
+        """Take a request out of the queue; or the move that takes it off the slot that it holds."""
         if ticket.stage is Stage.WAITING:
             line = self._waiting[ticket.cls]
             del line[ticket]
@@ -315,11 +378,12 @@ class Gated(Dispatcher):
             self.fleet.buffered[ticket.buffer, ticket.cls] -= 1
             self._wait_ended(ticket, weary)
         elif ticket.stage is Stage.PREFILL:
-            self._move(DROP_PREFILL, ticket.engine)
             if ticket.decode_engine >= 0:
-                self._move(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+                self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+            return DROP_PREFILL, ticket.engine, 0
         elif ticket.stage is Stage.DECODE:
-            self._move(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+            return LEAVE_SLOT, ticket.decode_engine, ticket.cls
+        return NOTHING, 0, 0
 
     def _wait_ended(self, ticket: Ticket, weary: bool = False) -> None:
         """Tell the estimator, but for those that were sent back into the queue: they have been served."""
@@ -331,9 +395,7 @@ class Gated(Dispatcher):
             self.estimator.waits_no_more(ticket.cls, self.clock())
 
     def _regroup(self) -> None:
-        mixed = min(int(self.tables.mixed_gpus), int(self.fleet.up[0]))
-        self._move(REGROUP, mixed)
-        self._settle()
+        self._then(REGROUP, min(int(self.tables.mixed_gpus), int(self.fleet.up[0])))
 
     def _within(self, foreign: int) -> int:
         return max(0, min(self.fleet.batch_size, foreign))
@@ -359,7 +421,7 @@ class Placed(Dispatcher):
         clock: Clock,
         seed: int = 0,
     ) -> None:
-        super().__init__(classes, estimator, clock)
+        super().__init__(engines, classes, estimator, clock)
         self.rule = rule
         self._up = np.zeros(engines, bool)
         self._foreign = np.zeros(engines, np.int64)
@@ -367,6 +429,7 @@ class Placed(Dispatcher):
         self._unread = np.zeros(engines, np.int64)
         self._prefilling = np.zeros((engines, classes), np.int64)
         self._decoding = np.zeros((engines, classes), np.int64)
+        self._unread_by_class = [0] * classes
         self._homeless: OrderedDict[Ticket, None] = OrderedDict()
         self._next = 0
         self._draws = Generator(SFC64(SeedSequence(seed)))
@@ -380,6 +443,7 @@ class Placed(Dispatcher):
         self._prefilling[ticket.engine, ticket.cls] -= 1
         self._decoding[ticket.engine, ticket.cls] += 1
         self._unread[ticket.engine] -= ticket.prompt
+        self._unread_by_class[ticket.cls] -= 1
         ticket.stage = Stage.DECODE
         return True
 
@@ -397,7 +461,8 @@ class Placed(Dispatcher):
         self._up[engine] = True
         self._foreign[engine] = foreign
         while self._homeless:
-            self._place(self._homeless.popitem(last=False)[0])
+            ticket, _ = self._homeless.popitem(last=False)
+            self._send_to(ticket, self._choose(ticket))
 
     def engine_down(self, engine: int) -> None:
         self._up[engine] = False
@@ -407,6 +472,16 @@ class Placed(Dispatcher):
 
     def adopt(self, tables: Tables) -> None:
         """A rule of placement reads no plan."""
+
+    def queued(self, ticket: Ticket) -> tuple[int, int]:
+        """Engines queue: a prompt waits where another one is unread on its engine, with all that are unread."""
+        if ticket.stage is Stage.PREFILL and self._prefilling[ticket.engine].sum() == 1:
+            return 0, 0
+        waiting = self._unread_by_class
+        return waiting[ticket.cls], sum(waiting)
+
+    def held(self, engine: int) -> int:
+        return int(self._load[engine])
 
     def counts(self) -> Counts:
         nobody = np.zeros(self.classes, np.int64)
@@ -435,16 +510,20 @@ class Placed(Dispatcher):
 
     def _place(self, ticket: Ticket) -> None:
         ticket.wait(Stage.WAITING)
-        if not self._up.any():
+        self._unread_by_class[ticket.cls] += 1
+        if self._up.any():
+            self._send_to(ticket, self._choose(ticket))
+        else:
             self._homeless[ticket] = None
-            return
-        g = self._choose(ticket)
+
+    def _send_to(self, ticket: Ticket, g: int) -> None:
         self._load[g] += 1
         self._unread[g] += ticket.prompt
         self._prefilling[g, ticket.cls] += 1
         ticket.stage = Stage.PREFILL
         ticket.engine = ticket.decode_engine = g
         ticket.attempts += 1
+        self.taken[g] += 1
         ticket.go(g)
 
     def _choose(self, ticket: Ticket) -> int:
@@ -464,6 +543,8 @@ class Placed(Dispatcher):
                 return int(up[int(np.argmin((self._unread[up] + ticket.prompt) * (load[up] + 1)))])
 
     def _give_up_place(self, ticket: Ticket) -> None:
+        if ticket.stage in (Stage.WAITING, Stage.PREFILL):
+            self._unread_by_class[ticket.cls] -= 1
         if ticket.stage is Stage.WAITING:
             self._homeless.pop(ticket, None)
             return

@@ -42,6 +42,7 @@ class Fleet(NamedTuple):
         gpu: dtype ENGINE, shape (gpus,).
         decodes: by (engine, class), int64.
         waiting, prefilling, buffered, mixed_decodes, solo_decodes, waiting_since, buffered_since: as in `View`.
+        outcome: what the last move came to; `unsettled`, the engine whose prefill has just ended; int64, shape (1,).
         free, startable, beside: as in `View`; `decode_ready`, `prefill_ready`, `beside_ready` hold the engines.
     """
 
@@ -58,6 +59,8 @@ class Fleet(NamedTuple):
     solo_decodes: Any
     waiting_since: Any
     buffered_since: Any
+    outcome: Any
+    unsettled: Any
     free: Any
     startable: Any
     beside: Any
@@ -87,6 +90,8 @@ def empty_fleet(engines: int, batch_size: int, classes: int, *, reserve: bool) -
         solo_decodes=np.zeros(classes, np.int64),
         waiting_since=np.full(classes, np.inf),
         buffered_since=np.full((BUFFERS, classes), np.inf),
+        outcome=np.zeros(1, np.int64),
+        unsettled=np.full(1, NOWHERE, np.int64),
         free=np.zeros(2, np.int64),
         startable=np.zeros(1, np.int64),
         beside=np.zeros(1, np.int64),

@@ -20,7 +20,6 @@ from fluidgate.gateway.engines import (
     Adapter,
     Call,
     Connections,
-    EngineError,
     Facts,
     Handover,
     LlamaCpp,
@@ -31,7 +30,7 @@ from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.journey import Journey, Times
 from fluidgate.gateway.keyring import Keyring
 from fluidgate.gateway.metrics import Metrics
-from fluidgate.gateway.monitor import Monitor
+from fluidgate.gateway.monitor import UNREADABLE, Monitor
 from fluidgate.gateway.outlet import Outlet
 from fluidgate.gateway.prompt_meter import PromptMeter
 from fluidgate.gateway.request_log import RequestLog
@@ -42,6 +41,13 @@ log = logging.getLogger("fluidgate.gateway")
 
 LONGEST_RETRY_AFTER = 60.0
 CHECK_SECONDS = 30.0
+
+SLOWEST_TOKEN = 1.0
+"""s that each token of an answer in one piece may take."""
+
+LONGEST_ANSWER = 1 << 17
+"""Tokens, where neither the request nor the engines say."""
+
 SCHEMA = 1
 
 WAIT_HEADER = "x-fluidgate-max-wait"
@@ -71,7 +77,7 @@ class Gateway:
         self.meter = PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
         self.keyring = Keyring(settings.keys)
         self.classifier = Classifier(settings.rules, self.class_names, settings.default_class)
-        self._connections = Connections()
+        self._connections = Connections(silence=settings.limits.token_seconds)
         self.adapters = adapters_of(settings, self._connections)
         self.lease = min(adapter.abilities.lease for adapter in self.adapters)
         self.binding = self._binding()
@@ -120,11 +126,12 @@ class Gateway:
             ApiError: it is refused; nothing has been sent.
         """
         cls = self.classifier.class_of(traits)
-        self._refuse_if_full(cls)
-        call = Call(ask.path, ask.body, ask.raw, f"fg-{uuid4().hex}", self._engine_headers(traits))
-        outlet = Outlet(send, client_id or call.id, self.settings.server.client_seconds)
-        ticket = Ticket(cls, ask.prompt_tokens)
         limit = min(self.settings.max_wait[cls], client_max_wait(traits))
+        id = f"fg-{uuid4().hex}"
+        call = Call(ask.path, ask.body, ask.raw, id, self._engine_headers(traits), self._silence(ask))
+        outlet = Outlet(send, client_id or call.id)
+        ticket = Ticket(cls, ask.prompt_tokens, stays=not call.splits)
+        self._admit(ticket)
         journey = Journey(self, ask, call, outlet, ticket, traits.key, client_id, limit, Times(self.clock()))
         watch = asyncio.create_task(_until_gone(receive, journey))
         self._under_way.add(journey)
@@ -145,7 +152,7 @@ class Gateway:
         """
         if self.models and ask.model not in self.models:
             there = ", ".join(self.models)
-            raise ApiError(404, "model_not_found", f"no model '{ask.model}'; there is {there}", param="model")
+            raise ApiError(404, "model_not_found", f"no model '{ask.model[:100]}'; there is {there}", param="model")
         most = self.settings.limits.max_prompt_tokens
         if most is not None and ask.prompt_tokens > most:
             raise invalid(
@@ -177,7 +184,12 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        return not self.draining and any(self.monitor.up)
+        return not self.draining and self.any_up
+
+    @property
+    def any_up(self) -> bool:
+        """Whether an engine answers."""
+        return any(self.monitor.up)
 
     # What a journey asks for
 
@@ -225,9 +237,15 @@ class Gateway:
         self.dispatcher.engine_down(g)
         self._plan_for_those_up()
 
-    def ours_on(self, g: int) -> int:
-        state = self.dispatcher.engines()[g]
-        return state.prefills + state.decodes
+    async def check_again(self, g: int) -> str:
+        """What is wrong with an engine that was away or was never there, "" if nothing."""
+        fact = await self._check(g)
+        if isinstance(fact, str):
+            return fact
+        if not set(self.models) & set(fact.models):
+            return f"it serves {', '.join(fact.models) or 'no model'}, not {', '.join(self.models)}"
+        self.facts[g] = fact
+        return ""
 
     def snapshot(self) -> dict[str, Any]:
         """The plan in force and the cluster now, for /v1/plan, the metrics and `fluidgate watch`."""
@@ -298,7 +316,7 @@ class Gateway:
         return dispatcher
 
     async def _check_engines(self) -> None:
-        found = await asyncio.gather(*(adapter.check() for adapter in self.adapters), return_exceptions=True)
+        found = await asyncio.gather(*(self._check(g) for g in range(len(self.adapters))))
         for g, fact in enumerate(found):
             if isinstance(fact, Facts):
                 self.facts[g] = fact
@@ -315,18 +333,13 @@ class Gateway:
         if self.binding != "stay" and self.settings.engines.check_transfer:
             await self._check_transfer()
 
-    async def _check(self, g: int) -> str:
-        """What is wrong with an engine; its facts are kept where it answers."""
+    async def _check(self, g: int) -> Facts | str:
+        """What an engine is, or what is wrong with it."""
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                fact = await self.adapters[g].check()
-        except (EngineError, TimeoutError, LookupError, ValueError) as error:
-            log.warning("engine %s: %s", self.adapters[g].url, error)
-            return str(error)
-        self.facts[g] = fact
-        for remark in fact.remarks:
-            log.warning("engine %s: %s", self.adapters[g].url, remark)
-        return ""
+                return await self.adapters[g].check()
+        except UNREADABLE as error:
+            return str(error) or "no answer in time"
 
     def _agree_on_models(self, facts: list[Facts]) -> None:
         if not self.models:
@@ -345,7 +358,11 @@ class Gateway:
         if len(there) < 2:
             return
         for one, other in zip(there, [*there[1:], there[0]], strict=True):
-            problem = await one.check_pair(other)
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    problem = await one.check_pair(other)
+            except UNREADABLE as error:
+                problem = str(error) or "it takes too long"
             if problem is not None:
                 raise FluidgateError(
                     f"{self.settings.source}: KV does not move from {one.url} to {other.url}: {problem}; mend it, "
@@ -363,16 +380,30 @@ class Gateway:
         if self.controller is not None:
             self.controller.engines_are(sum(self.monitor.up), self.clock())
 
-    def _refuse_if_full(self, cls: int) -> None:
+    def _admit(self, ticket: Ticket) -> None:
+        """Let a request in, to start or to wait.
+
+        Raises:
+            ApiError: it would have to wait, and too many do; or nobody is served.
+        """
         if self.draining:
             raise unavailable("shutting_down", "the gateway is shutting down")
-        if not any(self.monitor.up):
+        if not self.any_up:
             raise unavailable("no_engine", "no engine answers")
-        waiting = self.dispatcher.counts().waiting
-        limits = self.settings
-        if waiting[cls] >= limits.max_waiting[cls] or waiting.sum() >= limits.limits.max_waiting:
-            what = f"{int(waiting[cls])} requests of class '{self.class_names[cls]}' wait already"
+        self.dispatcher.enter(ticket)
+        of_class, of_all = self.dispatcher.queued(ticket)
+        limits, cls = self.settings, ticket.cls
+        if of_class > limits.max_waiting[cls] or of_all > limits.limits.max_waiting:
+            self.dispatcher.leave(ticket)
+            what = f"{of_class - 1} requests of class '{self.class_names[cls]}' wait already, {of_all - 1} in all"
             raise busy("queue_full", what, self.retry_after(cls))
+
+    def _silence(self, ask: Ask) -> float:
+        """The longest that an engine may say nothing: of a whole answer nothing is heard until its end."""
+        seconds = self.settings.limits.token_seconds
+        if ask.stream:
+            return seconds
+        return seconds + SLOWEST_TOKEN * (ask.output_limit or self.context_length or LONGEST_ANSWER)
 
     def _engine_headers(self, traits: Traits) -> dict[str, str]:
         passed = ("traceparent", "tracestate", *self.settings.engines.pass_headers)

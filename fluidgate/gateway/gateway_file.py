@@ -68,7 +68,9 @@ class LimitsTable(Table):
     max_waiting: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the most requests that wait")
     max_wait: float = Field(60.0, gt=0, description="the longest wait for a prefill, and again for a decode, s")
     attempts: int = Field(3, ge=1, le=100, description="how often a prompt is read when engines fail")
-    token_seconds: float = Field(300.0, gt=0, description="the longest silence of an engine within an answer, s")
+    token_seconds: float = Field(
+        300.0, gt=0, description="the longest silence of an engine, s; a whole answer has a second more for each token"
+    )
 
 
 class GatewayClassTable(Table):
@@ -83,7 +85,9 @@ class RuleTable(Table):
     """Which requests are of a class: those that meet every condition given."""
 
     cls: str = Field(alias="class", min_length=1, description="the name of a class of the scenario", examples=["chat"])
-    header: dict[str, str] = absent("header names, each with the value it must have")
+    header: dict[str, str] = absent(
+        "header names, each with the value it must have; any client can send them: name a key where a class is earned"
+    )
     key: str = absent("the name of an API key ([[keys]])", min_length=1)
     model: str = absent("the model that is asked for", min_length=1)
     path: Literal["completions", "chat"] = absent("the end point that is called")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fluidgate.gateway.api_error import ApiError, busy, unavailable
 from fluidgate.gateway.ask import Ask, ClientGone
@@ -32,6 +33,9 @@ LEASE_MARGIN = 0.2
 
 BUSY = (408, 425, 429, 503)
 """What an engine answers that can't take a request now."""
+
+STATUSES = frozenset(HTTPStatus)
+"""Those that HTTP knows; an engine's own invention is handed on as 400."""
 
 
 @dataclass
@@ -80,49 +84,62 @@ class Journey:
             self._task.cancel()
 
     async def run(self) -> None:
-        """Answer the request, or end it with one clear error. Whatever it held is free afterwards."""
+        """Answer the request, or end it with one clear error. What it held is free before a last word is sent."""
         self._task = asyncio.current_task()
+        error: ApiError | None = None
         try:
             await self._answer()
-            self.outcome = self.outcome or "completed"
-        except ApiError as error:
-            self.outcome = error.reason
-            await self.outlet.fail(error)
-        except ClientGone:
-            self.outcome = "client_gone"
+        except ApiError as why:
+            self.outcome, error = why.reason, why
         except asyncio.CancelledError:
-            if isinstance(self.stopped, ApiError):
-                self.outcome = self.stopped.reason
-                await self.outlet.fail(self.stopped)
-            else:
-                self.outcome = "client_gone" if self.stopped else "cancelled"
-                if self.stopped is None:
-                    raise
+            if self.stopped is None:
+                self.outcome = "cancelled"
+                raise
+            error = self.stopped if isinstance(self.stopped, ApiError) else None
+            self.outcome = error.reason if error else "client_gone"
+        except Exception:
+            self.outcome = "internal_error"
+            raise
         finally:
-            waiting = self.ticket.stage in (Stage.WAITING, Stage.BUFFERED)
-            self.gateway.dispatcher.leave(self.ticket, weary=waiting and self.outcome in ("client_gone", "wait_limit"))
+            self._leave()
+        if error is not None:
+            await self._tell(error)
+
+    def _leave(self) -> None:
+        waiting = self.ticket.stage in (Stage.WAITING, Stage.BUFFERED)
+        self.gateway.dispatcher.leave(self.ticket, weary=waiting and self.outcome in ("client_gone", "wait_limit"))
+
+    async def _tell(self, error: ApiError) -> None:
+        try:
+            await self.outlet.fail(error)
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                raise
 
     async def _answer(self) -> None:
-        self.gateway.dispatcher.enter(self.ticket)
         while True:
             try:
                 await self._attempt()
                 return
             except EngineRefused as refused:
-                if await self._is_clients_fault(refused):
+                if self._is_clients_fault(refused):
+                    await self._hand_on(refused)
                     return
-            except KvLost:
+                self._blame(refused)
+                self._again("engine_busy" if refused.status in BUSY else "engine_failed", refused)
+            except KvLost as lost:
+                self._blame(lost.__cause__)
                 self.lost_kv += 1
-                self._again("kv_lost", None)
+                self._again("kv_lost", lost)
             except EngineUnreachable as error:
-                self.gateway.suspect(self._engine_at_work())
+                self._blame(error)
                 self._again("engine_failed", error)
 
     async def _attempt(self) -> None:
         g = await self._turn(self.max_wait, "a prefill")
         self.times.prefill = self.gateway.clock()
         engine = self.gateway.adapters[g]
-        if not self.gateway.two_legs(self.ask.stream):
+        if self.ticket.stays or not self.gateway.two_legs(self.ask.stream):
             await self._single_leg(g)
             return
         handover: Handover | None = await engine.read_prompt(self.call)
@@ -172,6 +189,8 @@ class Journey:
         except TimeoutError:
             if turn.done():
                 return turn.result()
+            if not self.gateway.any_up:
+                raise unavailable("no_engine", f"no engine answered for {seconds:g} s") from None
             raise busy(
                 "wait_limit",
                 f"waited {seconds:g} s for {what} in class '{self.gateway.class_names[self.ticket.cls]}'",
@@ -198,33 +217,56 @@ class Journey:
             self.gateway.dispatcher.prompt_read(self.ticket, self.prompt_tokens)
 
     async def _relay(self, answer: Answer) -> None:
-        """Hand the answer on as it comes; a whole one when it is whole."""
+        """Hand the answer on as it comes, from the first token on; a whole one when it is whole."""
         if not self.ask.stream:
             await self._hand_over_whole(answer)
             return
-        counter = TokenCounter()
-        clock, outlet = self.gateway.clock, self.outlet
+        counter, outlet, held = TokenCounter(), self.outlet, b""
         try:
             async for chunk in answer.chunks():
                 counter.feed(chunk)
-                if counter.tokens and math.isnan(self.times.first_token):
-                    self.times.first_token = clock()
-                    self._prompt_is_read()
-                if not outlet.status:
-                    await outlet.begin(answer.status, answer.headers)
-                await outlet.more(chunk)
+                if outlet.status:
+                    await outlet.more(chunk)
+                    continue
+                held += chunk
+                if counter.tokens or (counter.finished and not counter.failed):
+                    await self._begin(answer, counter, held)
         except EngineUnreachable as error:
-            self.output_tokens = counter.tokens
-            if outlet.status:
-                self.gateway.suspect(self._engine_at_work())
-                raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})") from None
-            raise
+            if not counter.finished:
+                self._broke_off(counter, error)
         self.output_tokens = counter.tokens
-        self.times.last_token = clock()
+        self.times.last_token = self.gateway.clock()
+        if counter.failed:
+            await self._end_failed(counter)
+            return
         if not counter.finished:
-            raise ApiError(502, "engine_failed", "the engine ended the answer before its end")
+            self._broke_off(counter, EngineUnreachable(self._url_at_work(), "no end of the answer", taken=True))
         self._complete()
         await outlet.end()
+
+    async def _begin(self, answer: Answer, counter: TokenCounter, held: bytes) -> None:
+        """With the first token: until then the engine may fail without the client's knowledge."""
+        if counter.tokens:
+            self.times.first_token = self.gateway.clock()
+        self._prompt_is_read()
+        await self.outlet.begin(answer.status, answer.headers)
+        await self.outlet.more(held)
+
+    def _broke_off(self, counter: TokenCounter, error: EngineUnreachable) -> NoReturn:
+        """The engine has gone within the answer."""
+        self.output_tokens = counter.tokens
+        if not self.outlet.status:
+            raise error
+        self._blame(error)
+        raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
+
+    async def _end_failed(self, counter: TokenCounter) -> None:
+        """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
+        if not self.outlet.status:
+            raise EngineUnreachable(self._url_at_work(), "an error before the first token", taken=True)
+        self.outcome = "engine_failed"
+        self._leave()
+        await self.outlet.end()
 
     async def _hand_over_whole(self, answer: Answer) -> None:
         body = await answer.read()
@@ -240,25 +282,33 @@ class Journey:
         self.gateway.dispatcher.note_completed(self.ticket, self.output_tokens)
         self.gateway.dispatcher.leave(self.ticket)
 
-    async def _is_clients_fault(self, refused: EngineRefused) -> bool:
-        """Hand an engine's error on if it is the client's to mend; otherwise go elsewhere."""
-        if 400 <= refused.status < 500 and refused.status not in BUSY:
-            self.outcome = "engine_refused"
-            await self.outlet.whole(refused.status, refused.headers, refused.body)
-            return True
-        self.gateway.back_off(self._engine_at_work())
-        self._again("engine_busy" if refused.status in BUSY else "engine_failed", refused)
-        return False
+    def _is_clients_fault(self, refused: EngineRefused) -> bool:
+        return 400 <= refused.status < 500 and refused.status not in BUSY
 
-    def _again(self, reason: str, error: Exception | None) -> None:
-        """Back to the front of the queue, if there are attempts left and nothing has been sent."""
-        if self.outlet.status:
-            raise ApiError(502, reason, f"the engine failed within the answer ({error})")
+    async def _hand_on(self, refused: EngineRefused) -> None:
+        """An engine's error that is the client's to mend."""
+        self.outcome = "engine_refused"
+        self._leave()
+        status = refused.status if refused.status in STATUSES else 400
+        await self.outlet.whole(status, refused.headers, refused.body)
+
+    def _blame(self, error: BaseException | None) -> None:
+        """What an engine has done to a request tells of the engine: it is down, or takes none now."""
+        if isinstance(error, EngineRefused) and error.status in BUSY:
+            self.gateway.back_off(self._engine_at_work())
+        elif isinstance(error, EngineRefused | EngineUnreachable):
+            self.gateway.suspect(self._engine_at_work())
+
+    def _again(self, reason: str, error: Exception) -> None:
+        """Back to the front of the queue, if there are attempts left; nothing has been sent."""
         if self.ticket.attempts >= self.gateway.attempts:
-            why = f" ({error})" if error is not None else ""
-            raise unavailable(reason, f"gave up after {self.ticket.attempts} attempts{why}")
+            raise unavailable(reason, f"gave up after {self.ticket.attempts} attempts ({error})")
+        self.times.prompt_read = self.times.decode = math.nan
         self.gateway.dispatcher.enter_again(self.ticket)
 
     def _engine_at_work(self) -> int:
         ticket = self.ticket
         return ticket.decode_engine if ticket.stage is Stage.DECODE else ticket.engine
+
+    def _url_at_work(self) -> str:
+        return self.gateway.adapters[self._engine_at_work()].url

@@ -25,7 +25,7 @@ class Keyring:
         if not self._keys:
             return None
         scheme, _, given = (authorization[0] if len(authorization) == 1 else "").partition(" ")
-        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(given.strip().encode("latin-1")).digest()
         found = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from fluidgate.gateway.api_error import REASON_HEADER, ApiError
-from fluidgate.gateway.ask import ClientGone, Send
+from fluidgate.gateway.ask import Send
 
 Headers = Mapping[str, str]
 
@@ -19,14 +18,9 @@ class Outlet:
         ended: whether its last byte has been handed over.
     """
 
-    def __init__(self, send: Send, request_id: str, patience: float) -> None:
-        """
-        Args:
-            patience: how long a client may let a full buffer stand, s.
-        """
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._id = [(b"x-request-id", request_id.encode("latin-1"))] if request_id else []
-        self._patience = patience
         self.status = 0
         self.ended = False
 
@@ -40,16 +34,8 @@ class Outlet:
         await self._send({"type": "http.response.start", "status": status, "headers": [*_encoded(headers), *self._id]})
 
     async def more(self, chunk: bytes) -> None:
-        """A further piece.
-
-        Raises:
-            ClientGone: the client has not read for too long.
-        """
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except TimeoutError:
-            raise ClientGone from None
+        """A further piece; waits while the client's buffer is full."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end(self, last: bytes = b"") -> None:
         self.ended = True

@@ -27,15 +27,17 @@ class Ticket:
         stage: where it is.
         engine: index of the engine of its prefill; `decode_engine`, of its decode; -1 while there is none.
         buffer: of the decode buffer where it waits.
+        stays: whether its decode must stay on the engine of its prefill.
         turn: set with the index of an engine when what it waits for may start.
         attempts: prefills begun.
     """
 
     __slots__ = (
-        "arrived", "attempts", "buffer", "cls", "decode_engine", "engine", "prompt", "since", "stage", "turn",
+        "arrived", "attempts", "buffer", "cls", "decode_engine", "engine", "prompt", "since", "stage", "stays",
+        "turn",
     )  # fmt: skip
 
-    def __init__(self, cls: int, prompt: int) -> None:
+    def __init__(self, cls: int, prompt: int, *, stays: bool = False) -> None:
         self.cls = cls
         self.prompt = prompt
         self.arrived = 0.0
@@ -44,6 +46,7 @@ class Ticket:
         self.engine = -1
         self.decode_engine = -1
         self.buffer = 0
+        self.stays = stays
         self.turn: asyncio.Future[int] | None = None
         self.attempts = 0
 

@@ -150,3 +150,32 @@ def test_a_timetable_gives_each_scenario_its_turn() -> None:
 def test_rules_that_cannot_be(wrong: dict[str, float]) -> None:
     with pytest.raises(FluidgateError, match="replanning"):
         Replanning(**wrong)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_plan_for_a_cluster_of_another_size_is_the_one_made_for_it(policy: str, follows: bool) -> None:
+    """Whatever the sizes on the way; the load is the cluster's, seen or foreseen, and fewer GPUs share it."""
+    rule = Replanning(window=30.0) if follows else Replanning(period=math.inf, moved=math.inf)
+    replanner = Replanner(two_class_scenario(), find_policy(policy), GPUS, rule)
+    if follows:
+        feed(replanner, {0: 18.0, 1: 2.0}, 0.0, 30.0)
+    for gpus in (GPUS - 1, 3, GPUS - 5):
+        replanner.resize(gpus, 30.0)
+        assert replanner.gpus == gpus
+    assert replanner.solved == 3
+    load = replanner.estimator.scenario_at(30.0) if follows else two_class_scenario()
+    share = 1.0 if follows else GPUS / gpus
+    classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * share}) for c in load.classes)
+    fresh = Replanner(load.replace(classes=classes), find_policy(policy), gpus)
+    for one, other in zip(replanner.tables, fresh.tables, strict=True):
+        assert np.allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_estimates_of_a_cluster_that_changes_are_per_gpu_that_is_left() -> None:
+    replanner = Replanner(two_class_scenario(), find_policy("gate-and-route"), GPUS, Replanning(window=30.0))
+    feed(replanner, {0: 20.0, 1: 4.0}, 0.0, 300.0)
+    whole = replanner.estimator.at(300.0).arrival
+    replanner.resize(GPUS // 2, 300.0)
+    assert replanner.estimator.at(300.0).arrival == pytest.approx(2.0 * whole)
+    assert replanner.look(300.1) is None, "the plan is for this load already"

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 
 from fluidgate.engine import EngineServer, EngineSettings, serve_engines
+from fluidgate.gateway.dispatcher import Gated
+from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.running import running_gateway
@@ -83,6 +85,20 @@ class Live:
         held = sum(int(getattr(counts, name).sum()) for name in counts.__dataclass_fields__)
         return held == 0 and all(state.prefills == state.decodes == 0 for state in self.gateway.dispatcher.engines())
 
+    def at_rest(self) -> bool:
+        """Idle, the books in order, and the engines idle too."""
+        dispatcher = self.gateway.dispatcher
+        sound = not isinstance(dispatcher, Gated) or problems(dispatcher.fleet) == []
+        assert sound, problems(dispatcher.fleet)
+        return self.idle() and all(e.state["running"] == e.state["waiting"] == 0 for e in self.engines)
+
+    @staticmethod
+    @asynccontextmanager
+    async def before(gateway: Gateway, url: str, folder: Path) -> AsyncIterator[Live]:
+        """A gateway before engines that are none of ours."""
+        async with aiohttp.ClientSession() as session:
+            yield Live(url, gateway, [], session, folder / "requests.log")
+
 
 @dataclass
 class Reply:
@@ -113,7 +129,15 @@ class Reply:
 
 
 def settings_of(
-    folder: Path, urls: list[str], of: Scenario, *, policy: str = "gate-and-route", more: str = "", kind: str = "vllm"
+    folder: Path,
+    urls: list[str],
+    of: Scenario,
+    *,
+    policy: str = "gate-and-route",
+    more: str = "",
+    kind: str = "vllm",
+    drain_seconds: float = 5.0,
+    client_seconds: float = 60.0,
 ) -> GatewaySettings:
     """A gateway file in `folder`; `more` are further lines, of tables other than [engines] and [server]."""
     from fluidgate.scenario_file import write_scenario
@@ -129,7 +153,8 @@ policy = "{policy}"
 [server]
 port = 0
 log = "{folder / "requests.log"}"
-drain_seconds = 5.0
+drain_seconds = {drain_seconds}
+client_seconds = {client_seconds}
 [engines]
 kind = "{kind}"
 urls = {json.dumps(urls)}

@@ -75,6 +75,7 @@ class Call:
         raw: the same, as it came.
         id: X-Request-Id of every leg.
         headers: to pass on, such as Authorization and traceparent.
+        silence: the longest that the engine may say nothing within the answer, s; None for what its connections allow.
     """
 
     path: str
@@ -82,6 +83,7 @@ class Call:
     raw: bytes
     id: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    silence: float | None = None
 
     @property
     def stream(self) -> bool:

@@ -137,7 +137,9 @@ class LlamaCpp(Adapter):
             if saved and not (here and saved.is_in(slot, slots)):
                 await self._restore(slot, saved.file)
             body = orjson.dumps(dict(call.body) | _in(slot))
-            async with self.upstream.open(call.path, body, call.id, call.headers, stream=call.stream) as answer:
+            async with self.upstream.open(
+                call.path, body, call.id, call.headers, stream=call.stream, silence=call.silence
+            ) as answer:
                 if saved:
                     saved.remove()
                 yield answer

@@ -16,7 +16,7 @@ from fluidgate.gateway.engines.errors import EngineRefused, EngineUnreachable
 from fluidgate.gateway.sse import error_at_start
 
 CONNECT_TIMEOUT = 5.0
-"""s; an answer may take any time."""
+"""s."""
 
 KEEP_ALIVE = 4.0
 """s for which an idle connection is kept: less than the 5 s after which engines close it."""
@@ -37,10 +37,14 @@ LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 class Connections:
     """The connections of a gateway to its engines: kept ones, and for a second try fresh ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float | None = None) -> None:
+        """
+        Args:
+            silence: the longest that an engine may say nothing, s; None for ever.
+        """
         reuse = aiohttp.TraceConfig()
         reuse.on_connection_reuseconn.append(_note_reuse)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+        timeout = _timeout(silence)
 
         def session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
@@ -59,6 +63,10 @@ class Connections:
     async def close(self) -> None:
         await self.kept.close()
         await self.fresh.close()
+
+
+def _timeout(silence: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
 
 
 async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
@@ -152,9 +160,19 @@ class Upstream:
 
     @asynccontextmanager
     async def open(
-        self, path: str, body: bytes, request_id: str, headers: Mapping[str, str], *, stream: bool = False
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        headers: Mapping[str, str],
+        *,
+        stream: bool = False,
+        silence: float | None = None,
     ) -> AsyncIterator[Answer]:
         """The answer to a JSON body; a stream opens when its first bytes are there.
+
+        Args:
+            silence: the longest that the engine may say nothing, s; None for what its connections allow.
 
         Raises:
             EngineUnreachable: nothing came.
@@ -163,44 +181,56 @@ class Upstream:
         sent = self._headers | _passed(headers, NOT_PASSED_ON) | {"content-type": "application/json"}
         if request_id:
             sent["x-request-id"] = request_id
-        response = await self._send("POST", path, body, sent)
+        response = await self._send("POST", path, body, sent, silence)
         try:
             yield Answer(self.url, response, await self._first(response) if stream else b"")
         finally:
             response.close()
 
     async def _send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], silence: float | None = None
     ) -> aiohttp.ClientResponse:
         """Send, once more on a fresh connection if one that was kept had been closed."""
         context = SimpleNamespace(reused=False)
         try:
-            response = await self._connections.kept.request(
-                method, self.url + path, data=body, headers=headers, trace_request_ctx=context, allow_redirects=False
-            )
+            response = await self._send_by(self._connections.kept, context, method, path, body, headers, silence)
         except LOST as error:
-            if not context.reused:
+            if not context.reused or isinstance(error, aiohttp.SocketTimeoutError):
                 raise _broken(self.url, error) from error
-            response = await self._send_afresh(method, path, body, headers)
+            response = await self._send_afresh(method, path, body, headers, silence)
         if response.status < 400:
             return response
         content = await Answer(self.url, response, b"").read()
         raise EngineRefused(self.url, response.status, _passed(response.headers, NOT_PASSED_BACK), content)
 
     async def _send_afresh(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], silence: float | None
     ) -> aiohttp.ClientResponse:
         try:
-            return await self._connections.fresh.request(
-                method,
-                self.url + path,
-                data=body,
-                headers=headers,
-                trace_request_ctx=SimpleNamespace(),
-                allow_redirects=False,
-            )
+            return await self._send_by(self._connections.fresh, SimpleNamespace(), method, path, body, headers, silence)
         except LOST as error:
             raise _broken(self.url, error) from error
+
+    async def _send_by(
+        self,
+        session: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        silence: float | None,
+    ) -> aiohttp.ClientResponse:
+        timeout = session.timeout if silence is None else _timeout(silence)
+        return await session.request(
+            method,
+            self.url + path,
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            trace_request_ctx=context,
+            allow_redirects=False,
+        )
 
     async def _first(self, response: aiohttp.ClientResponse) -> bytes:
         """The first bytes of a stream."""

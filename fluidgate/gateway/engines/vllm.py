@@ -135,7 +135,7 @@ class Vllm(Adapter):
         task.add_done_callback(self._releases.discard)
 
     def _open(self, call: Call, body: bytes) -> AbstractAsyncContextManager[Answer]:
-        return self.upstream.open(call.path, body, call.id, call.headers, stream=call.stream)
+        return self.upstream.open(call.path, body, call.id, call.headers, stream=call.stream, silence=call.silence)
 
     def _still_there(self, handover: Handover) -> Any:
         """The transfer parameters of KV whose lease runs: later, a decoder may fetch what others wrote there."""

@@ -39,5 +39,7 @@ class VllmCoupled(Adapter):
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:
         if handover is not None and handover.url != self.url:
             raise KvLost(f"{self.url} fetches no KV from {handover.url}")
-        async with self.upstream.open(call.path, call.raw, call.id, call.headers, stream=call.stream) as answer:
+        async with self.upstream.open(
+            call.path, call.raw, call.id, call.headers, stream=call.stream, silence=call.silence
+        ) as answer:
             yield answer
