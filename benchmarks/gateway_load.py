@@ -1,6 +1,6 @@
 """What a gateway costs: time a token is held up and CPU a token, against a direct connection and other gateways.
 
-    python -m benchmarks.gateway_load [--streams 1 64 512] [--tokens 40] [--peer NAME=COMMAND ...]
+    python -m benchmarks.gateway_load [--streams 1 64 512] [--tokens 100] [--peer NAME=COMMAND ...]
 
 Before two engines that stamp each token with the time they send it (`benchmarks.stamped_engine`): nothing of an
 engine's own is in the numbers. COMMAND starts a peer; {port}, {one} and {two} stand for its port
@@ -32,6 +32,8 @@ from benchmarks.stamped_engine import MODEL
 ENGINES = (18801, 18802)
 FIRST_PORT = 18810
 START_SECONDS = 120.0
+FEWEST = 20
+"""Requests at each number of streams."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 GATEWAY = """schema = 1
@@ -121,8 +123,15 @@ async def stream(session: aiohttp.ClientSession, url: str, tokens: int, cost: Co
     cost.tokens += seen
 
 
+async def in_turn(session: aiohttp.ClientSession, url: str, tokens: int, repeats: int, cost: Cost) -> None:
+    for _ in range(repeats):
+        await stream(session, url, tokens, cost)
+
+
 async def measured(url: str, streams: int, tokens: int, pid: int | None) -> Cost:
-    """`streams` at a time, begun over one period, each of `tokens`."""
+    """`streams` at a time, begun over a second, each of `tokens`; a few go on with shorter ones, to have enough."""
+    repeats = max(1, FEWEST // streams)
+    each = max(10, tokens // repeats)
     cost = Cost()
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
@@ -130,7 +139,7 @@ async def measured(url: str, streams: int, tokens: int, pid: int | None) -> Cost
         before = cpu_seconds(pid)
         async with asyncio.TaskGroup() as group:
             for _ in range(streams):
-                group.create_task(stream(session, url, tokens, cost))
+                group.create_task(in_turn(session, url, each, repeats, cost))
                 await asyncio.sleep(1.0 / streams)
         cost.cpu = cpu_seconds(pid) - before
     return cost
@@ -210,7 +219,7 @@ def commands(folder: Path, peers: list[str]) -> dict[str, tuple[list[str], int]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 64, 512])
-    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     given = parser.parse_args()

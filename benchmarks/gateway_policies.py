@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from fluidgate.engine.player import Player, revenue
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import plan
 from fluidgate.workloads.streams import Requests, drawn_requests
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MODEL = "emulated"
 FIRST_PORT = 18900
@@ -58,29 +62,44 @@ def draw(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], 
 
     names = of.class_names
     with style():
-        figure = Figure(figsize=(11, 5.5), layout="constrained")
-        bars, *curves = figure.subplots(1, 1 + len(names), width_ratios=[1, *[1.3] * len(names)], squeeze=False)[0]
-        bottom = np.zeros(len(results))
+        figure = Figure(figsize=(11, 6), layout="constrained")
+        rows = [
+            ["revenue", *(f"TTFT, s: {name}" for name in names)],
+            ["revenue", *(f"TPOT, ms: {name}" for name in names)],
+        ]
+        axes = figure.subplot_mosaic(rows, width_ratios=[1, *[1.3] * len(names)])
+        draw_revenue(axes["revenue"], names, rates, best)
         for i, name in enumerate(names):
-            earned = np.array([rates[policy][i] for policy in results])
-            bars.bar(range(len(results)), earned, 0.6, bottom=bottom, label=name)
-            bottom += earned
-        bars.axhline(best, color="black", lw=1, ls=":")
-        bars.annotate("R*", (len(results) - 0.6, best), va="bottom", ha="right")
-        bars.set_xticks(range(len(results)), results, rotation=20, ha="right")
-        bars.set_title("revenue a second and engine", loc="left")
-        bars.legend(loc="lower right")
-        for i, axes in enumerate(curves):
-            for policy, rows in results.items():
-                own = rows[rows["cls"] == i]
-                ttft = np.sort((own["first"] - own["sent"])[own["tokens"] > 0])
-                axes.plot(ttft, np.arange(1, len(ttft) + 1) / len(own), lw=1.6, label=policy)
-            axes.set_title(f"{names[i]}: share with its first token within", loc="left")
-            axes.set_xlabel("s")
-            axes.set_ylim(0, 1)
-            axes.set_xlim(left=0)
-        curves[-1].legend(loc="lower right")
+            for policy, every in results.items():
+                own = every[every["cls"] == i]
+                ttft = (own["first"] - own["sent"])[own["tokens"] > 0]
+                ends = own[own["done"] & (own["tokens"] > 1)]
+                tpot = 1e3 * (ends["last"] - ends["first"]) / (ends["tokens"] - 1)
+                for quantity, times, share in (("TTFT, s", ttft, len(ttft) / len(own)), ("TPOT, ms", tpot, 1.0)):
+                    heights = share * np.arange(1, len(times) + 1) / len(times)
+                    axes[f"{quantity}: {name}"].plot(np.sort(times), heights, lw=1.6, label=policy)
+        for label, each in axes.items():
+            if label != "revenue":
+                each.set_title(label, loc="left")
+                each.set_ylim(0, 1)
+        axes[rows[0][1]].set_ylabel("share of all requests")
+        axes[rows[1][1]].set_ylabel("share of the completed")
+        axes[rows[0][1]].legend(loc="upper left")
         save(figure, path)
+
+
+def draw_revenue(axes: Axes, names: list[str], rates: dict[str, Array], best: float) -> None:
+    bottom = np.zeros(len(rates))
+    for i, name in enumerate(names):
+        earned = np.array([rate[i] for rate in rates.values()])
+        axes.bar(range(len(rates)), earned, 0.6, bottom=bottom, label=name)
+        bottom += earned
+    axes.axhline(best, color="black", lw=1, ls=":")
+    axes.annotate("R*", (len(rates) - 0.6, best), va="bottom", ha="right")
+    axes.set_xticks(range(len(rates)), list(rates), rotation=20, ha="right")
+    axes.set_ylim(0, 1.22 * best)
+    axes.set_title("revenue a second and engine", loc="left")
+    axes.legend(loc="upper left", ncols=len(names))
 
 
 def table(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], best: float) -> None:
