@@ -28,7 +28,7 @@ from fluidgate.gateway.ticket import Stage, Ticket
 if TYPE_CHECKING:
     from fluidgate.gateway.gateway import Gateway
 
-LEASE_MARGIN = 0.2
+LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
 
 BUSY = (408, 425, 429, 503)
@@ -142,18 +142,19 @@ class Journey:
         if self.ticket.stays or not self.gateway.two_legs(self.ask.stream):
             await self._single_leg(g)
             return
-        handover: Handover | None = await engine.read_prompt(self.call)
+        handover = await engine.read_prompt(self.call)
+        fetched = False
         try:
-            decode = await self._place()
+            decode = await self._place(handover)
             self.times.decode = self.gateway.clock()
             async with self.gateway.adapters[decode].write_answer(self.call, handover) as answer:
-                handover = None
+                fetched = True
                 await self._relay(answer)
         finally:
-            if handover is not None:
+            if not fetched:
                 self.gateway.release_later(engine, handover)
 
-    async def _place(self) -> int:
+    async def _place(self, handover: Handover) -> int:
         """The engine of the decode once it may start.
 
         Raises:
@@ -162,7 +163,7 @@ class Journey:
         """
         now = self.gateway.clock()
         self.times.prompt_read = now
-        self.prompt_tokens = self.ask.prompt_tokens
+        self.prompt_tokens = handover.prompt_tokens or self.ask.prompt_tokens
         if self.gateway.dispatcher.prompt_read(self.ticket, self.prompt_tokens):
             return self.ticket.decode_engine
         lease = self.gateway.lease * (1.0 - LEASE_MARGIN)

@@ -19,3 +19,18 @@ def test_a_stream_goes_through_whole(tmp_path: Path) -> None:
             assert record["prompt_tokens"] == 100
 
     asyncio.run(run())
+
+
+def test_the_engine_says_how_long_a_prompt_is(tmp_path: Path) -> None:
+    """The gateway's own estimate, 10 bytes a token here, is only for what comes before the engine has read it."""
+
+    async def run() -> None:
+        async with live_gateway(tmp_path, more="[tokens]\nbytes_per_token = 10.0\n") as live:
+            reply = await live.complete(2, prompt="word " * 80)
+            assert reply.status == 200
+            await live.until(live.idle)
+            assert live.records()[0]["prompt_tokens"] == 100
+            load = live.gateway.controller.estimator.at(live.gateway.clock())  # type: ignore[union-attr]
+            assert load.prompts[0] > 0
+
+    asyncio.run(run())

@@ -109,11 +109,13 @@ class Handover:
         url: of that engine.
         epoch: when the prompt had been read, s of `time.monotonic`.
         data: what the engines need to find it; for adapters only.
+        prompt_tokens: of the prompt, as the engine counted them; None if it does not say.
     """
 
     url: str
     epoch: float
     data: Any = None
+    prompt_tokens: int | None = None
 
 
 class Adapter(ABC):

@@ -17,7 +17,7 @@ import orjson
 
 from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load
 from fluidgate.gateway.engines.errors import EngineError, EngineRefused, KvLost, speaking
-from fluidgate.gateway.engines.prompts import probe, prompt_only
+from fluidgate.gateway.engines.prompts import counted_prompt, probe, prompt_only
 from fluidgate.gateway.engines.slots import Slots
 from fluidgate.gateway.engines.upstream import Answer, Connections
 
@@ -122,11 +122,11 @@ class LlamaCpp(Adapter):
         slots = await self._all_slots()
         async with slots.one() as slot:
             file = f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-            await self.upstream.post(call.path, prompt_only(call.body, **_in(slot)), call.id, call.headers)
+            answer = await self.upstream.post(call.path, prompt_only(call.body, **_in(slot)), call.id, call.headers)
             self._expire_later(file)
             await self._move(slot, "save", file)
             saved = Saved(file, slot, slots.uses[slot], partial(self._remove, file))
-            return Handover(self.url, time.monotonic(), saved)
+            return Handover(self.url, time.monotonic(), saved, counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

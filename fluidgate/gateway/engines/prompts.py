@@ -20,6 +20,13 @@ def prompt_only(body: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return kept | lengths | {"stream": False, "max_tokens": 1} | more
 
 
+def counted_prompt(answer: Any) -> int | None:
+    """The prompt tokens that an answer in one piece states in its `usage`; None where it has none."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
+
+
 def probe(model: str) -> Call:
     """A short request whose prompt no cache has seen."""
     prompt = " ".join(secrets.token_hex(2) for _ in range(PROBE_WORDS))

@@ -13,7 +13,7 @@ import orjson
 from fluidgate.gateway.engines import vllm_wire
 from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load
 from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost
-from fluidgate.gateway.engines.prompts import probe, prompt_only
+from fluidgate.gateway.engines.prompts import counted_prompt, probe, prompt_only
 from fluidgate.gateway.engines.upstream import Answer, Connections
 
 LEASE = 30.0
@@ -94,7 +94,7 @@ class Vllm(Adapter):
     async def read_prompt(self, call: Call) -> Handover:
         body = prompt_only(call.body, kv_transfer_params=HAND_OVER)
         answer = await self.upstream.post(call.path, body, call.id, call.headers)
-        return Handover(self.url, time.monotonic(), answer.get("kv_transfer_params"))
+        return Handover(self.url, time.monotonic(), answer.get("kv_transfer_params"), counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

@@ -11,7 +11,7 @@ from typing import final
 from fluidgate.gateway.engines import vllm_wire
 from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load
 from fluidgate.gateway.engines.errors import KvLost
-from fluidgate.gateway.engines.prompts import prompt_only
+from fluidgate.gateway.engines.prompts import counted_prompt, prompt_only
 from fluidgate.gateway.engines.upstream import Answer
 
 
@@ -32,8 +32,8 @@ class VllmCoupled(Adapter):
         return await vllm_wire.load(self.upstream)
 
     async def read_prompt(self, call: Call) -> Handover:
-        await self.upstream.post(call.path, prompt_only(call.body), call.id, call.headers)
-        return Handover(self.url, time.monotonic())
+        answer = await self.upstream.post(call.path, prompt_only(call.body), call.id, call.headers)
+        return Handover(self.url, time.monotonic(), prompt_tokens=counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:
