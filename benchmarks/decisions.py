@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fluidgate.control import Estimator
-from fluidgate.gateway.dispatcher import Gated
+from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.planning import plan

@@ -48,4 +48,4 @@ async def checked(settings: GatewaySettings) -> None:
     finally:
         await gateway.close()
     up = sum(gateway.monitor.up)
-    click.echo(f"{up} of {len(gateway.adapters)} engines answer and serve {', '.join(gateway.models)}")
+    click.echo(f"{up} of {len(gateway.adapters)} engines answer and serve {', '.join(gateway.roll_call.models)}")

@@ -65,12 +65,12 @@ class App:
         await gateway.serve(ask, traits, client_id, receive, send)
 
     async def _models(self, outlet: Outlet) -> None:
-        length = self.gateway.context_length
+        length = self.gateway.roll_call.context_length
         more = {} if length is None else {"max_model_len": length}
         created = int(self.gateway.started)
         models = [
             {"id": model, "object": "model", "created": created, "owned_by": "fluidgate", **more}
-            for model in self.gateway.models
+            for model in self.gateway.roll_call.models
         ]
         await _json(outlet, 200, {"object": "list", "data": models})
 

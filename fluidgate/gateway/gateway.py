@@ -10,37 +10,37 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
-from fluidgate.errors import FluidgateError
 from fluidgate.gateway.api_error import ApiError, busy, invalid, unavailable
 from fluidgate.gateway.ask import Ask, ClientGone, Receive, Send
 from fluidgate.gateway.classifier import Classifier, Traits
 from fluidgate.gateway.controller import Controller
-from fluidgate.gateway.dispatcher import Dispatcher, Gated, Placed
+from fluidgate.gateway.dispatcher import Dispatcher
 from fluidgate.gateway.engines import (
     Adapter,
     Call,
     Connections,
-    Facts,
     Handover,
     LlamaCpp,
     Vllm,
     VllmCoupled,
 )
+from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.journey import Journey, Times
 from fluidgate.gateway.keyring import Keyring
 from fluidgate.gateway.metrics import Metrics
-from fluidgate.gateway.monitor import UNREADABLE, Monitor
+from fluidgate.gateway.monitor import Monitor
 from fluidgate.gateway.outlet import Outlet
+from fluidgate.gateway.placed import Placed
 from fluidgate.gateway.prompt_meter import PromptMeter
 from fluidgate.gateway.request_log import RequestLog
+from fluidgate.gateway.roll_call import RollCall
 from fluidgate.gateway.ticket import Ticket
 from fluidgate.policies import Policy
 
 log = logging.getLogger("fluidgate.gateway")
 
 LONGEST_RETRY_AFTER = 60.0
-CHECK_SECONDS = 30.0
 
 SLOWEST_TOKEN = 1.0
 """s that each token of an answer in one piece may take."""
@@ -60,6 +60,7 @@ class Gateway:
     Attributes:
         adapters: one an engine, in the order of the file.
         dispatcher: the state of the cluster, and the moves of the policy.
+        roll_call: what the engines are.
         controller: the plan; None for a policy that reads none.
         draining: whether new requests are refused.
     """
@@ -86,8 +87,7 @@ class Gateway:
         self.monitor = Monitor(self, settings.engines.check_seconds)
         self.metrics = Metrics(self)
         self.request_log = RequestLog(settings.server.log)
-        self.facts: list[Facts | None] = [None] * len(self.adapters)
-        self.models: tuple[str, ...] = (settings.model,) if settings.model else ()
+        self.roll_call = RollCall(self.adapters, settings.model, settings.source)
         self.started = time.time()
         self.draining = False
         self._under_way: set[Journey] = set()
@@ -103,7 +103,7 @@ class Gateway:
         """
         for adapter in self.adapters:
             await adapter.start()
-        await self._check_engines()
+        await self.roll_call.take(transfer=self.binding != "stay" and self.settings.engines.check_transfer)
         await self.monitor.first_look()
         self.monitor.start()
         if self.controller is not None and self.settings.replanning is not None:
@@ -150,23 +150,19 @@ class Gateway:
         Raises:
             ApiError: another model, or too long a prompt.
         """
-        if self.models and ask.model not in self.models:
-            there = ", ".join(self.models)
+        models = self.roll_call.models
+        if models and ask.model not in models:
+            there = ", ".join(models)
             raise ApiError(404, "model_not_found", f"no model '{ask.model[:100]}'; there is {there}", param="model")
         most = self.settings.limits.max_prompt_tokens
         if most is not None and ask.prompt_tokens > most:
             raise invalid(
                 f"the prompt has about {ask.prompt_tokens} tokens; {most} are taken", reason="prompt_too_long"
             )
-        length = self.context_length
+        length = self.roll_call.context_length
         if length is not None and isinstance(ask.body.get("prompt"), list) and ask.prompt_tokens >= length:
             what = f"the prompt has {ask.prompt_tokens} tokens; the engines take less than {length}"
             raise invalid(what, reason="prompt_too_long")
-
-    @property
-    def context_length(self) -> int | None:
-        """The least `max_model_len` of the engines, where they say it."""
-        return min((f.max_model_len for f in self.facts if f is not None and f.max_model_len), default=None)
 
     def note_refusal(self, error: ApiError, path: str, client_id: str) -> None:
         """A request has been refused before it was of any class."""
@@ -231,21 +227,11 @@ class Gateway:
 
     def engine_rose(self, g: int, foreign: int) -> None:
         self._plan_for_those_up()
-        self.dispatcher.engine_up(g, foreign + self._missing_slots(g))
+        self.dispatcher.engine_up(g, foreign + self.roll_call.missing_slots(g, self.batch_size))
 
     def engine_fell(self, g: int) -> None:
         self.dispatcher.engine_down(g)
         self._plan_for_those_up()
-
-    async def check_again(self, g: int) -> str:
-        """What is wrong with an engine that was away or was never there, "" if nothing."""
-        fact = await self._check(g)
-        if isinstance(fact, str):
-            return fact
-        if not set(self.models) & set(fact.models):
-            return f"it serves {', '.join(fact.models) or 'no model'}, not {', '.join(self.models)}"
-        self.facts[g] = fact
-        return ""
 
     def snapshot(self) -> dict[str, Any]:
         """The plan in force and the cluster now, for /v1/plan, the metrics and `fluidgate watch`."""
@@ -315,67 +301,6 @@ class Gateway:
         self.controller.steer(dispatcher)
         return dispatcher
 
-    async def _check_engines(self) -> None:
-        found = await asyncio.gather(*(self._check(g) for g in range(len(self.adapters))))
-        for g, fact in enumerate(found):
-            if isinstance(fact, Facts):
-                self.facts[g] = fact
-                for remark in fact.remarks:
-                    log.warning("engine %s: %s", self.adapters[g].url, remark)
-            else:
-                log.warning("engine %s: %s", self.adapters[g].url, fact)
-        facts = [fact for fact in self.facts if fact is not None]
-        if not facts:
-            raise FluidgateError(
-                f"{self.settings.source}: engines.urls: no engine answers ({found[0]}); start them first"
-            )
-        self._agree_on_models(facts)
-        if self.binding != "stay" and self.settings.engines.check_transfer:
-            await self._check_transfer()
-
-    async def _check(self, g: int) -> Facts | str:
-        """What an engine is, or what is wrong with it."""
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                return await self.adapters[g].check()
-        except UNREADABLE as error:
-            return str(error) or "no answer in time"
-
-    def _agree_on_models(self, facts: list[Facts]) -> None:
-        if not self.models:
-            self.models = tuple(model for model in facts[0].models if all(model in f.models for f in facts))
-        for g, fact in enumerate(self.facts):
-            if fact is not None and not set(self.models) & set(fact.models):
-                own, wanted = ", ".join(fact.models) or "no model", ", ".join(self.models) or "what the others do"
-                raise FluidgateError(
-                    f"{self.settings.source}: engine {self.adapters[g].url} serves {own}, not {wanted}; "
-                    "let all engines serve one model"
-                )
-
-    async def _check_transfer(self) -> None:
-        """Move KV around the ring of engines once: it must really move, and the pairs are warm afterwards."""
-        there = [adapter for adapter, fact in zip(self.adapters, self.facts, strict=True) if fact is not None]
-        if len(there) < 2:
-            return
-        for one, other in zip(there, [*there[1:], there[0]], strict=True):
-            try:
-                async with asyncio.timeout(CHECK_SECONDS):
-                    problem = await one.check_pair(other)
-            except UNREADABLE as error:
-                problem = str(error) or "it takes too long"
-            if problem is not None:
-                raise FluidgateError(
-                    f"{self.settings.source}: KV does not move from {one.url} to {other.url}: {problem}; mend it, "
-                    "or give kind 'vllm-coupled'"
-                )
-
-    def _missing_slots(self, g: int) -> int:
-        """Slots that the scenario gives an engine and that it does not have."""
-        fact = self.facts[g]
-        if fact is None or fact.slots is None:
-            return 0
-        return max(0, self.batch_size - fact.slots)
-
     def _plan_for_those_up(self) -> None:
         if self.controller is not None:
             self.controller.engines_are(sum(self.monitor.up), self.clock())
@@ -403,7 +328,7 @@ class Gateway:
         seconds = self.settings.limits.token_seconds
         if ask.stream:
             return seconds
-        return seconds + SLOWEST_TOKEN * (ask.output_limit or self.context_length or LONGEST_ANSWER)
+        return seconds + SLOWEST_TOKEN * (ask.output_limit or self.roll_call.context_length or LONGEST_ANSWER)
 
     def _engine_headers(self, traits: Traits) -> dict[str, str]:
         passed = ("traceparent", "tracestate", *self.settings.engines.pass_headers)

@@ -8,7 +8,8 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fluidgate.gateway.engines import EngineError, Load
+from fluidgate.gateway.engines import Load
+from fluidgate.gateway.roll_call import UNREADABLE
 
 if TYPE_CHECKING:
     from fluidgate.gateway.gateway import Gateway
@@ -27,9 +28,6 @@ LAG = 0.1
 LONGEST_REST = 8.0
 FORGIVEN = 30.0
 """An engine that fails rests for twice as long each time, up to the former, s; after the latter all is forgotten."""
-
-UNREADABLE = (EngineError, TimeoutError, LookupError, TypeError, ValueError)
-"""What a look at an engine may come to that is none, or is none any more."""
 
 
 class Monitor:
@@ -105,7 +103,7 @@ class Monitor:
         if self._asleep[g].is_set():
             return  # it has failed a request meanwhile: this answer is from before
         if isinstance(load, str):
-            self._gateway.facts[g] = None
+            self._gateway.roll_call.facts[g] = None
             if self.up[g]:
                 self._fell(g, load)
             return
@@ -128,9 +126,9 @@ class Monitor:
 
     async def _is_fit(self, g: int) -> bool:
         """Whether an engine that answers is what it should be; checked anew where it has been away."""
-        if self._gateway.facts[g] is not None:
+        if self._gateway.roll_call.facts[g] is not None:
             return True
-        problem = await self._gateway.check_again(g)
+        problem = await self._gateway.roll_call.again(g)
         if problem != self._unfit[g] and problem:
             log.warning("engine %s answers, but is not used: %s", self._gateway.adapters[g].url, problem)
         self._unfit[g] = problem

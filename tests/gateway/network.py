@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.gateway.dispatcher import Gated
 from fluidgate.gateway.fleet import problems
+from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.model import Rates
 from fluidgate.policies.tables import Tables

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 
 from fluidgate.engine import EngineServer, EngineSettings, serve_engines
-from fluidgate.gateway.dispatcher import Gated
 from fluidgate.gateway.fleet import problems
+from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.running import running_gateway

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fluidgate.control import Estimator
-from fluidgate.gateway.dispatcher import Gated, Placed
 from fluidgate.gateway.fleet import problems
+from fluidgate.gateway.gated import Gated
+from fluidgate.gateway.placed import Placed
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy

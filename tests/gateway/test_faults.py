@@ -296,7 +296,7 @@ def test_how_a_stream_ends(tmp_path: Path, first: Step, outcome: str) -> None:
 async def test_an_engine_of_another_model_is_not_used_when_it_comes_back(tmp_path: Path) -> None:
     async with live_gateway(tmp_path) as live:
         live.engines[0].kill()
-        await live.until(lambda: not live.gateway.monitor.up[0] and live.gateway.facts[0] is None)
+        await live.until(lambda: not live.gateway.monitor.up[0] and live.gateway.roll_call.facts[0] is None)
         object.__setattr__(live.engines[0].settings, "model", "another")
         await live.engines[0].revive()
         await live.until(lambda: "another" in live.gateway.monitor._unfit[0])

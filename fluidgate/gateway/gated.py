@@ -1,0 +1,294 @@
+"""Dispatching by a policy's gate and router, its decisions taken in compiled code."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from numpy.random import SFC64, Generator, SeedSequence
+
+from fluidgate.control import Estimator
+from fluidgate.gateway.decisions import (
+    BOOK_DECODE,
+    BRING_UP,
+    DROP_PREFILL,
+    END_PREFILL,
+    KINDS,
+    LEAVE_SLOT,
+    NOTHING,
+    PREFILL,
+    REGROUP,
+    SET_CLOSED,
+    STAY_ON,
+    TAKE_DOWN,
+    moves,
+)
+from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
+from fluidgate.gateway.fleet import OUT, empty_fleet
+from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.policies.ready import NOWHERE
+from fluidgate.policies.tables import Tables
+from fluidgate.policies.view import MIXED, SOLO
+
+
+class Gated(Dispatcher):
+    """The gate and the router of a policy: at most one prefill an engine, and at most B requests.
+
+    Attributes:
+        tables: in force.
+        binding: "late" (the decode's engine is chosen when the prefill has ended), "early" (when it starts) or "stay"
+            (it is the prefill's).
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        engines: int,
+        batch_size: int,
+        classes: int,
+        *,
+        binding: str = "late",
+        estimator: Estimator | None = None,
+        clock: Clock,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(engines, classes, estimator, clock)
+        self.binding = binding
+        self.tables = tables
+        self.fleet = empty_fleet(engines, batch_size, classes, reserve=bool(tables.reserve))
+        self._draws = Generator(SFC64(SeedSequence(seed)))
+        self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
+        self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
+        self._again: set[Ticket] = set()
+        self._then(REGROUP, 0)  # compiles
+        if estimator is not None:
+            estimator.compile()
+
+    def enter(self, ticket: Ticket) -> None:
+        self._note_arrived(ticket)
+        self._wait_for_prefill(ticket)
+        if self.estimator is not None:
+            self.estimator.waits(ticket.cls, ticket.since)
+        self._then(NOTHING)
+
+    def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
+        self._note_prompt_read(ticket, tokens)
+        g = ticket.engine
+        if self.binding == "late" and not ticket.stays:
+            self._route(ticket)
+        elif ticket.decode_engine < 0 or self._lost_booking(ticket):
+            self._decode_on(ticket, g)
+            self._then(STAY_ON, g)
+        else:
+            self._decode_on(ticket, ticket.decode_engine)
+            self._then(DROP_PREFILL, g)
+        return ticket.stage is Stage.DECODE
+
+    def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
+        if ticket.stage is Stage.DONE:
+            return
+        move = self._give_up_place(ticket, weary)
+        ticket.stage = Stage.DONE
+        self._again.discard(ticket)
+        self._then(*move)
+
+    def enter_again(self, ticket: Ticket) -> None:
+        self._do(*self._give_up_place(ticket, False))
+        self._again.add(ticket)
+        ticket.since = ticket.arrived
+        self._wait_for_prefill(ticket)
+        self._before_the_younger(ticket)
+        self._then(NOTHING)
+
+    def engine_up(self, engine: int, foreign: int) -> None:
+        self._do(BRING_UP, engine, self._within(foreign))
+        self._regroup()
+
+    def engine_down(self, engine: int) -> None:
+        self._do(TAKE_DOWN, engine)
+        self._regroup()
+
+    def set_foreign(self, engine: int, foreign: int) -> None:
+        foreign = self._within(foreign)
+        if foreign != self.fleet.gpu["closed"][engine]:
+            self._then(SET_CLOSED, engine, foreign)
+
+    def adopt(self, tables: Tables) -> None:
+        self.tables = tables
+        if bool(tables.reserve) != self.fleet.reserve:
+            self.fleet = self.fleet._replace(reserve=bool(tables.reserve))
+        if not tables.split_buffers:
+            self._into_one_buffer()
+        self._regroup()
+
+    def queued(self, ticket: Ticket) -> tuple[int, int]:
+        if ticket.stage is not Stage.WAITING:
+            return 0, 0
+        return len(self._waiting[ticket.cls]), sum(map(len, self._waiting))
+
+    def held(self, engine: int) -> int:
+        prefills = int(self.fleet.gpu["prefill_seat"][engine] != NOWHERE)
+        return prefills + int(self.fleet.decodes[engine].sum())
+
+    def counts(self) -> Counts:
+        f = self.fleet
+        return Counts(
+            f.waiting.copy(), f.prefilling.copy(), f.buffered.sum(axis=0), f.mixed_decodes.copy(), f.solo_decodes.copy()
+        )
+
+    def engines(self) -> list[EngineState]:
+        gpu, decodes = self.fleet.gpu, self.fleet.decodes.sum(axis=1)
+        return [
+            EngineState(
+                ("mixed", "solo", "down")[here["group"]],
+                int(here["prefill_seat"] != NOWHERE),
+                int(decodes[g]),
+                int(here["closed"]) if here["group"] < 2 else 0,
+            )
+            for g, here in enumerate(gpu)
+        ]
+
+    def _do(self, move: int, a: int = 0, b: int = 0) -> int:
+        """One move after which nobody starts; what it came to."""
+        moves(self.fleet, self.tables, move, a, b, 0.0, False, self._draws)
+        return int(self.fleet.outcome[0])
+
+    def _then(self, move: int, a: int = 0, b: int = 0) -> None:
+        """One move, then start what may start."""
+        self._start_all(moves(self.fleet, self.tables, move, a, b, 0.0, True, self._draws))
+
+    def _lost_booking(self, ticket: Ticket) -> bool:
+        """Whether the engine where its decode was to go is down; the slot is given up then."""
+        if self.fleet.gpu["group"][ticket.decode_engine] != OUT:
+            return False
+        self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+        return True
+
+    def _route(self, ticket: Ticket) -> None:
+        """Its prefill has ended: its decode takes a slot or waits, and others start."""
+        ticket.since = self.clock()
+        code = moves(self.fleet, self.tables, END_PREFILL, ticket.engine, 0, ticket.since, True, self._draws)
+        to = int(self.fleet.outcome[0])
+        if to < 0:
+            self._wait_for_decode(ticket, -1 - to)
+        else:
+            self._decode_on(ticket, to)
+        self._start_all(code)
+
+    def _start_all(self, code: int) -> None:
+        """Take who has started off its queue, and ask for the next."""
+        while code >= 0:
+            place, kind = divmod(code, KINDS)
+            g, cls = divmod(place, self.classes)
+            if kind == PREFILL:
+                self._start_prefill(cls, g)
+            else:
+                self._start_decode(cls, g, kind)
+            code = moves(self.fleet, self.tables, NOTHING, 0, 0, 0.0, True, self._draws)
+
+    def _start_prefill(self, cls: int, g: int) -> None:
+        ticket, _ = self._waiting[cls].popitem(last=False)
+        self._head(self.fleet.waiting_since, cls, self._waiting[cls])
+        self._wait_ended(ticket)
+        ticket.stage = Stage.PREFILL
+        ticket.engine = g
+        ticket.decode_engine = -1
+        ticket.attempts += 1
+        self.taken[g] += 1
+        if self.binding == "early" and not ticket.stays:
+            ticket.decode_engine = self._do(BOOK_DECODE, g)
+        ticket.go(g)
+
+    def _start_decode(self, cls: int, g: int, buffer: int) -> None:
+        line = self._buffered[buffer][cls]
+        ticket, _ = line.popitem(last=False)
+        self._head(self.fleet.buffered_since[buffer], cls, line)
+        self._wait_ended(ticket)
+        self._decode_on(ticket, g)
+        ticket.go(g)
+
+    def _wait_for_prefill(self, ticket: Ticket) -> None:
+        ticket.wait(Stage.WAITING)
+        line = self._waiting[ticket.cls]
+        line[ticket] = None
+        if len(line) == 1:
+            self.fleet.waiting_since[ticket.cls] = ticket.since
+        self.fleet.waiting[ticket.cls] += 1
+
+    def _before_the_younger(self, ticket: Ticket) -> None:
+        """To the front of its class, but for those sent back before that came earlier."""
+        line = self._waiting[ticket.cls]
+        older = list(takewhile(lambda other: other.arrived < ticket.arrived, line))
+        for each in (ticket, *reversed(older)):
+            line.move_to_end(each, last=False)
+        self._head(self.fleet.waiting_since, ticket.cls, line)
+
+    def _wait_for_decode(self, ticket: Ticket, buffer: int) -> None:
+        ticket.buffer = buffer
+        ticket.wait(Stage.BUFFERED)
+        self._buffered[buffer][ticket.cls][ticket] = None
+        if self.estimator is not None:
+            self.estimator.waits(ticket.cls, ticket.since)
+
+    def _into_one_buffer(self) -> None:
+        """Under a plan with one decode buffer all wait in the first, in the order in which they came."""
+        for cls, (line, other) in enumerate(zip(*self._buffered, strict=True)):
+            if not other:
+                continue
+            merged = sorted((*line, *other), key=lambda ticket: ticket.since)
+            line.clear()
+            other.clear()
+            for ticket in merged:
+                ticket.buffer = MIXED
+                line[ticket] = None
+            self.fleet.buffered[:, cls] = len(merged), 0
+            self.fleet.buffered_since[:, cls] = merged[0].since, np.inf
+
+    def _decode_on(self, ticket: Ticket, g: int) -> None:
+        ticket.stage = Stage.DECODE
+        ticket.decode_engine = g
+        if g != ticket.engine:
+            self.taken[g] += 1
+
+    def _give_up_place(self, ticket: Ticket, weary: bool) -> tuple[int, int, int]:
+        """Take a request out of the queue; or the move that takes it off the slot that it holds."""
+        if ticket.stage is Stage.WAITING:
+            line = self._waiting[ticket.cls]
+            del line[ticket]
+            self._head(self.fleet.waiting_since, ticket.cls, line)
+            self.fleet.waiting[ticket.cls] -= 1
+            self._wait_ended(ticket, weary)
+        elif ticket.stage is Stage.BUFFERED:
+            line = self._buffered[ticket.buffer][ticket.cls]
+            del line[ticket]
+            self._head(self.fleet.buffered_since[ticket.buffer], ticket.cls, line)
+            self.fleet.buffered[ticket.buffer, ticket.cls] -= 1
+            self._wait_ended(ticket, weary)
+        elif ticket.stage is Stage.PREFILL:
+            if ticket.decode_engine >= 0:
+                self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
+            return DROP_PREFILL, ticket.engine, 0
+        elif ticket.stage is Stage.DECODE:
+            return LEAVE_SLOT, ticket.decode_engine, ticket.cls
+        return NOTHING, 0, 0
+
+    def _wait_ended(self, ticket: Ticket, weary: bool = False) -> None:
+        """Tell the estimator, but for those that were sent back into the queue: they have been served."""
+        if self.estimator is None or (ticket in self._again and ticket.stage is Stage.WAITING):
+            return
+        if weary:
+            self.estimator.left(ticket.cls, self.clock())
+        else:
+            self.estimator.waits_no_more(ticket.cls, self.clock())
+
+    def _regroup(self) -> None:
+        self._then(REGROUP, min(int(self.tables.mixed_gpus), int(self.fleet.up[0])))
+
+    def _within(self, foreign: int) -> int:
+        return max(0, min(self.fleet.batch_size, foreign))
+
+    @staticmethod
+    def _head(since: Any, cls: int, line: OrderedDict[Ticket, None]) -> None:
+        since[cls] = next(iter(line)).since if line else np.inf

@@ -1,0 +1,165 @@
+"""Dispatching by a rule of placement: no gate, the engines queue."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from numpy.random import SFC64, Generator, SeedSequence
+
+from fluidgate.control import Estimator
+from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
+from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.policies.tables import Tables
+
+
+class Placed(Dispatcher):
+    """A rule of placement: each request goes to an engine as it arrives, and stays there; the engines queue.
+
+    The rules are those of the simulator's published policies.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        engines: int,
+        classes: int,
+        *,
+        estimator: Estimator | None = None,
+        clock: Clock,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(engines, classes, estimator, clock)
+        self.rule = rule
+        self._up = np.zeros(engines, bool)
+        self._foreign = np.zeros(engines, np.int64)
+        self._load = np.zeros(engines, np.int64)
+        self._unread = np.zeros(engines, np.int64)
+        self._prefilling = np.zeros((engines, classes), np.int64)
+        self._decoding = np.zeros((engines, classes), np.int64)
+        self._unread_by_class = [0] * classes
+        self._homeless: OrderedDict[Ticket, None] = OrderedDict()
+        self._next = 0
+        self._draws = Generator(SFC64(SeedSequence(seed)))
+
+    def enter(self, ticket: Ticket) -> None:
+        self._note_arrived(ticket)
+        self._place(ticket)
+
+    def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
+        self._note_prompt_read(ticket, tokens)
+        self._prefilling[ticket.engine, ticket.cls] -= 1
+        self._decoding[ticket.engine, ticket.cls] += 1
+        self._unread[ticket.engine] -= ticket.prompt
+        self._unread_by_class[ticket.cls] -= 1
+        ticket.stage = Stage.DECODE
+        return True
+
+    def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
+        if ticket.stage is Stage.DONE:
+            return
+        self._give_up_place(ticket)
+        ticket.stage = Stage.DONE
+
+    def enter_again(self, ticket: Ticket) -> None:
+        self._give_up_place(ticket)
+        self._place(ticket)
+
+    def engine_up(self, engine: int, foreign: int) -> None:
+        self._up[engine] = True
+        self._foreign[engine] = foreign
+        while self._homeless:
+            ticket, _ = self._homeless.popitem(last=False)
+            self._send_to(ticket, self._choose(ticket))
+
+    def engine_down(self, engine: int) -> None:
+        self._up[engine] = False
+
+    def set_foreign(self, engine: int, foreign: int) -> None:
+        self._foreign[engine] = foreign
+
+    def adopt(self, tables: Tables) -> None:
+        """A rule of placement reads no plan."""
+
+    def queued(self, ticket: Ticket) -> tuple[int, int]:
+        """Engines queue: a prompt waits where another one is unread on its engine, with all that are unread."""
+        if ticket.stage is Stage.PREFILL and self._prefilling[ticket.engine].sum() == 1:
+            return 0, 0
+        waiting = self._unread_by_class
+        return waiting[ticket.cls], sum(waiting)
+
+    def held(self, engine: int) -> int:
+        return int(self._load[engine])
+
+    def counts(self) -> Counts:
+        nobody = np.zeros(self.classes, np.int64)
+        mixed = self._prefilling.any(axis=1)
+        waiting = nobody.copy()
+        for ticket in self._homeless:
+            waiting[ticket.cls] += 1
+        return Counts(
+            waiting,
+            self._prefilling.sum(axis=0),
+            nobody,
+            self._decoding[mixed].sum(axis=0),
+            self._decoding[~mixed].sum(axis=0),
+        )
+
+    def engines(self) -> list[EngineState]:
+        return [
+            EngineState(
+                "placed" if up else "down",
+                int(self._prefilling[g].sum()),
+                int(self._decoding[g].sum()),
+                int(self._foreign[g]),
+            )
+            for g, up in enumerate(self._up)
+        ]
+
+    def _place(self, ticket: Ticket) -> None:
+        ticket.wait(Stage.WAITING)
+        self._unread_by_class[ticket.cls] += 1
+        if self._up.any():
+            self._send_to(ticket, self._choose(ticket))
+        else:
+            self._homeless[ticket] = None
+
+    def _send_to(self, ticket: Ticket, g: int) -> None:
+        self._load[g] += 1
+        self._unread[g] += ticket.prompt
+        self._prefilling[g, ticket.cls] += 1
+        ticket.stage = Stage.PREFILL
+        ticket.engine = ticket.decode_engine = g
+        ticket.attempts += 1
+        self.taken[g] += 1
+        ticket.go(g)
+
+    def _choose(self, ticket: Ticket) -> int:
+        up = np.flatnonzero(self._up)
+        load = self._load + self._foreign
+        match self.rule:
+            case "round-robin":
+                g = int(next((g for g in up if g >= self._next), up[0]))
+                self._next = g + 1
+                return g
+            case "least-loaded":
+                return int(up[int(np.argmin(load[up]))])
+            case "power-of-two":
+                drawn = self._draws.choice(up, size=min(2, len(up)), replace=False)
+                return int(min(drawn, key=lambda g: load[g]))
+            case _:
+                return int(up[int(np.argmin((self._unread[up] + ticket.prompt) * (load[up] + 1)))])
+
+    def _give_up_place(self, ticket: Ticket) -> None:
+        if ticket.stage in (Stage.WAITING, Stage.PREFILL):
+            self._unread_by_class[ticket.cls] -= 1
+        if ticket.stage is Stage.WAITING:
+            self._homeless.pop(ticket, None)
+            return
+        g = ticket.engine
+        self._load[g] -= 1
+        if ticket.stage is Stage.PREFILL:
+            self._prefilling[g, ticket.cls] -= 1
+            self._unread[g] -= ticket.prompt
+        elif ticket.stage is Stage.DECODE:
+            self._decoding[g, ticket.cls] -= 1
