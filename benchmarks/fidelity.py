@@ -2,7 +2,7 @@
 
 The two-class instance under gate-and-route, or under the policies named: `python -m benchmarks.fidelity gi-wsp ...`.
 Each row takes one assumption more away; differences are relative to the Markov network, with 95 % confidence over
-replications.
+replications. `--full-batches` lets iterations of few decodes be shorter, at several loads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import sys
 
 from fluidgate import Scenario, SimulationResult, simulate
-from fluidgate.model import Lengths
+from fluidgate.model import IterationTime, Lengths
 
 GPUS, HORIZON, REPLICATIONS = 20, 4000.0, 6
 SMALL_CHUNK = 8
@@ -29,9 +29,52 @@ def with_chunks(scenario: Scenario, tokens: int) -> Scenario:
     return scenario.replace(gpu=gpu, classes=classes, pricing=pricing)
 
 
+def by_batch(scenario: Scenario, share: float) -> Scenario:
+    """The same times at full batches, of which `share` of a solo iteration is due to its decodes."""
+    gpu, old = scenario.gpu, scenario.gpu.iteration
+    delta = share / gpu.gamma / gpu.batch_size
+    iteration = IterationTime(
+        alpha=old.alpha - delta * (gpu.batch_size - 1),
+        beta=old.beta,
+        delta=delta,
+        solo_alpha=(1.0 - share) / gpu.gamma,
+        solo_delta=delta,
+    )
+    return scenario.replace(gpu=gpu.model_copy(update={"iteration": iteration}))
+
+
+def at_load(scenario: Scenario, load: float) -> Scenario:
+    classes = tuple(c.model_copy(update={"arrival_rate": load * c.arrival_rate}) for c in scenario.classes)
+    return scenario.replace(classes=classes)
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--full-batches"]:
+        full_batches()
+        return
     for policy in sys.argv[1:] or [POLICY]:
         table(policy)
+
+
+def full_batches() -> None:
+    print("| load | policy | share of a solo iteration that is its decodes' | revenue | decoding | TPOT |")
+    print("|---|---|---|---|---|---|")
+    base = Scenario.load("examples/two-class.toml")
+    for load in (0.5, 0.8, 1.0):
+        for policy in ("gate-and-route", "index-and-pool"):
+            markov = run(at_load(base, load), policy, "markov")
+            for share in (0.0, 0.5):
+                result = run(at_load(by_batch(base, share) if share else base, load), policy, "iteration")
+                ours, theirs = quantities(result), quantities(markov)
+                revenue, decodes = (100 * (mean(ours[k]) / mean(theirs[k]) - 1) for k in (0, 2))
+                tpot = 100 * (weighted_tpot(result) / weighted_tpot(markov) - 1)
+                print(f"| {load} | {policy} | {share:.0%} | {revenue:+.1f} % | {decodes:+.1f} % | {tpot:+.1f} % |")
+
+
+def weighted_tpot(result: SimulationResult) -> float:
+    """Mean time per output token over both classes, by completions, s."""
+    done = [float(c.completion_rate.mean or 0.0) for c in result.classes]
+    return sum(n * float(c.tpot.mean or 0.0) for n, c in zip(done, result.classes, strict=True)) / sum(done)
 
 
 def table(policy: str) -> None:
