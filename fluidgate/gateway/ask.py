@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -48,6 +48,19 @@ class Ask:
     stream: bool
     prompt_tokens: int
     output_limit: int | None
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """Whether the client wants a stream's last event to state its tokens."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def with_usage(self) -> Ask:
+        """The same, its stream asked to state its tokens in its last event."""
+        options = self.body.get("stream_options")
+        told = (options if isinstance(options, dict) else {}) | {"include_usage": True}
+        body = self.body | {"stream_options": told}
+        return replace(self, body=body, raw=orjson.dumps(body))
 
     @staticmethod
     def of(path: str, raw: bytes, meter: PromptMeter) -> Ask:

@@ -128,11 +128,13 @@ class Gateway:
         cls = self.classifier.class_of(traits)
         limit = min(self.settings.max_wait[cls], client_max_wait(traits))
         id = f"fg-{uuid4().hex}"
-        call = Call(ask.path, ask.body, ask.raw, id, self._engine_headers(traits), self._silence(ask))
+        own_usage = self.settings.engines.ask_usage and ask.stream and not ask.asks_for_usage
+        sent = ask.with_usage() if own_usage else ask
+        call = Call(ask.path, sent.body, sent.raw, id, self._engine_headers(traits), self._silence(ask))
         outlet = Outlet(send, client_id or call.id)
         ticket = Ticket(cls, ask.prompt_tokens, stays=not call.splits)
         self._admit(ticket)
-        journey = Journey(self, ask, call, outlet, ticket, traits.key, client_id, limit, Times(self.clock()))
+        journey = Journey(self, ask, call, outlet, ticket, traits.key, client_id, limit, own_usage, Times(self.clock()))
         watch = asyncio.create_task(_until_gone(receive, journey))
         self._under_way.add(journey)
         try:

@@ -55,6 +55,9 @@ class EnginesTable(Table):
     api_key_env: str = absent("the environment variable that holds the key the engines ask for", min_length=1)
     kv_lease: float = Field(30.0, gt=0, description="the seconds for which an engine keeps a prompt's KV for another")
     slot_dir: str = absent("the directory where llama.cpp engines save slots (--slot-save-path)", min_length=1)
+    ask_usage: bool = Field(
+        True, description="whether streams are asked to state their tokens; not passed on if no client asked"
+    )
     pass_headers: list[str] = Field(default_factory=list, description="the headers of clients that engines get too")
     check_seconds: float = Field(1.0, gt=0, description="the seconds between two looks at an engine")
     check_transfer: bool = Field(True, description="whether KV is moved between the engines on start-up, as a check")

@@ -22,7 +22,7 @@ from fluidgate.gateway.engines import (
     KvLost,
 )
 from fluidgate.gateway.outlet import Outlet
-from fluidgate.gateway.sse import TokenCounter, stated_tokens
+from fluidgate.gateway.sse import TokenCounter, UsageDropper, stated_tokens
 from fluidgate.gateway.ticket import Stage, Ticket
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Journey:
 
     Attributes:
         max_wait: s, for a prefill and again for a decode.
+        own_usage: whether the gateway asked for the stream's usage, and the client did not.
         outcome: how it ended, for metrics and the log: "completed", or the reason why not.
         prompt_tokens, output_tokens: counted by the engine where it says so.
         stopped: why it is broken off from outside.
@@ -69,6 +70,7 @@ class Journey:
     key: str | None
     client_id: str
     max_wait: float
+    own_usage: bool
     times: Times
     outcome: str = ""
     prompt_tokens: int = 0
@@ -223,9 +225,13 @@ class Journey:
             await self._hand_over_whole(answer)
             return
         counter, outlet, held = TokenCounter(), self.outlet, b""
+        dropper = UsageDropper() if self.own_usage else None
         try:
             async for chunk in answer.chunks():
                 counter.feed(chunk)
+                chunk = dropper.feed(chunk) if dropper is not None else chunk
+                if not chunk:
+                    continue
                 if outlet.status:
                     await outlet.more(chunk)
                     continue
@@ -243,7 +249,7 @@ class Journey:
         if not counter.finished:
             self._broke_off(counter, EngineUnreachable(self._url_at_work(), "no end of the answer", taken=True))
         self._complete()
-        await outlet.end()
+        await outlet.end(dropper.rest if dropper is not None else b"")
 
     async def _begin(self, answer: Answer, counter: TokenCounter, held: bytes) -> None:
         """With the first token: until then the engine may fail without the client's knowledge."""

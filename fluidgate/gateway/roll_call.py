@@ -11,7 +11,7 @@ from fluidgate.gateway.engines import Adapter, EngineError, Facts
 
 log = logging.getLogger("fluidgate.gateway")
 
-CHECK_SECONDS = 30.0
+CHECK_SECONDS = 60.0
 TRANSFER_SECONDS = 60.0
 """The first transfer of a pair takes some seconds even where nothing is wrong."""
 

@@ -18,6 +18,7 @@ NO_TEXT = re.compile(rb'"(?:text|content)": *""')
 UNFINISHED = re.compile(rb'"finish_reason": *null')
 
 USAGE = re.compile(rb'"completion_tokens": *(\d+)')
+NO_CHOICES = re.compile(rb'"choices": *\[\]')
 ERROR = re.compile(rb'data: ?(\{"error": *[^\r\n]*)')
 DONE = (b"data: [DONE]", b"data:[DONE]")
 
@@ -66,6 +67,30 @@ class TokenCounter:
             self.failed = True
         elif NO_TEXT.search(line) and UNFINISHED.search(line) and b'"role"' not in line:
             self.tokens += 1
+
+
+class UsageDropper:
+    """Takes out of a stream the event that states its usage: the gateway asked for it, the client did not.
+
+    Only whole events go through; an engine writes no other.
+    """
+
+    __slots__ = ("rest",)
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events that there are by now, but for that one."""
+        data = self.rest + chunk
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:
+            self.rest = data
+            return b""
+        whole, self.rest = data[:end], data[end:]
+        if not NO_CHOICES.search(whole):
+            return whole
+        return b"".join(event + b"\n\n" for event in whole.split(b"\n\n")[:-1] if not NO_CHOICES.search(event))
 
 
 def stated_tokens(body: bytes) -> int | None:

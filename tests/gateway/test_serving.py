@@ -34,3 +34,17 @@ def test_the_engine_says_how_long_a_prompt_is(tmp_path: Path) -> None:
             assert load.prompts[0] > 0
 
     asyncio.run(run())
+
+
+def test_usage_is_passed_on_to_those_who_asked_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with live_gateway(tmp_path) as live:
+            plain = await live.complete(3)
+            asked = await live.complete(3, stream_options={"include_usage": True})
+            assert (plain.status, plain.tokens, plain.done) == (200, 3, True)
+            assert [bool(event.get("usage")) for event in plain.events] == [False] * 3
+            assert asked.events[-1]["usage"]["completion_tokens"] == 3
+            await live.until(live.idle)
+            assert [record["output_tokens"] for record in live.records()] == [3, 3]
+
+    asyncio.run(run())

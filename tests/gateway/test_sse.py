@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluidgate.gateway.sse import TokenCounter, error_at_start, stated_tokens
+from fluidgate.gateway.sse import TokenCounter, UsageDropper, error_at_start, stated_tokens
 
 
 def event(data: dict | bytes, spaced: bool = False) -> bytes:
@@ -89,3 +89,20 @@ def test_an_error_in_the_stream_is_seen():
 def test_the_tokens_that_a_whole_answer_states():
     assert stated_tokens(orjson.dumps(completion("x", usage={"prompt_tokens": 9, "completion_tokens": 4}))) == 4
     assert stated_tokens(b"{}") is None
+
+
+EVENTS = (
+    b'data: {"choices":[{"text":" one"}]}\n\n',
+    b'data: {"choices": [{"text":" \\"choices\\": []"}]}\n\n',
+    b'data: {"choices":[],"usage":{"completion_tokens":2}}\n\n',
+    b"data: [DONE]\n\n",
+)
+
+
+@given(st.lists(st.integers(0, sum(map(len, EVENTS))), max_size=6))
+def test_usage_that_nobody_asked_for_is_dropped_wherever_the_stream_is_cut(cuts: list[int]) -> None:
+    stream = b"".join(EVENTS)
+    edges = sorted({0, *cuts, len(stream)})
+    dropper = UsageDropper()
+    passed = b"".join(dropper.feed(stream[a:b]) for a, b in itertools.pairwise(edges))
+    assert passed + dropper.rest == b"".join(EVENTS[:2] + EVENTS[3:])
