@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from threading import Lock
 from typing import Any
 
-from fluidgate.control import Estimator, Replanner, Replanning
+from fluidgate.control import Estimator, Replanner, Replanning, Solved
 from fluidgate.gateway.dispatcher import Dispatcher
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
@@ -40,6 +42,7 @@ class Controller:
         self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
         self._stays = stays
         self._solved_at = now
+        self._one_at_a_time = Lock()
         self._dispatcher: Dispatcher | None = None
 
     @property
@@ -62,9 +65,9 @@ class Controller:
     def steer(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def look(self, now: float) -> None:
-        """Look at the estimates; called every `look` seconds."""
-        solved = self.replanner.look(now)
+    async def look(self, now: float) -> None:
+        """Look at the estimates, every `look` seconds. A plan is solved beside the event loop, not in its way."""
+        solved = await asyncio.to_thread(self._look, now)
         if solved is None:
             return
         self._solved_at = now
@@ -75,10 +78,15 @@ class Controller:
         """So many engines are up."""
         if engines > 0 and engines != self.engines:
             solved_before = self.replanner.solved
-            self.replanner.resize(engines, now)
+            with self._one_at_a_time:
+                self.replanner.resize(engines, now)
             if self.replanner.solved > solved_before:
                 self._solved_at = now
             self._hand_on(f"{engines} engines are up")
+
+    def _look(self, now: float) -> Solved | None:
+        with self._one_at_a_time:
+            return self.replanner.look(now)
 
     def _hand_on(self, why: str) -> None:
         if self._dispatcher is not None:

@@ -351,7 +351,7 @@ class Gateway:
         while True:
             await asyncio.sleep(max(0.0, controller.replanner.next_look - self.clock()))
             try:
-                controller.look(self.clock())
+                await controller.look(self.clock())
             except Exception:
                 log.exception("the plan could not be solved again; the one in force stays")
 
