@@ -160,7 +160,7 @@ def test_an_engine_dies_and_comes_back(tmp_path: Path, kind: str) -> None:
         async with live_gateway(tmp_path, kind=kind, engines=3) as live:
             controller = live.gateway.controller
             assert controller is not None
-            work = [asyncio.create_task(live.complete(40)) for _ in range(9)]
+            work = [asyncio.create_task(live.complete(600)) for _ in range(9)]
             await live.until(lambda: all(e.state["running"] for e in live.engines))
             live.engines[0].kill()
             work += [asyncio.create_task(live.complete(4)) for _ in range(6)]
