@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from array import array
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -56,8 +57,9 @@ class Body(BaseModel):
         """Most tokens of the answer: what the client says, or as many as there is room for."""
         return max(1, room) if self.max_tokens is None else self.max_tokens
 
+    @abstractmethod
     def prompt_of(self) -> Prompt:
-        raise NotImplementedError
+        """What the engine is to read."""
 
     def check(self) -> None:
         """Refuse what the engine does not do.
