@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fluidgate.control import Estimator
 from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
+from fluidgate.replanning import Estimator
 
 BATCH = 16
 POLICIES = ("gate-and-route", "index-and-pool", "prioritize-and-route")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fluidgate.engine import EngineSettings, serve_engines
-from fluidgate.engine.player import Player, revenue
+from fluidgate.emulator import EngineSettings, serve_engines
+from fluidgate.emulator.player import Player, revenue
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.running import running_gateway
 from fluidgate.model import Array, Gpu, IterationTime, Pricing, RequestClass, Scenario

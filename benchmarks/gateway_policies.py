@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks.gateway_agreement import faster, gateway_file
 from benchmarks.gateway_load import process
-from fluidgate.control.replanning import with_share
-from fluidgate.engine.player import Player, revenue
+from fluidgate.emulator.player import Player, revenue
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import plan
+from fluidgate.replanning.replanner import with_share
 from fluidgate.workloads.streams import Requests, drawn_requests
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.finite import loaded
 from fluidgate import Scenario, find_policy, plan
-from fluidgate.control import ReplannedPolicy, Replanning, Timetable
 from fluidgate.policies import Policy
+from fluidgate.replanning import ReplannedPolicy, Replanning, Timetable
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.replanned import Look, Watcher, run_replanned
 from fluidgate.simulation.iteration.run import Run, run_controlled, run_policy

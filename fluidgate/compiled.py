@@ -62,7 +62,17 @@ def is_cached(compiled: Any) -> bool:
     return any(folder.glob(f"*{compiled.__name__}*.nbc"))
 
 
-COMPILED = (".", "policies", "control", "simulation", "simulation/markov", "simulation/iteration", "optimum", "gateway")
+COMPILED = (
+    ".",
+    "policies/decisions",
+    "policies",
+    "replanning",
+    "simulation",
+    "simulation/markov",
+    "simulation/iteration",
+    "optimum",
+    "gateway",
+)
 """Folders of the package whose sources compiled code may come from."""
 
 

@@ -11,7 +11,7 @@ import click
 from fluidgate.cli.console import notices
 
 if TYPE_CHECKING:
-    from fluidgate.engine import EngineSettings
+    from fluidgate.emulator import EngineSettings
 
 PROFILE = "a100-40gb/qwen-8b"
 BATCH_SIZE, CHUNK_SIZE = 16, 256
@@ -72,7 +72,7 @@ def engine(
 
     SCENARIO gives the GPU, its engine and the mean length of answers. Ctrl-C ends it.
     """
-    from fluidgate.engine.serve import run_engines
+    from fluidgate.emulator.serve import run_engines
 
     settings = engine_settings(scenario, profile, batch_size, chunk_size, options)
     gpu = settings.gpu
@@ -93,7 +93,7 @@ def engine_settings(
     Raises:
         FluidgateError: scenario or profile are wrong, or a number is out of its range.
     """
-    from fluidgate.engine import EngineSettings
+    from fluidgate.emulator import EngineSettings
     from fluidgate.model import Gpu, Scenario
     from fluidgate.profiles import find_profile
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fluidgate.control import Replanning
+    from fluidgate.replanning import Replanning
 
 Command = Callable[..., Any]
 
@@ -67,7 +67,7 @@ def replanning_rule(options: dict[str, Any]) -> Replanning | None:
     given = {name: value for key, name in RULE.items() if (value := options.pop(key)) is not None}
     if not given:
         return None
-    from fluidgate.control import Replanning
+    from fluidgate.replanning import Replanning
 
     return Replanning(**given)
 

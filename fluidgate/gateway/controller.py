@@ -7,12 +7,12 @@ import logging
 from threading import Lock
 from typing import Any
 
-from fluidgate.control import Estimator, Replanner, Replanning, Solved
 from fluidgate.gateway.dispatcher import Dispatcher
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.policies import Policy
-from fluidgate.policies.tables import Tables, coupled
+from fluidgate.policies.decisions.tables import Tables, coupled
+from fluidgate.replanning import Estimator, Replanner, Replanning, Solved
 
 log = logging.getLogger("fluidgate.gateway")
 

@@ -11,11 +11,11 @@ from enum import IntEnum
 
 from fluidgate.compiled import cached, called, inlined
 from fluidgate.gateway.fleet import OUT
-from fluidgate.policies.gate import gate
-from fluidgate.policies.groups import prefill_gone, regroup
-from fluidgate.policies.ready import NOWHERE, drawn_gpu, move_to_group, update_ready
-from fluidgate.policies.router import refill, route
-from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.policies.decisions.gate import gate
+from fluidgate.policies.decisions.groups import prefill_gone, regroup
+from fluidgate.policies.decisions.ready import NOWHERE, drawn_gpu, move_to_group, update_ready
+from fluidgate.policies.decisions.router import refill, route
+from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 NOBODY = -1
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.control import Estimator
 from fluidgate.gateway.ticket import Ticket
-from fluidgate.policies.tables import Tables
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.replanning import Estimator
 
 Clock = Callable[[], float]
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fluidgate.policies.ready import NOWHERE
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.decisions.ready import NOWHERE
+from fluidgate.policies.decisions.view import MIXED, SOLO
 
 OUT = 2
 """Group of the engines that are down: they take nothing."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
-from fluidgate.control import Estimator
 from fluidgate.gateway.decisions import (
     BOOK_DECODE,
     BRING_UP,
@@ -28,9 +27,10 @@ from fluidgate.gateway.decisions import (
 from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
 from fluidgate.gateway.fleet import OUT, empty_fleet
 from fluidgate.gateway.ticket import Stage, Ticket
-from fluidgate.policies.ready import NOWHERE
-from fluidgate.policies.tables import Tables
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.decisions.ready import NOWHERE
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.policies.decisions.view import MIXED, SOLO
+from fluidgate.replanning import Estimator
 
 
 class Gated(Dispatcher):

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from fluidgate.control.replanning import Replanning
 from fluidgate.engine_table import absent
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
+from fluidgate.replanning.replanner import Replanning
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml, read_text, shown
 
 EngineKind = Literal["vllm", "vllm-coupled", "llamacpp"]

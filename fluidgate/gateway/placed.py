@@ -7,10 +7,10 @@ from collections import OrderedDict
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
-from fluidgate.control import Estimator
 from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
 from fluidgate.gateway.ticket import Stage, Ticket
-from fluidgate.policies.tables import Tables
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.replanning import Estimator
 
 
 class Placed(Dispatcher):

@@ -5,10 +5,10 @@ compiled, so they are imported from their own modules, late.
 """
 
 from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, find_any_policy, find_policy, tables_of
+from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
-from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 
 __all__ = [
     "ALIASES",

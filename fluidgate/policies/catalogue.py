@@ -15,10 +15,10 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
+from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
-from fluidgate.policies.tables import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.value import SAME, gate_index, ranked
 
 ALL = 1e-9
@@ -232,7 +232,7 @@ ALIASES = {
     "lmetric": "vllm-lmetric",
 }
 REPLAN = "+replan"
-"""After a policy's name: its plan follows the load (`fluidgate.control`)."""
+"""After a policy's name: its plan follows the load (`fluidgate.replanning`)."""
 
 
 def find_any_policy(name: str) -> Policy | PlacedPolicy:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Scenario, Scheme
 from fluidgate.planning import Plan
-from fluidgate.policies.tables import Tables
+from fluidgate.policies.decisions.tables import Tables
 
 if TYPE_CHECKING:
     from fluidgate.policies.policy_file import Tuned
@@ -146,8 +146,8 @@ class Policy(BasePolicy):
         program: the fluid program whose plan it reads.
         tabulate: `tabulate(plan, gpus) -> Tables`; it takes each of `parameters` as a keyword too.
         gate, route, refill: decision functions in the place of the shipped ones (None), with the same arguments: see
-            `fluidgate.policies.gate` and `fluidgate.policies.router`. They are compiled, so they use numbers, loops and
-            the fields of `View` and `Tables`, and make no arrays.
+            `fluidgate.policies.decisions`. They are compiled, so they use numbers, loops and the fields of `View` and
+            `Tables`, and make no arrays.
         key: names the functions across processes, so that each compiles them once; set by `for_worker`.
     """
 

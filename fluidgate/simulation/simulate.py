@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from fluidgate.control import ReplannedPolicy, Replanning
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner, check_gpus
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import PlacedPolicy, Policy, find_policy
+from fluidgate.replanning import ReplannedPolicy, Replanning
 from fluidgate.simulation.executor import Executor, InProcess, default_executor
 from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
@@ -79,7 +79,7 @@ def simulate(
         audited: check every invariant after every event (slow: for tests of policies).
         fidelity: `markov`, the network of [LDHZ] section 2; or `iteration`, each request with its own lengths,
             iteration by iteration. The result of the latter is a `RequestResult`.
-        replanning: the rule of a name with `+replan`; `fluidgate.control.Replanning` with its defaults if None.
+        replanning: the rule of a name with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         progress: called with what is done and what there is to do.
 
     Raises:

@@ -13,7 +13,7 @@ from command import TWO_CLASS, Command
 from test_cli_bad_input import refused
 from test_cli_simulations import timeless
 
-from fluidgate.control import Replanning
+from fluidgate.replanning import Replanning
 
 NAMES = "gate-and-route,gate-and-route+replan,index-and-pool+replan,vllm-round-robin"
 RULE = ("--replan-every", "20", "--look-every", "5", "--estimate-over", "15")

@@ -12,7 +12,7 @@ from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.model import Rates
-from fluidgate.policies.tables import Tables
+from fluidgate.policies.decisions.tables import Tables
 
 STAGES = ("prefill", "mixed_decode", "solo_decode", "prefill_queue", "decode_queue")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from fluidgate.engine import EngineServer, EngineSettings, serve_engines
+from fluidgate.emulator import EngineServer, EngineSettings, serve_engines
 from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.gateway import Gateway

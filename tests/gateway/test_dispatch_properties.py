@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fluidgate.control import Estimator
 from fluidgate.gateway.fleet import problems
 from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.placed import Placed
 from fluidgate.gateway.ticket import Stage, Ticket
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
-from fluidgate.policies.ready import NOWHERE
-from fluidgate.policies.tables import RouteRule, Tables, coupled
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.decisions.ready import NOWHERE
+from fluidgate.policies.decisions.tables import RouteRule, Tables, coupled
+from fluidgate.policies.decisions.view import MIXED, SOLO
+from fluidgate.replanning import Estimator
 from fluidgate.simulation.iteration import placement, tournament
 from tests.scenarios import two_class_scenario
 

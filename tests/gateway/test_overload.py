@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fluidgate.engine import EngineSettings, serve_engines
+from fluidgate.emulator import EngineSettings, serve_engines
 from fluidgate.gateway import server as gateway_server
 from fluidgate.gateway.running import running_gateway
 from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of

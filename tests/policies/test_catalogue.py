@@ -10,7 +10,7 @@ import pytest
 
 from fluidgate import FluidgateError, find_policy, plan, simulate
 from fluidgate.policies import LISTED, PLACED, POLICIES, GateRule, RouteRule, find_any_policy
-from fluidgate.policies.view import HOLD
+from fluidgate.policies.decisions.view import HOLD
 from tests.scenarios import two_class_scenario
 
 SCENARIO = two_class_scenario()

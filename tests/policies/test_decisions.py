@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fluidgate.compiled import entry_point
-from fluidgate.policies import GateRule, RefillRule, RouteRule, Tables, router
-from fluidgate.policies import gate as gate_module
-from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.policies import GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.decisions import gate as gate_module
+from fluidgate.policies.decisions import router
+from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 _gate, _route, _refill = gate_module.gate, router.route, router.refill
 

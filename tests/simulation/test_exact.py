@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fluidgate import Plan, find_policy, plan
-from fluidgate.policies.tables import Tables
+from fluidgate.policies.decisions.tables import Tables
 from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.results import class_results, revenue_rates
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem

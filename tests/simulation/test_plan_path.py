@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fluidgate import find_policy, plan
-from fluidgate.control import ReplannedPolicy, Replanner, Replanning, Timetable
+from fluidgate.replanning import ReplannedPolicy, Replanner, Replanning, Timetable
 from fluidgate.simulation.iteration.replanned import Look, Replanned
 from fluidgate.simulation.requests.plan_path import PlanPath
 from tests.scenarios import two_class_scenario

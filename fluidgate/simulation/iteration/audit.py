@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fluidgate.compiled import called
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
     DECODE_PREEMPTION,

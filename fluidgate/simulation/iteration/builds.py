@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fluidgate.compiled import cached, entry_point, inlined, is_cached
-from fluidgate.policies.gate import gate
+from fluidgate.policies.decisions.gate import gate
+from fluidgate.policies.decisions.router import refill, route
 from fluidgate.policies.policy import Policy
-from fluidgate.policies.router import refill, route
 from fluidgate.simulation.iteration.placed import advance_placed
 from fluidgate.simulation.iteration.record import close_segments
 from fluidgate.simulation.iteration.single import advance_single

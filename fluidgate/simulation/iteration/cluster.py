@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fluidgate.control.estimates import ESTIMATE
 from fluidgate.errors import FluidgateError
+from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.tournament import tournament
 from fluidgate.simulation.markov.network import EVENTS as MARKOV_EVENTS
 from fluidgate.simulation.markov.network import NONE, QUEUES, STAGES

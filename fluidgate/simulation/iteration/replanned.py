@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.control import Estimate, Replanner, Replanning
 from fluidgate.model import Array, Pricing, Scenario
 from fluidgate.planning import Plan
+from fluidgate.policies.decisions.view import MIXED
 from fluidgate.policies.policy import Policy
-from fluidgate.policies.view import MIXED
+from fluidgate.replanning import Estimate, Replanner, Replanning
 from fluidgate.simulation.iteration.cluster import (
     OUTPUT_SERVED,
     PROMPT_READ,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
 from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
-from fluidgate.policies.tables import Tables
 from fluidgate.simulation.iteration.cluster import (
     AUDIT_CODE,
     CHANGED,
@@ -163,7 +163,7 @@ def run_policy(
 
 
 class Control(Protocol):
-    """What gives a run new tables on its way: `fluidgate.control.Replanner`, or a timetable.
+    """What gives a run new tables on its way: `fluidgate.replanning.Replanner`, or a timetable.
 
     Attributes:
         tables: in force.

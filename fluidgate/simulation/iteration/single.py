@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from fluidgate.compiled import called, inlined
-from fluidgate.control.estimates import arrived, left, prompt_read, waits, waits_no_more
-from fluidgate.control.estimates import completed as completed_one
-from fluidgate.policies.groups import prefill_gone, regroup
-from fluidgate.policies.ready import drawn_gpu, update_ready
-from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.policies.decisions.groups import prefill_gone, regroup
+from fluidgate.policies.decisions.ready import drawn_gpu, update_ready
+from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.replanning.estimates import arrived, left, prompt_read, waits, waits_no_more
+from fluidgate.replanning.estimates import completed as completed_one
 from fluidgate.simulation.iteration.audit import full_audit
 from fluidgate.simulation.iteration.batch import (
     join,

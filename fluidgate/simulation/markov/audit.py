@@ -3,7 +3,7 @@
 import numpy as np
 
 from fluidgate.compiled import called
-from fluidgate.policies.view import MIXED, SOLO
+from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.simulation.markov.members import member
 from fluidgate.simulation.markov.network import (
     ARRIVAL,

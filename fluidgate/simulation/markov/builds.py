@@ -9,9 +9,9 @@ from numba.core.errors import NumbaError
 
 from fluidgate.compiled import cached, entry_point, inlined, is_cached
 from fluidgate.errors import FluidgateError, one_line
-from fluidgate.policies.gate import gate
+from fluidgate.policies.decisions.gate import gate
+from fluidgate.policies.decisions.router import refill, route
 from fluidgate.policies.policy import Policy
-from fluidgate.policies.router import refill, route
 from fluidgate.simulation.markov.audit import full_audit, no_audit
 from fluidgate.simulation.markov.kernel import advance
 

@@ -7,8 +7,8 @@ after every event; the release build passes one that does nothing.
 import numpy as np
 
 from fluidgate.compiled import called, inlined
-from fluidgate.policies.ready import drawn_gpu, update_ready
-from fluidgate.policies.view import HOLD, MIXED, SOLO, STAY, WAIT, View
+from fluidgate.policies.decisions.ready import drawn_gpu, update_ready
+from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 from fluidgate.simulation.markov.members import add, member, remove
 from fluidgate.simulation.markov.network import (
     ARRIVAL,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
+from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
-from fluidgate.policies.tables import Tables
 from fluidgate.simulation.markov.network import (
     AUDIT_CODE,
     SAMPLES_TAKEN,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.random import SeedSequence
 
-from fluidgate.control import Replanning
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, Tables
+from fluidgate.replanning import Replanning
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.published import run_published
 from fluidgate.simulation.iteration.replanned import Replanned, run_replanned

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fluidgate.control import Replanning
 from fluidgate.model import Array
+from fluidgate.replanning import Replanning
 from fluidgate.simulation.iteration.replanned import Look, Replanned
 from fluidgate.simulation.markov.network import PREFILL
 from fluidgate.simulation.statistics import Statistic, statistic

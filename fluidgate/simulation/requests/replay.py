@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fluidgate.control import Replanning
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import check_gpus
+from fluidgate.replanning import Replanning
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.iteration.logged import LoggedRun
 from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun
@@ -67,7 +67,7 @@ def replay(
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
         class_column, skip_empty, sort: as in `read_trace`.
-        replanning: the rule of the names with `+replan`; `fluidgate.control.Replanning` with its defaults if None.
+        replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         take_log: takes the requests as they end.
 
     Raises:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from fluidgate.control import ReplannedPolicy, Replanning, find_replanned_policy
 from fluidgate.errors import FluidgateError, InfeasiblePlanError
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import REPLAN, PlacedPolicy, Policy, find_any_policy
+from fluidgate.replanning import ReplannedPolicy, Replanning, find_replanned_policy
 from fluidgate.simulation.executor import Executor, InProcess
 from fluidgate.simulation.iteration.published import check_pools
 from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE

@@ -736,7 +736,7 @@ class Reference:
 
     def view(self) -> Any:
         """The View of a policy, counted anew."""
-        from fluidgate.policies.view import View
+        from fluidgate.policies.decisions.view import View
 
         count = np.zeros((6, self.classes), np.int64)
         for r in self.requests:

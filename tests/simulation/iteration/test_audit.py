@@ -9,7 +9,7 @@ import pytest
 from numpy.random import SFC64, Generator
 
 from fluidgate.compiled import entry_point
-from fluidgate.policies.view import SOLO
+from fluidgate.policies.decisions.view import SOLO
 from fluidgate.simulation.iteration import audit as audits
 from fluidgate.simulation.iteration import run as runs
 from fluidgate.simulation.iteration.builds import placed, single

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fluidgate import find_policy, plan
-from fluidgate.control import Replanner, Replanning
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing, Scenario
+from fluidgate.replanning import Replanner, Replanning
 from fluidgate.simulation.iteration.cluster import COMPLETED, Batching
 from fluidgate.simulation.iteration.engine import Engine, KvMemory
 from fluidgate.simulation.iteration.law import paper_law

@@ -12,7 +12,7 @@ import pytest
 from fluidgate import Scenario, find_policy, plan, simulate
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing
-from fluidgate.policies.view import HOLD
+from fluidgate.policies.decisions.view import HOLD
 from fluidgate.simulation.iteration.cluster import COMPLETED, LEFT_PREFILL_QUEUE, REJECTED, Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
 from fluidgate.simulation.iteration.law import linear_law, paper_law

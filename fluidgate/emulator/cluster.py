@@ -1,0 +1,40 @@
+"""Several emulated engines in one event loop, each with a port of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fluidgate.emulator.engine import Clock
+from fluidgate.emulator.server import EngineServer
+from fluidgate.emulator.settings import EngineSettings
+from fluidgate.errors import FluidgateError
+
+LAST_PORT = 65535
+
+
+@asynccontextmanager
+async def serve_engines(
+    settings: EngineSettings, count: int = 1, *, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[list[EngineServer]]:
+    """Serve engines from the running event loop, until the context is left.
+
+    Args:
+        count: how many.
+        port: of the first, the others follow; 0 for any free ports.
+
+    Raises:
+        FluidgateError: a port is taken, or there are none so high.
+    """
+    if count < 1:
+        raise FluidgateError(f"engine: count must be at least 1, but is {count}")
+    if port + count - 1 > LAST_PORT:
+        raise FluidgateError(f"engine: {count} ports from {port} on go beyond {LAST_PORT}; give a lower --port")
+    clock = Clock(settings.speed)
+    servers = [EngineServer(settings, clock, host, port + k if port else 0) for k in range(count)]
+    async with AsyncExitStack() as stack:
+        for server in servers:
+            server.siblings = servers
+            stack.push_async_callback(server.close)
+            await server.listen()
+        yield servers

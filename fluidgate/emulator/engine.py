@@ -1,0 +1,241 @@
+"""An emulated engine: requests in, tokens out, at the pace of a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from fluidgate.emulator.bodies import Prompt
+from fluidgate.emulator.faults import FaultBook
+from fluidgate.emulator.kv_cache import KvCache
+from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.request import EngineRequest
+from fluidgate.emulator.scheduler import Scheduler
+from fluidgate.emulator.settings import BLOCK, EngineSettings, blocks
+
+AT_ONCE = 256
+"""Iterations run before others have their turn."""
+
+KEPT = 100_000
+"""Finished requests that are remembered."""
+
+
+class Clock:
+    """Seconds of the engine since it was made, `speed` of them in one of the wall clock."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+        self._origin = time.monotonic()
+
+    def now(self) -> float:
+        return (time.monotonic() - self._origin) * self.speed
+
+
+@dataclass(frozen=True)
+class Served:
+    """A request that has ended; epochs in seconds of the engine, inf where it did not come so far.
+
+    Attributes:
+        id, prompt, output: of the request; `output` as far as it was written.
+        arrival, started, prompt_read, first_token, last_token: as in `EngineRequest`.
+        finish: stop, length or abort.
+    """
+
+    id: str
+    prompt: int
+    output: int
+    arrival: float
+    started: float
+    prompt_read: float
+    first_token: float
+    last_token: float
+    finish: str
+
+
+class Engine:
+    """One engine, in the running event loop; made anew when it comes back from the dead.
+
+    Args:
+        settings: of the GPU.
+        clock: shared by the engines of a cluster.
+
+    Attributes:
+        id: that other engines fetch KV by.
+        scheduler, kv, metrics, faults: its parts.
+        served: the requests that have ended last, in order.
+    """
+
+    def __init__(self, settings: EngineSettings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.id = str(uuid.uuid4())
+        self.kv = KvCache(settings)
+        self.metrics = EngineMetrics(settings.speed)
+        self.scheduler = Scheduler(settings, self.kv, self.metrics)
+        self.faults = FaultBook()
+        self.served: deque[Served] = deque(maxlen=KEPT)
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+        self._alive = True
+
+    def output_length(self, prompt: Prompt, seed: int | None) -> int:
+        """Tokens after which an answer stops by itself: geometric on 1, 2, ..., the same for the same prompt."""
+        mean = self.settings.output_tokens
+        if mean == 1.0:
+            return 1
+        drawn = Random(prompt.key + repr((self.settings.seed, seed)).encode()).random()
+        return max(1, math.ceil(math.log1p(-drawn) / math.log1p(-1.0 / mean)))
+
+    @property
+    def full(self) -> bool:
+        """Whether no more requests may wait."""
+        most = self.settings.max_queued
+        return most is not None and self.scheduler.waiting >= most
+
+    def submit(self, request: EngineRequest, delay: float = 0.0) -> None:
+        """A request arrived at `request.arrival`, and may join a batch `delay` seconds of the engine from now."""
+        now = self.clock.now()
+        self._advance(now)
+        request.since = now + delay
+        self.scheduler.add(request)
+        self._advance(now)
+        self._wait()
+
+    def submit_fetched(self, request: EngineRequest, tokens: int | None) -> None:
+        """A request whose KV comes from another engine, `tokens` of it; None if none was there."""
+        if tokens is None:
+            self.metrics.failed_transfers += 1
+            self.submit(request)
+            return
+        seconds = self.settings.transfer_latency + tokens / self.settings.transfer_bandwidth
+        self.metrics.transferred(seconds)
+        self.submit(request, seconds)
+
+    def abort(self, request: EngineRequest) -> None:
+        """The client of a request has gone; nothing if the request has ended."""
+        if request.finish is None:
+            self.scheduler.abort(request)
+            self.metrics.ends["abort"] += 1
+            self.scheduler.retry(self.clock.now())
+            self._wait()
+
+    def record(self, request: EngineRequest) -> None:
+        """Remember a request that has ended."""
+        self.served.append(
+            Served(
+                request.id,
+                request.prompt,
+                request.written,
+                request.arrival,
+                request.started,
+                request.prompt_read,
+                request.first_token,
+                request.last_token,
+                request.finish or "abort",
+            )
+        )
+
+    def hand_out(self, name: str) -> int | None:
+        """The pinned KV of a request goes to another engine: its tokens, or None where it is no more."""
+        now = self.clock.now()
+        self._advance(now)
+        tokens = self.kv.unpin(name, now)
+        self.scheduler.retry(now)
+        self._wait()
+        return tokens
+
+    def lose_kv(self) -> None:
+        """Lose all KV that no running request holds."""
+        self.kv.lose()
+        self.scheduler.retry(self.clock.now())
+        self._wait()
+
+    def stop(self) -> None:
+        """Never run an iteration again."""
+        self._alive = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def transfer_params(self, request: EngineRequest, host: str, port: int) -> dict[str, Any]:
+        """What a decoder needs to fetch the KV of a prompt."""
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": list(range(blocks(request.prompt))),
+            "remote_engine_id": self.id,
+            "remote_request_id": request.pin,
+            "remote_host": host,
+            "remote_port": port,
+            "tp_size": 1,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """What the engine holds now, under vLLM's names."""
+        self._advance(self.clock.now())
+        self.kv.expire(self.clock.now())
+        return {
+            "num_requests_running": self.scheduler.running,
+            "num_requests_waiting": self.scheduler.waiting,
+            "kv_cache_usage_perc": self.kv.usage(self.scheduler.running_tokens),
+        }
+
+    def metrics_page(self) -> str:
+        """The text of `/metrics`."""
+        config = {
+            "block_size": str(BLOCK),
+            "engine": "0",
+            "num_gpu_blocks": str(self.settings.kv_blocks),
+            "enable_prefix_caching": str(self.settings.prefix_caching),
+        }
+        return self.metrics.page(self.settings.model, self.gauges(), self.kv.expired, config)
+
+    def state(self) -> dict[str, Any]:
+        """Counts and times on the engine's own clock."""
+        gauges = self.gauges()
+        now, occupancy = self.clock.now(), self.scheduler.occupancy
+        return {
+            "schema": 1,
+            "engine_id": self.id,
+            "now": now,
+            "late": max(0.0, now - self.scheduler.next_event),
+            "iterations": self.scheduler.iterations,
+            "running": gauges["num_requests_running"],
+            "waiting": gauges["num_requests_waiting"],
+            "kv_cache_usage": gauges["kv_cache_usage_perc"],
+            "pinned": self.kv.pins,
+            "prefill_seconds": occupancy.prefill,
+            "mixed_decode_seconds": occupancy.mixed_decode,
+            "solo_decode_seconds": occupancy.solo_decode,
+        }
+
+    def _advance(self, now: float) -> None:
+        self.scheduler.slowdown = self.faults.slowdown
+        while not self.scheduler.advance(now, AT_ONCE):
+            pass
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.scheduler.slowdown = self.faults.slowdown
+        self.scheduler.advance(self.clock.now(), AT_ONCE)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Be called when the next iteration ends; a timer that rings early is set again."""
+        if not self._alive:
+            return
+        at = self.scheduler.next_event
+        if self._timer is not None:
+            if at == self._at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if at < math.inf:
+            delay = max(0.0, at - self.clock.now()) / self.settings.speed
+            self._at = at
+            self._timer = asyncio.get_running_loop().call_later(math.ceil(1000.0 * delay) / 1000.0, self._tick)

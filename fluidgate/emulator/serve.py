@@ -1,0 +1,45 @@
+"""Emulated engines as a process of their own, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from fluidgate.emulator.cluster import serve_engines
+from fluidgate.emulator.settings import EngineSettings
+from fluidgate.event_loop import fast_loop
+
+
+def run_engines(
+    settings: EngineSettings, count: int, *, host: str, port: int, ready: Callable[[list[str]], None]
+) -> None:
+    """Serve until SIGTERM; Ctrl-C leaves as KeyboardInterrupt.
+
+    Args:
+        ready: called with the engines' addresses once they listen.
+
+    Raises:
+        FluidgateError: a port is taken.
+    """
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        interrupted = runner.run(_serve(settings, count, host, port, ready))
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+async def _serve(
+    settings: EngineSettings, count: int, host: str, port: int, ready: Callable[[list[str]], None]
+) -> bool:
+    """Whether it was Ctrl-C that ended it."""
+    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def end(interrupted: bool) -> None:
+        if not ended.done():
+            ended.set_result(interrupted)
+
+    for number, interrupted in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+        asyncio.get_running_loop().add_signal_handler(number, end, interrupted)
+    async with serve_engines(settings, count, host=host, port=port) as servers:
+        ready([server.url for server in servers])
+        return await ended

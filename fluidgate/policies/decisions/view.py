@@ -1,0 +1,46 @@
+"""What a decision may look at: the cluster's counts and the order of arrival at the head of each queue."""
+
+from typing import Any, NamedTuple
+
+MIXED = 0  # group of the GPUs that may run a prefill; the only group where the cluster is not partitioned
+SOLO = 1  # group of the GPUs that never run a prefill
+STAY = 2  # the decode keeps the slot of its prefill
+WAIT = 3  # wait in decode buffer 0; `WAIT + b` waits in buffer b
+
+HOLD = -1  # no class: nothing starts now
+
+
+class View(NamedTuple):
+    """The state of a cluster as a policy sees it, in requests (not per GPU).
+
+    The arrays are live: a decision reads them and never writes. Simulators and the gateway fill the same view.
+
+    Attributes:
+        gpus: number of GPUs, n.
+        batch_size: slots of a GPU, B.
+        waiting: requests waiting for prefill, Q_p; int64, shape (classes,).
+        prefilling: requests in prefill, X; int64, shape (classes,).
+        buffered: requests waiting for decode, Q_d; int64, shape (2 buffers, classes). A policy with one buffer
+            uses buffer 0; one that splits it keeps buffer MIXED and buffer SOLO.
+        mixed_decodes: decodes on GPUs with a prefill, Y_m; int64, shape (classes,). While a decision that
+            follows the end of a prefill is taken, the decodes of that GPU still count here.
+        solo_decodes: decodes on GPUs without a prefill, Y_s; int64, shape (classes,).
+        waiting_since: epoch at which the oldest waiting request came, s, inf if none; shape (classes,).
+        buffered_since: the same for the decode buffers; shape (2 buffers, classes).
+        free: number of GPUs with a free decode slot, by group; int64, shape (2,).
+        startable: number of GPUs on which a prefill could start now; int64, shape (1,).
+        beside: number of GPUs with a free slot beside a prefill; int64, shape (1,).
+    """
+
+    gpus: int
+    batch_size: int
+    waiting: Any
+    prefilling: Any
+    buffered: Any
+    mixed_decodes: Any
+    solo_decodes: Any
+    waiting_since: Any
+    buffered_since: Any
+    free: Any
+    startable: Any
+    beside: Any

@@ -1,0 +1,44 @@
+"""A policy whose plan follows the load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fluidgate.errors import FluidgateError
+from fluidgate.policies import REPLAN, PlacedPolicy, Policy, find_any_policy
+from fluidgate.replanning.replanner import Replanning
+
+
+@dataclass(frozen=True)
+class ReplannedPolicy:
+    """A policy, and when its plan is solved again.
+
+    Attributes:
+        policy: reads the plan.
+        replanning: the rule.
+    """
+
+    policy: Policy
+    replanning: Replanning = field(default_factory=Replanning)
+
+    @property
+    def name(self) -> str:
+        """That of the policy with `+replan`."""
+        return self.policy.name + REPLAN
+
+    def for_worker(self) -> Policy:
+        """What a worker needs: the policy under this name, able to make tables."""
+        return replace(self.policy.for_worker(), name=self.name, tabulate=self.policy.tabulate)
+
+
+def find_replanned_policy(name: str, replanning: Replanning) -> ReplannedPolicy:
+    """The policy of a name (or alias, or policy file) with `+replan`.
+
+    Raises:
+        FluidgateError: as `find_any_policy`; or the policy reads no plan.
+    """
+    base = name.removesuffix(REPLAN)
+    policy = find_any_policy(base)
+    if isinstance(policy, PlacedPolicy):
+        raise FluidgateError(f"policy '{base}' reads no plan that could follow the load; leave {REPLAN} out")
+    return ReplannedPolicy(policy, replanning)
