@@ -11,8 +11,8 @@ from numpy.random import SFC64, Generator, SeedSequence
 
 from fluidgate.compiled import entry_point
 from fluidgate.policies import Policy, Tables, find_policy
-from fluidgate.policies import gate as gate_module
-from fluidgate.policies import router as router_module
+from fluidgate.policies.decisions import gate as gate_module
+from fluidgate.policies.decisions import router as router_module
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Pools, Transfer
