@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
@@ -20,11 +19,9 @@ from fluidgate.emulator.bodies import ApiError, Body, ChatBody, CompletionBody, 
 from fluidgate.emulator.engine import Engine
 from fluidgate.emulator.faults import BadFault, Faults
 from fluidgate.emulator.request import EngineRequest, Finish
+from fluidgate.emulator.server import EngineServer
 from fluidgate.emulator.transfer import PATH, KvRequest, remote_of
 from fluidgate.errors import FluidgateError
-
-if TYPE_CHECKING:
-    from fluidgate.emulator.server import EngineServer
 
 FAULT_HEADER = "x-fluidgate-fault"
 log = logging.getLogger("fluidgate")

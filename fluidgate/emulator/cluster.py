@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from fluidgate.emulator.api import application
 from fluidgate.emulator.engine import Clock
 from fluidgate.emulator.server import EngineServer
 from fluidgate.emulator.settings import EngineSettings
@@ -31,7 +32,7 @@ async def serve_engines(
     if port + count - 1 > LAST_PORT:
         raise FluidgateError(f"engine: {count} ports from {port} on go beyond {LAST_PORT}; give a lower --port")
     clock = Clock(settings.speed)
-    servers = [EngineServer(settings, clock, host, port + k if port else 0) for k in range(count)]
+    servers = [EngineServer(settings, clock, host, port + k if port else 0, application) for k in range(count)]
     async with AsyncExitStack() as stack:
         for server in servers:
             server.siblings = servers

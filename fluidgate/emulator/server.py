@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fluidgate.emulator.api import application
 from fluidgate.emulator.engine import Clock, Engine
 from fluidgate.emulator.settings import EngineSettings
 from fluidgate.errors import FluidgateError
@@ -37,12 +38,22 @@ class Connection(HttpToolsProtocol):
 class EngineServer:
     """One engine and the port it listens on.
 
+    Args:
+        application: makes the API that is served, out of this server.
+
     Attributes:
         engine: what serves at present; a new one after `revive`.
         siblings: all servers of the cluster, this one among them.
     """
 
-    def __init__(self, settings: EngineSettings, clock: Clock, host: str, port: int) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        clock: Clock,
+        host: str,
+        port: int,
+        application: Callable[[EngineServer], ASGIApp],
+    ) -> None:
         self.settings = settings
         self.engine = Engine(settings, clock)
         self.siblings: list[EngineServer] = [self]

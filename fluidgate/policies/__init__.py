@@ -4,11 +4,13 @@ The decision functions (`gate`, `route`, `refill`) are the same in the simulator
 compiled, so they are imported from their own modules, late.
 """
 
-from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, find_any_policy, find_policy, tables_of
+from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, tables_of
 from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.find import find_any_policy, find_policy
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
-from fluidgate.policies.policy_file import Tuned, load_policy, write_policy
+from fluidgate.policies.policy_file import load_policy, write_policy
+from fluidgate.policies.tuned import Tuned
 
 __all__ = [
     "ALIASES",

@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Scenario, Scheme
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import Tables
-
-if TYPE_CHECKING:
-    from fluidgate.policies.policy_file import Tuned
+from fluidgate.policies.tuned import Tuned
 
 Origin = Literal["paper", "baseline", "published", "ours", "user"]
 
