@@ -6,9 +6,13 @@ Public names are imported when they are first used, so that `import fluidgate` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fluidgate.scenario_reader import use_reader as _use_reader
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fluidgate.errors import FluidgateError, InfeasiblePlanError
     from fluidgate.fluid import FluidState, fluid_trajectory
     from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
@@ -74,6 +78,15 @@ __all__ = [
     "tune",
     "workload",
 ]
+
+
+def _read_scenario(path: "str | Path") -> "Scenario":
+    from fluidgate.scenario_file import load_scenario
+
+    return load_scenario(path)
+
+
+_use_reader(_read_scenario)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from fluidgate.interpolation import bilinear
+from fluidgate.scenario_reader import read_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -452,9 +453,8 @@ class Scenario(Noun):
         Raises:
             FluidgateError: the file is missing or wrong; the message names file, key and mend.
         """
-        from fluidgate.scenario_file import load_scenario
-
-        return load_scenario(path)
+        scenario: Scenario = read_scenario(path)
+        return scenario
 
     def for_gpus(self, gpus: int) -> Scenario:
         """The scenario when `gpus` GPUs share the load; itself when its rates are per GPU."""
