@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import Field
 
 from fluidgate.model import BatchingName, EngineModel, Preemption, Targets
 from fluidgate.toml_file import LARGEST_WHOLE, Table
-
-
-def without_default(schema: dict[str, Any]) -> None:
-    """A key that has no value when it is absent, for a JSON Schema."""
-    schema.pop("default")
-
-
-def absent(description: str, **limits: Any) -> Any:
-    """A field for a key that has no value when it is absent."""
-    return Field(None, description=description, json_schema_extra=without_default, **limits)
+from fluidgate.toml_file import absent as absent
 
 
 class EngineTable(Table):

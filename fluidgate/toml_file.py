@@ -46,6 +46,16 @@ SchemaKey = Annotated[
 T = TypeVar("T", bound=Table)
 
 
+def without_default(schema: dict[str, Any]) -> None:
+    """A key that has no value when it is absent, for a JSON Schema."""
+    schema.pop("default")
+
+
+def absent(description: str, **limits: Any) -> Any:
+    """A field for a key that has no value when it is absent."""
+    return Field(None, description=description, json_schema_extra=without_default, **limits)
+
+
 def read_text(path: str | Path, what: str) -> str:
     """The UTF-8 text of a file; `what` names its kind in errors, such as "a scenario file".
 

@@ -7,17 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fluidgate.toml_file import LARGEST_WHOLE, Table
+from fluidgate.toml_file import LARGEST_WHOLE, Table, absent
 
 BATCH_TERMS = ("delta", "epsilon", "solo_alpha", "solo_delta", "table")
 """Keys of which any makes an iteration time depend on its batch, so that gamma may be left out."""
-
-ABSENT: Any = None
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default")
-
 
 Node = Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -45,33 +38,19 @@ class BatchTerms(Table):
     epsilon: float = Field(
         0.0, ge=0, description="the seconds that each token of context adds to an iteration", examples=[1.3e-7]
     )
-    solo_alpha: float = Field(
-        ABSENT,
-        ge=0,
-        description="the intercept of the solo iteration time, s; alpha if left out",
-        examples=[0.0172],
-        json_schema_extra=_without_default,
+    solo_alpha: float = absent(
+        "the intercept of the solo iteration time, s; alpha if left out", ge=0, examples=[0.0172]
     )
-    solo_delta: float = Field(
-        ABSENT,
-        ge=0,
-        description="the seconds that each decode adds to a solo iteration; delta if left out",
-        examples=[5.9e-5],
-        json_schema_extra=_without_default,
+    solo_delta: float = absent(
+        "the seconds that each decode adds to a solo iteration; delta if left out", ge=0, examples=[5.9e-5]
     )
-    gamma: float = Field(
-        ABSENT,
-        gt=0,
-        description="the tokens per second of one decode on a solo GPU with a full batch, "
+    gamma: float = absent(
+        "the tokens per second of one decode on a solo GPU with a full batch, "
         "in the place of solo_alpha and solo_delta",
+        gt=0,
         examples=[45.45],
-        json_schema_extra=_without_default,
     )
-    table: MeasuredTable = Field(
-        ABSENT,
-        description="the table of measured times, with chunk_sizes, batch_sizes and seconds",
-        json_schema_extra=_without_default,
-    )
+    table: MeasuredTable = absent("the table of measured times, with chunk_sizes, batch_sizes and seconds")
 
 
 def has_batch_terms(data: Mapping[str, Any]) -> bool:

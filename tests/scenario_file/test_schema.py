@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import jsonschema
+import pytest
+
+from fluidgate.scenario_file import scenario_schema
+from tests.scenario_file.mistakes import BEYOND_SCHEMA, REFUSED
+from tests.scenario_file.texts import CLUSTER, NUMBERS, TOTALS, TWO, accepts, changed
+
+
+def test_the_json_schema_is_one() -> None:
+    schema = scenario_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["schema"] == 1
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_the_json_schema_accepts_what_is_valid() -> None:
+    assert accepts(TWO)
+    assert accepts("schema = 1\n" + TWO)
+    assert accepts(changed(CLUSTER, TOTALS))
+    assert accepts(changed((NUMBERS, 'profile = "a100-40gb/qwen-8b"\n')))
+    assert accepts(TWO + "[indicators]\nmax_tpot = 0.03\n")
+
+
+@pytest.mark.parametrize("case", sorted(set(REFUSED) - BEYOND_SCHEMA))
+def test_the_json_schema_refuses_what_is_not(case: str) -> None:
+    assert not accepts(changed(*REFUSED[case][0]))
+
+
+def test_the_json_schema_refuses_negative_limits() -> None:
+    assert not accepts(TWO + "[indicators]\nmax_tpot = -1\n")
