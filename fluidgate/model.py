@@ -20,6 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from fluidgate.engine_table import BatchingName as BatchingName
+from fluidgate.engine_table import EngineModel as EngineModel
+from fluidgate.engine_table import Targets as Targets
 from fluidgate.interpolation import bilinear
 from fluidgate.scenario_reader import read_scenario
 
@@ -31,8 +34,6 @@ Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
-BatchingName = Literal["single-prefill", "token-budget", "prefill-first", "last-schedulable"]
-Preemption = Literal["recompute", "swap"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -315,62 +316,6 @@ class Lengths(Noun):
 
 
 EXPONENTIAL = Lengths()
-
-
-class EngineModel(Noun):
-    """What the model leaves open of a GPU's engine, at the fidelity of iterations.
-
-    - `single-prefill`: at most one prompt, in chunks of `Gpu.chunk_size`, beside the decodes ([LDHZ] section 2).
-    - `token-budget`: all decodes, then chunks of as many waiting prompts as the budget holds (vLLM, Sarathi-Serve).
-    - `prefill-first`: whole prompts alone, before the decodes go on (first vLLM).
-    - `last-schedulable`: token budget, prompts first until the decodes are near their deadline (SLAI).
-    """
-
-    batching: BatchingName | None = Field(
-        None, description="how an iteration's batch is formed; the policy's own if None"
-    )
-    max_batched_tokens: int | None = Field(
-        None, ge=1, description="tokens of an iteration, but under single-prefill batching"
-    )
-    kv_tokens: int | None = Field(None, ge=1, description="KV memory of a GPU, tokens; None for no limit")
-    kv_block: int = Field(16, ge=1, description="tokens of a block of KV memory")
-    kv_reservation: int = Field(0, ge=0, description="tokens that must fit beyond a prompt for it to be admitted")
-    kv_caching: bool = Field(
-        False, description="whether a preempted request finds again the KV that was not overwritten"
-    )
-    async_scheduling: bool = Field(
-        False, description="whether the batch of an iteration is composed when the one before it starts"
-    )
-    preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
-    swap_seconds: NonNegative = Field(0.0, description="seconds a token swapped, each way")
-    transfer_latency: NonNegative = Field(0.0, description="seconds that KV takes to another GPU, whatever its size")
-    transfer_bandwidth: Positive | None = Field(None, description="KV tokens/s to another GPU; None for no limit")
-
-    @model_validator(mode="after")
-    def _memory_has_its_numbers(self) -> Self:
-        if self.kv_tokens is not None and self.kv_tokens < self.kv_block:
-            raise ValueError(f"kv_tokens must hold a block of {self.kv_block} tokens (it is {self.kv_tokens})")
-        kept = (self.kv_block, self.kv_reservation, self.kv_caching, self.preemption)
-        if self.kv_tokens is None and kept != (16, 0, False, "recompute"):
-            raise ValueError(
-                "kv_block, kv_reservation, kv_caching and preemption belong to a limited KV memory; give kv_tokens"
-            )
-        if self.kv_caching and self.preemption == "swap":
-            raise ValueError("kv_caching belongs to preemption by recomputing: what is swapped out is not read again")
-        if self.swap_seconds > 0 and self.preemption != "swap":
-            raise ValueError("swap_seconds belongs to preemption by swapping, and to it only")
-        if self.batching == "single-prefill" and self.max_batched_tokens is not None:
-            raise ValueError("max_batched_tokens belongs to batching other than single-prefill")
-        if self.async_scheduling and self.batching not in (None, "token-budget"):
-            raise ValueError("async_scheduling belongs to token-budget batching")
-        return self
-
-
-class Targets(Noun):
-    """What a request must keep to count as goodput; None for no target."""
-
-    ttft: Positive | None = Field(None, description="largest time to first token, s")
-    tpot: Positive | None = Field(None, description="largest time per output token, s")
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,12 @@ T = TypeVar("T", bound=Table)
 
 
 def without_default(schema: dict[str, Any]) -> None:
-    """A key that has no value when it is absent, for a JSON Schema."""
+    """A key that has no value when it is absent, for a JSON Schema; TOML has no null."""
     schema.pop("default")
+    match schema:
+        case {"anyOf": [form, {"type": "null"}]}:
+            del schema["anyOf"]
+            schema.update(form)
 
 
 def absent(description: str, **limits: Any) -> Any:

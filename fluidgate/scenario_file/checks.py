@@ -23,7 +23,7 @@ def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTim
         *_no_arrivals(file, data),
         *_no_process(file),
         *_no_length_law(file),
-        *file.engine.problems(file.gpu.batch_size),
+        *(f"engine.{problem}" for problem in file.engine.problems(file.gpu.batch_size)),
     ]
 
 

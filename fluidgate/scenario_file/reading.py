@@ -8,6 +8,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import (
     Arrivals,
     Calibrated,
+    EngineModel,
     Gpu,
     Indicators,
     IterationTime,
@@ -15,6 +16,7 @@ from fluidgate.model import (
     Pricing,
     RequestClass,
     Scenario,
+    Targets,
 )
 from fluidgate.profiles.terms import reason_of
 from fluidgate.scenario_file.checks import no_rates, problems_of
@@ -75,8 +77,8 @@ def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated, 
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         lengths=_lengths(file.lengths, base_dir),
-        engine=file.engine.noun(),
-        targets=file.targets.noun(),
+        engine=EngineModel(**file.engine.model_dump()),
+        targets=Targets(**file.targets.model_dump()),
         cluster_gpus=gpus,
     )
 

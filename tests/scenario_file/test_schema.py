@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import jsonschema
 import pytest
 
+from fluidgate.engine_table import EngineTable
 from fluidgate.scenario_file import scenario_schema
 from tests.scenario_file.mistakes import BEYOND_SCHEMA, REFUSED
 from tests.scenario_file.texts import CLUSTER, NUMBERS, TOTALS, TWO, accepts, changed
@@ -30,3 +33,9 @@ def test_the_json_schema_refuses_what_is_not(case: str) -> None:
 
 def test_the_json_schema_refuses_negative_limits() -> None:
     assert not accepts(TWO + "[indicators]\nmax_tpot = -1\n")
+
+
+@pytest.mark.parametrize("key", EngineTable.model_fields)
+def test_a_key_of_an_engine_has_its_row_in_the_documentation(key: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "scenario.md"
+    assert f"| `[engine]` | `{key}` |" in page.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fluidgate.engine_table import check_engine
 from fluidgate.errors import FluidgateError
 from fluidgate.simulation.iteration.cluster import Batching, Placement, Settings
 from fluidgate.simulation.iteration.law import Law
@@ -33,14 +34,14 @@ class KvMemory:
     swap_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.block_tokens < 1 or self.tokens < self.block_tokens:
-            raise FluidgateError(
-                f"KV memory: {self.tokens} tokens are less than a block of {self.block_tokens}; give more"
-            )
-        if self.reservation < 0 or not (math.isfinite(self.swap_seconds) and self.swap_seconds >= 0):
-            raise FluidgateError("KV memory: reservation and swap seconds must be at least 0")
-        if self.caching and self.swap:
-            raise FluidgateError("KV memory: what is swapped out is not read again; choose caching or swap")
+        check_engine(
+            kv_tokens=self.tokens,
+            kv_block=self.block_tokens,
+            kv_reservation=self.reservation,
+            kv_caching=self.caching,
+            preemption="swap" if self.swap else "recompute",
+            swap_seconds=self.swap_seconds,
+        )
 
 
 @dataclass(frozen=True)

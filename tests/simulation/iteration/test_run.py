@@ -260,9 +260,9 @@ def test_requests_that_cannot_be(spoil: Any, message: str) -> None:
     [
         (lambda: Engine(PLAIN, 0, 10), "at least 1"),
         (lambda: Engine(PLAIN, 20, 10), "raise the budget"),
-        (lambda: KvMemory(10, 16), "less than a block"),
-        (lambda: KvMemory(100, 16, reservation=-1), "at least 0"),
-        (lambda: KvMemory(100, 16, caching=True, swap=True), "caching or swap"),
+        (lambda: KvMemory(10, 16), "kv_tokens: must hold a block"),
+        (lambda: KvMemory(100, 16, reservation=-1), "kv_reservation: must be at least 0"),
+        (lambda: KvMemory(100, 16, caching=True, swap=True), "kv_caching: what is swapped out"),
         (lambda: Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL, KvMemory(100, caching=True)), "leave it off"),
         (lambda: Transfer(-1.0), "at least 0 s"),
         (lambda: Run(0, 1), "at least one GPU"),
