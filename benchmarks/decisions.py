@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fluidgate.gateway.gated import Gated
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.dispatch.gated import Gated
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy

@@ -18,8 +18,8 @@ import numpy as np
 
 from fluidgate.emulator import EngineSettings, serve_engines
 from fluidgate.emulator.player import Player, revenue
+from fluidgate.gateway.client.running import running_gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.running import running_gateway
 from fluidgate.model import Array, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.planning import plan
 from fluidgate.policies import Policy, find_policy

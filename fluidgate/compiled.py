@@ -71,7 +71,7 @@ COMPILED = (
     "simulation/markov",
     "simulation/iteration",
     "optimum",
-    "gateway",
+    "gateway/dispatch",
 )
 """Folders of the package whose sources compiled code may come from."""
 

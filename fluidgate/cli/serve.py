@@ -34,7 +34,7 @@ def serve(gateway_file: str, host: str | None, port: int | None, policy: str | N
 
 
 async def run(settings: GatewaySettings) -> None:
-    from fluidgate.gateway.server import serve as serve_gateway
+    from fluidgate.gateway.client.server import serve as serve_gateway
 
     await serve_gateway(settings, started=lambda url: click.echo(f"fluidgate: gateway on {url}", err=True))
 

@@ -10,11 +10,18 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
-from fluidgate.gateway.api_error import ApiError, busy, invalid, unavailable
-from fluidgate.gateway.ask import Ask, ClientGone, Receive, Send
-from fluidgate.gateway.classifier import Classifier, Traits
-from fluidgate.gateway.controller import Controller
-from fluidgate.gateway.dispatcher import Dispatcher
+from fluidgate.gateway.client.api_error import ApiError, busy, invalid, unavailable
+from fluidgate.gateway.client.ask import Ask, ClientGone, Receive, Send
+from fluidgate.gateway.client.classifier import Classifier, Traits
+from fluidgate.gateway.client.keyring import Keyring
+from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.request_handler import Journey, Times
+from fluidgate.gateway.client.response import Outlet
+from fluidgate.gateway.dispatch.controller import Controller
+from fluidgate.gateway.dispatch.dispatcher import Dispatcher
+from fluidgate.gateway.dispatch.gated import Gated
+from fluidgate.gateway.dispatch.placed import Placed
+from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.engines import (
     Adapter,
     Call,
@@ -24,18 +31,11 @@ from fluidgate.gateway.engines import (
     Vllm,
     VllmCoupled,
 )
-from fluidgate.gateway.gated import Gated
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.journey import Journey, Times
-from fluidgate.gateway.keyring import Keyring
 from fluidgate.gateway.metrics import Metrics
 from fluidgate.gateway.monitor import Monitor
-from fluidgate.gateway.outlet import Outlet
-from fluidgate.gateway.placed import Placed
-from fluidgate.gateway.prompt_meter import PromptMeter
 from fluidgate.gateway.request_log import RequestLog
 from fluidgate.gateway.roll_call import RollCall
-from fluidgate.gateway.ticket import Ticket
 from fluidgate.policies import Policy
 
 log = logging.getLogger("fluidgate.gateway")

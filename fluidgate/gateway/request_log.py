@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING
 import orjson
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.api_error import ApiError
+from fluidgate.gateway.client.api_error import ApiError
 
 if TYPE_CHECKING:
-    from fluidgate.gateway.journey import Journey
+    from fluidgate.gateway.client.request_handler import Journey
 
 
 class RequestLog:

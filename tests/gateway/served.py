@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 
 from fluidgate.emulator import EngineServer, EngineSettings, serve_engines
-from fluidgate.gateway.fleet import problems
-from fluidgate.gateway.gated import Gated
+from fluidgate.gateway.client.running import running_gateway
+from fluidgate.gateway.dispatch.fleet import problems
+from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.running import running_gateway
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 
 MODEL = "emulated"

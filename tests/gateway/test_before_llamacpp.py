@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openai
 
-from fluidgate.gateway.running import running_gateway
+from fluidgate.gateway.client.running import running_gateway
 from tests.gateway.conftest import SLOTS, LlamaServers
 from tests.gateway.served import scenario, settings_of
 

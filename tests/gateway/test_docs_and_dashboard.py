@@ -155,7 +155,7 @@ def test_panels_do_not_overlap() -> None:
 def reasons_in_the_code() -> set[str]:
     """What errors are called where they are made."""
     found: set[str] = set()
-    for path in (ROOT / "fluidgate" / "gateway").glob("*.py"):
+    for path in (ROOT / "fluidgate" / "gateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Call):
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fluidgate.gateway.running import running_gateway
+from fluidgate.gateway.client.running import running_gateway
 from tests.gateway.asynchronous import asynchronous
 from tests.gateway.scripted_engine import ScriptedEngine, dies, says, scripted, streams
 from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of

@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from fluidgate.emulator import EngineSettings, serve_engines
-from fluidgate.gateway import server as gateway_server
-from fluidgate.gateway.running import running_gateway
+from fluidgate.gateway.client import server as gateway_server
+from fluidgate.gateway.client.running import running_gateway
 from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of
 from tests.gateway.test_faults import error_of, settled
 

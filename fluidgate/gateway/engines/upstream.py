@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from fluidgate.gateway.engines.errors import EngineRefused, EngineUnreachable
-from fluidgate.gateway.sse import error_at_start
+from fluidgate.gateway.engines.sse import error_at_start
 
 CONNECT_TIMEOUT = 5.0
 """s."""

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fluidgate.gateway.engines import Call, Connections, EngineRefused, EngineUnreachable, KvLost, LlamaCpp
-from fluidgate.gateway.sse import TokenCounter
+from fluidgate.gateway.engines.sse import TokenCounter
 from tests.gateway.asynchronous import asynchronous, until
 from tests.gateway.conftest import SLOTS, LlamaServers, spawn_llama
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
-from fluidgate.gateway.decisions import (
+from fluidgate.gateway.dispatch.decisions import (
     BOOK_DECODE,
     BRING_UP,
     DROP_PREFILL,
@@ -24,9 +24,9 @@ from fluidgate.gateway.decisions import (
     TAKE_DOWN,
     moves,
 )
-from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
-from fluidgate.gateway.fleet import OUT, empty_fleet
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
+from fluidgate.gateway.dispatch.fleet import OUT, empty_fleet
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.policies.decisions.ready import NOWHERE
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.decisions.view import MIXED, SOLO
@@ -86,10 +86,10 @@ class Gated(Dispatcher):
             self._then(DROP_PREFILL, g)
         return ticket.stage is Stage.DECODE
 
-    def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
+    def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
-        move = self._give_up_place(ticket, weary)
+        move = self._give_up_place(ticket, abandoned)
         ticket.stage = Stage.DONE
         self._again.discard(ticket)
         self._then(*move)
@@ -252,20 +252,20 @@ class Gated(Dispatcher):
         if g != ticket.engine:
             self.taken[g] += 1
 
-    def _give_up_place(self, ticket: Ticket, weary: bool) -> tuple[int, int, int]:
+    def _give_up_place(self, ticket: Ticket, abandoned: bool) -> tuple[int, int, int]:
         """Take a request out of the queue; or the move that takes it off the slot that it holds."""
         if ticket.stage is Stage.WAITING:
             line = self._waiting[ticket.cls]
             del line[ticket]
             self._head(self.fleet.waiting_since, ticket.cls, line)
             self.fleet.waiting[ticket.cls] -= 1
-            self._wait_ended(ticket, weary)
+            self._wait_ended(ticket, abandoned)
         elif ticket.stage is Stage.BUFFERED:
             line = self._buffered[ticket.buffer][ticket.cls]
             del line[ticket]
             self._head(self.fleet.buffered_since[ticket.buffer], ticket.cls, line)
             self.fleet.buffered[ticket.buffer, ticket.cls] -= 1
-            self._wait_ended(ticket, weary)
+            self._wait_ended(ticket, abandoned)
         elif ticket.stage is Stage.PREFILL:
             if ticket.decode_engine >= 0:
                 self._do(LEAVE_SLOT, ticket.decode_engine, ticket.cls)
@@ -274,11 +274,11 @@ class Gated(Dispatcher):
             return LEAVE_SLOT, ticket.decode_engine, ticket.cls
         return NOTHING, 0, 0
 
-    def _wait_ended(self, ticket: Ticket, weary: bool = False) -> None:
+    def _wait_ended(self, ticket: Ticket, abandoned: bool = False) -> None:
         """Tell the estimator, but for those that were sent back into the queue: they have been served."""
         if self.estimator is None or (ticket in self._again and ticket.stage is Stage.WAITING):
             return
-        if weary:
+        if abandoned:
             self.estimator.left(ticket.cls, self.clock())
         else:
             self.estimator.waits_no_more(ticket.cls, self.clock())

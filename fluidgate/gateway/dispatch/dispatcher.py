@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.gateway.ticket import Ticket
+from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import Estimator
 
@@ -70,8 +70,8 @@ class Dispatcher(ABC):
         `turn` comes."""
 
     @abstractmethod
-    def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
-        """It is gone, from wherever it was; `weary` if it left a queue of its own will. Harmless when repeated."""
+    def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
+        """It is gone, from wherever it was; `abandoned` if it left a queue of its own will. Harmless when repeated."""
 
     @abstractmethod
     def enter_again(self, ticket: Ticket) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from fluidgate.compiled import cached, called, inlined
-from fluidgate.gateway.fleet import OUT
+from fluidgate.gateway.dispatch.fleet import OUT
 from fluidgate.policies.decisions.gate import gate
 from fluidgate.policies.decisions.groups import prefill_gone, regroup
 from fluidgate.policies.decisions.ready import NOWHERE, drawn_gpu, move_to_group, update_ready

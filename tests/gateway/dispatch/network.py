@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.gateway.fleet import problems
-from fluidgate.gateway.gated import Gated
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.dispatch.fleet import problems
+from fluidgate.gateway.dispatch.gated import Gated
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.model import Rates
 from fluidgate.policies.decisions.tables import Tables
 
@@ -72,7 +72,7 @@ class VirtualNetwork:
         if stage == 0:
             self.dispatcher.prompt_read(ticket, 1)
             return
-        self.dispatcher.leave(ticket, weary=stage >= 3)
+        self.dispatcher.leave(ticket, abandoned=stage >= 3)
         self.tickets.remove(ticket)
 
     def belongs(self, stage: int) -> Callable[[Ticket], bool]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fluidgate.policies import POLICIES
-from tests.gateway.network import STAGES, replicated
+from tests.gateway.dispatch.network import STAGES, replicated
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem
 from tests.simulation.test_exact import tables_for
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from fluidgate.gateway.api_error import ApiError
+from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.gateway_file import Key
 
 

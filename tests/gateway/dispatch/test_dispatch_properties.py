@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fluidgate.gateway.fleet import problems
-from fluidgate.gateway.gated import Gated
-from fluidgate.gateway.placed import Placed
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.dispatch.fleet import problems
+from fluidgate.gateway.dispatch.gated import Gated
+from fluidgate.gateway.dispatch.placed import Placed
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
 from fluidgate.policies.decisions.ready import NOWHERE
@@ -97,12 +97,12 @@ class Books(RuleBasedStateMachine):
             assert ticket.decode_engine == ticket.engine
 
     @precondition(lambda self: self.alive)
-    @rule(k=st.integers(0, 100), weary=st.booleans())
-    def leave(self, k: int, weary: bool) -> None:
+    @rule(k=st.integers(0, 100), abandoned=st.booleans())
+    def leave(self, k: int, abandoned: bool) -> None:
         ticket = self.alive.pop(k % len(self.alive))
         waits = ticket.stage in (Stage.WAITING, Stage.BUFFERED)
         for _ in range(2):
-            self.dispatcher.leave(ticket, weary=weary and waits)
+            self.dispatcher.leave(ticket, abandoned=abandoned and waits)
         assert ticket.stage is Stage.DONE
         self.done += 1
 

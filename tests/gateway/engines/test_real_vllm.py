@@ -1,7 +1,7 @@
 """The adapters, and the gateway, before real vLLM servers on a CPU.
 
-Run by `FLUIDGATE_VLLM=/path/to/venv pytest tests/gateway/test_real_vllm.py -s`; -s shows what was measured. Needs
-some minutes and 10 GB of memory. The environment holds vLLM for CPU (0.32 was used) and NIXL.
+Run by `FLUIDGATE_VLLM=/path/to/venv pytest tests/gateway/engines/test_real_vllm.py -s`; -s shows what was measured.
+Needs some minutes and 10 GB of memory. The environment holds vLLM for CPU (0.32 was used) and NIXL.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ import orjson
 import pytest
 from aiohttp.test_utils import unused_port
 
+from fluidgate.gateway.client.running import running_gateway
 from fluidgate.gateway.engines import Adapter, Call, EngineError, EngineRefused, Handover, KvLost, Vllm, VllmCoupled
-from fluidgate.gateway.running import running_gateway
-from fluidgate.gateway.sse import TokenCounter, stated_tokens
+from fluidgate.gateway.engines.sse import TokenCounter, stated_tokens
 from tests.gateway.asynchronous import asynchronous, until
 from tests.gateway.served import scenario, settings_of
 

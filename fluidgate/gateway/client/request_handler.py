@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fluidgate.gateway.api_error import ApiError, busy, unavailable
-from fluidgate.gateway.ask import Ask, ClientGone
+from fluidgate.gateway.client.api_error import ApiError, busy, unavailable
+from fluidgate.gateway.client.ask import Ask, ClientGone
+from fluidgate.gateway.client.response import Outlet
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.engines import (
     Answer,
     Call,
@@ -21,9 +23,7 @@ from fluidgate.gateway.engines import (
     Handover,
     KvLost,
 )
-from fluidgate.gateway.outlet import Outlet
-from fluidgate.gateway.sse import TokenCounter, UsageDropper, stated_tokens
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper, stated_tokens
 
 if TYPE_CHECKING:
     from fluidgate.gateway.gateway import Gateway
@@ -109,7 +109,7 @@ class Journey:
 
     def _leave(self) -> None:
         waiting = self.ticket.stage in (Stage.WAITING, Stage.BUFFERED)
-        self.gateway.dispatcher.leave(self.ticket, weary=waiting and self.outcome in ("client_gone", "wait_limit"))
+        self.gateway.dispatcher.leave(self.ticket, abandoned=waiting and self.outcome in ("client_gone", "wait_limit"))
 
     async def _tell(self, error: ApiError) -> None:
         try:

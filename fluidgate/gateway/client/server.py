@@ -15,8 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.api_error import REASON_HEADER, ApiError
-from fluidgate.gateway.app import App
+from fluidgate.gateway.client.api_error import REASON_HEADER, ApiError
+from fluidgate.gateway.client.app import App
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fluidgate.gateway.api_error import REASON_HEADER, ApiError
-from fluidgate.gateway.ask import Send
+from fluidgate.gateway.client.api_error import REASON_HEADER, ApiError
+from fluidgate.gateway.client.ask import Send
 
 Headers = Mapping[str, str]
 

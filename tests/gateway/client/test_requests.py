@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluidgate.gateway.api_error import ApiError
-from fluidgate.gateway.ask import CHAT, COMPLETIONS, Ask
+from fluidgate.gateway.client.api_error import ApiError
+from fluidgate.gateway.client.ask import CHAT, COMPLETIONS, Ask
+from fluidgate.gateway.client.keyring import Keyring
+from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.gateway_file import Key
-from fluidgate.gateway.keyring import Keyring
-from fluidgate.gateway.prompt_meter import PromptMeter
 from tests.gateway.served import MODEL, Live, Reply, live_gateway
 
 METER = PromptMeter(4.0)
@@ -325,7 +325,7 @@ def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -
         compared.append((len(one), len(other)))
         return one == other
 
-    monkeypatch.setattr("fluidgate.gateway.keyring.hmac.compare_digest", compare)
+    monkeypatch.setattr("fluidgate.gateway.client.keyring.hmac.compare_digest", compare)
     keys = [Key(name, hashlib.sha256(name.encode()).digest()) for name in "abc"]
     ring = Keyring(keys)
     for given_key in ("a", "c", "no such key at all"):

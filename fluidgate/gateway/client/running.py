@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fluidgate.gateway.client.server import listening_socket, server_of
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.server import listening_socket, server_of
 
 
 @asynccontextmanager

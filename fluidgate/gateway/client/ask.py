@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from fluidgate.gateway.api_error import ApiError, invalid
-from fluidgate.gateway.prompt_meter import PromptMeter
+from fluidgate.gateway.client.api_error import ApiError, invalid
+from fluidgate.gateway.client.prompt_meter import PromptMeter
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from fluidgate.gateway.api_error import ApiError
-from fluidgate.gateway.ask import CHAT, COMPLETIONS, Ask, ClientGone, Receive, Scope, Send, read_body
-from fluidgate.gateway.classifier import Traits
+from fluidgate.gateway.client.api_error import ApiError
+from fluidgate.gateway.client.ask import CHAT, COMPLETIONS, Ask, ClientGone, Receive, Scope, Send, read_body
+from fluidgate.gateway.client.classifier import Traits
+from fluidgate.gateway.client.response import Outlet
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.metrics import CONTENT_TYPE
-from fluidgate.gateway.outlet import Outlet
 
 log = logging.getLogger("fluidgate.gateway")
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.api_error import invalid
+from fluidgate.gateway.client.api_error import invalid
 
 MESSAGE_TOKENS = 4
 """What a chat template adds to each message, about."""

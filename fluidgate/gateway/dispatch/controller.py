@@ -7,7 +7,7 @@ import logging
 from threading import Lock
 from typing import Any
 
-from fluidgate.gateway.dispatcher import Dispatcher
+from fluidgate.gateway.dispatch.dispatcher import Dispatcher
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.policies import Policy

@@ -7,8 +7,8 @@ from collections import OrderedDict
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
-from fluidgate.gateway.dispatcher import Clock, Counts, Dispatcher, EngineState
-from fluidgate.gateway.ticket import Stage, Ticket
+from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
+from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import Estimator
 
@@ -55,7 +55,7 @@ class Placed(Dispatcher):
         ticket.stage = Stage.DECODE
         return True
 
-    def leave(self, ticket: Ticket, *, weary: bool = False) -> None:
+    def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
         self._give_up_place(ticket)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluidgate.gateway.sse import TokenCounter, UsageDropper, error_at_start, stated_tokens
+from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper, error_at_start, stated_tokens
 
 
 def event(data: dict | bytes, spaced: bool = False) -> bytes:
