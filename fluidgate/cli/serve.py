@@ -34,18 +34,14 @@ def serve(gateway_file: str, host: str | None, port: int | None, policy: str | N
 
 
 async def run(settings: GatewaySettings) -> None:
-    from fluidgate.gateway.client.server import serve as serve_gateway
+    from fluidgate.gateway.client.running import serve as serve_gateway
 
     await serve_gateway(settings, started=lambda url: click.echo(f"fluidgate: gateway on {url}", err=True))
 
 
 async def checked(settings: GatewaySettings) -> None:
-    from fluidgate.gateway.gateway import Gateway
+    from fluidgate.gateway.client.running import check as check_gateway
 
-    gateway = Gateway(settings)
-    try:
-        await gateway.start()
-    finally:
-        await gateway.close()
-    up = sum(gateway.monitor.up)
-    click.echo(f"{up} of {len(gateway.adapters)} engines answer and serve {', '.join(gateway.roll_call.models)}")
+    backends = await check_gateway(settings)
+    up, engines = backends.up_count, len(backends.adapters)
+    click.echo(f"{up} of {engines} engines answer and serve {', '.join(backends.models)}")

@@ -6,15 +6,12 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import orjson
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.client.api_error import ApiError
-
-if TYPE_CHECKING:
-    from fluidgate.gateway.client.request_handler import Journey
+from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 
 
 class RequestLog:
@@ -31,16 +28,16 @@ class RequestLog:
         elif where != "off":
             self._file = _opened(Path(where))
 
-    def write(self, journey: Journey) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """A line for a request that has ended."""
         if self._file is not None:
-            self._line(record(journey))
+            self._line(record(request))
 
-    def refused(self, error: ApiError, path: str, client_id: str) -> None:
+    def refused(self, request: RefusedRequest) -> None:
         """A line for a request that was refused on arrival."""
         if self._file is not None:
-            known = {"time": round(time.time(), 6), "client_id": client_id, "path": path[:100]}
-            self._line({**known, "status": error.status, "outcome": error.reason})
+            known = {"time": round(time.time(), 6), "client_id": request.client_id, "path": request.path[:100]}
+            self._line({**known, "status": request.status, "outcome": request.reason})
 
     def _line(self, values: dict[str, object]) -> None:
         assert self._file is not None
@@ -60,32 +57,32 @@ def _opened(path: Path) -> IO[bytes]:
         raise FluidgateError(f"server.log: {path}: {error.strerror}; give a file that can be written") from None
 
 
-def record(journey: Journey) -> dict[str, object]:
+def record(request: EndedRequest) -> dict[str, object]:
     """What the log says of a request; times in s from its arrival, null where it did not come so far."""
-    times, gateway, ticket = journey.times, journey.gateway, journey.ticket
+    times = request.times
 
     def after(epoch: float) -> float | None:
         return None if math.isnan(epoch) else round(epoch - times.arrived, 6)
 
     return {
-        "time": round(time.time() - (gateway.clock() - times.arrived), 6),
-        "id": journey.call.id,
-        "client_id": journey.client_id,
-        "class": gateway.class_names[ticket.cls],
-        "key": journey.key,
-        "path": journey.ask.path,
-        "stream": journey.ask.stream,
-        "status": journey.outlet.status,
-        "outcome": journey.outcome,
-        "prompt_tokens": journey.prompt_tokens or journey.ask.prompt_tokens,
-        "output_tokens": journey.output_tokens,
-        "prefill_engine": gateway.url_of(ticket.engine),
-        "decode_engine": gateway.url_of(ticket.decode_engine),
-        "attempts": ticket.attempts,
+        "time": round(time.time() - (times.end - times.arrived), 6),
+        "id": request.id,
+        "client_id": request.client_id,
+        "class": request.class_name,
+        "key": request.key,
+        "path": request.path,
+        "stream": request.stream,
+        "status": request.status,
+        "outcome": request.outcome,
+        "prompt_tokens": request.prompt_tokens,
+        "output_tokens": request.output_tokens,
+        "prefill_engine": request.prefill_engine,
+        "decode_engine": request.decode_engine,
+        "attempts": request.attempts,
         "prefill_start": after(times.prefill),
         "prompt_read": after(times.prompt_read),
         "decode_start": after(times.decode),
         "first_token": after(times.first_token),
         "last_token": after(times.last_token),
-        "end": after(gateway.clock()),
+        "end": after(times.end),
     }

@@ -61,7 +61,7 @@ def test_the_frame_shows_engines_and_targets(tmp_path: Path) -> None:
             await live.until(lambda: sum(state.decodes for state in live.gateway.dispatcher.engines()) == 3)
             history.add(await reader.read())
             await live.engines[1].close()
-            await live.until(lambda: not live.gateway.monitor.up[1])
+            await live.until(lambda: not live.gateway.backends.up[1])
             history.add(await reader.read())
             for answer in answers:
                 answer.cancel()

@@ -35,7 +35,7 @@ async def settled(live: Live, *, requests: int, outcome: str | None = None) -> l
     assert len({record["id"] for record in records}) == requests
     if outcome is not None:
         assert [record["outcome"] for record in records] == [outcome] * requests
-    page = live.gateway.metrics.scrape().decode()
+    page = (await live.get("/metrics")).content.decode()
     lines = [line for line in page.splitlines() if line.startswith("fluidgate_requests_total{")]
     assert sum(float(line.split()[-1]) for line in lines) == requests
     return records
@@ -93,10 +93,10 @@ def test_where_every_engine_fails_there_is_one_clear_error(tmp_path: Path, kind:
             assert (reply.status, error_of(reply)["type"]) == (503, "server_error")
             assert int(reply.headers["retry-after"]) >= 1
             records = await settled(live, requests=1)
-            assert records[0]["attempts"] == live.gateway.attempts
+            assert records[0]["attempts"] == live.gateway.settings.limits.attempts
             for engine in live.engines:
                 engine.clear_faults()
-            await live.until(lambda: all(live.gateway.monitor.up))
+            await live.until(lambda: all(live.gateway.backends.up))
             assert (await live.complete(3, stream=stream)).status == 200
 
     asyncio.run(run())
@@ -164,7 +164,7 @@ def test_an_engine_dies_and_comes_back(tmp_path: Path, kind: str) -> None:
             await live.until(lambda: all(e.state["running"] for e in live.engines))
             live.engines[0].kill()
             work += [asyncio.create_task(live.complete(4)) for _ in range(6)]
-            await live.until(lambda: not live.gateway.monitor.up[0])
+            await live.until(lambda: not live.gateway.backends.up[0])
             assert controller.engines == 2
             replies = await asyncio.gather(*work)
             assert [reply.status for reply in replies] == [200] * 15
@@ -172,7 +172,7 @@ def test_an_engine_dies_and_comes_back(tmp_path: Path, kind: str) -> None:
                 assert reply.done or error_of(reply)["code"] == "engine_failed"
             assert all(reply.done for reply in replies[9:])
             await live.engines[0].revive()
-            await live.until(lambda: live.gateway.monitor.up[0])
+            await live.until(lambda: live.gateway.backends.up[0])
             assert controller.engines == 3
             await asyncio.gather(*(live.complete(4) for _ in range(9)))
             await settled(live, requests=24)
@@ -188,7 +188,7 @@ def test_without_engines_nobody_is_taken(tmp_path: Path) -> None:
             await live.until(lambda: sum(e.state["running"] for e in live.engines) == 4)
             for engine in live.engines:
                 engine.kill()
-            await live.until(lambda: not live.gateway.any_up)
+            await live.until(lambda: not live.gateway.backends.any_up)
             refused = await live.complete(3)
             assert (refused.status, error_of(refused)["code"]) == (503, "no_engine")
             assert int(refused.headers["retry-after"]) >= 1
@@ -200,7 +200,7 @@ def test_without_engines_nobody_is_taken(tmp_path: Path) -> None:
             assert len(live.records()) == 5
             for engine in live.engines:
                 await engine.revive()
-            await live.until(lambda: all(live.gateway.monitor.up))
+            await live.until(lambda: all(live.gateway.backends.up))
             assert (await live.complete(3)).done
 
     asyncio.run(run())
@@ -227,12 +227,12 @@ def test_a_lease_that_would_end_in_the_buffer_means_reading_again(tmp_path: Path
     async def run() -> None:
         more = "[limits]\nattempts = 100\nmax_wait = 60.0\n"
         async with live_gateway(tmp_path, engines=2, more=more) as live:
-            live.gateway.lease = 0.005
+            live.gateway.backends.lease = 0.005
             replies = await asyncio.gather(*(live.complete(60) for _ in range(20)))
             assert all(reply.done and reply.tokens == 60 for reply in replies)
             records = await settled(live, requests=20, outcome="completed")
             assert any(record["attempts"] > 1 for record in records)
-            page = live.gateway.metrics.scrape().decode()
+            page = (await live.get("/metrics")).content.decode()
             lost = next(line for line in page.splitlines() if line.startswith('fluidgate_kv_lost_total{class="chat"}'))
             assert float(lost.split()[-1]) == sum(record["attempts"] - 1 for record in records)
 
@@ -296,13 +296,13 @@ def test_how_a_stream_ends(tmp_path: Path, first: Step, outcome: str) -> None:
 async def test_an_engine_of_another_model_is_not_used_when_it_comes_back(tmp_path: Path) -> None:
     async with live_gateway(tmp_path) as live:
         live.engines[0].kill()
-        await live.until(lambda: not live.gateway.monitor.up[0] and live.gateway.roll_call.facts[0] is None)
+        await live.until(lambda: not live.gateway.backends.up[0] and live.gateway.backends.facts[0] is None)
         object.__setattr__(live.engines[0].settings, "model", "another")
         await live.engines[0].revive()
-        await live.until(lambda: "another" in live.gateway.monitor._unfit[0])
-        assert not live.gateway.monitor.up[0]
+        await live.until(lambda: "another" in live.gateway.monitor.watches[0].problem)
+        assert not live.gateway.backends.up[0]
         object.__setattr__(live.engines[0].settings, "model", MODEL)
-        await live.until(lambda: live.gateway.monitor.up[0])
+        await live.until(lambda: live.gateway.backends.up[0])
 
 
 @asynchronous

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from fluidgate.emulator import EngineSettings, serve_engines
-from fluidgate.gateway.client import server as gateway_server
+from fluidgate.gateway.client import protocol
 from fluidgate.gateway.client.running import running_gateway
 from tests.gateway.served import MODEL, Live, Reply, live_gateway, scenario, settings_of
 from tests.gateway.test_faults import error_of, settled
@@ -209,7 +209,7 @@ def test_who_does_not_read_holds_no_slot_and_stalls_nobody(tmp_path: Path) -> No
 
 
 def test_who_lets_a_full_buffer_stand_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_server, "SEND_BUFFER", 4096)
+    monkeypatch.setattr(protocol, "SEND_BUFFER", 4096)
 
     async def run() -> None:
         async with live_gateway(tmp_path, engines=1, speed=200.0, client_seconds=0.5) as live:

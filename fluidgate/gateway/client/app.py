@@ -1,4 +1,4 @@
-"""The HTTP interface: OpenAI's end points, and the gateway's own."""
+"""The HTTP interface: which end point answers a request, and what is said where none does."""
 
 from __future__ import annotations
 
@@ -6,28 +6,44 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
-
-import orjson
 
 from fluidgate.gateway.client.api_error import ApiError
-from fluidgate.gateway.client.ask import CHAT, COMPLETIONS, Ask, ClientGone, Receive, Scope, Send, read_body
-from fluidgate.gateway.client.classifier import Traits
-from fluidgate.gateway.client.response import Outlet
-from fluidgate.gateway.gateway import Gateway
-from fluidgate.gateway.metrics import CONTENT_TYPE
+from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send
+from fluidgate.gateway.client.completion_request import CHAT, COMPLETIONS
+from fluidgate.gateway.client.completions import Completions
+from fluidgate.gateway.client.keyring import Keyring
+from fluidgate.gateway.client.pages import Pages
+from fluidgate.gateway.client.response import Response
+from fluidgate.gateway.ended import RefusedRequest
 
 log = logging.getLogger("fluidgate.gateway")
 
-JSON = {"content-type": "application/json"}
 IDS = re.compile(r"[\x21-\x7e]{1,128}")
+
+POSTS = (COMPLETIONS, CHAT)
+GETS: dict[str, Callable[[Pages, Response], Awaitable[None]]] = {
+    "/v1/models": Pages.models,
+    "/v1/plan": Pages.plan,
+    "/health": Pages.health,
+    "/ready": Pages.ready,
+    "/metrics": Pages.metrics,
+}
 
 
 class App:
     """An ASGI application. It is written without a framework: the path of a token is the gateway's whole cost."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(
+        self, keyring: Keyring, completions: Completions, pages: Pages, refused: Callable[[RefusedRequest], None]
+    ) -> None:
+        """
+        Args:
+            refused: called with each request that is refused on arrival.
+        """
+        self._keyring = keyring
+        self._completions = completions
+        self._pages = pages
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -37,66 +53,23 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
-        client_id = _one(headers["x-request-id"])
-        outlet = Outlet(send, client_id)
+        client_id = _client_id(headers["x-request-id"])
+        response = Response(send, client_id)
         try:
             path = _checked_path(scope)
-            key = self.gateway.keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
+            key = self._keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
             if path in POSTS:
-                await self._complete(scope, receive, send, Traits(headers.__getitem__, key, "", "", 0), client_id)
+                await self._completions.serve(scope, headers.__getitem__, key, client_id, receive, send)
             else:
-                await GETS[path](self, outlet)
+                await GETS[path](self._pages, response)
         except ApiError as error:
-            self.gateway.note_refusal(error, scope["path"], client_id)
-            await outlet.fail(error)
+            self._refused(RefusedRequest(error.status, error.reason, scope["path"], client_id))
+            await response.fail(error)
         except ClientGone:
             return
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:100])
-            await outlet.fail(ApiError(500, "internal_error", "the gateway has failed; its log says why"))
-
-    async def _complete(self, scope: Scope, receive: Receive, send: Send, who: Traits, client_id: str) -> None:
-        gateway, path = self.gateway, scope["path"]
-        raw = await read_body(scope["headers"], receive, gateway.settings.limits.max_body_bytes)
-        ask = Ask.of(path, raw, gateway.meter)
-        gateway.check_ask(ask)
-        kind = "chat" if path == CHAT else "completions"
-        traits = Traits(who.header, who.key, ask.model, kind, ask.prompt_tokens)
-        await gateway.serve(ask, traits, client_id, receive, send)
-
-    async def _models(self, outlet: Outlet) -> None:
-        length = self.gateway.roll_call.context_length
-        more = {} if length is None else {"max_model_len": length}
-        created = int(self.gateway.started)
-        models = [
-            {"id": model, "object": "model", "created": created, "owned_by": "fluidgate", **more}
-            for model in self.gateway.roll_call.models
-        ]
-        await _json(outlet, 200, {"object": "list", "data": models})
-
-    async def _health(self, outlet: Outlet) -> None:
-        await _json(outlet, 200, {"status": "ok"})
-
-    async def _ready(self, outlet: Outlet) -> None:
-        up = sum(self.gateway.monitor.up)
-        status = {"ready": self.gateway.ready, "draining": self.gateway.draining, "engines_up": up}
-        await _json(outlet, 200 if self.gateway.ready else 503, status)
-
-    async def _metrics(self, outlet: Outlet) -> None:
-        await outlet.whole(200, {"content-type": CONTENT_TYPE}, self.gateway.metrics.scrape())
-
-    async def _plan(self, outlet: Outlet) -> None:
-        await _json(outlet, 200, self.gateway.snapshot())
-
-
-POSTS = (COMPLETIONS, CHAT)
-GETS: dict[str, Callable[[App, Outlet], Awaitable[None]]] = {
-    "/v1/models": App._models,
-    "/v1/plan": App._plan,
-    "/health": App._health,
-    "/ready": App._ready,
-    "/metrics": App._metrics,
-}
+            await response.fail(ApiError(500, "internal_error", "the gateway has failed; its log says why"))
 
 
 def _checked_path(scope: Scope) -> str:
@@ -114,10 +87,6 @@ def _checked_path(scope: Scope) -> str:
     return path
 
 
-async def _json(outlet: Outlet, status: int, value: Any) -> None:
-    await outlet.whole(status, JSON, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
 def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> defaultdict[str, list[str]]:
     """The values of each header; names are in lower case already."""
     headers: defaultdict[str, list[str]] = defaultdict(list)
@@ -126,7 +95,7 @@ def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> defaultdict[str, list[str]
     return headers
 
 
-def _one(values: Sequence[str]) -> str:
+def _client_id(values: Sequence[str]) -> str:
     """The client's own name of its request, if it is fit to be sent back."""
     return values[0] if len(values) == 1 and IDS.fullmatch(values[0]) else ""
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 from fluidgate.gateway.gateway_file import RuleTable
 
+Header = Callable[[str], Sequence[str]]
+"""Gives the values of a header of a request by its lower-case name."""
+
 
 @dataclass(frozen=True)
 class Traits:
     """What rules look at.
 
     Attributes:
-        header: gives the values of a header by its lower-case name.
         key: name of the API key, if one was given.
         path: "completions" or "chat".
     """
 
-    header: Callable[[str], Sequence[str]]
+    header: Header
     key: str | None
     model: str
     path: str

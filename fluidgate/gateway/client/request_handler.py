@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from fluidgate.gateway.client.api_error import ApiError, busy, unavailable
-from fluidgate.gateway.client.ask import Ask, ClientGone
-from fluidgate.gateway.client.response import Outlet
+from fluidgate.gateway.backends import Backends
+from fluidgate.gateway.client.admission import Admission
+from fluidgate.gateway.client.api_error import ApiError, unavailable
+from fluidgate.gateway.client.asgi import ClientGone
+from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.response import Response
+from fluidgate.gateway.client.stream_relay import StreamRelay
+from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
-from fluidgate.gateway.engines import (
-    Answer,
-    Call,
-    EngineRefused,
-    EngineUnreachable,
-    Handover,
-    KvLost,
-)
-from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper, stated_tokens
-
-if TYPE_CHECKING:
-    from fluidgate.gateway.gateway import Gateway
+from fluidgate.gateway.ended import Times
+from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost
+from fluidgate.gateway.engines.sse import stated_tokens
+from fluidgate.gateway.monitor import Monitor
 
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
@@ -38,39 +36,50 @@ STATUSES = frozenset(HTTPStatus)
 """Those that HTTP knows; an engine's own invention is handed on as 400."""
 
 
-@dataclass
-class Times:
-    """Epochs of a journey, s, nan where it did not come so far."""
+@dataclass(frozen=True)
+class Service:
+    """What every request is served by.
 
-    arrived: float
-    prefill: float = math.nan
-    prompt_read: float = math.nan
-    decode: float = math.nan
-    first_token: float = math.nan
-    last_token: float = math.nan
+    Attributes:
+        dispatcher: says whose turn it is, and where.
+        backends: the engines; `monitor`, told of those that fail.
+        admission: words the errors of those that wait in vain.
+        two_legs: whether a request is read by one call and answered by another, given whether it is streamed.
+        prefill_seconds: how long a prompt of so many tokens takes to be read, s.
+        attempts: how often a prompt is read when engines fail.
+    """
+
+    dispatcher: Dispatcher
+    backends: Backends
+    monitor: Monitor
+    admission: Admission
+    two_legs: Callable[[bool], bool]
+    prefill_seconds: Callable[[int], float]
+    attempts: int
+    clock: Clock
 
 
 @dataclass(eq=False)
-class Journey:
-    """One request in the gateway.
+class RequestHandler:
+    """Answers one request.
 
     Attributes:
+        call: the request as engines get it.
         max_wait: s, for a prefill and again for a decode.
-        own_usage: whether the gateway asked for the stream's usage, and the client did not.
-        outcome: how it ended, for metrics and the log: "completed", or the reason why not.
+        drop_usage: whether the gateway asked for the stream's usage, and the client did not.
+        outcome: how it ended: "completed", or the reason why not.
         prompt_tokens, output_tokens: counted by the engine where it says so.
+        lost_kv: how often the prompt was read again because its KV was lost.
         stopped: why it is broken off from outside.
     """
 
-    gateway: Gateway
-    ask: Ask
+    service: Service
+    request: CompletionRequest
     call: Call
-    outlet: Outlet
+    response: Response
     ticket: Ticket
-    key: str | None
-    client_id: str
     max_wait: float
-    own_usage: bool
+    drop_usage: bool
     times: Times
     outcome: str = ""
     prompt_tokens: int = 0
@@ -109,11 +118,12 @@ class Journey:
 
     def _leave(self) -> None:
         waiting = self.ticket.stage in (Stage.WAITING, Stage.BUFFERED)
-        self.gateway.dispatcher.leave(self.ticket, abandoned=waiting and self.outcome in ("client_gone", "wait_limit"))
+        abandoned = waiting and self.outcome in ("client_gone", "wait_limit")
+        self.service.dispatcher.leave(self.ticket, abandoned=abandoned)
 
     async def _tell(self, error: ApiError) -> None:
         try:
-            await self.outlet.fail(error)
+            await self.response.fail(error)
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
@@ -138,23 +148,23 @@ class Journey:
                 self._again("engine_failed", error)
 
     async def _attempt(self) -> None:
+        service = self.service
         g = await self._turn(self.max_wait, "a prefill")
-        self.times.prefill = self.gateway.clock()
-        engine = self.gateway.adapters[g]
-        if self.ticket.stays or not self.gateway.two_legs(self.ask.stream):
+        self.times.prefill = service.clock()
+        if self.ticket.stays or not service.two_legs(self.request.stream):
             await self._single_leg(g)
             return
-        handover = await engine.read_prompt(self.call)
+        handover = await service.backends.adapters[g].read_prompt(self.call)
         fetched = False
         try:
             decode = await self._place(handover)
-            self.times.decode = self.gateway.clock()
-            async with self.gateway.adapters[decode].write_answer(self.call, handover) as answer:
+            self.times.decode = service.clock()
+            async with service.backends.adapters[decode].write_answer(self.call, handover) as answer:
                 fetched = True
                 await self._relay(answer)
         finally:
             if not fetched:
-                self.gateway.release_later(engine, handover)
+                service.backends.release_later(g, handover)
 
     async def _place(self, handover: Handover) -> int:
         """The engine of the decode once it may start.
@@ -163,12 +173,11 @@ class Journey:
             KvLost: the KV would be lost if it waited on.
             ApiError: it has waited for too long.
         """
-        now = self.gateway.clock()
-        self.times.prompt_read = now
-        self.prompt_tokens = handover.prompt_tokens or self.ask.prompt_tokens
-        if self.gateway.dispatcher.prompt_read(self.ticket, self.prompt_tokens):
+        self.times.prompt_read = self.service.clock()
+        self.prompt_tokens = handover.prompt_tokens or self.request.prompt_tokens
+        if self.service.dispatcher.prompt_read(self.ticket, self.prompt_tokens):
             return self.ticket.decode_engine
-        lease = self.gateway.lease * (1.0 - LEASE_MARGIN)
+        lease = self.service.backends.lease * (1.0 - LEASE_MARGIN)
         if lease >= self.max_wait:
             return await self._turn(self.max_wait, "a decode")
         try:
@@ -192,23 +201,17 @@ class Journey:
         except TimeoutError:
             if turn.done():
                 return turn.result()
-            if not self.gateway.any_up:
-                raise unavailable("no_engine", f"no engine answered for {seconds:g} s") from None
-            raise busy(
-                "wait_limit",
-                f"waited {seconds:g} s for {what} in class '{self.gateway.class_names[self.ticket.cls]}'",
-                self.gateway.retry_after(self.ticket.cls),
-            ) from None
+            raise self.service.admission.waited_too_long(self.ticket.cls, seconds, what) from None
 
     async def _single_leg(self, g: int) -> None:
         """Prompt and answer in one call: the prefill has ended when the first token comes."""
-        self.prompt_tokens = self.ask.prompt_tokens
+        self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        if not self.ask.stream:
-            seconds = self.gateway.prefill_seconds(self.ask.prompt_tokens)
+        if not self.request.stream:
+            seconds = self.service.prefill_seconds(self.prompt_tokens)
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
-            async with self.gateway.adapters[g].write_answer(self.call, None) as answer:
+            async with self.service.backends.adapters[g].write_answer(self.call, None) as answer:
                 await self._relay(answer)
         finally:
             if timer is not None:
@@ -216,78 +219,65 @@ class Journey:
 
     def _prompt_is_read(self) -> None:
         if self.ticket.stage is Stage.PREFILL:
-            self.times.prompt_read = self.times.decode = self.gateway.clock()
-            self.gateway.dispatcher.prompt_read(self.ticket, self.prompt_tokens)
+            self.times.prompt_read = self.times.decode = self.service.clock()
+            self.service.dispatcher.prompt_read(self.ticket, self.prompt_tokens)
 
     async def _relay(self, answer: Answer) -> None:
-        """Hand the answer on as it comes, from the first token on; a whole one when it is whole."""
-        if not self.ask.stream:
+        """Hand the answer on as it comes; a whole one when it is whole."""
+        if not self.request.stream:
             await self._hand_over_whole(answer)
             return
-        counter, outlet, held = TokenCounter(), self.outlet, b""
-        dropper = UsageDropper() if self.own_usage else None
+        relay = StreamRelay(self.response, begins=self._begins, drop_usage=self.drop_usage)
         try:
-            async for chunk in answer.chunks():
-                counter.feed(chunk)
-                chunk = dropper.feed(chunk) if dropper is not None else chunk
-                if not chunk:
-                    continue
-                if outlet.status:
-                    await outlet.more(chunk)
-                    continue
-                held += chunk
-                if counter.tokens or (counter.finished and not counter.failed):
-                    await self._begin(answer, counter, held)
+            await relay.run(answer)
         except EngineUnreachable as error:
-            if not counter.finished:
-                self._broke_off(counter, error)
+            self._broke_off(relay.counter.tokens, error)
+        counter = relay.counter
         self.output_tokens = counter.tokens
-        self.times.last_token = self.gateway.clock()
+        self.times.last_token = self.service.clock()
         if counter.failed:
-            await self._end_failed(counter)
+            await self._end_failed()
             return
         if not counter.finished:
-            self._broke_off(counter, EngineUnreachable(self._url_at_work(), "no end of the answer", taken=True))
+            self._broke_off(counter.tokens, self._unreachable("no end of the answer"))
         self._complete()
-        await outlet.end(dropper.rest if dropper is not None else b"")
+        await self.response.end(relay.rest)
 
-    async def _begin(self, answer: Answer, counter: TokenCounter, held: bytes) -> None:
-        """With the first token: until then the engine may fail without the client's knowledge."""
-        if counter.tokens:
-            self.times.first_token = self.gateway.clock()
+    def _begins(self, tokens: int) -> None:
+        """The first byte is about to be sent; without tokens, the answer is empty."""
+        if tokens:
+            self.times.first_token = self.service.clock()
         self._prompt_is_read()
-        await self.outlet.begin(answer.status, answer.headers)
-        await self.outlet.more(held)
 
-    def _broke_off(self, counter: TokenCounter, error: EngineUnreachable) -> NoReturn:
+    def _broke_off(self, tokens: int, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
-        self.output_tokens = counter.tokens
-        if not self.outlet.status:
+        self.output_tokens = tokens
+        if not self.response.status:
             raise error
         self._blame(error)
         raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
 
-    async def _end_failed(self, counter: TokenCounter) -> None:
+    async def _end_failed(self) -> None:
         """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
-        if not self.outlet.status:
-            raise EngineUnreachable(self._url_at_work(), "an error before the first token", taken=True)
+        if not self.response.status:
+            raise self._unreachable("an error before the first token")
         self.outcome = "engine_failed"
         self._leave()
-        await self.outlet.end()
+        await self.response.end()
 
     async def _hand_over_whole(self, answer: Answer) -> None:
         body = await answer.read()
-        self.times.last_token = self.gateway.clock()
+        self.times.last_token = self.service.clock()
         self._prompt_is_read()
         self.output_tokens = stated_tokens(body) or 0
         self._complete()
-        await self.outlet.whole(answer.status, answer.headers, body)
+        await self.response.whole(answer.status, answer.headers, body)
 
     def _complete(self) -> None:
         """The engine has ended the answer: its slot is free, however slowly the client reads."""
         self.outcome = "completed"
-        self.gateway.dispatcher.note_completed(self.ticket, self.output_tokens)
-        self.gateway.dispatcher.leave(self.ticket)
+        self.service.dispatcher.note_completed(self.ticket, self.output_tokens)
+        self.service.dispatcher.leave(self.ticket)
 
     def _is_clients_fault(self, refused: EngineRefused) -> bool:
         return 400 <= refused.status < 500 and refused.status not in BUSY
@@ -297,25 +287,26 @@ class Journey:
         self.outcome = "engine_refused"
         self._leave()
         status = refused.status if refused.status in STATUSES else 400
-        await self.outlet.whole(status, refused.headers, refused.body)
+        await self.response.whole(status, refused.headers, refused.body)
 
     def _blame(self, error: BaseException | None) -> None:
         """What an engine has done to a request tells of the engine: it is down, or takes none now."""
         if isinstance(error, EngineRefused) and error.status in BUSY:
-            self.gateway.back_off(self._engine_at_work())
+            self.service.monitor.back_off(self._engine_at_work())
         elif isinstance(error, EngineRefused | EngineUnreachable):
-            self.gateway.suspect(self._engine_at_work())
+            self.service.monitor.report_failure(self._engine_at_work())
 
     def _again(self, reason: str, error: Exception) -> None:
         """Back to the front of the queue, if there are attempts left; nothing has been sent."""
-        if self.ticket.attempts >= self.gateway.attempts:
+        if self.ticket.attempts >= self.service.attempts:
             raise unavailable(reason, f"gave up after {self.ticket.attempts} attempts ({error})")
         self.times.prompt_read = self.times.decode = math.nan
-        self.gateway.dispatcher.enter_again(self.ticket)
+        self.service.dispatcher.enter_again(self.ticket)
 
     def _engine_at_work(self) -> int:
         ticket = self.ticket
         return ticket.decode_engine if ticket.stage is Stage.DECODE else ticket.engine
 
-    def _url_at_work(self) -> str:
-        return self.gateway.adapters[self._engine_at_work()].url
+    def _unreachable(self, reason: str) -> EngineUnreachable:
+        url = self.service.backends.adapters[self._engine_at_work()].url
+        return EngineUnreachable(url, reason, taken=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fluidgate.gateway.client.api_error import REASON_HEADER, ApiError
-from fluidgate.gateway.client.ask import Send
+from fluidgate.gateway.client.asgi import Send
 
 Headers = Mapping[str, str]
 
 
-class Outlet:
+class Response:
     """Sends an answer.
 
     Attributes:

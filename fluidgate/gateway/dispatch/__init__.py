@@ -1,1 +1,1 @@
-"""Which request starts next, and on which engine: bookkeeping of the gateway's events, without network or clock."""
+"""Which request starts next, and on which engine; and the plan that this follows. Nothing here touches the network."""

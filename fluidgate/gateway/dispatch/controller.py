@@ -7,7 +7,7 @@ import logging
 from threading import Lock
 from typing import Any
 
-from fluidgate.gateway.dispatch.dispatcher import Dispatcher
+from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.policies import Policy
@@ -65,8 +65,17 @@ class Controller:
     def steer(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
+    async def follow(self, clock: Clock) -> None:
+        """Look at the estimates whenever a look is due, until cancelled."""
+        while True:
+            await asyncio.sleep(max(0.0, self.replanner.next_look - clock()))
+            try:
+                await self.look(clock())
+            except Exception:
+                log.exception("the plan could not be solved again; the one in force stays")
+
     async def look(self, now: float) -> None:
-        """Look at the estimates, every `look` seconds. A plan is solved beside the event loop, not in its way."""
+        """Look at the estimates. A plan is solved beside the event loop, not in its way."""
         solved = await asyncio.to_thread(self._look, now)
         if solved is None:
             return
@@ -74,7 +83,7 @@ class Controller:
         if solved.changed:
             self._hand_on("the load has moved")
 
-    def engines_are(self, engines: int, now: float) -> None:
+    def resize(self, engines: int, now: float) -> None:
         """So many engines are up."""
         if engines > 0 and engines != self.engines:
             solved_before = self.replanner.solved

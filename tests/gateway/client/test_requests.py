@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluidgate.gateway.client.api_error import ApiError
-from fluidgate.gateway.client.ask import CHAT, COMPLETIONS, Ask
+from fluidgate.gateway.client.completion_request import CHAT, COMPLETIONS, CompletionRequest
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.gateway_file import Key
@@ -131,8 +131,8 @@ def test_the_engine_reads_the_request_that_was_checked(tmp_path: Path) -> None:
             twice = b'{"kv_transfer_params":{"do_remote_prefill":true},"model":"emulated","prompt":"a","max_tokens":1,'
             checked(await live.send(COMPLETIONS, twice + b'"kv_transfer_params":{"a":1}}'), 400)
             assert (await live.send(COMPLETIONS, twice + b'"kv_transfer_params":null}')).status == 200
-            ask = Ask.of(COMPLETIONS, twice + b'"kv_transfer_params":null}', METER)
-            assert b"do_remote_prefill" not in ask.raw
+            request = CompletionRequest.of(COMPLETIONS, twice + b'"kv_transfer_params":null}', METER)
+            assert b"do_remote_prefill" not in request.raw
             await still_serves(live)
 
     asyncio.run(run())
@@ -154,12 +154,12 @@ REQUESTS = st.fixed_dictionaries({"model": st.just(MODEL)}, optional=dict.fromke
 @settings(max_examples=400, derandomize=True)
 def test_any_body_is_taken_or_refused(path: str, body: bytes) -> None:
     try:
-        ask = Ask.of(path, body, METER)
+        request = CompletionRequest.of(path, body, METER)
     except ApiError as error:
         refused = error
     else:
-        assert orjson.loads(ask.raw) == ask.body
-        assert ask.prompt_tokens >= 0
+        assert orjson.loads(request.raw) == request.body
+        assert request.prompt_tokens >= 0
         return
     assert refused.status == 400
     assert orjson.loads(refused.body())["error"]["type"] == "invalid_request_error"
@@ -309,7 +309,7 @@ def test_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             await live.until(live.at_rest)
             served = [(r["key"], r["class"]) for r in live.records() if r["outcome"] == "completed"]
             assert served == [("a", "chat"), ("b", "code")]
-            told = live.log.read_text() + live.gateway.metrics.scrape().decode() + caplog.text
+            told = live.log.read_text() + (await live.get("/metrics")).content.decode() + caplog.text
             for secret in (SECRET, OTHER, wrong):
                 assert secret not in told
 

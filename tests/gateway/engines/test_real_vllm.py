@@ -329,10 +329,10 @@ async def test_the_gateway_places_decodes_after_their_prefill(servers, tmp_path)
     of = scenario(rate=0.02)
     settings = settings_of(tmp_path, [servers.one.url, servers.two.url], of, policy="gate-and-route")
     async with running_gateway(settings) as (gateway, url), adapter(Vllm, servers.one) as one:
-        before = [await sources(each) for each in gateway.adapters]
+        before = [await sources(each) for each in gateway.backends.adapters]
         client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         answers = await asyncio.gather(*(streamed(client, call(100 + k).body) for k in range(6)))
-        after = [await sources(each) for each in gateway.adapters]
+        after = [await sources(each) for each in gateway.backends.adapters]
         roles = [engine["role"] for engine in gateway.snapshot()["engines"]]
         expected = [await whole(one, call(100 + k, tokens=16)) for k in range(6)]
     assert sorted(roles) == ["mixed", "solo"]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from fluidgate.gateway.client.api_error import ApiError, invalid
+from fluidgate.gateway.client.api_error import invalid
 from fluidgate.gateway.client.prompt_meter import PromptMeter
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -22,16 +17,8 @@ GATEWAYS_OWN = ("kv_transfer_params", "id_slot")
 """Keys of the body with which the gateway speaks to engines: from a client they could reach into other requests."""
 
 
-SWALLOWED = 4
-"""So many times the largest body is read, and dropped, before one that is too large is refused."""
-
-
-class ClientGone(Exception):
-    """The client has closed its connection."""
-
-
 @dataclass(frozen=True)
-class Ask:
+class CompletionRequest:
     """A request for a completion.
 
     Attributes:
@@ -50,12 +37,12 @@ class Ask:
     output_limit: int | None
 
     @property
-    def asks_for_usage(self) -> bool:
+    def wants_usage(self) -> bool:
         """Whether the client wants a stream's last event to state its tokens."""
         options = self.body.get("stream_options")
         return isinstance(options, dict) and bool(options.get("include_usage"))
 
-    def with_usage(self) -> Ask:
+    def with_usage(self) -> CompletionRequest:
         """The same, its stream asked to state its tokens in its last event."""
         options = self.body.get("stream_options")
         told = (options if isinstance(options, dict) else {}) | {"include_usage": True}
@@ -63,7 +50,7 @@ class Ask:
         return replace(self, body=body, raw=orjson.dumps(body))
 
     @staticmethod
-    def of(path: str, raw: bytes, meter: PromptMeter) -> Ask:
+    def of(path: str, raw: bytes, meter: PromptMeter) -> CompletionRequest:
         """
         Raises:
             ApiError: the body is no request for a completion.
@@ -88,7 +75,7 @@ class Ask:
                 raise invalid(f"'{key}' must be 1; send a request for each answer", key)
         limits = [_positive(body, key) for key in ("max_tokens", "max_completion_tokens")]
         given = [limit for limit in limits if limit is not None]
-        return Ask(
+        return CompletionRequest(
             path=path,
             body=body,
             raw=raw,
@@ -113,42 +100,3 @@ def _positive(body: dict[str, Any], key: str) -> int | None:
     if type(value) is not int or value < 1:
         raise invalid(f"'{key}' must be a whole number, at least 1", key)
     return value
-
-
-async def read_body(headers: Sequence[tuple[bytes, bytes]], receive: Receive, most: int) -> bytes:
-    """The body of a request.
-
-    Raises:
-        ApiError: it is longer than `most` bytes, by its header or in truth.
-        ClientGone: the client left before its end.
-    """
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if lengths and lengths[0].isdigit() and len(lengths[0]) < 20 and int(lengths[0]) > most:
-        await _swallow(receive, SWALLOWED * most)
-        raise _too_large(most)
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            await _swallow(receive, SWALLOWED * most if message.get("more_body", False) else 0)
-            raise _too_large(most)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _swallow(receive: Receive, most: int) -> None:
-    """Read and drop: a client that still sends when the connection is closed never sees the answer."""
-    while most > 0:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
-        most -= len(message.get("body", b""))
-
-
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, "body_too_large", f"the body is larger than {most} bytes", headers={"connection": "close"})

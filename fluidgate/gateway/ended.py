@@ -1,0 +1,68 @@
+"""What a request leaves behind: read by the metrics and the request log, which know nothing else of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Times:
+    """Epochs of a request by the gateway's clock, s; nan where it did not come so far."""
+
+    arrived: float
+    prefill: float = math.nan
+    prompt_read: float = math.nan
+    decode: float = math.nan
+    first_token: float = math.nan
+    last_token: float = math.nan
+    end: float = math.nan
+
+
+@dataclass(frozen=True)
+class EndedRequest:
+    """A request that was let in and has ended, however it did.
+
+    Attributes:
+        id: what the engines know it by; `client_id`, the client's own name of it, "" if it gave none.
+        class_name: of the scenario.
+        key: name of the API key, if one was given.
+        status: of HTTP; 0 if nothing was sent.
+        outcome: "completed", or the reason why not.
+        prompt_tokens, output_tokens: counted by the engine where it says so.
+        prefill_engine, decode_engine: URLs; None if it has been on none.
+        attempts: prefills begun; `lost_kv`, how often one was begun again because the KV was lost.
+        times: of what happened to it, `end` among them.
+    """
+
+    id: str
+    client_id: str
+    class_name: str
+    key: str | None
+    path: str
+    stream: bool
+    status: int
+    outcome: str
+    prompt_tokens: int
+    output_tokens: int
+    prefill_engine: str | None
+    decode_engine: str | None
+    attempts: int
+    lost_kv: int
+    times: Times
+
+
+@dataclass(frozen=True)
+class RefusedRequest:
+    """A request that was refused on arrival, before it was of any class.
+
+    Attributes:
+        status: of HTTP.
+        reason: as in `x-fluidgate-reason`.
+        path, client_id: "" where they are not known.
+    """
+
+    status: int
+    reason: str
+    path: str = ""
+    client_id: str = ""
