@@ -13,8 +13,9 @@ from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read
 from fluidgate.gateway.client.classifier import Classifier, Header, Traits
 from fluidgate.gateway.client.completion_request import CHAT, CompletionRequest
 from fluidgate.gateway.client.prompt_meter import PromptMeter
-from fluidgate.gateway.client.request_handler import RequestHandler, Service
+from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
+from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call

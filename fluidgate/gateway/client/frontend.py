@@ -11,7 +11,7 @@ from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
-from fluidgate.gateway.client.request_handler import Service
+from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NoReturn
 
-from fluidgate.gateway.backends import Backends
-from fluidgate.gateway.client.admission import Admission
 from fluidgate.gateway.client.api_error import ApiError, unavailable
 from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
 from fluidgate.gateway.client.response import Response
+from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
-from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
 from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost
 from fluidgate.gateway.engines.sse import stated_tokens
-from fluidgate.gateway.monitor import Monitor
 
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
@@ -34,29 +30,6 @@ BUSY = (408, 425, 429, 503)
 
 STATUSES = frozenset(HTTPStatus)
 """Those that HTTP knows; an engine's own invention is handed on as 400."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """What every request is served by.
-
-    Attributes:
-        dispatcher: says whose turn it is, and where.
-        backends: the engines; `monitor`, told of those that fail.
-        admission: words the errors of those that wait in vain.
-        two_legs: whether a request is read by one call and answered by another, given whether it is streamed.
-        prefill_seconds: how long a prompt of so many tokens takes to be read, s.
-        attempts: how often a prompt is read when engines fail.
-    """
-
-    dispatcher: Dispatcher
-    backends: Backends
-    monitor: Monitor
-    admission: Admission
-    two_legs: Callable[[bool], bool]
-    prefill_seconds: Callable[[int], float]
-    attempts: int
-    clock: Clock
 
 
 @dataclass(eq=False)
