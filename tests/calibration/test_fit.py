@@ -33,9 +33,9 @@ def test_line_is_that_of_scipy_and_polyfit() -> None:
     means = [mixed.seconds[mixed.chunk_size == chunk].mean() for chunk in CHUNKS]
     truth = scipy.stats.linregress(CHUNKS, means)
     slope, intercept = np.polyfit(CHUNKS, means, 1)
-    assert found.beta.value == pytest.approx(truth.slope, rel=1e-10) == pytest.approx(slope, rel=1e-9)
+    assert found.beta.value == pytest.approx(truth.slope, rel=1e-9) == pytest.approx(slope, rel=1e-9)
     assert found.alpha.value == pytest.approx(truth.intercept, rel=1e-9) == pytest.approx(intercept, rel=1e-9)
-    assert found.r_squared == pytest.approx(truth.rvalue**2, rel=1e-12)
+    assert found.r_squared == pytest.approx(truth.rvalue**2, rel=1e-9)
     assert found.beta.std_error == pytest.approx(truth.stderr, rel=1e-9)
     assert found.alpha.std_error == pytest.approx(truth.intercept_stderr, rel=1e-9)
     half = scipy.stats.t.ppf(0.975, len(CHUNKS) - 2) * truth.stderr
@@ -46,8 +46,8 @@ def test_gamma_is_one_over_the_mean_solo_time() -> None:
     rows = measured(QWEN_8B, noise=0.001, repeats=10, seed=1)
     solo = rows.seconds[rows.solo]
     gamma = fit(rows, 256).gamma
-    assert gamma.value == pytest.approx(1 / solo.mean(), rel=1e-12)
-    assert gamma.std_error == pytest.approx(scipy.stats.sem(solo) / solo.mean() ** 2, rel=1e-12)
+    assert gamma.value == pytest.approx(1 / solo.mean(), rel=1e-9)
+    assert gamma.std_error == pytest.approx(scipy.stats.sem(solo) / solo.mean() ** 2, rel=1e-9)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
@@ -69,7 +69,7 @@ def test_each_pair_counts_once_whatever_its_repeats() -> None:
     more = rows.select(np.ones(len(rows), dtype=bool))
     index = np.concatenate([np.arange(len(rows)), again])
     more = Measurements(rows.batch_size[index], rows.chunk_size[index], rows.seconds[index], rows.source)
-    assert fit(more, 256).beta.value == pytest.approx(fit(rows, 256).beta.value, rel=1e-12)
+    assert fit(more, 256).beta.value == pytest.approx(fit(rows, 256).beta.value, rel=1e-9)
 
 
 def test_two_chunk_sizes_and_one_solo_row_leave_no_uncertainty_to_tell() -> None:

@@ -69,8 +69,10 @@ def test_brute_force_agrees(batch, classes, gpus, queue, buffer, kappa, scheme):
     best = optimum(where, gpus=gpus, queue_limit=queue, buffer_limit=buffer, accuracy=1e-10)
     exact = BruteForce(where, gpus, queue, buffer).gain()
     assert best.revenue_rate == pytest.approx(exact, rel=1e-8)
-    assert best.lower <= exact * (1 + 1e-12)
-    assert best.upper >= exact * (1 - 1e-12)
+    rough = optimum(where, gpus=gpus, queue_limit=queue, buffer_limit=buffer, accuracy=1e-3)
+    for found in (rough, best):
+        assert found.lower <= exact * (1 + 1e-9)
+        assert found.upper >= exact * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("system", EXACT, ids=lambda s: s.name)
@@ -128,12 +130,12 @@ def test_the_fluid_optimum_is_above(scheme):
 
 
 def test_the_buffer_grows_where_decodes_wait():
-    where = small(batch=1, patience=1.0, pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
+    where = small(batch=2, patience=1.0, pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
     best = optimum(where, gpus=1)
     assert best.buffer_limit > 3
     assert best.buffer_limit_chance < 1e-4
     tight = optimum(where, gpus=1, buffer_limit=3)
-    assert tight.revenue_rate < best.revenue_rate
+    assert tight.upper < best.lower
     assert "--buffer-limit" in tight.warnings[0]
 
 

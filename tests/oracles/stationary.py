@@ -175,7 +175,7 @@ def stationary_vector(generator: sp.csr_matrix, direct_up_to: int = 3000) -> Arr
     pi = np.maximum(pi, 0.0)
     pi /= pi.sum()
     residual = np.abs(transposed @ pi).max() / np.abs(generator.diagonal()).max()
-    if residual > 1e-14:
+    if residual > 1e-12:
         raise ArithmeticError(f"stationary equations violated by {residual:.1e}")
     return pi
 

@@ -83,7 +83,7 @@ def test_a_stationary_point_inside_a_straight_piece():
     fractions = [plan(two_class(tpot_weight=price * k)).mixed_fraction for k in np.linspace(0.9, 1.1, 41)]
     inside = [x for x in fractions if 0.0195 + 1e-6 < x < 0.2132]
     assert len(set(np.round(inside, 9))) > 3
-    assert all(a >= b - 1e-12 for a, b in pairwise(fractions))
+    assert all(a >= b - 1e-9 for a, b in pairwise(fractions))
 
 
 def test_average_tpot():
@@ -91,4 +91,4 @@ def test_average_tpot():
     assert tpot(0.0) == pytest.approx(1 / 45.45)
     assert tpot(1.0) == pytest.approx(0.033272)
     assert tpot.slope(0.3) == pytest.approx((tpot(0.3 + 1e-6) - tpot(0.3 - 1e-6)) / 2e-6, rel=1e-6)
-    assert AverageTpot(1, 0.03, 50.0)(1.0) == 0.02
+    assert AverageTpot(1, 0.03, 50.0)(1.0) == pytest.approx(0.02)

@@ -28,8 +28,8 @@ def planned(scenario):
 
 def test_two_class_bundled():
     best = plan(two_class(), gpus=500)
-    assert best.revenue_rate == pytest.approx(297.70316986424, rel=1e-12)
-    assert best.mixed_fraction == pytest.approx(0.213211446, abs=1e-9)
+    assert best.revenue_rate == pytest.approx(297.70316986424, rel=1e-9)
+    assert best.mixed_fraction == pytest.approx(0.213211446, abs=1e-8)
     assert best.shadow_prices["prefill_capacity"] == 0
     assert best.shadow_prices["mixed_capacity"] == pytest.approx(6.83902, abs=1e-5)
     assert best.shadow_prices["solo_capacity"] == pytest.approx(10.34206, abs=1e-5)
@@ -41,7 +41,7 @@ def test_two_class_bundled():
 
 def test_two_class_separate():
     best = plan(two_class(), scheme="separate")
-    assert best.revenue_rate == pytest.approx(298.58655675, rel=1e-11)
+    assert best.revenue_rate == pytest.approx(298.58655675, rel=1e-9)
     assert not best.decode_buffer_free
     assert plan(two_class("separate"), allow_decode_buffer=False).decode_buffer_free
 
@@ -63,7 +63,7 @@ def test_objective_and_feasibility_against_linprog(seed):
         assert best.objective == pytest.approx(reference[0], rel=1e-9, abs=1e-9 * best.revenue_rate)
         assert oracle.violation(best) < 1e-9
         assert best.revenue_rate == pytest.approx(oracle.revenue @ oracle.point(best), rel=1e-9)
-        assert best.mixed_fraction == pytest.approx(best.prefill.sum(), rel=1e-12)
+        assert best.mixed_fraction == pytest.approx(best.prefill.sum(), rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -213,7 +213,7 @@ def test_a_planner_gives_what_plan_gives():
                 planner.solve(scenario)
             continue
         hot = planner.solve(scenario)
-        assert hot.objective == pytest.approx(cold.objective, rel=1e-11)
+        assert hot.objective == pytest.approx(cold.objective, rel=1e-9)
         for name in ("prefill", "mixed_decode", "solo_decode", "prefill_queue", "decode_queue"):
             np.testing.assert_allclose(getattr(hot, name), getattr(cold, name), rtol=1e-7, atol=1e-8)
 
@@ -242,6 +242,6 @@ def test_a_thousand_classes(scheme, limits):
         planner.solve(scenario.replace(classes=classes), scheme=scheme),
         plan(scenario.replace(classes=classes), scheme=scheme),
     )
-    assert hot.objective == pytest.approx(cold.objective, rel=1e-11)
+    assert hot.objective == pytest.approx(cold.objective, rel=1e-9)
     np.testing.assert_allclose(hot.prefill, cold.prefill, atol=1e-9)
     np.testing.assert_allclose(hot.solo_decode, cold.solo_decode, atol=1e-8)

@@ -11,27 +11,29 @@ from fluidgate.model import Indicators
 from fluidgate.planning import heat_map, plan, sweep
 
 R = 297.70316986424
+SLACK = 1e-7
+"""Of objectives of some 300: where one does not change, its solutions differ by rounding."""
 
 
 def test_gains_in_batch_size_level_off_near_16():
     found = sweep(two_class(), "gpu.batch_size", range(1, 41))
     gains = np.diff(found.objective)
     assert (gains[:15] > 9).all()
-    assert gains[16:] == pytest.approx(0, abs=1e-9)  # from 17 on all the load is served
+    assert gains[16:] == pytest.approx(0, abs=SLACK)  # from 17 on all the load is served
     assert found.objective[-1] == pytest.approx(305.0)
     assert found.objective[15] > 0.97 * found.objective[-1]
 
 
 def test_revenue_falls_steeply_in_beta():
     found = sweep(two_class(), "gpu.iteration.beta", np.geomspace(1e-5, 1e-3, 21))
-    assert np.all(np.diff(found.objective) <= 1e-9)
+    assert np.all(np.diff(found.objective) <= SLACK)
     assert found.objective[0] == pytest.approx(305.0)
     assert found.objective[-1] < 0.45 * found.objective[0]
 
 
 def test_alpha_and_gamma():
-    assert np.all(np.diff(sweep(two_class(), "gpu.iteration.alpha", np.linspace(0.005, 0.03, 11)).objective) <= 1e-9)
-    assert np.all(np.diff(sweep(two_class(), "gpu.iteration.gamma", np.linspace(30, 60, 11)).objective) >= -1e-9)
+    assert np.all(np.diff(sweep(two_class(), "gpu.iteration.alpha", np.linspace(0.005, 0.03, 11)).objective) <= SLACK)
+    assert np.all(np.diff(sweep(two_class(), "gpu.iteration.gamma", np.linspace(30, 60, 11)).objective) >= -SLACK)
 
 
 def test_on_a_line_of_prices_the_best_ratio_is_a_corner():
@@ -42,7 +44,7 @@ def test_on_a_line_of_prices_the_best_ratio_is_a_corner():
             heat_map(two_class(), "pricing.prompt", [total * s], "pricing.output", [total * (1 - s)]).objective[0, 0]
             for s in shares
         ]
-        assert np.all(np.diff(along, 2) >= -1e-9)
+        assert np.all(np.diff(along, 2) >= -SLACK)
         assert np.argmax(along) in (0, 10)
         assert np.argmax(along) == 10  # all on the prompt, here, whatever the total
         assert np.array(along) / total == pytest.approx(np.array(along_one(shares)), rel=1e-9)
@@ -65,7 +67,7 @@ def test_a_heat_map_is_a_plan_at_each_pair():
                 update={"batch_size": batch, "iteration": gpu.iteration.model_copy(update={"beta": beta})}
             )
             best = plan(two_class().replace(gpu=gpu))
-            assert found.objective[row, column] == pytest.approx(best.objective, rel=1e-11)
+            assert found.objective[row, column] == pytest.approx(best.objective, rel=1e-9)
             assert found.tpot[row, column] == pytest.approx(best.tpot, rel=1e-9)
             assert found.mixed_fraction[row, column] == pytest.approx(best.mixed_fraction, abs=1e-9)
 
