@@ -1,8 +1,8 @@
 """Speed and memory of the Markov kernel: `python -m benchmarks.markov`.
 
-Side by side in one run, on the two-class instance under gate-and-route: the kernel at n = 100 to 10,000, a plain and a
-tuned Python event loop of the same network at n = 100, and Ciw (`pip install fluidgate[benchmarks]`) with a station
-M/M/c+M, which the kernel simulates as a network that degenerates to it.
+Side by side in one run, on the two-class instance under gate-and-route: the kernel at n = 100 to 10,000, a plain
+Python event loop of the same network at n = 100, and Ciw (`pip install fluidgate[benchmarks]`) with a station M/M/c+M,
+which the kernel simulates as a network that degenerates to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fluidgate import Scenario, find_policy, plan
 from fluidgate.simulation.markov.network import TOTAL_EVENTS
 from fluidgate.simulation.markov.replication import Job, replicate, start
 
-from . import ciw_station, plain_loop, reference
+from . import ciw_station, plain_loop
 
 ROUNDS = 3
 STATION = {"arrival": 1.1, "service": 1.0, "patience": 0.1}
@@ -36,20 +36,7 @@ def main() -> None:
     print(f"kernel, fi-wsp, n = 100              {uncoupled:8.0f}\n")
 
     plain = best(lambda: loop(plain_loop.run(scenario, solved, gpus=100, horizon=300.0, warmup=30.0)))
-    print(f"plain Python loop, n = 100           {plain:8.0f}   {plain / ours[100]:6.0f} times the kernel")
-    tuned = best(
-        lambda: loop(
-            reference.run(
-                scenario,
-                "gate-and-route",
-                solved.prefill.tolist(),
-                solved.prefill_queue.tolist(),
-                gpus=100,
-                horizon=600.0,
-            )
-        )
-    )
-    print(f"tuned Python loop, n = 100           {tuned:8.0f}   {tuned / ours[100]:6.0f} times the kernel\n")
+    print(f"plain Python loop, n = 100           {plain:8.0f}   {plain / ours[100]:6.0f} times the kernel\n")
 
     single = best(lambda: kernel(station(), "fi-wsp", SERVERS, 4000.0))
     ciw = best(
@@ -76,7 +63,7 @@ def kernel(scenario: Scenario, policy: str, gpus: int, horizon: float) -> float:
     return measured.wall_seconds / measured.total_events
 
 
-def loop(result: plain_loop.PlainResult | reference.ReferenceResult | ciw_station.CiwResult) -> float:
+def loop(result: plain_loop.PlainResult | ciw_station.CiwResult) -> float:
     return result.seconds / result.events
 
 

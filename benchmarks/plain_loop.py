@@ -1,7 +1,7 @@
 """Gate-and-route as anyone would first write it in Python: objects, lists, one event after the other.
 
 The network is that of the compiled kernel, GPU by GPU, with the same statistics. Nothing in it grows with the cluster
-(free GPUs are drawn from lists), but nothing is tuned either; `reference.py` is the same network tuned for speed.
+(free GPUs are drawn from lists), but nothing is tuned either.
 """
 
 from __future__ import annotations

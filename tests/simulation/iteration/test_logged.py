@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.true_to_engine import KV_BYTES_PER_TOKEN, MEMORY_BANDWIDTH, calibrated_law, draw
 from fluidgate.cli.app import main
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.profiles import load_profile
 from fluidgate.simulation.iteration.cluster import Batching
 from fluidgate.simulation.iteration.engine import Engine, KvMemory
-from fluidgate.simulation.iteration.law import Law, linear_law
+from fluidgate.simulation.iteration.law import Law, law_of, linear_law
 from fluidgate.simulation.iteration.logged import LoggedRun, agreement, read_logged_run, replayed
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +39,8 @@ def measured() -> LoggedRun:
 
 @pytest.fixture(scope="module")
 def law(measured: LoggedRun) -> Law:
-    return calibrated_law(TIMES, KV_BYTES_PER_TOKEN, MEMORY_BANDWIDTH)
+    """The example's, which `test_the_commands_alone_do_the_same` calibrates anew."""
+    return law_of(Scenario.load(EXAMPLE).gpu)
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +188,3 @@ def test_what_no_memory_holds_is_refused() -> None:
     run = LoggedRun(np.zeros(1), np.zeros(1), np.zeros(1), np.array([100]), np.array([3]))
     with pytest.raises(FluidgateError, match="1 requests are longer than it"):
         replayed(run, Engine(linear_law(1.0, 0.1), 4, 10, kv=KvMemory(64, 16)))
-
-
-def test_the_picture(measured: LoggedRun, simulated: LoggedRun, tmp_path: Path) -> None:
-    draw(measured, simulated, tmp_path / "p.svg")
-    assert (tmp_path / "p.svg").stat().st_size > 5000

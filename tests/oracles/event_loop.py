@@ -1,4 +1,4 @@
-"""The Markov network GPU by GPU as a plain-Python event loop: the yardstick for the compiled kernel.
+"""The Markov network GPU by GPU as a plain-Python event loop, independent of the compiled kernel and of `network.py`.
 
 Gillespie's method with counts: the next event is drawn from the total rate of each kind and class, then the
 request is drawn uniformly among the members of that kind and class (lists with swap-removal; decodes beside
@@ -10,9 +10,7 @@ multiplication a jump.
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,18 +33,14 @@ X, Y_M, Y_S, Q_P, Q_D = range(5)
 
 
 @dataclass(frozen=True)
-class ReferenceResult:
+class Measured:
     """Statistics over (warmup, horizon]; occupancies and rates per GPU, one entry a class.
 
     Attributes:
-        events: arrivals, completions and abandonments over the whole horizon.
-        seconds: wall time of the event loop.
         revenue_rate: in the scenario's scheme.
         ttft: mean time from arrival to prefill completion, over prefills completed in the window.
     """
 
-    events: int
-    seconds: float
     revenue_rate: float
     prefill: list[float]
     mixed_decode: list[float]
@@ -59,10 +53,6 @@ class ReferenceResult:
     prefill_abandonment_rate: list[float]
     decode_abandonment_rate: list[float]
     ttft: list[float]
-
-    @property
-    def events_per_second(self) -> float:
-        return self.events / self.seconds
 
 
 class IndexSet:
@@ -109,7 +99,7 @@ def run(
     warmup: float | None = None,
     seed: int = 0,
     mixed: int | None = None,
-) -> ReferenceResult:
+) -> Measured:
     """Simulate from an empty cluster to `horizon`.
 
     Args:
@@ -324,9 +314,7 @@ def run(
         return chosen
 
     # ---- event loop
-    events = 0
     before: tuple[list[list[float]], list[list[float]]] | None = None
-    began = time.perf_counter()
     while True:
         total_p = sum(map(mul, n_x, mu_p))
         total_m = sum(map(mul, n_m, mu_m))
@@ -339,7 +327,6 @@ def run(
             before = snapshot(warmup)
         if now > horizon:
             break
-        events += 1
         r = random() * total
 
         if r < lam_total:  # arrival
@@ -436,7 +423,6 @@ def run(
         n_d[i] -= 1
         jump_d[i] -= now
         left_d[i] += 1
-    seconds = time.perf_counter() - began
 
     assert before is not None
     after = snapshot(horizon)
@@ -451,62 +437,9 @@ def run(
     else:
         revenue = sum(p * f + o * d for p, o, f, d in zip(prompt, output, prefills, decodes, strict=True))
     per_gpu = [[v / window for v in values] for values in (came_in, prefills, decodes, gone_p, gone_d)]
-    return ReferenceResult(
-        events,
-        seconds,
+    return Measured(
         revenue / window,
         *means,
         *per_gpu,
         [w / p if p else math.nan for w, p in zip(wait, prefills, strict=True)],
     )
-
-
-def main() -> None:
-    """Events per second on a two-class cluster in the manner of the paper's section 6."""
-    from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--gpus", type=int, default=100)
-    parser.add_argument("--horizon", type=float, default=200.0)
-    parser.add_argument("--policies", default="gate-and-route,fi-wsp")
-    given = parser.parse_args()
-    scenario = Scenario(
-        name="two-class",
-        gpu=Gpu(batch_size=16, chunk_size=256, iteration=IterationTime(alpha=0.0174, beta=6.2e-5, gamma=45.45)),
-        pricing=Pricing(scheme="bundled", prompt=0.1, output=0.2),
-        classes=(
-            RequestClass(
-                name="decode-heavy",
-                prompt_tokens=300,
-                output_tokens=1000,
-                arrival_rate=0.5,
-                patience_rate=0.1,
-            ),
-            RequestClass(
-                name="prefill-heavy",
-                prompt_tokens=3000,
-                output_tokens=400,
-                arrival_rate=0.5,
-                patience_rate=0.1,
-            ),
-        ),
-    )
-    for policy in given.policies.split(","):
-        result = run(
-            scenario,
-            policy,
-            (0.018, 0.195),
-            (0.3, 0.0),
-            (1.5, 1.5),
-            (8.0, 4.0),
-            gpus=given.gpus,
-            horizon=given.horizon,
-        )
-        print(
-            f"{policy:22s} n={given.gpus} {result.events} events in {result.seconds:.2f} s: "
-            f"{result.events_per_second:,.0f} events/s; revenue {result.revenue_rate:.3f} per GPU per s"
-        )
-
-
-if __name__ == "__main__":
-    main()
