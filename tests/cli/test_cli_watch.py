@@ -14,9 +14,9 @@ from command import Command
 from rich.console import Console
 
 from fluidgate.cli.watch import follow
-from fluidgate.reports.watch_frame import bar, frame
-from fluidgate.reports.watch_rates import INTERVALS, History, quantile, rates_between
-from fluidgate.reports.watch_reading import GatewayReader, Reading, Scrape
+from fluidgate.reports.watch_frame import frame
+from fluidgate.reports.watch_rates import History, rates_between
+from fluidgate.reports.watch_reading import GatewayReader
 from tests.gateway.served import live_gateway
 
 
@@ -165,42 +165,3 @@ def test_the_view_outlives_its_gateway(tmp_path: Path) -> None:
             await view
 
     asyncio.run(run())
-
-
-def reading(at: float, uptime: float) -> Reading:
-    return Reading(at, {"uptime": uptime, "classes": {}}, Scrape(""))
-
-
-def test_history_is_of_one_life_of_the_gateway() -> None:
-    history = History()
-    for k in range(INTERVALS + 5):
-        history.add(reading(float(k), float(k)))
-    assert history.rates is not None
-    assert history.rates.seconds == INTERVALS
-    history.add(reading(100.0, 0.5))
-    assert history.rates is None
-    assert history.last is not None
-
-
-def test_quantiles_are_linear_within_a_bucket() -> None:
-    buckets = {0.1: 0.0, 0.2: 10.0, 0.4: 20.0, math.inf: 20.0}
-    assert quantile(buckets, 0.25) == pytest.approx(0.15)
-    assert quantile(buckets, 0.5) == pytest.approx(0.2)
-    assert quantile(buckets, 0.9) == pytest.approx(0.36)
-    assert quantile({0.1: 1.0, math.inf: 10.0}, 0.9) == pytest.approx(0.1)
-    assert quantile({0.1: 0.0, math.inf: 0.0}, 0.5) is None
-    assert quantile({}, 0.5) is None
-
-
-@pytest.mark.parametrize(
-    ("held", "slots", "cells"),
-    [
-        ([1, 5, 0], 8, [1, 5, 0, 2]),
-        ([1, 100, 0], 256, [1, 6, 0, 9]),
-        ([1, 250, 5], 256, [1, 14, 1, 0]),
-        ([3, 40, 0], 16, [3, 13, 0, 0]),
-        ([0, 0, 0], 4, [0, 0, 0, 4]),
-    ],
-)
-def test_bars_show_who_holds_the_slots(held: list[int], slots: int, cells: list[int]) -> None:
-    assert bar(held, slots) == cells

@@ -22,7 +22,6 @@ from tests.oracles.closed_forms import erlang_a
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem, scenario
 from tests.scenarios import two_class_scenario
 
-ONE = [(2.0, 1.0, 0.9, 0.6)]
 TWO = [(1.5, 1.6, 0.35, 1.5), (3.0, 0.8, 0.25, 2.5)]
 OVERLOAD = [(1.5, 0.5, 1.8, 0.1), (3.0, 1.0, 1.2, 0.0)]
 
@@ -266,12 +265,3 @@ def test_command_refuses_what_is_too_large(tmp_path):
     assert isinstance(outcome.exception, FluidgateError)
     unknown = invoke(tmp_path, "--gpus", "1", "--policies", "fi-wps")
     assert "fi-wsp" in str(unknown.exception)
-
-
-def test_one_class_is_drawn(tmp_path):
-    from fluidgate.reports.optimum import draw_optimum
-
-    draw_optimum(optimum(scenario("one", 3, ONE), gpus=2), tmp_path / "one.png")
-    three = [(1.5, 1.6, 0.1, 1.5)] * 3
-    draw_optimum(optimum(scenario("three", 2, three), gpus=1), tmp_path / "three.png")
-    assert (tmp_path / "one.png").exists()

@@ -179,13 +179,3 @@ def test_records():
     assert [float(row["limit"]) for row in rows] == found.limit.tolist()
     assert (rows[0]["schema"], rows[0]["scenario"], rows[0]["price_below"]) == ("1", "two-class", "")
     assert found.to_dataframe()["price_below"].isna().tolist() == [True, False, False, False]
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_picture(tmp_path, suffix):
-    from fluidgate.reports.sweeps import draw_frontier, frontier_tables
-
-    found = frontier(two_class(tpot_weight=100.0), "max_solo_gap", points=4)
-    draw_frontier(found, tmp_path / f"f.{suffix}")
-    assert (tmp_path / f"f.{suffix}").stat().st_size > 1000
-    assert [made.row_count for made in frontier_tables(found)] == [4, 4]

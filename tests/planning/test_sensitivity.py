@@ -201,18 +201,3 @@ def test_wrong_factors(field, values, message):
 def test_one_field_twice():
     with pytest.raises(FluidgateError, match="name the same field"):
         heat_map(two_class(), "classes.*.arrival_rate", [1], "classes[1].arrival_rate", [1])
-
-
-def test_pictures(tmp_path):
-    from fluidgate.reports.sweeps import draw_heat_map, draw_sweeps, sweep_table
-
-    batch = sweep(two_class(), "gpu.batch_size", [4, 8, 16])
-    limit = sweep(two_class(), "indicators.max_tpot", [None, 0.02, 0.023])
-    beta = sweep(two_class(), "gpu.iteration.beta", [1e-5, 1e-4])
-    draw_sweeps([batch, limit, beta], tmp_path / "s.png", log=["gpu.iteration.beta"])
-    assert sweep_table(limit).row_count == 3
-    grid = heat_map(
-        two_class(max_tpot=0.024), "gpu.iteration.gamma", [30.0, 45.0, 50.0], "gpu.iteration.beta", [1e-5, 1e-4]
-    )
-    draw_heat_map(grid, tmp_path / "h.svg", log=["gpu.iteration.beta"])
-    assert {file.name for file in tmp_path.iterdir()} == {"s.png", "h.svg"}

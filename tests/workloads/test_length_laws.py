@@ -249,15 +249,3 @@ def test_records() -> None:
         laws["c"]
     with pytest.raises(FluidgateError, match="no requests"):
         length_laws([])
-
-
-def test_pictures(tmp_path: Path) -> None:
-    from fluidgate.reports.sweeps import draw_length_laws, draw_length_scatter, law_table
-
-    laws = length_laws(labelled(**{f"c{k}": np.arange(1.0, 40.0 + k) for k in range(5)}, one=np.array([3.0])))
-    draw_length_laws(laws, tmp_path / "laws.png")
-    draw_length_scatter(laws, ["c0", "c3"], tmp_path / "scatter.svg")
-    assert law_table(laws).row_count == 6
-    with pytest.raises(FluidgateError, match="no category 'z'"):
-        draw_length_scatter(laws, ["z"], tmp_path / "none.svg")
-    assert {file.name for file in tmp_path.iterdir()} == {"laws.png", "scatter.svg"}
