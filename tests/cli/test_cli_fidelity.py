@@ -29,7 +29,7 @@ def check_class(each: dict[str, Any]) -> None:
         time = each[key]
         assert set(time) == {"mean", "std", "ci95", "p50", "p90", "p99", "count"}
         assert time["count"] > 0
-        assert 0 <= time["p50"] <= time["p90"] <= time["p99"]
+        assert 0 <= time["p50"] <= time["p90"] * (1 + 1e-9) <= time["p99"] * (1 + 2e-9)
         assert time["ci95"][0] <= time["mean"] <= time["ci95"][1]
     assert each["ttft"]["mean"] + each["tpot"]["mean"] < each["latency"]["mean"]
     assert each["tpot"]["p50"] >= 1 / 45.45 * 0.998, "no token comes faster than on a solo GPU"
