@@ -69,11 +69,10 @@ def test_columns_units_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (profile["alpha"], profile["beta"], profile["gamma"]) == (0.0174, 6.2e-5, 45.45)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_pictures(tmp_path: Path, suffix: str) -> None:
-    run(EXAMPLE, "--plot", tmp_path / f"fit.{suffix}")
-    assert (tmp_path / f"fit.{suffix}").stat().st_size > 5000
-    assert [path.name for path in tmp_path.iterdir()] == [f"fit.{suffix}"]
+def test_a_picture(tmp_path: Path) -> None:
+    run(EXAMPLE, "--plot", tmp_path / "fit.pdf")
+    assert (tmp_path / "fit.pdf").stat().st_size > 5000
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.pdf"]
 
 
 @pytest.mark.parametrize(

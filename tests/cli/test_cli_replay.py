@@ -166,15 +166,13 @@ def test_what_a_reader_should_know_is_said(fluidgate: Command, replayed: tuple[P
     assert not any("requests/s" in line for line in quiet.notices)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_picture_and_tables(fluidgate: Command, replayed: tuple[Path, Path], suffix: str) -> None:
-    outcome = fluidgate("replay", *replayed, *POLICIES, "--plot", f"p.{suffix}")
+def test_picture_and_tables(fluidgate: Command, replayed: tuple[Path, Path]) -> None:
+    outcome = fluidgate("replay", *replayed, *POLICIES, "--plot", "p.svg")
     assert outcome.status == 0
-    content = Path(f"p.{suffix}").read_bytes()
-    assert content.startswith(b"\x89PNG\r\n" if suffix == "png" else b"<?xml")
-    if suffix == "svg":
-        for words in (b"gate-and-route", b"vllm-round-robin", b"decode-heavy, plan", b"took longer"):
-            assert b"<!-- " + words in content or words in content, words
+    content = Path("p.svg").read_bytes()
+    assert content.startswith(b"<?xml")
+    for words in (b"gate-and-route", b"vllm-round-robin", b"decode-heavy, plan", b"took longer"):
+        assert words in content, words
     for words in ("t.csv on 'two-class': 2 GPUs, until the last has left", "TTFT, s", "p99", "token-budget", "%)"):
         assert words in outcome.output, words
 

@@ -152,16 +152,15 @@ def test_tables(fluidgate: Command) -> None:
     assert any(words[0] == "fi-wsp" and "reference" in words for words in lines if words)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize(
-    "command",
+    ("command", "suffix"),
     [
-        ("simulate", "s.toml", "--policy", "gate-and-route", *SMALL),
-        ("simulate", "s.toml", "--policy", "fi-wsp", *SMALL),
-        ("compare", "s.toml", "--policies", "gate-and-route,fi-wsp", *SMALL),
-        ("plan", "s.toml", "--gpus", "5"),
+        (("simulate", "s.toml", "--policy", "gate-and-route", *SMALL), "png"),
+        (("simulate", "s.toml", "--policy", "fi-wsp", *SMALL), "svg"),
+        (("compare", "s.toml", "--policies", "gate-and-route,fi-wsp", *SMALL), "png"),
+        (("plan", "s.toml", "--gpus", "5"), "svg"),
     ],
-    ids=lambda c: f"{c[0]}-{c[3]}",
+    ids=lambda c: c if isinstance(c, str) else f"{c[0]}-{c[3]}",
 )
 def test_pictures(fluidgate: Command, scenario: Scenario, command: tuple[str, ...], suffix: str) -> None:
     scenario()
