@@ -14,7 +14,7 @@ from fluidgate.cli.options import json_option
 @json_option
 def policies(as_json: bool) -> None:
     """List the policies that `simulate`, `compare` and `replay` know."""
-    from fluidgate.policies import ALIASES, LISTED, PlacedPolicy
+    from fluidgate.policies import ALIASES, LISTED
 
     if as_json:
         listed = [
@@ -22,9 +22,9 @@ def policies(as_json: bool) -> None:
                 "name": p.name,
                 "origin": p.origin,
                 "summary": p.summary,
-                "fidelity": ["iteration"] if isinstance(p, PlacedPolicy) else ["markov", "iteration"],
+                "fidelity": list(p.fidelities),
                 "parameters": [parameter.to_dict() for parameter in p.parameters],
-                **({"source": p.source} if isinstance(p, PlacedPolicy) else {}),
+                **({"source": p.source} if p.source else {}),
             }
             for p in LISTED.values()
         ]

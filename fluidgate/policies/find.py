@@ -1,21 +1,31 @@
-"""A policy by the name, or by the file, that a user gives."""
+"""The policy of a name: listed, in a policy file, or in a Python file of one's own."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.catalogue import listed_policy
+from fluidgate.policies.own_file import is_own, own_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.policy_file import load_policy
 
 
-def find_any_policy(name: str) -> Policy | PlacedPolicy:
-    """The policy of that name or alias, or of the policy file at that path (it ends in `.toml`).
+def find_any_policy(name: str, folder: str | Path = "") -> Policy | PlacedPolicy:
+    """The policy of that name or alias, of the policy file at that path (`PATH.toml`), or of `PATH.py:NAME`.
+
+    Args:
+        folder: where relative paths start; the working folder if empty.
 
     Raises:
         FluidgateError: no policy has that name, and the message gives the nearest; or the file is wrong.
     """
-    return load_policy(name) if name.endswith(".toml") else listed_policy(name)
+    if is_own(name):
+        return own_policy(name, folder)
+    if name.endswith(".toml"):
+        return load_policy(Path(folder, name) if folder else name)
+    return listed_policy(name)
 
 
 def find_policy(name: str) -> Policy:
@@ -25,9 +35,9 @@ def find_policy(name: str) -> Policy:
         FluidgateError: as `find_any_policy`; or it is a published serving policy.
     """
     policy = find_any_policy(name)
-    if isinstance(policy, PlacedPolicy):
-        raise FluidgateError(
-            f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
-            "simulate or compare it with --fidelity iteration, or replay a trace"
-        )
-    return policy
+    if isinstance(policy, Policy):
+        return policy
+    raise FluidgateError(
+        f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
+        "simulate or compare it with --fidelity iteration, or replay a trace"
+    )

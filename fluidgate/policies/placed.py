@@ -7,7 +7,7 @@ open. Only the fidelity of iterations tells them apart: `fluidgate.simulation.it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fluidgate.model import BatchingName
 from fluidgate.planning.partition import MOST_GPUS
@@ -23,12 +23,12 @@ class PlacedPolicy(BasePolicy):
     Attributes:
         batching: how a GPU forms the batch of an iteration; see `EngineModel`.
         placement: which GPU takes a request as it arrives.
-        source: whose rule it is.
     """
+
+    fidelities: ClassVar[tuple[str, ...]] = ("iteration",)
 
     batching: BatchingName
     placement: PlacementName
-    source: str
 
     @property
     def has_pools(self) -> bool:
@@ -62,7 +62,7 @@ def _placed(
     placement: PlacementName = "round-robin",
     parameters: tuple[Parameter, ...] = (),
 ) -> PlacedPolicy:
-    return PlacedPolicy(name, "published", summary, batching, placement, source, parameters=parameters)
+    return PlacedPolicy(name, "published", summary, batching, placement, source=source, parameters=parameters)
 
 
 PLACED: dict[str, PlacedPolicy] = {

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from fluidgate.errors import FluidgateError, nearest
-from fluidgate.model import Scenario, Scheme
+from fluidgate.model import BatchingName, Scenario, Scheme
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.tuned import Tuned
@@ -79,7 +79,11 @@ class BasePolicy:
         settings: values of parameters that are not the default; see `with_parameters`.
         base: name of the listed policy that a policy file gives parameters to; empty for others.
         tuned: how the parameters were found, if a policy file says so.
+        source: whose rule it is, if others have published it.
+        fidelities: of the simulations that run it.
     """
+
+    fidelities: ClassVar[tuple[str, ...]] = ("markov", "iteration")
 
     name: str
     origin: Origin
@@ -88,6 +92,7 @@ class BasePolicy:
     settings: Mapping[str, float] = field(default_factory=dict, hash=False, kw_only=True)
     base: str = field(default="", kw_only=True)
     tuned: Tuned | None = field(default=None, kw_only=True)
+    source: str = field(default="", kw_only=True)
 
     @property
     def values(self) -> dict[str, float]:
@@ -147,7 +152,10 @@ class Policy(BasePolicy):
             `fluidgate.policies.decisions`. They are compiled, so they use numbers, loops and the fields of `View` and
             `Tables`, and make no arrays.
         key: names the functions across processes, so that each compiles them once; set by `for_worker`.
+        batching: of the GPUs that it decides for, iteration by iteration.
     """
+
+    batching: ClassVar[BatchingName] = "single-prefill"
 
     program: Program
     tabulate: Callable[[Plan, int], Tables]

@@ -16,7 +16,17 @@ from fluidgate.policies.catalogue import LISTED, listed_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import BasePolicy, Policy
 from fluidgate.policies.tuned import Tuned
-from fluidgate.toml_file import SCHEMA, SchemaKey, Table, check, fail, parse_toml, read_text, shown, write_whole
+from fluidgate.toml_file import (
+    SCHEMA,
+    SchemaKey,
+    Table,
+    check,
+    fail,
+    parse_toml,
+    read_text,
+    shown,
+    write_whole,
+)
 
 
 class PolicyTable(Table):
@@ -66,14 +76,10 @@ def dump_policy(policy: BasePolicy) -> str:
     import tomlkit
     from tomlkit import comment, document, table
 
-    name = policy.base or policy.name
-    if name not in LISTED or not policy.is_data:
-        raise FluidgateError(
-            f"policy '{policy.name}': is Python code; only policies that `fluidgate policies` lists go into a file"
-        )
+    check_fits(policy)
     text = document()
     text["schema"] = SCHEMA
-    text["policy"] = name
+    text["policy"] = policy.base or policy.name
     parameters = table()
     for p in policy.parameters:
         parameters.add(comment(f"{p.meaning} ({p.low:g} to {p.high:g}, default {p.default:g})"))
@@ -85,6 +91,23 @@ def dump_policy(policy: BasePolicy) -> str:
             record.add(key, value)
         text["tuned"] = record
     return tomlkit.dumps(text)
+
+
+def fits(policy: BasePolicy) -> bool:
+    """Whether a policy file can hold the policy: one of the list with parameters."""
+    return (policy.base or policy.name) in LISTED and policy.is_data
+
+
+def check_fits(policy: BasePolicy) -> None:
+    """Refuse a policy that no policy file can hold.
+
+    Raises:
+        FluidgateError: it is Python code.
+    """
+    if not fits(policy):
+        raise FluidgateError(
+            f"policy '{policy.name}': is Python code; only policies that `fluidgate policies` lists go into a file"
+        )
 
 
 def write_policy(policy: BasePolicy, path: str | Path, *, force: bool = False) -> None:

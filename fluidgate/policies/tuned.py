@@ -1,4 +1,4 @@
-"""How the parameters of a policy were found."""
+"""What `fluidgate tune` found: the table [tuned] of a policy file."""
 
 from __future__ import annotations
 
