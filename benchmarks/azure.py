@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 
 from fluidgate import Scenario, find_policy
-from fluidgate.simulation.requests.replay import replay
-from fluidgate.simulation.requests.results import RequestResult
+from fluidgate.simulation.iteration.replay import replay
+from fluidgate.simulation.iteration.results import RequestResult
 
 SCENARIO = "examples/azure-replay.toml"
 SCALE = 28.0

@@ -24,7 +24,9 @@ from fluidgate.model import Array, Gpu, IterationTime, Pricing, RequestClass, Sc
 from fluidgate.planning import plan
 from fluidgate.policies import Policy, find_policy
 from fluidgate.scenario_file import write_scenario
-from fluidgate.simulation.iteration.run import Run, run_policy
+from fluidgate.simulation.iteration.rules import Decisions
+from fluidgate.simulation.iteration.run import Run, run_requests
+from fluidgate.simulation.iteration.scenario_engine import engine_of
 from fluidgate.simulation.markov.network import (
     MIXED_DECODE,
     MIXED_QUEUE,
@@ -33,7 +35,6 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
-from fluidgate.simulation.requests.engine import engine_of
 from fluidgate.workloads.streams import Requests, drawn_requests
 
 MODEL = "emulated"
@@ -82,7 +83,8 @@ def simulated(of: Scenario, policy: Policy, engines: int, requests: Requests, se
     tables = policy.tabulate(plan(of, gpus=engines), engines)
     rows: list[np.ndarray] = []
     run = Run(gpus=engines, classes=len(of.classes), seed=seed)
-    measured = run_policy(iter([requests]), engine_of(of, "single-prefill"), run, policy, tables, take_log=rows.append)
+    rules = Decisions(policy, tables)
+    measured = run_requests(iter([requests]), engine_of(of, "single-prefill"), run, rules, take_log=rows.append)
     log = np.concatenate(rows)
     seconds = float(log["last_token"].max())
     occupancy = measured.occupancy * measured.window / seconds / engines

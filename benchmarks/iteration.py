@@ -22,7 +22,8 @@ from numpy.random import Generator
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, run_placed
+from fluidgate.simulation.iteration.rules import Placements
+from fluidgate.simulation.iteration.run import Run, run_requests
 from fluidgate.workloads.streams import REQUEST, Requests
 
 ROUNDS = 3
@@ -110,7 +111,7 @@ def requests(rng: Generator, count: int, rate: float, since: float) -> Requests:
 
 
 def run(gpus: int, count: int, rate: float) -> IterationMeasurement:
-    return run_placed(stream(count, rate * gpus), ENGINE, Run(gpus, 1))
+    return run_requests(stream(count, rate * gpus), ENGINE, Run(gpus, 1), Placements())
 
 
 def fastest(gpus: int, count: int, rate: float) -> tuple[float, IterationMeasurement]:

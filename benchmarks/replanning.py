@@ -23,10 +23,11 @@ from fluidgate.policies import Policy
 from fluidgate.replanning import ReplannedPolicy, Replanning, Timetable
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.replanned import Look, Watcher, run_replanned
-from fluidgate.simulation.iteration.run import Run, run_controlled, run_policy
-from fluidgate.simulation.requests.engine import engine_of
-from fluidgate.simulation.requests.replay import replay
-from fluidgate.simulation.requests.results import RequestResult
+from fluidgate.simulation.iteration.replay import replay
+from fluidgate.simulation.iteration.results import RequestResult
+from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions
+from fluidgate.simulation.iteration.run import Run, run_requests
+from fluidgate.simulation.iteration.scenario_engine import engine_of
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.workloads.streams import Requests, drawn_requests
 
@@ -118,11 +119,13 @@ def stepped(parts: Sequence[Scenario], gpus: int, name: str, way: Replanning | s
         found = run_replanned(requests, engine, run, policy, scenario, way)
         return Outcome(found.measurement, found.looks, found.solved)
     if way == "fixed":
-        return Outcome(run_policy(requests, engine, run, policy, first_tables(scenario, policy, gpus)))
+        rules = Decisions(policy, first_tables(scenario, policy, gpus))
+        return Outcome(run_requests(requests, engine, run, rules))
     looks = [(RULE.look * k, parts[RULE.look * k >= STEP]) for k in range(round(HORIZON / RULE.look))]
     table = Timetable(looks, policy, gpus)
     watcher = Watcher(table)
-    return Outcome(run_controlled(requests, engine, run, policy, table, watch=watcher), watcher.looks, 1)
+    measured = run_requests(requests, engine, run, ChangingDecisions(policy, table, watcher))
+    return Outcome(measured, watcher.looks, 1)
 
 
 def first_tables(scenario: Scenario, policy: Policy, gpus: int) -> Any:

@@ -15,8 +15,8 @@ DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,
 @click.command(short_help="Simulate several policies on the same arrivals, side by side.")
 @scenario_argument
 @click.option("--policies", default=DEFAULT, show_default=True, metavar="A,B,...",
-              help="Names that `fluidgate policies` lists, or files (.toml), NAME+replan if its plan follows the load; "
-                   "the first is the reference.")  # fmt: skip
+              help="Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if "
+                   "its plan follows the load; the first is the reference.")  # fmt: skip
 @simulation_options
 def compare(
     scenario: str,
@@ -45,7 +45,7 @@ def compare(
         return
     from fluidgate.reports.requests import request_comparison_tables
     from fluidgate.reports.tables import comparison_tables
-    from fluidgate.simulation.requests.results import RequestResult
+    from fluidgate.simulation.iteration.results import RequestResult
 
     show(
         *(

@@ -25,8 +25,8 @@ SAMPLES = 601  # points of the paths that a picture shows
 @scenario_argument
 @click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
 @click.option("--policy", "policies", required=True, metavar="P[,Q...]",
-              help="Names that `fluidgate policies` lists, or files (.toml), NAME+replan if its plan follows the load; "
-                   "the first is the reference.")  # fmt: skip
+              help="Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if "
+                   "its plan follows the load; the first is the reference.")  # fmt: skip
 @gpus_option
 @click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
               help="Multiplies the traces' arrival rates.")  # fmt: skip
@@ -68,7 +68,7 @@ def replay(
     `fluidgate workload`. The picture shows occupancies and queues over time against the plan, and latencies.
     """
     from fluidgate.model import Scenario
-    from fluidgate.simulation.requests.replay import replay as run
+    from fluidgate.simulation.iteration.replay import replay as run
 
     loaded = Scenario.load(scenario)
     options["replanning"] = replanning_rule(options)

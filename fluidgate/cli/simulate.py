@@ -15,8 +15,8 @@ SAMPLES = 401  # points of the path that a picture shows
 @click.command(short_help="Simulate a policy: revenue, occupancies, latencies.")
 @scenario_argument
 @click.option("--policy", required=True, metavar="NAME",
-              help="A name that `fluidgate policies` lists, or a policy file (.toml); NAME+replan if its plan follows "
-                   "the load.")  # fmt: skip
+              help="A name that `fluidgate policies` lists, a policy file (.toml), or PATH.py:NAME for your own; "
+                   "NAME+replan if its plan follows the load.")  # fmt: skip
 @simulation_options
 def simulate(
     scenario: str,
@@ -47,6 +47,6 @@ def simulate(
         return
     from fluidgate.reports.requests import request_tables
     from fluidgate.reports.tables import simulation_tables
-    from fluidgate.simulation.requests.results import RequestResult
+    from fluidgate.simulation.iteration.results import RequestResult
 
     show(*(request_tables(result) if isinstance(result, RequestResult) else simulation_tables(result)))

@@ -26,9 +26,13 @@ class ReplannedPolicy:
         """That of the policy with `+replan`."""
         return self.policy.name + REPLAN
 
-    def for_worker(self) -> Policy:
-        """What a worker needs: the policy under this name, able to make tables."""
-        return replace(self.policy.for_worker(), name=self.name, tabulate=self.policy.tabulate)
+    def for_worker(self) -> ReplannedPolicy:
+        """What a worker needs: the policy with its functions named, still able to make tables."""
+        return replace(self, policy=replace(self.policy.for_worker(), tabulate=self.policy.tabulate))
+
+
+AnyPolicy = Policy | PlacedPolicy | ReplannedPolicy
+"""What goes where a policy's name goes."""
 
 
 def find_replanned_policy(name: str, replanning: Replanning) -> ReplannedPolicy:
@@ -39,6 +43,6 @@ def find_replanned_policy(name: str, replanning: Replanning) -> ReplannedPolicy:
     """
     base = name.removesuffix(REPLAN)
     policy = find_any_policy(base)
-    if isinstance(policy, PlacedPolicy):
+    if not isinstance(policy, Policy):
         raise FluidgateError(f"policy '{base}' reads no plan that could follow the load; leave {REPLAN} out")
     return ReplannedPolicy(policy, replanning)

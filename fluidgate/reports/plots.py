@@ -16,8 +16,8 @@ from fluidgate.fluid import fluid_trajectory
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.simulation import Comparison, SimulationResult
-from fluidgate.simulation.requests.plan_path import PlanPath
-from fluidgate.simulation.requests.results import RequestResult
+from fluidgate.simulation.iteration.plan_path import PlanPath
+from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.trajectory import Trajectory
 from fluidgate.workloads import Workload, quantiles
 

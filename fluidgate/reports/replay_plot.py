@@ -16,7 +16,8 @@ from fluidgate.planning import Plan
 from fluidgate.reports.plots import draw_target, held_at, plain_ticks, save, style
 from fluidgate.simulation import Comparison
 from fluidgate.simulation.iteration.measure import Distribution, bin_edges
-from fluidgate.simulation.requests.results import ReplayRun, RequestResult
+from fluidgate.simulation.iteration.replay_options import ReplayOptions
+from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _rows(found: Sequence[RequestResult]) -> int:
 
 def _title(result: Comparison) -> str:
     run = result.run
-    traces = f"{' + '.join(run.traces)}, rates times {run.rate_scale:.4g}, " if isinstance(run, ReplayRun) else ""
+    traces = f"{' + '.join(run.traces)}, rates times {run.rate_scale:.4g}, " if isinstance(run, ReplayOptions) else ""
     return f"{traces}{run.gpus} GPUs of '{result.scenario}'"
 
 

@@ -18,9 +18,10 @@ from fluidgate.reports.tables import (
     with_interval,
 )
 from fluidgate.simulation import Comparison, Statistic
-from fluidgate.simulation.requests.pilot import Pilot
-from fluidgate.simulation.requests.plan_path import PlanPath
-from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun, RequestResult, TimeStatistic
+from fluidgate.simulation.iteration.pilot import Pilot
+from fluidgate.simulation.iteration.plan_path import PlanPath
+from fluidgate.simulation.iteration.replay_options import ReplayOptions
+from fluidgate.simulation.iteration.results import ReplayComparison, RequestResult, TimeStatistic
 
 TIMES = (
     ("ttft", "TTFT, s", 1.0),
@@ -131,7 +132,7 @@ def _mixed_group(result: RequestResult, path: PlanPath) -> tuple[float | None, .
 def replay_tables(result: ReplayComparison) -> Iterator[Table]:
     """As a comparison, under the traces' names; then what the traces say of the engine's own times."""
     run = result.run
-    assert isinstance(run, ReplayRun)
+    assert isinstance(run, ReplayOptions)
     end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
     title = (
         f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {end}, played {run.times}, "

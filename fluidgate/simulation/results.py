@@ -10,26 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan
 from fluidgate.simulation.markov.network import (
-    ARRIVAL,
-    DECODE_ABANDONMENT,
-    DECODE_END,
-    DECODE_SERVICE,
-    DECODE_START,
-    DECODE_WAIT,
     MIXED_DECODE,
     MIXED_QUEUE,
     PREFILL,
-    PREFILL_ABANDONMENT,
-    PREFILL_END,
     PREFILL_QUEUE,
     SOLO_DECODE,
     SOLO_QUEUE,
-    TTFT,
 )
-from fluidgate.simulation.markov.replication import Measurement
+from fluidgate.simulation.options import Options
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 
@@ -79,21 +69,6 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Run:
-    """The options of a simulation, the same for every policy of a comparison."""
-
-    gpus: int
-    horizon: float
-    warmup: float
-    replications: int
-    seed: int
-    fidelity: str = "markov"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-@dataclass(frozen=True)
 class SimulationResult:
     """A policy simulated on a scenario.
 
@@ -110,7 +85,7 @@ class SimulationResult:
 
     scenario: str
     policy: str
-    run: Run
+    run: Options
     events: int
     wall_seconds: float
     revenue_rate: Statistic
@@ -152,7 +127,7 @@ class SimulationResult:
 
     def _rows(self) -> Any:
         for name in ("revenue_rate", "optimality_ratio", "objective_ratio"):
-            yield _row(self.policy, None, name, getattr(self, name))
+            yield statistic_row(self.policy, None, name, getattr(self, name))
         for each in self.classes:
             yield from rows_of(self.policy, each)
 
@@ -170,7 +145,7 @@ class Comparison:
     """Policies simulated on the same arrivals; the first is the reference."""
 
     scenario: str
-    run: Run
+    run: Options
     policies: tuple[SimulationResult, ...]
 
     @property
@@ -214,10 +189,11 @@ def rows_of(policy: str, each: ClassResult) -> Iterator[dict[str, Any]]:
     """A row for each statistic of a class."""
     for f in fields(each):
         if isinstance(value := getattr(each, f.name), Statistic):
-            yield _row(policy, each.name, f.name, value)
+            yield statistic_row(policy, each.name, f.name, value)
 
 
-def _row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[str, Any]:
+def statistic_row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[str, Any]:
+    """The row of a statistic of one class, or of all if None."""
     low, high = value.ci95 or (None, None)
     return {
         "policy": policy,
@@ -228,47 +204,6 @@ def _row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[
         "low": low,
         "high": high,
     }
-
-
-def revenue_rates(scenario: Scenario, measurements: list[Measurement], gpus: int) -> Array:
-    """Revenue per GPU and second of each replication, [LDHZ] (21)-(23); shape (replications,)."""
-    rates = scenario.rates
-    prefills = np.stack([m.events[PREFILL_END] for m in measurements])
-    decodes = np.stack([m.events[DECODE_END] for m in measurements])
-    if scenario.pricing.scheme == "bundled":
-        earned = decodes @ rates.bundled_value
-    else:
-        earned = prefills @ rates.prompt_value + decodes @ rates.output_value
-    return np.asarray(earned / (gpus * np.array([m.window for m in measurements])))
-
-
-def class_results(scenario: Scenario, measurements: list[Measurement], gpus: int) -> tuple[ClassResult, ...]:
-    """Statistics of every class over the replications."""
-    window = np.array([m.window for m in measurements])[:, None]
-    occupancy = np.stack([m.occupancy for m in measurements]) / gpus
-    counts = np.stack([m.events for m in measurements])
-    seconds = np.stack([m.seconds for m in measurements])
-    output = np.array([c.output_tokens for c in scenario.classes])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = {
-            "prefill": occupancy[:, PREFILL],
-            "mixed_decode": occupancy[:, MIXED_DECODE],
-            "solo_decode": occupancy[:, SOLO_DECODE],
-            "prefill_queue": occupancy[:, PREFILL_QUEUE],
-            "decode_queue": occupancy[:, MIXED_QUEUE] + occupancy[:, SOLO_QUEUE],
-            "arrival_rate": counts[:, ARRIVAL] / (gpus * window),
-            "prefill_completion_rate": counts[:, PREFILL_END] / (gpus * window),
-            "completion_rate": counts[:, DECODE_END] / (gpus * window),
-            "prefill_abandonment_rate": counts[:, PREFILL_ABANDONMENT] / (gpus * window),
-            "decode_abandonment_rate": counts[:, DECODE_ABANDONMENT] / (gpus * window),
-            "ttft": seconds[:, TTFT] / counts[:, PREFILL_END],
-            "decode_wait": seconds[:, DECODE_WAIT] / counts[:, DECODE_START],
-            "tpot": seconds[:, DECODE_SERVICE] / (counts[:, DECODE_END] * output),
-        }
-    return tuple(
-        ClassResult(name, **{quantity: statistic(value[:, i]) for quantity, value in values.items()})
-        for i, name in enumerate(scenario.class_names)
-    )
 
 
 def trajectory(measurements: Sequence[Sampled], gpus: int, seconds: float) -> Trajectory | None:

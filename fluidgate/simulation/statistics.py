@@ -49,3 +49,8 @@ def statistic(values: Array | list[float]) -> Statistic:
     std = float(seen.std(ddof=1))
     half = float(stdtrit(len(seen) - 1, 0.975)) * std / math.sqrt(len(seen))
     return Statistic(mean, std, (mean - half, mean + half), kept)
+
+
+def ratio(values: Array, to: float) -> Array:
+    """`values` over `to`; nan where there is no such number."""
+    return values / to if to > 0 else np.full_like(values, np.nan)

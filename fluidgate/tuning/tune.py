@@ -15,9 +15,12 @@ from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.markov.replication import Job, replicate
-from fluidgate.simulation.results import revenue_rates
-from fluidgate.simulation.simulate import HORIZON, Options, Plans, Progress, executor_for, prepare
+from fluidgate.simulation.markov.results import revenue_rates
+from fluidgate.simulation.markov.study import prepare
+from fluidgate.simulation.options import check_draws, gpus_of
+from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.statistics import statistic
+from fluidgate.simulation.study import Progress, executor_for
 from fluidgate.tuning.candidates import Box
 from fluidgate.tuning.race import race
 from fluidgate.tuning.result import Trial, Tuning
@@ -71,7 +74,8 @@ def tune(
     if not chosen.parameters:
         known = ", ".join(p.name for p in POLICIES.values() if p.parameters)
         raise FluidgateError(f"policy '{chosen.name}' has no parameters to tune; choose one of {known}")
-    number = Options(gpus, HORIZON, None, CONFIRMATIONS, seed).run(scenario).gpus
+    number = gpus_of(scenario, gpus)
+    check_draws(CONFIRMATIONS, seed)
     search = Search(scenario, chosen, number, budget, seed, workers, executor, progress)
     return search.confirm(search.run())
 

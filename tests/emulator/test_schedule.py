@@ -14,7 +14,7 @@ from fluidgate.emulator.scheduler import Scheduler
 from fluidgate.emulator.settings import BLOCK, EngineSettings
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
-from fluidgate.simulation.requests.replay import replay
+from fluidgate.simulation.iteration.replay import replay
 from fluidgate.workloads.streams import ClassTrace
 from fluidgate.workloads.traces import Trace
 

@@ -14,7 +14,7 @@ import pytest
 from fluidgate import Plan, find_policy, plan
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.simulation.markov.replication import Job, replicate
-from fluidgate.simulation.results import class_results, revenue_rates
+from fluidgate.simulation.markov.results import class_results, revenue_rates
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem
 
 REPLICATIONS = 24

@@ -115,14 +115,15 @@ def replayed(run: LoggedRun, engine: Engine) -> LoggedRun:
     Raises:
         FluidgateError: the engine needs a policy, or its memory can't hold a request.
     """
-    from fluidgate.simulation.iteration.run import Run, run_placed
+    from fluidgate.simulation.iteration.rules import Placements
+    from fluidgate.simulation.iteration.run import Run, run_requests
     from fluidgate.workloads.streams import REQUEST
 
     requests = np.zeros(len(run.arrival), REQUEST)
     requests["arrival"], requests["prompt"], requests["output"] = run.arrival, run.prompt, run.output
     requests["patience"] = np.inf
     logs: list[Any] = []
-    measured = run_placed([requests], engine, Run(1, 1), take_log=logs.append)
+    measured = run_requests([requests], engine, Run(1, 1), Placements(), take_log=logs.append)
     if measured.rejections.sum() > 0:
         fail("KV memory", [f"{measured.rejections.sum()} requests are longer than it; give more tokens"])
     log = np.sort(np.concatenate(logs), order="number")

@@ -11,7 +11,8 @@ from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Progress, Run, TakeLog, run_placed
+from fluidgate.simulation.iteration.rules import Placements
+from fluidgate.simulation.iteration.run import Progress, Run, TakeLog, run_requests
 from fluidgate.workloads.streams import Requests
 
 CANDIDATES = 15
@@ -35,7 +36,7 @@ def run_published(
         engine: the GPUs; how they batch is the policy's.
         policy: with its `prompt_gpus` where it has pools, see `best_prompt_gpus`.
         rates: arrival rates by class, in any unit, by which a threshold is shared out; equal if empty.
-        take_log, progress: as for `run_placed`.
+        take_log, progress: as for `run_requests`.
 
     Raises:
         FluidgateError: a request is wrong, or the policy lacks what it needs.
@@ -46,16 +47,8 @@ def run_published(
         engine, batching=Batching.named(policy.batching), token_offset=values.get("offset", engine.token_offset)
     )
     thresholds = shared_out(int(values["threshold"]), rates or (1.0,) * run.classes) if "threshold" in values else ()
-    return run_placed(
-        blocks,
-        engine,
-        run,
-        placement=Placement.named(policy.placement),
-        pools=pools_of(policy, run.gpus),
-        thresholds=thresholds,
-        take_log=take_log,
-        progress=progress,
-    )
+    rules = Placements(Placement.named(policy.placement), pools_of(policy, run.gpus), thresholds)
+    return run_requests(blocks, engine, run, rules, take_log=take_log, progress=progress)
 
 
 def pools_of(policy: PlacedPolicy, gpus: int) -> Pools | None:

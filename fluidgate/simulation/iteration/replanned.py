@@ -22,7 +22,8 @@ from fluidgate.simulation.iteration.cluster import (
 )
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Control, Progress, Run, TakeLog, run_controlled
+from fluidgate.simulation.iteration.rules import ChangingDecisions, Control
+from fluidgate.simulation.iteration.run import Progress, Run, TakeLog, run_requests
 from fluidgate.workloads.streams import Requests
 
 
@@ -125,10 +126,11 @@ def run_replanned(
         progress: told how far the run is, some times a second.
 
     Raises:
-        FluidgateError: as `run_policy`; or the scenario has no plan.
+        FluidgateError: as `run_requests`; or the scenario has no plan.
         InvariantError: the audit found a broken invariant.
     """
     control = Replanner(scenario, policy, run.gpus, replanning)
     watcher = Watcher(control)
-    measured = run_controlled(blocks, engine, run, policy, control, watch=watcher, take_log=take_log, progress=progress)
+    rules = ChangingDecisions(policy, control, watcher)
+    measured = run_requests(blocks, engine, run, rules, take_log=take_log, progress=progress)
     return Replanned(measured, tuple(watcher.looks), control.solved, control.changed, control.kept)

@@ -6,17 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
 from fluidgate.errors import FluidgateError
-from fluidgate.policies.decisions.tables import Tables
-from fluidgate.policies.policy import Policy
 from fluidgate.simulation.iteration.cluster import (
     AUDIT_CODE,
-    CHANGED,
     CURSOR,
     ENDED,
     LOGGED,
@@ -25,13 +22,11 @@ from fluidgate.simulation.iteration.cluster import (
     REQUEST_STATE,
     TOTAL_EVENTS,
     UNTIL,
-    Batching,
     Cluster,
-    Placement,
     empty_cluster,
     with_more_room,
 )
-from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.requests import checked
 from fluidgate.simulation.markov.replication import InvariantError
@@ -93,158 +88,64 @@ class Run:
         return self.horizon if self.sample_over is None else self.sample_over
 
 
-def run_placed(
-    blocks: Iterable[Requests],
-    engine: Engine,
-    run: Run,
-    *,
-    placement: Placement = Placement.ROUND_ROBIN,
-    pools: Pools | None = None,
-    thresholds: Sequence[int] = (),
-    take_log: TakeLog | None = None,
-    progress: Progress | None = None,
-) -> IterationMeasurement:
-    """Run GPUs that form their own batches (token budget or prefill first), each request placed on one as it arrives.
-
-    Args:
-        blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
-        placement: which GPU takes a request.
-        pools: with the placement POOLS, its pools.
-        thresholds: how many requests of a class wait on a GPU before they are admitted there together, one a class;
-            none if empty. When nothing else is left to happen, those that still accumulate are admitted.
-        take_log: takes the finished requests, a block at a time.
-        progress: told how far the run is, some times a second.
-
-    Raises:
-        FluidgateError: a request is wrong, or the engine's batching needs a policy.
-        InvariantError: the audit found a broken invariant.
-    """
-    from fluidgate.simulation.iteration.builds import placed
-
-    if engine.batching == Batching.SINGLE_PREFILL:
-        raise FluidgateError("single-prefill batching is run by a policy; use run_policy, or another way of batching")
-    if thresholds and (len(thresholds) != run.classes or min(thresholds) < 1):
-        raise FluidgateError(f"thresholds: give one of at least 1 for each of the {run.classes} classes")
-    cluster = new_cluster(engine, run, take_log is not None, thresholds, placement=placement, pools=pools)
-    return _run(placed, cluster, (engine.law,), blocks, run, take_log, progress)
-
-
-def run_policy(
-    blocks: Iterable[Requests],
-    engine: Engine,
-    run: Run,
-    policy: Policy,
-    tables: Tables,
-    *,
-    take_log: TakeLog | None = None,
-    progress: Progress | None = None,
-) -> IterationMeasurement:
-    """Run single-prefill GPUs under a policy: its decision functions as in the Markov network.
-
-    Args:
-        blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
-        tables: of the policy for `run.gpus` GPUs.
-        take_log: takes the finished requests, a block at a time.
-        progress: told how far the run is, some times a second.
-
-    Raises:
-        FluidgateError: a request is wrong, the engine batches otherwise, or a decision function can't be compiled.
-        InvariantError: the audit found a broken invariant.
-    """
-    from fluidgate.simulation.iteration.builds import single_build
-
-    if engine.batching != Batching.SINGLE_PREFILL:
-        raise FluidgateError("a policy runs single-prefill batching; use run_placed for the other ways")
-    kernel = single_build(policy)
-    cluster = new_cluster(
-        engine, run, take_log is not None, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve)
-    )
-    return _run(kernel, cluster, (engine.law, tables), blocks, run, take_log, progress)
-
-
-class Control(Protocol):
-    """What gives a run new tables on its way: `fluidgate.replanning.Replanner`, or a timetable.
-
-    Attributes:
-        tables: in force.
-        next_look: epoch at which `look` is called next, s; inf for never.
-        rows: estimates, dtype ESTIMATE, that the run feeds with its events; shape (0,) for none.
-    """
-
-    tables: Tables
-
-    @property
-    def next_look(self) -> float: ...
-
-    @property
-    def rows(self) -> Any: ...
-
-    def look(self, now: float) -> Any:
-        """Set `tables`, and move `next_look` beyond `now`."""
-
-
-Watch = Callable[[float, Any], None]
-"""Called at each look, before it, with its epoch and the cluster, to read."""
-
-
-def run_controlled(
-    blocks: Iterable[Requests],
-    engine: Engine,
-    run: Run,
-    policy: Policy,
-    control: Control,
-    *,
-    watch: Watch | None = None,
-    take_log: TakeLog | None = None,
-    progress: Progress | None = None,
-) -> IterationMeasurement:
-    """As `run_policy`, under tables that change at the looks of `control`.
-
-    Nothing is dropped or broken off at a change: the mixed group grows at once, and shrinks as prefills end.
-
-    Args:
-        control: tables over time.
-        watch: sees the cluster at each look.
-
-    Raises:
-        FluidgateError: as `run_policy`.
-        InvariantError: the audit found a broken invariant.
-    """
-    from fluidgate.simulation.iteration.builds import single_build
-
-    if engine.batching != Batching.SINGLE_PREFILL:
-        raise FluidgateError("a policy runs single-prefill batching; use run_placed for the other ways")
-    first = control.tables
-    cluster = new_cluster(
-        engine, run, take_log is not None, mixed_gpus=int(first.mixed_gpus), reserve=bool(first.reserve)
-    )
-    cluster = cluster._replace(estimates=control.rows)
-    changes = _Changes(engine, control, run.horizon, watch)
-    return _run(single_build(policy), cluster, (engine.law, first), blocks, run, take_log, progress, changes)
-
-
-class _Changes:
+class Changes(Protocol):
     """When a run pauses, and what it goes on with."""
-
-    def __init__(self, engine: Engine, control: Control, horizon: float, watch: Watch | None) -> None:
-        self._engine, self._control, self._horizon, self._watch = engine, control, horizon, watch
 
     @property
     def next(self) -> float:
-        """inf where the horizon comes first."""
-        epoch = self._control.next_look
-        return epoch if epoch < self._horizon else math.inf
+        """Epoch of the next pause, s; inf for none before the horizon."""
 
     def at(self, epoch: float, cluster: Cluster) -> tuple[Cluster, tuple[Any, ...]]:
-        if self._watch is not None:
-            self._watch(epoch, cluster)
-        before = self._control.tables
-        self._control.look(epoch)
-        tables = self._control.tables
-        if tables is not before:
-            cluster.tally[CHANGED] = 1
-            cluster = cluster._replace(reserve=bool(tables.reserve))
-        return cluster, (self._engine.law, tables)
+        """The cluster and the arguments of the kernel from this epoch on."""
+
+
+class Start(NamedTuple):
+    """A run about to begin.
+
+    Attributes:
+        kernel: compiled; called with the cluster, `fixed`, requests, the generator of draws and a budget of events.
+        cluster: idle.
+        fixed: arguments that stay for now: the law, and the tables where there are some.
+        changes: pauses for other arguments; None for none.
+    """
+
+    kernel: Any
+    cluster: Cluster
+    fixed: tuple[Any, ...]
+    changes: Changes | None = None
+
+
+class Rules(Protocol):
+    """What decides in a run; `fluidgate.simulation.iteration.rules` has those that there are."""
+
+    def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
+        """A run of so many of these engines, with a log of the requests or without."""
+
+
+def run_requests(
+    blocks: Iterable[Requests],
+    engine: Engine,
+    run: Run,
+    rules: Rules,
+    *,
+    take_log: TakeLog | None = None,
+    progress: Progress | None = None,
+) -> IterationMeasurement:
+    """Run a stream of requests through a cluster.
+
+    Args:
+        blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
+        rules: what decides about them.
+        take_log: takes the finished requests, a block at a time.
+        progress: told how far the run is, some times a second.
+
+    Raises:
+        FluidgateError: a request is wrong, the engine does not batch as the rules need it, or a decision function can't
+            be compiled.
+        InvariantError: the audit found a broken invariant.
+    """
+    start = rules.start(engine, run, log=take_log is not None)
+    return _run(start.kernel, start.cluster, start.fixed, blocks, run, take_log, progress, start.changes)
 
 
 def new_cluster(engine: Engine, run: Run, log: bool, thresholds: Sequence[int] = (), **options: Any) -> Cluster:
@@ -280,7 +181,7 @@ def _run(
     run: Run,
     take_log: TakeLog | None,
     progress: Progress | None,
-    changes: _Changes | None = None,
+    changes: Changes | None = None,
 ) -> IterationMeasurement:
     from fluidgate.simulation.iteration.builds import close
     from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL

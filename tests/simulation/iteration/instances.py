@@ -18,7 +18,8 @@ from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Pools, Transfer
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, run_controlled, run_placed, run_policy
+from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions, Placements
+from fluidgate.simulation.iteration.run import Rules, Run, run_requests
 from fluidgate.workloads.streams import REQUEST
 from tests.simulation.iteration.reference import Reference
 
@@ -76,23 +77,17 @@ class Instance:
         """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
         logs: list[Any] = []
         blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
-        if self.policy is None or self.tables is None:
-            measured = run_placed(
-                blocks,
-                self.engine,
-                self.run,
-                placement=self.placement,
-                pools=self.pools,
-                thresholds=self.thresholds,
-                take_log=logs.append,
-            )
-        elif self.changes:
-            control = TableChanges(self.tables, self.changes)
-            measured = run_controlled(blocks, self.engine, self.run, self.policy, control, take_log=logs.append)
-        else:
-            measured = run_policy(blocks, self.engine, self.run, self.policy, self.tables, take_log=logs.append)
+        measured = run_requests(blocks, self.engine, self.run, self.rules, take_log=logs.append)
         log = np.concatenate(logs) if logs else np.zeros(0)
         return measured, {int(row["number"]): row for row in log}
+
+    @property
+    def rules(self) -> Rules:
+        if self.policy is None or self.tables is None:
+            return Placements(self.placement, self.pools, self.thresholds)
+        if self.changes:
+            return ChangingDecisions(self.policy, TableChanges(self.tables, self.changes))
+        return Decisions(self.policy, self.tables)
 
     def by_reference(self) -> Reference:
         policy = None if self.tables is None else (self.tables, ask_gate, ask_route, ask_refill)

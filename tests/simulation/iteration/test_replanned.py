@@ -16,7 +16,8 @@ from fluidgate.simulation.iteration.cluster import COMPLETED, Batching
 from fluidgate.simulation.iteration.engine import Engine, KvMemory
 from fluidgate.simulation.iteration.law import paper_law
 from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
-from fluidgate.simulation.iteration.run import Run, run_controlled, run_policy
+from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions
+from fluidgate.simulation.iteration.run import Run, run_requests
 from fluidgate.workloads.streams import drawn_requests
 from tests.scenarios import two_class_scenario
 
@@ -97,7 +98,7 @@ def test_following_the_load_earns_more_than_the_first_plan() -> None:
     policy = find_policy("gate-and-route")
     run = Run(GPUS, 2, 2 * HALF, seed=1)
     tables = policy.tabulate(plan(scenario), GPUS)
-    still = run_policy([requests], engine_of(scenario), run, policy, tables)
+    still = run_requests([requests], engine_of(scenario), run, Decisions(policy, tables))
     follows = run_replanned([requests], engine_of(scenario), run, policy, scenario, RULE)
     money = [float(m.revenue(scenario.pricing).sum()) for m in (still, follows.measurement)]
     assert money[1] > 1.2 * money[0]
@@ -129,7 +130,8 @@ def test_looks_alone_change_nothing() -> None:
     run = Run(GPUS, 2, seed=1)
     never = Replanning(period=math.inf, look=0.37, moved=1e9)
     follows = run_replanned([requests], engine_of(scenario), run, policy, scenario, never)
-    still = run_policy([requests], engine_of(scenario), run, policy, policy.tabulate(plan(scenario), GPUS))
+    tables = policy.tabulate(plan(scenario), GPUS)
+    still = run_requests([requests], engine_of(scenario), run, Decisions(policy, tables))
     assert follows.solved == 0
     assert (follows.measurement.histograms == still.histograms).all()
     assert follows.measurement.events.tolist() == still.events.tolist()
@@ -143,7 +145,8 @@ def test_the_kernel_feeds_the_estimates_as_the_log_tells() -> None:
     rule = Replanning(period=math.inf, moved=1e9, window=40.0, prior=10.0)
     control = Replanner(scenario, policy, GPUS, rule)
     logs: list[Any] = []
-    run_controlled([requests], engine_of(scenario), Run(GPUS, 2, seed=1), policy, control, take_log=logs.append)
+    rules = ChangingDecisions(policy, control)
+    run_requests([requests], engine_of(scenario), Run(GPUS, 2, seed=1), rules, take_log=logs.append)
     log = np.concatenate(logs)
     again = Replanner(scenario, policy, GPUS, rule)
     for row in np.sort(log, order="arrival"):
@@ -162,5 +165,5 @@ def test_the_kernel_feeds_the_estimates_as_the_log_tells() -> None:
 def test_batching_without_a_policy_has_no_plan_to_follow() -> None:
     scenario = two_class_scenario()
     engine = Engine(paper_law(scenario.gpu.iteration), 16, 256)
-    with pytest.raises(FluidgateError, match="run_placed"):
+    with pytest.raises(FluidgateError, match="Placements"):
         run_replanned([], engine, Run(2, 2), find_policy("gate-and-route"), scenario, RULE)

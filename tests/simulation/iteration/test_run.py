@@ -17,7 +17,8 @@ from fluidgate.simulation.iteration.cluster import COMPLETED, LEFT_PREFILL_QUEUE
 from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
 from fluidgate.simulation.iteration.law import linear_law, paper_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.run import Run, run_placed, run_policy
+from fluidgate.simulation.iteration.rules import Decisions, Placements
+from fluidgate.simulation.iteration.run import Run, run_requests
 from fluidgate.workloads.streams import REQUEST
 from tests.scenarios import two_class_scenario
 from tests.simulation.iteration.instances import placed_instance
@@ -35,9 +36,8 @@ def block(*rows: tuple[float, int, int], cls: int = 0, patience: float = math.in
 
 def placed(requests: Any, engine: Engine, run: Run | None = None, **options: Any) -> tuple[IterationMeasurement, Any]:
     logs: list[Any] = []
-    measured = run_placed(
-        [requests], engine, run or Run(1, 1, audited=True), take_log=lambda log: logs.append(log), **options
-    )
+    run = run or Run(1, 1, audited=True)
+    measured = run_requests([requests], engine, run, Placements(**options), take_log=logs.append)
     log = np.concatenate(logs)
     return measured, log[np.argsort(log["number"])]
 
@@ -97,12 +97,11 @@ def test_single_prefill_by_hand() -> None:
     logs: list[Any] = []
     engine = Engine(PLAIN, 4, 40, Batching.SINGLE_PREFILL)
     # chunks 40, 40, 20 end at 1.9, 3.3, 4.5; the first token comes at the end of the first decode iteration, 5.5
-    run_policy(
+    run_requests(
         [block((0.5, 100, 3), (5.0, 10, 1))],
         engine,
         Run(1, 1, audited=True),
-        find_policy("fi-wsp"),
-        tables(single_class(4, 40), "fi-wsp", 1),
+        Decisions(find_policy("fi-wsp"), tables(single_class(4, 40), "fi-wsp", 1)),
         take_log=logs.append,
     )
     # the second prompt joins at 5.5 and lengthens the second decode iteration to 6.6; the third ends at 7.6
@@ -117,12 +116,11 @@ def test_transfer_delays_the_decode() -> None:
     chosen = tables(scenario, "gate-and-route", 2)
     assert chosen.mixed_gpus == 1
     logs: list[Any] = []
-    run_policy(
+    run_requests(
         [block((0.0, 100, 2))],
         engine,
         Run(2, 1, audited=True),
-        find_policy("gate-and-route"),
-        chosen,
+        Decisions(find_policy("gate-and-route"), chosen),
         take_log=logs.append,
     )
     assert times(logs[0][0]) == pytest.approx([0.0, 2.0 + 0.35 + 1.0, 2.0 + 0.35 + 2.0])
@@ -170,7 +168,7 @@ def test_a_deterministic_queue() -> None:
     requests = np.zeros(count, REQUEST)
     requests["arrival"] = np.cumsum(np.random.default_rng(3).exponential(service / load, count))
     requests["prompt"], requests["output"], requests["patience"] = 100, 1, np.inf
-    measured = run_placed([requests], Engine(PLAIN, 1, 100), Run(1, 1))
+    measured = run_requests([requests], Engine(PLAIN, 1, 100), Run(1, 1), Placements())
     wait = measured.distribution("prefill_wait")
     # the autocorrelation time of the wait at this load is some 60 requests: 4 standard errors
     expected = load * service / (2 * (1 - load))
@@ -200,10 +198,11 @@ def test_a_log_longer_than_its_room_is_complete() -> None:
     requests = block(*[(0.1 * k, 1, 1) for k in range(150_000)])
     logs: list[Any] = []
     told: list[tuple[int, float]] = []
-    run_placed(
+    run_requests(
         [requests],
         Engine(linear_law(0.01, 0.0), 4, 8),
         Run(1, 1),
+        Placements(),
         take_log=logs.append,
         progress=lambda arrived, now: told.append((arrived, now)),
     )
@@ -252,7 +251,7 @@ def test_requests_that_cannot_be(spoil: Any, message: str) -> None:
     spoil(requests)
     halves = [requests[:2], requests[2:]]
     with pytest.raises(FluidgateError, match=message):
-        run_placed(halves, Engine(PLAIN, 4, 60), Run(1, 1))
+        run_requests(halves, Engine(PLAIN, 4, 60), Run(1, 1), Placements())
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ def test_requests_that_cannot_be(spoil: Any, message: str) -> None:
         (lambda: Run(1, 1, horizon=10.0, warmup=10.0), "warm-up"),
         (lambda: Run(1, 1, samples=5), "finite horizon"),
         (lambda: Run(1, 2, ttft_targets=(1.0,)), "one a class"),
-        (lambda: run_placed([], Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL), Run(1, 1)), "run_policy"),
+        (lambda: run_requests([], Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL), Run(1, 1), Placements()), "Decisions"),
     ],
 )
 def test_engines_and_runs_that_cannot_be(make: Any, message: str) -> None:
@@ -305,12 +304,11 @@ def test_small_chunks_and_exponential_lengths_are_the_markov_network() -> None:
     policy = find_policy("gate-and-route")
     engine = Engine(paper_law(iteration), scenario.gpu.batch_size, 8, Batching.SINGLE_PREFILL)
     runs = [
-        run_policy(
+        run_requests(
             exponential_stream(scenario, gpus, horizon, seed),
             engine,
             Run(gpus, 2, horizon, warmup, seed),
-            policy,
-            tables(scenario, "gate-and-route", gpus),
+            Decisions(policy, tables(scenario, "gate-and-route", gpus)),
         )
         for seed in range(6)
     ]
@@ -333,7 +331,9 @@ def test_a_users_gate_decides() -> None:
     policy = find_policy("gate-and-route").with_functions("mine", gate=closed_to_class_one)
     engine = Engine(paper_law(scenario.gpu.iteration), 16, 256, Batching.SINGLE_PREFILL)
     chosen = tables(scenario, "gate-and-route", 2)
-    measured = run_policy(exponential_stream(scenario, 2, 100.0, 0), engine, Run(2, 2, 100.0), policy, chosen)
+    measured = run_requests(
+        exponential_stream(scenario, 2, 100.0, 0), engine, Run(2, 2, 100.0), Decisions(policy, chosen)
+    )
     assert measured.completions[0] > 0
     assert measured.completions[1] == 0
 
@@ -346,4 +346,4 @@ def test_a_gate_that_cannot_be_compiled_is_explained() -> None:
     policy = find_policy("gate-and-route").with_functions("mine", gate=makes_a_list)
     engine = Engine(paper_law(scenario.gpu.iteration), 16, 256, Batching.SINGLE_PREFILL)
     with pytest.raises(FluidgateError, match="makes_a_list"):
-        run_policy([], engine, Run(2, 2, 100.0), policy, tables(scenario, "gate-and-route", 2))
+        run_requests([], engine, Run(2, 2, 100.0), Decisions(policy, tables(scenario, "gate-and-route", 2)))

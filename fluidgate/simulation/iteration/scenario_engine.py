@@ -1,4 +1,4 @@
-"""From a scenario to the engine of the iteration model."""
+"""From a scenario to the engine of the iteration model, and its targets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ PREFILL_FIRST_TOKENS = 2048
 """Default budget of prefill-first batching, that of the first vLLM."""
 
 
-def batching_of(policy: Policy | PlacedPolicy) -> BatchingName:
-    """How a policy's GPUs batch."""
-    return policy.batching if isinstance(policy, PlacedPolicy) else "single-prefill"
-
-
 def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
     """Refuse a policy that needs another way of batching than the one that the scenario's engines know.
 
     Raises:
         FluidgateError: naming the key and the mend.
     """
-    known, needed = scenario.engine.batching, batching_of(policy)
+    known, needed = scenario.engine.batching, policy.batching
     if known is not None and known != needed:
         raise FluidgateError(
             f"policy '{policy.name}' needs {needed} batching, but the scenario has engine.batching = \"{known}\"; "
@@ -64,6 +59,15 @@ def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
         _token_deadline(scenario) if batching == "last-schedulable" else math.inf,
         asynchronous=model.async_scheduling,
     )
+
+
+def targets_of(scenario: Scenario) -> dict[str, tuple[float, ...]]:
+    """The targets of TTFT and TPOT for a `Run`, inf where there is none."""
+    return {"ttft_targets": _or_none(scenario.ttft_targets), "tpot_targets": _or_none(scenario.tpot_targets)}
+
+
+def _or_none(targets: tuple[float | None, ...]) -> tuple[float, ...]:
+    return tuple(math.inf if target is None else target for target in targets)
 
 
 def _token_deadline(scenario: Scenario) -> float:

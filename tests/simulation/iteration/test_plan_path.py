@@ -7,8 +7,8 @@ import pytest
 
 from fluidgate import find_policy, plan
 from fluidgate.replanning import ReplannedPolicy, Replanner, Replanning, Timetable
+from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.replanned import Look, Replanned
-from fluidgate.simulation.requests.plan_path import PlanPath
 from tests.scenarios import two_class_scenario
 
 GPUS = 10
@@ -66,5 +66,5 @@ def test_a_replanned_policy_makes_tables_in_a_worker_too() -> None:
     sent = ReplannedPolicy(policy).for_worker()
     assert sent.name == "gate-and-route+replan"
     best = plan(two_class_scenario(), gpus=GPUS)
-    assert sent.tabulate(best, GPUS).mixed_gpus == policy.tabulate(best, GPUS).mixed_gpus
-    assert sent.key == policy.for_worker().key
+    assert sent.policy.tabulate(best, GPUS).mixed_gpus == policy.tabulate(best, GPUS).mixed_gpus
+    assert sent.policy.key == policy.for_worker().key

@@ -12,6 +12,8 @@ from fluidgate.model import Array, Scenario
 from fluidgate.simulation.iteration.cluster import PROMPT_READ
 from fluidgate.simulation.iteration.logged import THROUGHPUT, Agreement, LoggedRun, Summary, agreement
 from fluidgate.simulation.iteration.measure import QUANTITY, Distribution, IterationMeasurement
+from fluidgate.simulation.iteration.pilot import Pilot
+from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.markov.network import (
     MIXED_DECODE,
     MIXED_QUEUE,
@@ -21,9 +23,7 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
-from fluidgate.simulation.requests.pilot import Pilot
-from fluidgate.simulation.requests.plan_path import PlanPath
-from fluidgate.simulation.results import ClassResult, Comparison, Run, SimulationResult
+from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, rows_of, statistic_row
 from fluidgate.simulation.statistics import Statistic, statistic
 
 EVERY = "all"
@@ -148,46 +148,11 @@ class RequestResult(SimulationResult):
         return found
 
     def _rows(self) -> Any:
-        from fluidgate.simulation.results import _row, rows_of
-
         yield from super()._rows()
         yield from rows_of(self.policy, self.overall)
         for mode, share in self.gpu_time.items():
-            yield _row(self.policy, None, f"{mode}_time", share)
-        yield _row(self.policy, None, "kv_tokens", self.kv_tokens)
-
-
-@dataclass(frozen=True)
-class RequestRun(Run):
-    """The options of a simulation of requests; `horizon` is inf where it goes on until the last request has left."""
-
-    fidelity: str = "iteration"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "horizon": None if np.isinf(self.horizon) else self.horizon}
-
-
-@dataclass(frozen=True)
-class ReplayRun(RequestRun):
-    """The options of a replay.
-
-    Attributes:
-        traces: names of the files.
-        times, lengths, rate_scale: how they were played.
-        requests: the most that were played; None for no limit.
-    """
-
-    traces: tuple[str, ...] = ()
-    times: str = "once"
-    lengths: str = "trace"
-    rate_scale: float = 1.0
-    requests: int | None = None
-
-    @property
-    def as_logged(self) -> bool:
-        """Whether every request was played, with its own lengths, when it came."""
-        played = (self.times, self.lengths, self.rate_scale, self.requests)
-        return played == ("once", "trace", 1.0, None) and np.isinf(self.horizon) and self.warmup == 0.0
+            yield statistic_row(self.policy, None, f"{mode}_time", share)
+        yield statistic_row(self.policy, None, "kv_tokens", self.kv_tokens)
 
 
 @dataclass(frozen=True)

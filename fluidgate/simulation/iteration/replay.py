@@ -9,14 +9,15 @@ from typing import Literal
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
-from fluidgate.planning import check_gpus
-from fluidgate.replanning import Replanning
+from fluidgate.replanning import AnyPolicy, Replanning
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.iteration.logged import LoggedRun
-from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun
-from fluidgate.simulation.requests.simulate import AnyPolicy, Study, TakeRows, chosen_policies
-from fluidgate.simulation.requests.source import Replayed
-from fluidgate.simulation.simulate import Progress
+from fluidgate.simulation.iteration.replay_options import ReplayOptions, check_replay
+from fluidgate.simulation.iteration.results import ReplayComparison
+from fluidgate.simulation.iteration.source import Replayed
+from fluidgate.simulation.iteration.study import RequestStudy, TakeRows, behaviours
+from fluidgate.simulation.options import gpus_of
+from fluidgate.simulation.study import Progress
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
 
 FAR = 0.1
@@ -54,8 +55,8 @@ def replay(
     Args:
         scenario: cluster, classes (the plan is for their rates and lengths) and engine.
         traces: trace files, each as `PATH` or `CLASS=PATH`; or traces whose requests have their classes.
-        policies: names of `fluidgate policies`, paths of policy files, each with `+replan` for a plan that follows the
-            load; or policies.
+        policies: names of `fluidgate policies`, paths of policy files, or `PATH.py:NAME` of policies in Python files,
+            each with `+replan` for a plan that follows the load; or policies.
         gpus: n; the scenario's own number if it has one.
         times, stretch, lengths: how the traces are played; see `Replay`.
         rate_scale: factor on their arrival rates.
@@ -75,13 +76,20 @@ def replay(
     """
     if not policies:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
-    found = gpus if gpus is not None else scenario.cluster_gpus
-    if found is None:
-        raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
-    check_gpus(found)
-    _check(times, lengths, rate_scale, match_load, horizon, requests, warmup, replications, seed)
+    found = gpus_of(scenario, gpus)
+    check_replay(
+        times=times,
+        lengths=lengths,
+        rate_scale=rate_scale,
+        match_load=match_load,
+        horizon=horizon,
+        requests=requests,
+        warmup=warmup,
+        replications=replications,
+        seed=seed,
+    )
     scenario = scenario.for_gpus(found)
-    chosen = chosen_policies(scenario, policies, found, replanning)
+    chosen = behaviours(scenario, policies, found, replanning)
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
@@ -92,65 +100,33 @@ def replay(
     how = Replay(times, stretch, rate_scale, lengths)
     end = math.inf if horizon is None else horizon
     seconds, most = _extent(ready, how, end, requests)
-    run = ReplayRun(
+    options = ReplayOptions(
         gpus=found,
         horizon=end,
         warmup=warmup,
         replications=replications,
         seed=seed,
+        samples=samples,
+        replanning=replanning,
         traces=tuple(each.source for each in ready),
         times=times,
         lengths=lengths,
         rate_scale=rate_scale,
         requests=requests,
     )
-    study = Study(
+    study = RequestStudy(
         scenario=scenario,
         policies=chosen,
+        options=options,
         source=Replayed(scenario, ready, how, seed, end, requests),
-        run=run,
         seconds=seconds,
         most=most,
-        samples=samples,
         remarks=(*notes_on(scenario, ready), *_rate_note(scenario, ready, found, rate_scale)),
+        take_log=take_log,
     )
-    results = study.results(executor, workers, progress, take_log)
-    logged = LoggedRun.of([each.trace for each in ready]) if run.as_logged else None
-    return ReplayComparison(scenario.name, run, tuple(results), logged)
-
-
-def _check(
-    times: str,
-    lengths: str,
-    rate_scale: float,
-    match_load: bool,
-    horizon: float | None,
-    requests: int | None,
-    warmup: float,
-    replications: int,
-    seed: int,
-) -> None:
-    if not 0 < rate_scale < math.inf:
-        raise FluidgateError(f"--rate-scale: must be above 0 and finite, but is {rate_scale:g}")
-    if match_load and rate_scale != 1.0:
-        raise FluidgateError("--match-load: not together with --rate-scale; give one of them")
-    if horizon is not None and not 0 < horizon < math.inf:
-        raise FluidgateError(f"--horizon: must be a time above 0 s, but is {horizon:g}")
-    if requests is not None and requests < 1:
-        raise FluidgateError(f"--requests: must be at least 1, but is {requests}")
-    if times != "once" and horizon is None and requests is None:
-        raise FluidgateError(f"--times: {times} goes on without end; give --horizon or --requests too")
-    if not 0 <= warmup < math.inf or (horizon is not None and warmup >= horizon):
-        raise FluidgateError(f"--warmup: must be at least 0 and below the horizon, but is {warmup:g}")
-    if replications < 1:
-        raise FluidgateError(f"--replications: must be at least 1, but is {replications}")
-    if replications > 1 and times != "resample" and lengths == "trace":
-        raise FluidgateError(
-            "--replications: a trace played as it is gives the same requests each time; "
-            "give --times resample or --lengths drawn too"
-        )
-    if seed < 0:
-        raise FluidgateError(f"--seed: must be at least 0, but is {seed}")
+    results = study.results(executor=executor, workers=workers, progress=progress)
+    logged = LoggedRun.of([each.trace for each in ready]) if options.as_logged else None
+    return ReplayComparison(scenario.name, options, tuple(results), logged)
 
 
 def _extent(

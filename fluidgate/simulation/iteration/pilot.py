@@ -8,11 +8,11 @@ from typing import Any
 
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy
+from fluidgate.simulation.iteration.compiling import announce
 from fluidgate.simulation.iteration.published import best_prompt_gpus
 from fluidgate.simulation.iteration.run import Run
-from fluidgate.simulation.requests.engine import batching_of, engine_of
-from fluidgate.simulation.requests.job import announce, or_none
-from fluidgate.simulation.requests.source import Source
+from fluidgate.simulation.iteration.scenario_engine import engine_of, targets_of
+from fluidgate.simulation.iteration.source import Source
 from fluidgate.workloads.streams import until
 
 
@@ -50,13 +50,8 @@ def with_prompt_pool(
 
     announce(placed)
     requests = list(until(source.requests(0), math.inf, int(policy.values["pilot"]) * gpus))
-    run = Run(
-        gpus,
-        len(scenario.classes),
-        ttft_targets=or_none(scenario.ttft_targets),
-        tpot_targets=or_none(scenario.tpot_targets),
-    )
-    size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, batching_of(policy)), run, policy)
+    run = Run(gpus, len(scenario.classes), **targets_of(scenario))  # type: ignore[arg-type]
+    size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy)
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
     maximised = "requests within targets" if has_targets else "completed requests"
     pilot = Pilot(sum(map(len, requests)), f"{maximised}, then least mean latency")

@@ -1,0 +1,149 @@
+"""What decides in a run: a placement on engines that form their own batches, or a policy with its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.policies.policy import Policy
+from fluidgate.simulation.iteration.cluster import CHANGED, Batching, Cluster, Placement
+from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.run import Run, Start, new_cluster
+
+
+@dataclass(frozen=True)
+class Placements:
+    """GPUs form their own batches (token budget or prefill first), and each request is placed on one as it arrives.
+
+    Attributes:
+        placement: which GPU takes a request.
+        pools: with the placement POOLS, its pools.
+        thresholds: how many requests of a class wait on a GPU before they are admitted there together, one a class;
+            none if empty. When nothing else is left to happen, those that still accumulate are admitted.
+    """
+
+    placement: Placement = Placement.ROUND_ROBIN
+    pools: Pools | None = None
+    thresholds: Sequence[int] = ()
+
+    def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
+        """
+        Raises:
+            FluidgateError: the engine's batching needs a policy, or the thresholds are not one a class.
+        """
+        from fluidgate.simulation.iteration.builds import placed
+
+        if engine.batching == Batching.SINGLE_PREFILL:
+            raise FluidgateError("single-prefill batching is run by a policy; give Decisions, or another batching")
+        if self.thresholds and (len(self.thresholds) != run.classes or min(self.thresholds) < 1):
+            raise FluidgateError(f"thresholds: give one of at least 1 for each of the {run.classes} classes")
+        cluster = new_cluster(engine, run, log, self.thresholds, placement=self.placement, pools=self.pools)
+        return Start(placed, cluster, (engine.law,))
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Single-prefill GPUs under a policy: its decision functions as in the Markov network.
+
+    Attributes:
+        tables: of the policy for the run's GPUs.
+    """
+
+    policy: Policy
+    tables: Tables
+
+    def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
+        """
+        Raises:
+            FluidgateError: the engine batches otherwise.
+        """
+        from fluidgate.simulation.iteration.builds import single_build
+
+        if engine.batching != Batching.SINGLE_PREFILL:
+            raise FluidgateError("a policy runs single-prefill batching; give Placements for the other ways")
+        kernel, tables = single_build(self.policy), self.tables
+        cluster = new_cluster(engine, run, log, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve))
+        return Start(kernel, cluster, (engine.law, tables))
+
+
+class Control(Protocol):
+    """What gives a run new tables on its way: `fluidgate.replanning.Replanner`, or a timetable.
+
+    Attributes:
+        tables: in force.
+        next_look: epoch at which `look` is called next, s; inf for never.
+        rows: estimates, dtype ESTIMATE, that the run feeds with its events; shape (0,) for none.
+    """
+
+    tables: Tables
+
+    @property
+    def next_look(self) -> float: ...
+
+    @property
+    def rows(self) -> Any: ...
+
+    def look(self, now: float) -> Any:
+        """Set `tables`, and move `next_look` beyond `now`."""
+
+
+Watch = Callable[[float, Any], None]
+"""Called at each look, before it, with its epoch and the cluster, to read."""
+
+
+@dataclass(frozen=True)
+class ChangingDecisions:
+    """As `Decisions`, under tables that change at the looks of `control`; good for one run.
+
+    Nothing is dropped or broken off at a change: the mixed group grows at once, and shrinks as prefills end.
+
+    Attributes:
+        control: tables over time.
+        watch: sees the cluster at each look.
+    """
+
+    policy: Policy
+    control: Control
+    watch: Watch | None = None
+
+    def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
+        """
+        Raises:
+            FluidgateError: as `Decisions`.
+        """
+        start = Decisions(self.policy, self.control.tables).start(engine, run, log=log)
+        return start._replace(
+            cluster=start.cluster._replace(estimates=self.control.rows),
+            changes=TableChanges(engine, self.control, run.horizon, self.watch),
+        )
+
+
+@dataclass(frozen=True)
+class TableChanges:
+    """The pauses of a run for the looks of a control."""
+
+    engine: Engine
+    control: Control
+    horizon: float
+    watch: Watch | None
+
+    @property
+    def next(self) -> float:
+        """inf where the horizon comes first."""
+        epoch = self.control.next_look
+        return epoch if epoch < self.horizon else math.inf
+
+    def at(self, epoch: float, cluster: Cluster) -> tuple[Cluster, tuple[Any, ...]]:
+        if self.watch is not None:
+            self.watch(epoch, cluster)
+        before = self.control.tables
+        self.control.look(epoch)
+        tables = self.control.tables
+        if tables is not before:
+            cluster.tally[CHANGED] = 1
+            cluster = cluster._replace(reserve=bool(tables.reserve))
+        return cluster, (self.engine.law, tables)

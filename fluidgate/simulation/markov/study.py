@@ -1,0 +1,128 @@
+"""Policies on the Markov network of [LDHZ] section 2, GPU by GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluidgate.errors import FluidgateError
+from fluidgate.model import Scenario
+from fluidgate.planning.penalty import penalty
+from fluidgate.policies import Policy, Tables, find_policy
+from fluidgate.replanning import AnyPolicy
+from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
+from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
+from fluidgate.simulation.markov.results import class_results, revenue_rates
+from fluidgate.simulation.options import Options
+from fluidgate.simulation.plans import Plans
+from fluidgate.simulation.results import SimulationResult, trajectory
+from fluidgate.simulation.statistics import ratio, statistic
+from fluidgate.simulation.study import Study, refuse_duplicates
+
+log = logging.getLogger("fluidgate")
+
+ARRIVALS = ("poisson", "gamma")
+"""Processes that the kernel draws."""
+
+
+@dataclass(frozen=True)
+class Tabulated:
+    """A policy, and its tables once they are made."""
+
+    policy: Policy
+    tables: Tables | None = None
+
+
+class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
+    """Policies on the Markov network."""
+
+    def __init__(self, scenario: Scenario, policies: Sequence[str | AnyPolicy], options: Options) -> None:
+        """
+        Args:
+            scenario: cluster and load.
+            policies: by name, or themselves.
+
+        Raises:
+            FluidgateError: the network does not draw the scenario's arrivals, or a policy is unknown, named twice, or
+                runs at another fidelity only.
+        """
+        if scenario.arrivals.process not in ARRIVALS:
+            raise FluidgateError(
+                f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
+                f"give {' or '.join(ARRIVALS)}"
+            )
+        if options.replanning is not None:
+            raise FluidgateError(
+                "replanning: a rule is given, which only the fidelity of iterations follows; "
+                "give --fidelity iteration, or leave the rule out"
+            )
+        chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]
+        refuse_duplicates([policy.name for policy in chosen])
+        self.scenario, self.options = scenario.for_gpus(options.gpus), options
+        self.policies = [Tabulated(policy) for policy in chosen]
+
+    @property
+    def events(self) -> float:
+        return 3 * self.options.gpus * float(self.scenario.rates.arrival.sum()) * self.options.horizon
+
+    @property
+    def work(self) -> Callable[[Job], Measurement]:
+        return replicate
+
+    def ready(self, policy: Tabulated, plans: Plans) -> Tabulated:
+        bare = policy.policy
+        return Tabulated(bare, bare.tabulate(plans.of(bare), self.options.gpus))
+
+    def job(self, policy: Tabulated, replication: int) -> Job:
+        options = self.options
+        assert policy.tables is not None
+        return Job(
+            scenario=self.scenario,
+            policy=policy.policy.for_worker(),
+            tables=policy.tables,
+            gpus=options.gpus,
+            horizon=options.horizon,
+            warmup=options.warmup,
+            seed=options.seed,
+            replication=replication,
+            samples=options.samples,
+            audited=options.audited,
+        )
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        prepare(jobs)
+
+    def result(self, policy: Tabulated, plans: Plans, measured: Sequence[Measurement]) -> SimulationResult:
+        scenario, options, bare = self.scenario, self.options, policy.policy
+        revenue = revenue_rates(scenario, measured, options.gpus)
+        held = [m.occupancy / options.gpus for m in measured]
+        penalties = np.array([penalty(scenario, each[PREFILL], each[SOLO_DECODE]) for each in held])
+        return SimulationResult(
+            scenario=scenario.name,
+            policy=bare.name,
+            run=options,
+            events=sum(m.total_events for m in measured),
+            wall_seconds=sum(m.wall_seconds for m in measured),
+            revenue_rate=statistic(revenue),
+            optimality_ratio=statistic(ratio(revenue, plans.unconstrained.revenue_rate)),
+            objective_ratio=statistic(ratio(revenue - penalties, plans.own.objective)),
+            classes=class_results(scenario, measured, options.gpus),
+            plan=plans.of(bare),
+            trajectory=trajectory(measured, options.gpus, options.horizon),
+            remarks=bare.remarks(scenario, options.gpus),
+        )
+
+
+def prepare(jobs: Sequence[Job]) -> None:
+    """Compile the shipped kernel before the work is handed out, so that every process finds it on disk."""
+    from fluidgate.simulation.markov.builds import build, needs_compilation
+
+    for job in {job.policy.name: job for job in jobs}.values():
+        if needs_compilation(job.policy, audited=job.audited):
+            what = "simulation kernel (once, it is kept)" if job.policy.is_data else f"policy '{job.policy.name}'"
+            log.info("compiling the %s, some 20 s ...", what)
+        if job.policy.is_data and not job.audited:
+            warm_up_compiler(build(job.policy), job)
