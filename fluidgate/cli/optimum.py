@@ -12,7 +12,8 @@ from fluidgate.cli.options import gpus_option, json_option, plot_option, scenari
 @scenario_argument
 @gpus_option
 @click.option("--policies", metavar="A,B,...",
-              help="Also simulate these policies or files, and show which share of the optimum they earn.")  # fmt: skip
+              help="Also simulate these policies or files (.toml, PATH.py:NAME), and show which share of the optimum "
+                   "they earn.")  # fmt: skip
 @click.option("--queue-limit", type=int, metavar="Q",
               help="Most requests of a class that wait for prefill.  [default: from the rates]")  # fmt: skip
 @click.option("--buffer-limit", type=int, metavar="K",

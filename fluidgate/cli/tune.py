@@ -12,7 +12,8 @@ from fluidgate.cli.options import gpus_option, json_option, plot_option, scenari
 @scenario_argument
 @gpus_option
 @click.option("--policy", default="index-and-pool", show_default=True, metavar="NAME",
-              help="A policy with parameters, or a policy file (.toml) to start from.")  # fmt: skip
+              help="A policy with parameters, a policy file (.toml) to start from, or PATH.py:NAME for your "
+                   "own.")  # fmt: skip
 @click.option("-o", "--output", metavar="FILE",
               help="The policy file to write (.toml); without it the file is shown.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
@@ -40,15 +41,18 @@ def tune(
     noise the default is kept.
     """
     from fluidgate.model import Scenario
+    from fluidgate.policies import find_policy
+    from fluidgate.policies.policy_file import check_fits, check_path, fits
     from fluidgate.tuning import tune as run
 
     if output is not None:
-        from fluidgate.policies.policy_file import check_path
-
         check_path(output, force=force)
     loaded = Scenario.load(scenario)
+    chosen = find_policy(policy)
+    if output is not None:
+        check_fits(chosen)
     with notices(), progress_bar(f"tuning {policy}") as progress:
-        found = run(loaded, policy, gpus=gpus, budget=budget, seed=seed, workers=workers, progress=progress)
+        found = run(loaded, chosen, gpus=gpus, budget=budget, seed=seed, workers=workers, progress=progress)
     warn(found.warnings)
     command = found.command(scenario)
     if output is not None:
@@ -63,7 +67,9 @@ def tune(
     from fluidgate.reports.tuning import tuning_tables
 
     show(*tuning_tables(found))
-    if output is None:
+    if not fits(chosen):
+        click.echo(f"Parameters to give to {policy}: {found.policy.values}")
+    elif output is None:
         click.echo(found.to_toml(command), nl=False)
     else:
         click.echo(f"Policy written to {output}; next: fluidgate simulate {scenario} --policy {output}")
