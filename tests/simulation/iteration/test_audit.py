@@ -11,7 +11,7 @@ from numpy.random import SFC64, Generator
 from fluidgate.compiled import entry_point
 from fluidgate.policies.decisions.view import SOLO
 from fluidgate.simulation.iteration import audit as audits
-from fluidgate.simulation.iteration import run as runs
+from fluidgate.simulation.iteration import rules
 from fluidgate.simulation.iteration.builds import placed, single
 from fluidgate.simulation.iteration.cluster import (
     ALIVE,
@@ -188,14 +188,14 @@ def test_broken_groups_are_seen(sabotage: Any, code: int) -> None:
 
 
 def test_a_failure_stops_the_run_and_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = runs.new_cluster
+    make = rules.new_cluster
 
     def broken(*arguments: Any, **options: Any) -> Cluster:
         cluster = make(*arguments, **options)
         cluster.events[ARRIVAL, 0] = 7
         return cluster
 
-    monkeypatch.setattr(runs, "new_cluster", broken)
+    monkeypatch.setattr(rules, "new_cluster", broken)
     instance = placed_instance(1, Batching.TOKEN_BUDGET, Placement.ROUND_ROBIN)
     with pytest.raises(InvariantError, match=r"balance is broken.*event 1"):
         instance.by_kernel()
