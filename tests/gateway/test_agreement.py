@@ -16,8 +16,8 @@ import pytest
 
 from fluidgate.emulator.player import Player
 from fluidgate.model import Gpu, IterationTime
-from fluidgate.simulation.requests.replay import replay
-from fluidgate.simulation.requests.results import RequestResult
+from fluidgate.simulation.iteration.replay import replay
+from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.workloads import Trace
 from fluidgate.workloads.streams import ClassTrace, Requests, drawn_requests
 from tests.gateway.served import MODEL, live_gateway

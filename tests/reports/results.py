@@ -10,12 +10,13 @@ import numpy as np
 from fluidgate.planning import Plan
 from fluidgate.simulation import SimulationResult, Statistic
 from fluidgate.simulation.iteration.measure import Distribution, bin_edges
-from fluidgate.simulation.requests.results import RequestClassResult, RequestResult, RequestRun, TimeStatistic
-from fluidgate.simulation.results import ClassResult, Run
+from fluidgate.simulation.iteration.results import RequestClassResult, RequestResult, TimeStatistic
+from fluidgate.simulation.options import Options
+from fluidgate.simulation.results import ClassResult
 from fluidgate.trajectory import Trajectory
 
 NOTHING = Statistic(None, None, None, (float("nan"),))
-RUN = Run(gpus=10, horizon=500.0, warmup=50.0, replications=3, seed=0)
+RUN = Options(gpus=10, horizon=500.0, warmup=50.0, replications=3, seed=0)
 
 
 def value(mean: float, half: float | None = None) -> Statistic:
@@ -74,7 +75,7 @@ def served(policy: str = "vllm-round-robin", revenue: Statistic | None = None, *
     defaults: dict[str, Any] = {
         "scenario": "small",
         "policy": policy,
-        "run": RequestRun(gpus=10, horizon=500.0, warmup=50.0, replications=1, seed=0),
+        "run": Options(gpus=10, horizon=500.0, warmup=50.0, replications=1, seed=0, fidelity="iteration"),
         "events": 12_345,
         "wall_seconds": 1.0,
         "revenue_rate": value(200.0) if revenue is None else revenue,

@@ -9,7 +9,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.planning import plan
 from fluidgate.reports.replay_plot import draw_replay, longer_than
 from fluidgate.simulation import Comparison
-from fluidgate.simulation.requests.results import ReplayComparison
+from fluidgate.simulation.iteration.results import ReplayComparison
 from tests.reports.results import observed, path, served
 from tests.reports.seen import lines
 from tests.reports.test_requests import FOLLOWING, REPLAYED

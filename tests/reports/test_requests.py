@@ -13,9 +13,10 @@ from fluidgate.reports.requests import pool_table, replay_tables, request_compar
 from fluidgate.reports.tables import number
 from fluidgate.simulation import Comparison
 from fluidgate.simulation.iteration.logged import LoggedRun
-from fluidgate.simulation.requests.pilot import Pilot
-from fluidgate.simulation.requests.plan_path import PlanPath
-from fluidgate.simulation.requests.results import ReplayComparison, ReplayRun
+from fluidgate.simulation.iteration.pilot import Pilot
+from fluidgate.simulation.iteration.plan_path import PlanPath
+from fluidgate.simulation.iteration.replay_options import ReplayOptions
+from fluidgate.simulation.iteration.results import ReplayComparison
 from tests.reports.results import path, request_class_result, served, value
 from tests.reports.seen import by_first, cells, headers
 from tests.scenarios import two_class_scenario
@@ -33,7 +34,7 @@ FOLLOWING = PlanPath(
     targets=path(),
 )
 PILOT = Pilot(1_500, "completed requests, then least mean latency")
-REPLAYED = ReplayRun(gpus=10, horizon=math.inf, warmup=0.0, replications=1, seed=0, traces=("a.csv", "b.csv"))
+REPLAYED = ReplayOptions(gpus=10, horizon=math.inf, warmup=0.0, replications=1, seed=0, traces=("a.csv", "b.csv"))
 
 
 def test_the_whole_tells_tokens_gpus_and_memory() -> None:
