@@ -98,7 +98,7 @@ class Saturated:
             self.tickets[stage] = still
 
     def round(self, timed: Timed) -> None:
-        """One arrival, one end of a prefill, one end of a decode; and one weary, as more come than are served."""
+        """One arrival, one end of a prefill, one end of a decode; and one that leaves, as more come than are served."""
         d = self.dispatcher
         ticket = self.new()
         timed.call("arrival", lambda: (d.enter(ticket), d.queued(ticket)))
@@ -109,9 +109,9 @@ class Saturated:
         ended = self.one(Stage.DECODE)
         if ended is not None:
             timed.call("end of answer", d.leave, ended)
-        weary = self.one(Stage.WAITING)
-        if weary is not None:
-            timed.call("leaves the queue", d.leave, weary)
+        impatient = self.one(Stage.WAITING)
+        if impatient is not None:
+            timed.call("leaves the queue", d.leave, impatient)
 
 
 async def measure(policy: str, engines: int, waiting: int, classes: int, rounds: int) -> Timed:

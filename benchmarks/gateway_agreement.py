@@ -23,11 +23,7 @@ from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.model import Array, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.planning import plan
 from fluidgate.policies import Policy, find_policy
-from fluidgate.scenario_file import write_scenario
-from fluidgate.simulation.iteration.rules import Decisions
-from fluidgate.simulation.iteration.run import Run, run_requests
-from fluidgate.simulation.iteration.scenario_engine import engine_of
-from fluidgate.simulation.markov.network import (
+from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
     MIXED_QUEUE,
     PREFILL,
@@ -35,6 +31,10 @@ from fluidgate.simulation.markov.network import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
+from fluidgate.scenario_file import write_scenario
+from fluidgate.simulation.iteration.rules import Decisions
+from fluidgate.simulation.iteration.run import Run, run_requests
+from fluidgate.simulation.iteration.scenario_engine import engine_of
 from fluidgate.workloads.streams import Requests, drawn_requests
 
 MODEL = "emulated"

@@ -15,20 +15,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks.iteration import ENGINE, capacity, stream
+from fluidgate.engine_table import EngineModel
 from fluidgate.policies import PLACED, PlacedPolicy
-from fluidgate.simulation.iteration.engine import Engine, Transfer
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.published import best_prompt_gpus, run_published
 from fluidgate.simulation.iteration.run import Run
 
 GPUS = 16
-TRANSFER = Transfer(1e-3, 64 * 1024 / 50e9)
+TRANSFER = EngineModel(transfer_latency=1e-3, transfer_bandwidth=50e9 / (64 * 1024))
 HEADER = "| policy | TTFT p50 | p99 | TPOT p50 | p99 | goodput |\n|---|---|---|---|---|---|"
 
 
 def cluster(tokens: int, tpot: float) -> tuple[Engine, Run]:
     """GPUs with a budget of `tokens`, and a run with that TPOT target, s."""
-    engine = replace(ENGINE, transfer=TRANSFER, tokens=tokens, token_deadline=tpot)
+    engine = replace(ENGINE, keys=TRANSFER, tokens=tokens, token_deadline=tpot)
     return engine, Run(GPUS, 1, ttft_targets=(2.0,), tpot_targets=(tpot,))
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from fluidgate.calibration import calibrate_batches, read_measurements
+from fluidgate.engine_table import EngineModel
 from fluidgate.model import Gpu
-from fluidgate.simulation.iteration.engine import Engine, KvMemory
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import Law, law_of
 from fluidgate.simulation.iteration.logged import THROUGHPUT, LoggedRun, agreement, read_logged_run, replayed
 
@@ -44,15 +45,17 @@ def calibrated_law(table: str | Path, kv_bytes_per_token: float, memory_bandwidt
     return law_of(Gpu(batch_size=1, chunk_size=1, iteration=made.profile.iteration))
 
 
+def with_keys(engine: Engine, **keys: object) -> Engine:
+    return replace(engine, keys=engine.keys.model_copy(update=keys))
+
+
 def what_matters(measured: LoggedRun, engine: Engine, tabulated: Law) -> None:
     """The agreement with the run when one thing is put otherwise, and asynchronous scheduling at a low load."""
-    kv = engine.kv
-    assert kv is not None
     variants = {
         "nothing": engine,
-        "the preempted find none of their blocks again": replace(engine, kv=replace(kv, caching=False)),
+        "the preempted find none of their blocks again": with_keys(engine, kv_caching=False),
         "the table itself, interpolated, in the place of the fitted law": replace(engine, law=tabulated),
-        "scheduling is not asynchronous": replace(engine, asynchronous=False),
+        "scheduling is not asynchronous": with_keys(engine, async_scheduling=False),
     }
     statistics = [("TTFT", "mean"), ("TTFT", "p50"), ("TPOT", "mean"), ("latency", "mean"), ("latency", "p50")]
     print("\n| left out or put otherwise | " + " | ".join(f"{s} {q}" for q, s in statistics) + " | output throughput |")
@@ -115,10 +118,13 @@ def main() -> None:
         calibrated_law(given.table, given.kv_bytes_per_token, given.memory_bandwidth, name)
         for name in (given.law, "table")
     )
-    memory = KvMemory(given.kv_tokens, given.block_tokens, caching=not given.no_caching)
-    engine = Engine(
-        law, given.max_num_seqs, given.max_num_batched_tokens, kv=memory, asynchronous=not given.synchronous
+    keys = EngineModel(
+        kv_tokens=given.kv_tokens,
+        kv_block=given.block_tokens,
+        kv_caching=not given.no_caching,
+        async_scheduling=not given.synchronous,
     )
+    engine = Engine(law, given.max_num_seqs, given.max_num_batched_tokens, keys=keys)
     measured = read_logged_run(given.log)
     replayed(measured, engine)  # compiles
     began = time.perf_counter()

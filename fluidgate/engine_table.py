@@ -7,14 +7,15 @@ table is the form that a file is checked against; the noun, which inherits it, i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from fluidgate.toml_file import LARGEST_WHOLE, Table, check, fail
+from fluidgate.batching import DISCIPLINES, Batching
+from fluidgate.batching import BatchingName as BatchingName
+from fluidgate.toml_file import LARGEST_WHOLE, Table
 from fluidgate.toml_file import absent as absent
 
-BatchingName = Literal["single-prefill", "token-budget", "prefill-first", "last-schedulable"]
 Preemption = Literal["recompute", "swap"]
 
 
@@ -62,19 +63,20 @@ class EngineTable(Table):
             yield 'kv_caching: what is swapped out is not read again; remove this key, or preempt by "recompute"'
         if self.swap_seconds > 0 and self.preemption != "swap":
             yield 'swap_seconds: only with preemption = "swap"; remove this key, or give that preemption'
-        if self.async_scheduling and self.batching not in (None, "token-budget"):
+        known = DISCIPLINES[Batching(self.batching)] if self.batching is not None else None
+        if self.async_scheduling and known is not None and not known.asynchronous:
             yield (
                 f"async_scheduling: not simulated with {self.batching} batching; "
                 "remove this key, or give token-budget batching"
             )
         if self.max_batched_tokens is None:
             return
-        if self.batching == "single-prefill":
+        if known is not None and known.by_policy:
             yield (
-                "max_batched_tokens: not with single-prefill batching, which reads gpu.chunk_size tokens; "
+                f"max_batched_tokens: not with {self.batching} batching, which reads gpu.chunk_size tokens; "
                 "remove this key, or give another batching"
             )
-        elif batch_size is not None and self.max_batched_tokens < batch_size and self.batching != "prefill-first":
+        elif batch_size is not None and self.max_batched_tokens < batch_size and (known is None or known.holds_decodes):
             yield (
                 f"max_batched_tokens: must be at least the batch size ({batch_size}), "
                 f"but is {self.max_batched_tokens}; raise it, or lower gpu.batch_size"
@@ -84,12 +86,8 @@ class EngineTable(Table):
 class EngineModel(EngineTable):
     """What the model leaves open of a GPU's engine, at the fidelity of iterations.
 
-    - `single-prefill`: at most one prompt, in chunks of `Gpu.chunk_size`, beside the decodes ([LDHZ] section 2).
-    - `token-budget`: all decodes, then chunks of as many waiting prompts as the budget holds (vLLM, Sarathi-Serve).
-    - `prefill-first`: whole prompts alone, before the decodes go on (first vLLM).
-    - `last-schedulable`: token budget, prompts first until the decodes are near their deadline (SLAI).
-
-    None leaves `batching` to the policy, its budget to the batching, and memory and bandwidth without a limit.
+    `fluidgate.batching` says what each batching is. None leaves `batching` to the policy, its budget to the batching,
+    and memory and bandwidth without a limit.
     """
 
     model_config = ConfigDict(strict=False)
@@ -99,16 +97,6 @@ class EngineModel(EngineTable):
         for problem in self.problems():
             raise ValueError(problem)
         return self
-
-
-def check_engine(**keys: Any) -> None:
-    """Refuse what [engine] can't hold.
-
-    Raises:
-        FluidgateError: a key is out of its range, or does not go with the others.
-    """
-    if problems := list(check(EngineTable, keys, "engine").problems()):
-        fail("engine", problems)
 
 
 class TargetsTable(Table):

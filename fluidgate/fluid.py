@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numba import njit
 
-from fluidgate.compiled import cached
+from fluidgate.compiled import kept
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan
@@ -213,4 +213,4 @@ def admit(waiting, prefill, target, room):
             waiting *= 1.0 - share
 
 
-fluid_kernel = cached(_fluid_path, allocates=True)
+fluid_kernel = kept(_fluid_path, allocates=True)

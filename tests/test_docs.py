@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 DATA = ROOT.parent / "shared" / "data"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUTS = ("-o", "--output", "--plot", "--qq")
-COMPILING = "fluidgate: compiling"
+COMPILING = "fluidgate: compil"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Player:
         model: asked for.
         classes: names, sent in the header `x-class`.
         speed: seconds of the load in one of the wall clock.
-        leaves: who is weary leaves: by itself when its first token does not come within its patience ("client"), or
+        leaves: how the impatient leave: by itself when its first token does not come within its patience ("client"), or
             from the gateway's queues, by a header ("gateway"), or nobody does ("never").
         headers: sent with each request.
     """

@@ -140,6 +140,7 @@ class Gateway:
             scenario.gpu.batch_size,
             classes,
             binding=self.binding,
+            functions=policy.functions,
             estimator=self.controller.estimator,
             clock=self.clock,
             seed=settings.seed,

@@ -129,7 +129,9 @@ class GatewayTable(Table):
 
     schema_: SchemaKey = Field(SCHEMA, alias="schema")
     scenario: str = Field(min_length=1, description="the scenario file, relative to this file", examples=["azure.toml"])
-    policy: str = Field("index-and-pool", min_length=1, description="the name of a policy, or of a policy file")
+    policy: str = Field(
+        "index-and-pool", min_length=1, description="the name of a policy, of a policy file, or PATH.py:NAME"
+    )
     model: str = absent("the model name that clients ask for; the engines' own if absent", min_length=1)
     default_class: str = absent("the class of requests that no rule names; the first of the scenario if absent")
     seed: int = Field(0, ge=0, le=LARGEST_WHOLE, description="the seed of the policy's draws")
@@ -256,7 +258,7 @@ def gateway_schema() -> dict[str, Any]:
 
 def _policy(name: str, source: str, folder: Path) -> Policy | PlacedPolicy:
     try:
-        return find_any_policy(str(folder / name) if name.endswith(".toml") else name)
+        return find_any_policy(name, folder)
     except FluidgateError as error:
         fail(source, [f"policy: {error}"])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.compiled import cached, inlined
+from fluidgate.compiled import inlined, kept
 from fluidgate.model import Array
 from fluidgate.optimum.space import PREFILL_END, Integers, Tables
 
@@ -234,9 +234,9 @@ def _balance(begins: Integers, sources: Integers, rates: Array, out: Array, chan
     return change
 
 
-sweep = cached(_sweep)
-bounds = cached(_bounds)
-decide = cached(_decide)
-reach = cached(_reach)
-chain = cached(_chain)
-balance = cached(_balance)
+sweep = kept(_sweep)
+bounds = kept(_bounds)
+decide = kept(_decide)
+reach = kept(_reach)
+chain = kept(_chain)
+balance = kept(_balance)

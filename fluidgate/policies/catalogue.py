@@ -15,11 +15,11 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
-from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
-from fluidgate.policies.value import SAME, gate_index, ranked
+from fluidgate.policies.value import gate_index, ranked
 
 ALL = 1e-9
 """Shares of the GPUs that differ by less from 1 are all of them."""

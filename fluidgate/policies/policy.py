@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -151,7 +150,6 @@ class Policy(BasePolicy):
         gate, route, refill: decision functions in the place of the shipped ones (None), with the same arguments: see
             `fluidgate.policies.decisions`. They are compiled, so they use numbers, loops and the fields of `View` and
             `Tables`, and make no arrays.
-        key: names the functions across processes, so that each compiles them once; set by `for_worker`.
         batching: of the GPUs that it decides for, iteration by iteration.
     """
 
@@ -162,7 +160,6 @@ class Policy(BasePolicy):
     gate: Callable[..., int] | None = None
     route: Callable[..., int] | None = None
     refill: Callable[..., int] | None = None
-    key: str = ""
 
     def with_parameters(self, values: Mapping[str, float]) -> Self:
         changed = super().with_parameters(values)
@@ -175,8 +172,13 @@ class Policy(BasePolicy):
         return self.gate is None and self.route is None and self.refill is None
 
     def for_worker(self) -> Policy:
-        """What a worker needs of the policy once its tables are made; `key` still names its functions there."""
-        return replace(self, tabulate=_tabulated_before, key=self.key or _key(self.gate, self.route, self.refill))
+        """What a worker needs of the policy once its tables are made."""
+        return replace(self, tabulate=_tabulated_before)
+
+    @property
+    def functions(self) -> dict[str, Callable[..., int] | None]:
+        """The decision functions in the place of the shipped ones, by name."""
+        return {"gate": self.gate, "route": self.route, "refill": self.refill}
 
     def with_functions(
         self,
@@ -197,8 +199,7 @@ class Policy(BasePolicy):
             "gate": gate or self.gate,
             "route": route or self.route,
             "refill": refill or self.refill,
-            "tabulate": tabulate or self.tabulate,
-            "key": "",
+            "tabulate": Checked(tabulate) if tabulate is not None else self.tabulate,
             "base": "",
             "tuned": None,
         }
@@ -207,14 +208,28 @@ class Policy(BasePolicy):
         return replace(self, name=name, origin="user", summary=summary, **changes)
 
 
-_named: dict[str, tuple[Callable[..., int] | None, ...]] = {}
-"""Functions that have a key, kept alive so that no other takes their identity."""
+@dataclass(frozen=True)
+class Checked:
+    """A user's `tabulate` whose tables are looked over before they are used."""
 
+    tabulate: Callable[..., Tables]
 
-def _key(*functions: Callable[..., int] | None) -> str:
-    key = "-".join(str(part) for part in (os.getpid(), *map(id, functions)))
-    _named[key] = functions
-    return key
+    def __call__(self, plan: Plan, gpus: int, **parameters: float) -> Tables:
+        """
+        Raises:
+            FluidgateError: it gives no tables, or a field of another kind.
+        """
+        tables = self.tabulate(plan, gpus, **parameters)
+        if not isinstance(tables, Tables):
+            raise FluidgateError(f"{self._place()} gives no Tables, but {tables!r:.60}; return tables_of(plan, gpus)")
+        try:
+            return tables.checked(len(plan.scenario.classes))
+        except FluidgateError as error:
+            raise FluidgateError(f"{self._place()}: {error}") from None
+
+    def _place(self) -> str:
+        code = getattr(self.tabulate, "__code__", None)
+        return "tabulate" if code is None else f"{code.co_filename}, line {code.co_firstlineno}: {code.co_name}"
 
 
 def _tabulated_before(plan: Plan, gpus: int) -> Tables:

@@ -16,17 +16,7 @@ from fluidgate.policies.catalogue import LISTED, listed_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import BasePolicy, Policy
 from fluidgate.policies.tuned import Tuned
-from fluidgate.toml_file import (
-    SCHEMA,
-    SchemaKey,
-    Table,
-    check,
-    fail,
-    parse_toml,
-    read_text,
-    shown,
-    write_whole,
-)
+from fluidgate.toml_file import SCHEMA, SchemaKey, Table, check, fail, parse_toml, read_text, shown, write_whole
 
 
 class PolicyTable(Table):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from fluidgate.model import Array
 from fluidgate.planning import Plan
-from fluidgate.policies.value import FREE, SAME, prefill_cost, serves_everyone, value_index
+from fluidgate.policies.decisions.tables import SAME
+from fluidgate.policies.value import FREE, prefill_cost, serves_everyone, value_index
 
 GAIN = 1e-6
 """Relative gain in revenue below which one slot more is not kept."""

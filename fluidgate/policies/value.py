@@ -7,12 +7,10 @@ import numpy as np
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner
 from fluidgate.planning.tpot import AverageTpot
+from fluidgate.policies.decisions.tables import SAME
 
 FREE = 1e9
 """Index of a request whose slots are not scarce."""
-
-SAME = 1e-6
-"""Indices closer than this, relatively, are equal."""
 
 
 def value_index(plan: Plan) -> Array:

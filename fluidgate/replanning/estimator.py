@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluidgate.compiled import cached
+from fluidgate.compiled import kept
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.replanning import estimates as events
@@ -28,7 +28,7 @@ def note_kernel(estimates, event, cls, now, tokens):  # type: ignore[no-untyped-
     note(estimates, event, cls, now, tokens)
 
 
-note_event = cached(note_kernel)
+note_event = kept(note_kernel)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Estimator:
         note_event(self.rows, events.WAITS_NO_MORE, cls, now, 0.0)
 
     def left(self, cls: int, now: float) -> None:
-        """It has left, weary of waiting."""
+        """It has left before it was served."""
         note_event(self.rows, events.LEFT, cls, now, 0.0)
 
     def prompt_read(self, cls: int, now: float, tokens: float) -> None:

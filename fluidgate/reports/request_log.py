@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from fluidgate.errors import FluidgateError
-from fluidgate.simulation.iteration.cluster import COMPLETED, LEFT_DECODE_BUFFER, LEFT_PREFILL_QUEUE, REJECTED
+from fluidgate.simulation.iteration.kernel.cluster import COMPLETED, LEFT_DECODE_BUFFER, LEFT_PREFILL_QUEUE, REJECTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,7 @@ class RequestLog:
     def _table(self, policy: str, replication: int, rows: Any) -> pd.DataFrame:
         import pandas as pd
 
-        from fluidgate.simulation.iteration.cluster import LOG
+        from fluidgate.simulation.iteration.kernel.cluster import LOG
 
         block = np.zeros(0, LOG) if rows is None else rows
         table = pd.DataFrame({name: block[name] for name in COLUMNS})

@@ -22,17 +22,8 @@ from fluidgate.simulation.iteration.pilot import Pilot
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.replay_options import ReplayOptions
 from fluidgate.simulation.iteration.results import ReplayComparison, RequestResult, TimeStatistic
+from fluidgate.simulation.iteration.times import TIMES
 
-TIMES = (
-    ("ttft", "TTFT, s", 1.0),
-    ("tpot", "TPOT, ms", 1000.0),
-    ("gap", "gap between tokens, ms", 1000.0),
-    ("stall", "gap beside a prefill, ms", 1000.0),
-    ("latency", "latency, s", 1.0),
-    ("prefill_wait", "wait for prefill, s", 1.0),
-    ("decode_wait", "wait for decode, s", 1.0),
-)
-"""Name, label and unit of each time."""
 COMPARED = ("ttft", "tpot", "stall", "latency")
 """Those that a comparison shows."""
 
@@ -59,7 +50,7 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     yield from state_tables(result)
     times = table("Times", "class", "time", "mean", "p50", "p90", "p99", text=2)
     for each in (*result.classes, result.overall):
-        for quantity, label, unit in TIMES:
+        for quantity, (_, label, unit) in TIMES.items():
             times.add_row(each.name, label, *_distribution(getattr(each, quantity), unit))
     yield times
 
@@ -81,7 +72,7 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
     if any("prompt_gpus" in each.parameters for each in found):
         yield pool_table(found)
     yield from plan_path_tables(found)
-    labels = {quantity: (label, unit) for quantity, label, unit in TIMES}
+    labels = {quantity: (time.label, time.factor) for quantity, time in TIMES.items()}
     for quantity in COMPARED:
         label, unit = labels[quantity]
         times = table(label[0].upper() + label[1:], "policy", "class", "mean", "p50", "p90", "p99", text=2)

@@ -33,20 +33,22 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
-from fluidgate.simulation.markov.network import (
+from fluidgate.policies.decisions.stages import (
+    MIXED_DECODE,
+    MIXED_QUEUE,
+    PREFILL,
+    PREFILL_QUEUE,
+    SOLO_DECODE,
+    SOLO_QUEUE,
+)
+from fluidgate.simulation.events import (
     ARRIVAL,
     DECODE_ABANDONMENT,
     DECODE_END,
     DECODE_START,
-    MIXED_DECODE,
-    MIXED_QUEUE,
-    PREFILL,
     PREFILL_ABANDONMENT,
     PREFILL_END,
-    PREFILL_QUEUE,
     PREFILL_START,
-    SOLO_DECODE,
-    SOLO_QUEUE,
 )
 from fluidgate.simulation.markov.replication import Measurement
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.planning import Plan
-from fluidgate.simulation.markov.network import (
+from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
     MIXED_QUEUE,
     PREFILL,

@@ -13,7 +13,7 @@ from fluidgate.simulation.executor import Executor, InProcess, default_executor
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.plans import Plans
 
-SMALL = 3_000_000
+SMALL = 10_000_000
 """Events under which starting worker processes takes longer than the simulation itself."""
 
 Progress = Callable[[int, int], None]

@@ -11,9 +11,9 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
+from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.executor import Executor
-from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.markov.results import revenue_rates
 from fluidgate.simulation.markov.study import prepare

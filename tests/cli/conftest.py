@@ -10,7 +10,7 @@ from command import TWO_CLASS, Command, Outcome
 
 from fluidgate.cli.app import main
 
-COMPILING = "fluidgate: compiling"
+COMPILING = "fluidgate: compil"
 
 
 @pytest.fixture

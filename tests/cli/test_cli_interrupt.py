@@ -74,7 +74,7 @@ def test_ctrl_c(tmp_path: Path, whole_group: bool) -> None:
         output, errors = running.communicate(timeout=PATIENCE)
         assert running.returncode == 130
         assert output == ""
-        lines = [line for line in errors.splitlines() if line and not line.startswith("fluidgate: compiling")]
+        lines = [line for line in errors.splitlines() if line and not line.startswith("fluidgate: compil")]
         assert lines == ["fluidgate: interrupted"]
         wait_until(lambda: not list(session(running.pid)), "a child process is left")
         assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluidgate import FluidgateError, Scenario
-from fluidgate.cli.optimum import optimum as command
+from fluidgate.cli.app import app
 from fluidgate.model import Pricing
 from fluidgate.optimum import Action, GpuState, Optimum, State, optimum, yardstick
 from fluidgate.optimum.solve import poisson_limit
@@ -239,7 +239,7 @@ patience_rate = 0.5
 def invoke(folder: Path, *arguments: str, batch: int = 2) -> Any:
     path = folder / "s.toml"
     path.write_text(FILE.format(batch=batch), "utf-8")
-    return CliRunner().invoke(command, [str(path), *arguments])
+    return CliRunner().invoke(app, ["optimum", str(path), *arguments])
 
 
 def test_command_prints_a_table_and_draws(tmp_path):

@@ -12,7 +12,13 @@ import pytest
 
 from fluidgate.errors import FluidgateError
 from fluidgate.reports.request_log import RequestLog
-from fluidgate.simulation.iteration.cluster import COMPLETED, LEFT_DECODE_BUFFER, LEFT_PREFILL_QUEUE, LOG, REJECTED
+from fluidgate.simulation.iteration.kernel.cluster import (
+    COMPLETED,
+    LEFT_DECODE_BUFFER,
+    LEFT_PREFILL_QUEUE,
+    LOG,
+    REJECTED,
+)
 
 CLASSES = ("chat", "code")
 

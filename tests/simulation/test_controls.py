@@ -11,8 +11,8 @@ from fluidgate import FluidgateError, Scenario, find_policy, plan
 from fluidgate.model import Arrivals
 from fluidgate.simulation.controls import ControlledRevenue, controlled_revenue
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate
+from tests.oracles.tables import tables_for
 from tests.oracles.tiny import TINY_SYSTEMS
-from tests.simulation.test_exact import tables_for
 
 SIMULATIONS = 400
 

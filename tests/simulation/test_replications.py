@@ -10,8 +10,7 @@ import pytest
 
 from fluidgate import FluidgateError, Scenario, compare, find_policy, plan, simulate
 from fluidgate.policies import POLICIES
-from fluidgate.simulation.markov.builds import release
-from fluidgate.simulation.markov.network import ARRIVAL
+from fluidgate.simulation.events import ARRIVAL
 from fluidgate.simulation.markov.replication import Job, replicate, run, start
 
 OPTIONS: dict[str, Any] = {"gpus": 8, "horizon": 300.0, "replications": 3}
@@ -51,11 +50,11 @@ def test_all_policies_meet_the_same_arrivals(two_class: Scenario) -> None:
 
 def test_pauses_samples_and_memory_do_not_change_the_path(two_class: Scenario) -> None:
     wanted = job(two_class, "gate-and-route")
-    whole = run(release, start(wanted), wanted)
-    sliced = run(release, start(wanted), wanted, slice_events=7)
+    whole = run(start(wanted), wanted)
+    sliced = run(start(wanted), wanted, slice_events=7)
     from dataclasses import replace
 
-    sampled = run(release, start(replace(wanted, samples=50)), wanted)
+    sampled = run(start(replace(wanted, samples=50)), wanted)
     for other in (sliced, sampled):
         assert np.array_equal(whole.events, other.events)
         assert np.array_equal(whole.area, other.area)
@@ -67,7 +66,7 @@ def test_memory_grows_with_the_waiting_requests_alone() -> None:
     flooded = station(arrival=40.0, service=1.0, patience=0.001)
     policy = find_policy("fi-wsp")
     wanted = Job(flooded, policy, policy.tabulate(plan(flooded), 2), 2, 60.0, 0.0, 0, 0)
-    network = run(release, start(wanted), wanted)
+    network = run(start(wanted), wanted)
     waiting = int(network.counts[:3].sum())
     assert waiting > 4000
     assert 1024 < len(network.nodes) <= 4 * waiting

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
-from numpy.random import SFC64, Generator, SeedSequence
+from numpy.random import SeedSequence
 
+from fluidgate.compiled import by_reference
+from fluidgate.compiled.random import stream
 from fluidgate.gateway.dispatch.decisions import (
     BOOK_DECODE,
     BRING_UP,
     DROP_PREFILL,
     END_PREFILL,
+    GO_ON,
     KINDS,
     LEAVE_SLOT,
+    NOBODY,
     NOTHING,
     PREFILL,
     REGROUP,
@@ -25,12 +31,15 @@ from fluidgate.gateway.dispatch.decisions import (
     moves,
 )
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
-from fluidgate.gateway.dispatch.fleet import OUT, empty_fleet
+from fluidgate.gateway.dispatch.fleet import OUT, Fleet, empty_fleet
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
-from fluidgate.policies.decisions.ready import NOWHERE
+from fluidgate.policies.decisions.board import FAULT, NOWHERE, Functions
+from fluidgate.policies.decisions.own import Decision, describe_fault, functions_of
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.replanning import Estimator
+
+log = logging.getLogger("fluidgate.gateway")
 
 
 class Gated(Dispatcher):
@@ -50,15 +59,34 @@ class Gated(Dispatcher):
         classes: int,
         *,
         binding: str = "late",
+        functions: Mapping[str, Decision | None] | None = None,
         estimator: Estimator | None = None,
         clock: Clock,
         seed: int = 0,
     ) -> None:
+        """
+        Args:
+            functions: a user's `gate`, `route` and `refill` in the place of the shipped ones.
+            seed: of the policy's draws.
+
+        Raises:
+            FluidgateError: such a function can't be compiled.
+        """
         super().__init__(engines, classes, estimator, clock)
         self.binding = binding
         self.tables = tables
-        self.fleet = empty_fleet(engines, batch_size, classes, reserve=bool(tables.reserve))
-        self._draws = Generator(SFC64(SeedSequence(seed)))
+        self._functions = dict(functions or {})
+        self._tables = by_reference(tables)
+        self._set_fleet(
+            empty_fleet(
+                engines,
+                batch_size,
+                classes,
+                reserve=bool(tables.reserve),
+                draws=stream(SeedSequence(seed)),
+                functions=functions_of(**self._functions) if self._functions else Functions(),
+            )
+        )
         self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
@@ -103,10 +131,12 @@ class Gated(Dispatcher):
         self._then(NOTHING)
 
     def engine_up(self, engine: int, foreign: int) -> None:
+        self._set_fleet(self.fleet.with_up(self.fleet.up + 1))
         self._do(BRING_UP, engine, self._within(foreign))
         self._regroup()
 
     def engine_down(self, engine: int) -> None:
+        self._set_fleet(self.fleet.with_up(self.fleet.up - 1))
         self._do(TAKE_DOWN, engine)
         self._regroup()
 
@@ -116,9 +146,9 @@ class Gated(Dispatcher):
             self._then(SET_CLOSED, engine, foreign)
 
     def adopt(self, tables: Tables) -> None:
-        self.tables = tables
-        if bool(tables.reserve) != self.fleet.reserve:
-            self.fleet = self.fleet._replace(reserve=bool(tables.reserve))
+        self.tables, self._tables = tables, by_reference(tables)
+        if bool(tables.reserve) != self.fleet.board.reserve:
+            self._set_fleet(self.fleet.with_reserve(bool(tables.reserve)))
         if not tables.split_buffers:
             self._into_one_buffer()
         self._regroup()
@@ -133,9 +163,13 @@ class Gated(Dispatcher):
         return prefills + int(self.fleet.decodes[engine].sum())
 
     def counts(self) -> Counts:
-        f = self.fleet
+        state = self.fleet.board.state
         return Counts(
-            f.waiting.copy(), f.prefilling.copy(), f.buffered.sum(axis=0), f.mixed_decodes.copy(), f.solo_decodes.copy()
+            state.waiting.copy(),
+            state.prefilling.copy(),
+            state.buffered.sum(axis=0),
+            state.mixed_decodes.copy(),
+            state.solo_decodes.copy(),
         )
 
     def engines(self) -> list[EngineState]:
@@ -152,12 +186,31 @@ class Gated(Dispatcher):
 
     def _do(self, move: int, a: int = 0, b: int = 0) -> int:
         """One move after which nobody starts; what it came to."""
-        moves(self.fleet, self.tables, move, a, b, 0.0, False, self._draws)
+        self._move(move, a, b, may_start=False)
         return int(self.fleet.outcome[0])
 
     def _then(self, move: int, a: int = 0, b: int = 0) -> None:
         """One move, then start what may start."""
-        self._start_all(moves(self.fleet, self.tables, move, a, b, 0.0, True, self._draws))
+        self._start_all(self._move(move, a, b))
+
+    def _move(self, move: int, a: int = 0, b: int = 0, now: float = 0.0, *, may_start: bool = True) -> int:
+        code: int = moves(self._state, self._tables, move, a, b, now, may_start)
+        if self.fleet.board.round[FAULT] != 0:
+            self._take_shipped_decisions()
+            if may_start and code == NOBODY:
+                return self._move(NOTHING)
+        return code
+
+    def _take_shipped_decisions(self) -> None:
+        """A user's decision has given an answer that it may not: from now on the shipped ones decide."""
+        fault = int(self.fleet.board.round[FAULT])
+        self.fleet.board.round[FAULT] = 0
+        log.error("%s (the policy's base decides from now on)", describe_fault(fault, self._functions))
+        self._functions = {}
+        self._set_fleet(self.fleet.with_functions(Functions()))
+
+    def _set_fleet(self, fleet: Fleet) -> None:
+        self.fleet, self._state = fleet, by_reference(fleet)
 
     def _lost_booking(self, ticket: Ticket) -> bool:
         """Whether the engine where its decode was to go is down; the slot is given up then."""
@@ -169,7 +222,7 @@ class Gated(Dispatcher):
     def _route(self, ticket: Ticket) -> None:
         """Its prefill has ended: its decode takes a slot or waits, and others start."""
         ticket.since = self.clock()
-        code = moves(self.fleet, self.tables, END_PREFILL, ticket.engine, 0, ticket.since, True, self._draws)
+        code = self._move(END_PREFILL, ticket.engine, now=ticket.since)
         to = int(self.fleet.outcome[0])
         if to < 0:
             self._wait_for_decode(ticket, -1 - to)
@@ -186,11 +239,11 @@ class Gated(Dispatcher):
                 self._start_prefill(cls, g)
             else:
                 self._start_decode(cls, g, kind)
-            code = moves(self.fleet, self.tables, NOTHING, 0, 0, 0.0, True, self._draws)
+            code = self._move(GO_ON)
 
     def _start_prefill(self, cls: int, g: int) -> None:
         ticket, _ = self._waiting[cls].popitem(last=False)
-        self._head(self.fleet.waiting_since, cls, self._waiting[cls])
+        self._head(self.fleet.board.state.waiting_since, cls, self._waiting[cls])
         self._wait_ended(ticket)
         ticket.stage = Stage.PREFILL
         ticket.engine = g
@@ -204,7 +257,7 @@ class Gated(Dispatcher):
     def _start_decode(self, cls: int, g: int, buffer: int) -> None:
         line = self._buffered[buffer][cls]
         ticket, _ = line.popitem(last=False)
-        self._head(self.fleet.buffered_since[buffer], cls, line)
+        self._head(self.fleet.board.state.buffered_since[buffer], cls, line)
         self._wait_ended(ticket)
         self._decode_on(ticket, g)
         ticket.go(g)
@@ -214,8 +267,8 @@ class Gated(Dispatcher):
         line = self._waiting[ticket.cls]
         line[ticket] = None
         if len(line) == 1:
-            self.fleet.waiting_since[ticket.cls] = ticket.since
-        self.fleet.waiting[ticket.cls] += 1
+            self.fleet.board.state.waiting_since[ticket.cls] = ticket.since
+        self.fleet.board.state.waiting[ticket.cls] += 1
 
     def _before_the_younger(self, ticket: Ticket) -> None:
         """To the front of its class, but for those sent back before that came earlier."""
@@ -223,7 +276,7 @@ class Gated(Dispatcher):
         older = list(takewhile(lambda other: other.arrived < ticket.arrived, line))
         for each in (ticket, *reversed(older)):
             line.move_to_end(each, last=False)
-        self._head(self.fleet.waiting_since, ticket.cls, line)
+        self._head(self.fleet.board.state.waiting_since, ticket.cls, line)
 
     def _wait_for_decode(self, ticket: Ticket, buffer: int) -> None:
         ticket.buffer = buffer
@@ -243,8 +296,8 @@ class Gated(Dispatcher):
             for ticket in merged:
                 ticket.buffer = MIXED
                 line[ticket] = None
-            self.fleet.buffered[:, cls] = len(merged), 0
-            self.fleet.buffered_since[:, cls] = merged[0].since, np.inf
+            self.fleet.board.state.buffered[:, cls] = len(merged), 0
+            self.fleet.board.state.buffered_since[:, cls] = merged[0].since, np.inf
 
     def _decode_on(self, ticket: Ticket, g: int) -> None:
         ticket.stage = Stage.DECODE
@@ -257,14 +310,14 @@ class Gated(Dispatcher):
         if ticket.stage is Stage.WAITING:
             line = self._waiting[ticket.cls]
             del line[ticket]
-            self._head(self.fleet.waiting_since, ticket.cls, line)
-            self.fleet.waiting[ticket.cls] -= 1
+            self._head(self.fleet.board.state.waiting_since, ticket.cls, line)
+            self.fleet.board.state.waiting[ticket.cls] -= 1
             self._wait_ended(ticket, abandoned)
         elif ticket.stage is Stage.BUFFERED:
             line = self._buffered[ticket.buffer][ticket.cls]
             del line[ticket]
-            self._head(self.fleet.buffered_since[ticket.buffer], ticket.cls, line)
-            self.fleet.buffered[ticket.buffer, ticket.cls] -= 1
+            self._head(self.fleet.board.state.buffered_since[ticket.buffer], ticket.cls, line)
+            self.fleet.board.state.buffered[ticket.buffer, ticket.cls] -= 1
             self._wait_ended(ticket, abandoned)
         elif ticket.stage is Stage.PREFILL:
             if ticket.decode_engine >= 0:
@@ -284,7 +337,7 @@ class Gated(Dispatcher):
             self.estimator.waits_no_more(ticket.cls, self.clock())
 
     def _regroup(self) -> None:
-        self._then(REGROUP, min(int(self.tables.mixed_gpus), int(self.fleet.up[0])))
+        self._then(REGROUP, min(int(self.tables.mixed_gpus), self.fleet.up))
 
     def _within(self, foreign: int) -> int:
         return max(0, min(self.fleet.batch_size, foreign))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import numpy as np
-from numpy.random import SFC64, Generator, SeedSequence
 
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
+from fluidgate.gateway.dispatch.loads import EngineLoads
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import Estimator
@@ -16,7 +16,7 @@ from fluidgate.replanning import Estimator
 class Placed(Dispatcher):
     """A rule of placement: each request goes to an engine as it arrives, and stays there; the engines queue.
 
-    The rules are those of the simulator's published policies.
+    The rules are those of the simulator's published policies, in the same code.
     """
 
     def __init__(
@@ -30,17 +30,13 @@ class Placed(Dispatcher):
         seed: int = 0,
     ) -> None:
         super().__init__(engines, classes, estimator, clock)
-        self.rule = rule
-        self._up = np.zeros(engines, bool)
         self._foreign = np.zeros(engines, np.int64)
-        self._load = np.zeros(engines, np.int64)
-        self._unread = np.zeros(engines, np.int64)
+        self._held = np.zeros(engines, np.int64)
         self._prefilling = np.zeros((engines, classes), np.int64)
         self._decoding = np.zeros((engines, classes), np.int64)
         self._unread_by_class = [0] * classes
-        self._homeless: OrderedDict[Ticket, None] = OrderedDict()
-        self._next = 0
-        self._draws = Generator(SFC64(SeedSequence(seed)))
+        self._unplaced: OrderedDict[Ticket, None] = OrderedDict()
+        self._loads = EngineLoads(rule, engines, seed)
 
     def enter(self, ticket: Ticket) -> None:
         self._note_arrived(ticket)
@@ -50,7 +46,7 @@ class Placed(Dispatcher):
         self._note_prompt_read(ticket, tokens)
         self._prefilling[ticket.engine, ticket.cls] -= 1
         self._decoding[ticket.engine, ticket.cls] += 1
-        self._unread[ticket.engine] -= ticket.prompt
+        self._loads.change(ticket.engine, 0, -ticket.prompt)
         self._unread_by_class[ticket.cls] -= 1
         ticket.stage = Stage.DECODE
         return True
@@ -66,16 +62,17 @@ class Placed(Dispatcher):
         self._place(ticket)
 
     def engine_up(self, engine: int, foreign: int) -> None:
-        self._up[engine] = True
-        self._foreign[engine] = foreign
-        while self._homeless:
-            ticket, _ = self._homeless.popitem(last=False)
-            self._send_to(ticket, self._choose(ticket))
+        self._loads.set_up(engine, True)
+        self.set_foreign(engine, foreign)
+        while self._unplaced:
+            ticket, _ = self._unplaced.popitem(last=False)
+            self._send_to(ticket, self._loads.place(ticket.prompt))
 
     def engine_down(self, engine: int) -> None:
-        self._up[engine] = False
+        self._loads.set_up(engine, False)
 
     def set_foreign(self, engine: int, foreign: int) -> None:
+        self._loads.change(engine, foreign - int(self._foreign[engine]), 0)
         self._foreign[engine] = foreign
 
     def adopt(self, tables: Tables) -> None:
@@ -89,13 +86,13 @@ class Placed(Dispatcher):
         return waiting[ticket.cls], sum(waiting)
 
     def held(self, engine: int) -> int:
-        return int(self._load[engine])
+        return int(self._held[engine])
 
     def counts(self) -> Counts:
         nobody = np.zeros(self.classes, np.int64)
         mixed = self._prefilling.any(axis=1)
         waiting = nobody.copy()
-        for ticket in self._homeless:
+        for ticket in self._unplaced:
             waiting[ticket.cls] += 1
         return Counts(
             waiting,
@@ -108,25 +105,25 @@ class Placed(Dispatcher):
     def engines(self) -> list[EngineState]:
         return [
             EngineState(
-                "placed" if up else "down",
+                "placed" if self._loads.is_up(g) else "down",
                 int(self._prefilling[g].sum()),
                 int(self._decoding[g].sum()),
                 int(self._foreign[g]),
             )
-            for g, up in enumerate(self._up)
+            for g in range(len(self._held))
         ]
 
     def _place(self, ticket: Ticket) -> None:
         ticket.wait(Stage.WAITING)
         self._unread_by_class[ticket.cls] += 1
-        if self._up.any():
-            self._send_to(ticket, self._choose(ticket))
+        if self._loads.any_up:
+            self._send_to(ticket, self._loads.place(ticket.prompt))
         else:
-            self._homeless[ticket] = None
+            self._unplaced[ticket] = None
 
     def _send_to(self, ticket: Ticket, g: int) -> None:
-        self._load[g] += 1
-        self._unread[g] += ticket.prompt
+        self._held[g] += 1
+        self._loads.change(g, 1, ticket.prompt)
         self._prefilling[g, ticket.cls] += 1
         ticket.stage = Stage.PREFILL
         ticket.engine = ticket.decode_engine = g
@@ -134,32 +131,14 @@ class Placed(Dispatcher):
         self.taken[g] += 1
         ticket.go(g)
 
-    def _choose(self, ticket: Ticket) -> int:
-        up = np.flatnonzero(self._up)
-        load = self._load + self._foreign
-        match self.rule:
-            case "round-robin":
-                g = int(next((g for g in up if g >= self._next), up[0]))
-                self._next = g + 1
-                return g
-            case "least-loaded":
-                return int(up[int(np.argmin(load[up]))])
-            case "power-of-two":
-                drawn = self._draws.choice(up, size=min(2, len(up)), replace=False)
-                return int(min(drawn, key=lambda g: load[g]))
-            case _:
-                return int(up[int(np.argmin((self._unread[up] + ticket.prompt) * (load[up] + 1)))])
-
     def _give_up_place(self, ticket: Ticket) -> None:
         if ticket.stage in (Stage.WAITING, Stage.PREFILL):
             self._unread_by_class[ticket.cls] -= 1
         if ticket.stage is Stage.WAITING:
-            self._homeless.pop(ticket, None)
+            self._unplaced.pop(ticket, None)
             return
         g = ticket.engine
-        self._load[g] -= 1
-        if ticket.stage is Stage.PREFILL:
-            self._prefilling[g, ticket.cls] -= 1
-            self._unread[g] -= ticket.prompt
-        elif ticket.stage is Stage.DECODE:
-            self._decoding[g, ticket.cls] -= 1
+        reading = ticket.stage is Stage.PREFILL
+        self._held[g] -= 1
+        self._loads.change(g, -1, -ticket.prompt if reading else 0)
+        (self._prefilling if reading else self._decoding)[g, ticket.cls] -= 1

@@ -3,9 +3,8 @@
 import numpy as np
 
 from fluidgate.compiled import inlined
-from fluidgate.policies.decisions.tables import GateRule, Tables
+from fluidgate.policies.decisions.tables import SAME, GateRule, Tables
 from fluidgate.policies.decisions.view import HOLD, View
-from fluidgate.policies.value import SAME
 
 OCCUPANCY = int(GateRule.OCCUPANCY)
 FCFS = int(GateRule.FCFS)

@@ -1,7 +1,35 @@
 """A policy as data: what the decision functions look up."""
 
+from __future__ import annotations
+
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from fluidgate.errors import FluidgateError
+
+SAME = 1e-6
+"""Indices of a gate closer than this, relatively, are equal."""
+
+
+class Named(IntEnum):
+    """Numbers for compiled code that go by name elsewhere."""
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """That of a name as users type it."""
+        return cls[name.upper().replace("-", "_")]
+
+
+class Placement(Named):
+    """Which GPU a request is placed on as it arrives."""
+
+    ROUND_ROBIN = 0
+    LEAST_LOADED = 1  # fewest requests, waiting or in the batch; ties to the lowest number
+    POWER_OF_TWO = 2  # the less loaded of two drawn; ties to the one drawn first
+    LMETRIC = 3  # least (unread prompt tokens with its own) * (requests with itself); ties to the lowest number
+    POOLS = 4  # prompts on one pool of GPUs, decodes on another (DistServe, Splitwise)
 
 
 class GateRule(IntEnum):
@@ -68,6 +96,54 @@ class Tables(NamedTuple):
     hold: Any
     ready: int
     spare: int
+
+    @staticmethod
+    def nothing(classes: int) -> Tables:
+        """Tables under which nothing starts, to change with `_replace`."""
+        return Tables(
+            mixed_gpus=0,
+            reserve=False,
+            max_prefills=0,
+            gate_rule=0,
+            route_rule=0,
+            refill_rule=0,
+            target_prefill=np.zeros(classes),
+            target_queue=np.zeros(classes),
+            cap=np.zeros(classes, np.int64),
+            priority=np.zeros(classes),
+            solo_probability=np.zeros(classes),
+            split_buffers=False,
+            weights=np.zeros((2, classes)),
+            hold=np.zeros(classes, np.int64),
+            ready=0,
+            spare=-1,
+        )
+
+    def checked(self, classes: int) -> Tables:
+        """The same with every field of its type; lists become arrays.
+
+        Raises:
+            FluidgateError: a field has another shape, or is no number; the message names it.
+        """
+        right = Tables.nothing(classes)
+        return Tables(*map(_checked, self._fields, self, right))
+
+
+def _checked(name: str, value: Any, right: Any) -> Any:
+    """A field in the form of the one that is right."""
+    if isinstance(right, np.ndarray):
+        wanted = f"{right.dtype} of shape {right.shape}"
+        try:
+            array = np.ascontiguousarray(value, right.dtype)
+        except (TypeError, ValueError):
+            raise FluidgateError(f"tables.{name}: {value!r} is no array of numbers; give {wanted}") from None
+        if array.shape != right.shape:
+            raise FluidgateError(f"tables.{name}: an array of shape {array.shape}; give {wanted}")
+        return array
+    try:
+        return type(right)(value)
+    except (TypeError, ValueError):
+        raise FluidgateError(f"tables.{name}: {value!r} is no number; give one") from None
 
 
 def coupled(tables: Tables, gpus: int) -> Tables:

@@ -89,13 +89,6 @@ class Behaviour(ABC):
             FluidgateError: the plan is infeasible, or a request is wrong.
         """
 
-    @property
-    def shipped_kernel(self) -> Any:
-        """What runs it, or None for one with decision functions of a user's own."""
-        from fluidgate.simulation.iteration.builds import single
-
-        return single if self.bare.is_data else None
-
     def for_worker(self) -> Behaviour:
         """What a worker needs of it, once it is ready."""
         return replace(self, policy=self.policy.for_worker())
@@ -171,7 +164,8 @@ class Following(Behaviour):
     def run(
         self, blocks: Iterable[Requests], engine: Engine, run: Run, scenario: Scenario, take_log: TakeLog | None = None
     ) -> IterationOutcome:
-        found = run_replanned(blocks, engine, run, self.bare, scenario, self.policy.replanning, take_log=take_log)
+        policy, rule = replace(self.bare, name=self.name), self.policy.replanning
+        found = run_replanned(blocks, engine, run, policy, scenario, rule, take_log=take_log)
         return IterationOutcome(found.measurement, found)
 
     def warm_up(self, engine: Engine, run: Run, scenario: Scenario) -> None:
@@ -201,12 +195,6 @@ class Published(Behaviour):
     def ready(self, scenario: Scenario, source: Source, plans: Plans, gpus: int) -> Behaviour:
         policy, pilot = with_prompt_pool(self.policy, scenario, source, gpus)
         return replace(self, policy=policy, pilot=pilot)
-
-    @property
-    def shipped_kernel(self) -> Any:
-        from fluidgate.simulation.iteration.builds import placed
-
-        return placed
 
     def for_worker(self) -> Behaviour:
         return self

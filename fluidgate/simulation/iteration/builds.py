@@ -1,27 +1,48 @@
-"""The builds of the iteration kernels: as shipped, and with decision functions of a user's own."""
+"""The entry points of the iteration model: a kernel for each batching discipline, made when it is first used."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
-from fluidgate.compiled import cached, entry_point, inlined, is_cached
-from fluidgate.policies.decisions.gate import gate
-from fluidgate.policies.decisions.router import refill, route
-from fluidgate.policies.policy import Policy
-from fluidgate.simulation.iteration.placed import advance_placed
-from fluidgate.simulation.iteration.record import close_segments
-from fluidgate.simulation.iteration.single import advance_single
-from fluidgate.simulation.markov.builds import explained
+from fluidgate.batching import DISCIPLINES, Batching
+from fluidgate.compiled import kept
+from fluidgate.simulation.iteration.kernel.audit import full_audit
+from fluidgate.simulation.iteration.kernel.record import close_segments
 
 
-def placed_kernel(cluster, law, block, placements, budget):
-    """GPUs that form their own batches."""
-    return advance_placed(cluster, law, block, placements, budget)
+@cache
+def build(batching: Batching) -> Any:
+    """The kernel of a discipline.
+
+    It is called with the cluster, the law, the tables where a policy assigns requests to GPUs, a block of requests and
+    a budget of events, and answers with a word of `pauses`.
+    """
+    discipline: Any = import_module(f"fluidgate.simulation.iteration.kernel.batching.{batching.name.lower()}")
+    kernel = _assigned(discipline) if DISCIPLINES[batching].by_policy else _placed(discipline)
+    kernel.__qualname__ = f"{batching.name.lower()}_kernel"
+    return kept(kernel, f"the kernel of {batching} batching", seconds=15)
 
 
-def single_kernel(cluster, law, tables, block, placements, budget):
-    """Single-prefill batching with the shipped decision functions."""
-    return advance_single(cluster, law, tables, gate, route, refill, block, placements, budget)
+def _assigned(discipline: Any) -> Any:
+    advance = discipline.advance
+
+    def kernel(cluster, law, tables, block, budget):
+        return advance(cluster, law, tables, block, budget)
+
+    return kernel
+
+
+def _placed(discipline: Any) -> Any:
+    from fluidgate.simulation.iteration.kernel.placed import advance
+
+    compose = discipline.compose
+
+    def kernel(cluster, law, block, budget):
+        return advance(cluster, law, compose, block, budget)
+
+    return kernel
 
 
 def close_kernel(cluster):
@@ -29,37 +50,10 @@ def close_kernel(cluster):
     close_segments(cluster)
 
 
-placed = cached(placed_kernel)
-single = cached(single_kernel)
-close = cached(close_kernel)
+def audit_kernel(cluster):
+    """The first broken invariant, 0 if there is none."""
+    return full_audit(cluster)
 
 
-def single_build(policy: Policy) -> Any:
-    """The kernel of single-prefill batching that runs `policy`."""
-    if policy.is_data:
-        return single
-    key = policy.key or "-".join(str(id(part)) for part in (policy.gate, policy.route, policy.refill))
-    if key not in _custom_builds:
-        _custom_builds[key] = custom_build(policy)
-    return _custom_builds[key]
-
-
-_custom_builds: dict[str, Any] = {}
-
-
-def custom_build(policy: Policy) -> Any:
-    """The kernel with a user's decision functions in the place of the shipped ones (those that are None)."""
-    chosen_gate = inlined(policy.gate) if policy.gate else gate
-    chosen_route = inlined(policy.route) if policy.route else route
-    chosen_refill = inlined(policy.refill) if policy.refill else refill
-
-    @entry_point
-    def custom_kernel(cluster, law, tables, block, placements, budget):
-        return advance_single(cluster, law, tables, chosen_gate, chosen_route, chosen_refill, block, placements, budget)
-
-    return explained(custom_kernel, [f for f in (policy.gate, policy.route, policy.refill) if f])
-
-
-def needs_compilation(kernel: Any) -> bool:
-    """Whether a shipped kernel must be compiled in this process."""
-    return not kernel.signatures and not is_cached(kernel)
+close = kept(close_kernel)
+audit = kept(audit_kernel, "the audit of the iteration model", seconds=5)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
 
 from fluidgate.model import Scenario
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome
-from fluidgate.simulation.iteration.compiling import announce, announce_policy
 from fluidgate.simulation.iteration.run import Run, TakeLog
 from fluidgate.simulation.iteration.scenario_engine import engine_of
 from fluidgate.simulation.iteration.source import Source
@@ -66,16 +64,12 @@ def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:
 
 
 def prepare(jobs: Sequence[IterationJob]) -> None:
-    """Compile the shipped kernels before the work is handed out, so that every process finds them on disk."""
-    first: dict[Any, IterationJob] = {}
-    for job in {job.behaviour.name: job for job in jobs}.values():
-        kernel = job.behaviour.shipped_kernel
-        if kernel is None:
-            announce_policy(job.behaviour.name)
-        else:
-            first.setdefault(kernel, job)
-    for kernel, job in first.items():
-        announce(kernel)
+    """Compile the kernels, and a user's functions, before the work is handed out: every process finds them on disk."""
+    first: dict[str, IterationJob] = {}
+    for job in jobs:
+        behaviour = job.behaviour
+        first.setdefault(behaviour.batching if behaviour.bare.is_data else behaviour.name, job)
+    for job in first.values():
         job.behaviour.warm_up(engine_of(job.scenario, job.behaviour.batching), job.run, job.scenario)
 
 

@@ -9,49 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array, Pricing
-from fluidgate.simulation.iteration.cluster import (
-    BINS,
+from fluidgate.simulation.events import (
+    ARRIVAL,
+    DECODE_ABANDONMENT,
+    DECODE_END,
     DECODE_PREEMPTION,
-    DECODE_WAIT,
-    FIRST_BIN,
-    GAP,
     GOOD,
+    PREFILL_ABANDONMENT,
+    PREFILL_PREEMPTION,
+    REJECTION,
+)
+from fluidgate.simulation.iteration.kernel.cluster import (
+    BINS,
+    FIRST_BIN,
     ITERATIONS,
     KV_PEAK,
     KV_TIME,
-    LATENCY,
     MIXED_TIME,
     MOST_ALIVE,
     NOW,
     OUTPUT_SERVED,
-    PREFILL_PREEMPTION,
     PREFILL_TIME,
-    PREFILL_WAIT,
     PROMPT_READ,
     PROMPT_SERVED,
-    REJECTION,
     SAMPLES_TAKEN,
     SHIFT,
     SOLO_TIME,
-    STALL,
     TOTAL_EVENTS,
-    TPOT,
-    TTFT,
     Cluster,
 )
-from fluidgate.simulation.markov.network import ARRIVAL, DECODE_ABANDONMENT, DECODE_END, PREFILL_ABANDONMENT
-
-QUANTITY = {
-    "ttft": TTFT,
-    "tpot": TPOT,
-    "gap": GAP,
-    "stall": STALL,
-    "latency": LATENCY,
-    "prefill_wait": PREFILL_WAIT,
-    "decode_wait": DECODE_WAIT,
-}
-"""Times that are measured, and their rows: `gap` lies between two tokens of a request, `stall` is one that a prefill
-lengthened, `prefill_wait` and `decode_wait` are spent queueing."""
+from fluidgate.simulation.iteration.times import TIMES
 
 
 @dataclass(frozen=True)
@@ -142,7 +129,7 @@ class IterationMeasurement:
         window: s, from the warm-up to the horizon, or to the last event where there is none.
         histograms: by quantity, class and bin, shape (7, classes, BINS).
         seconds: sums by quantity and class, shape (7, classes).
-        events: counts by (event, class); rows of `fluidgate.simulation.iteration.cluster`.
+        events: counts by (event, class); rows of `fluidgate.simulation.iteration.kernel.cluster`.
         tokens: shape (3, classes): prompts read, prompts and outputs of completed requests.
         occupancy: time averages by (stage, class), shape (6, classes).
         mode_seconds: GPU seconds solo, mixed, prefill only; and tokens of KV times seconds.
@@ -195,8 +182,8 @@ class IterationMeasurement:
         )
 
     def distribution(self, quantity: str, cls: int | None = None) -> Distribution:
-        """The distribution of a time of `QUANTITY`, of one class or of all."""
-        row = QUANTITY[quantity]
+        """The distribution of a time of `TIMES`, of one class or of all."""
+        row = TIMES[quantity].number
         if cls is None:
             return Distribution(self.histograms[row].sum(axis=0), float(self.seconds[row].sum()))
         return Distribution(self.histograms[row, cls], float(self.seconds[row, cls]))

@@ -8,7 +8,6 @@ from typing import Any
 
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy
-from fluidgate.simulation.iteration.compiling import announce
 from fluidgate.simulation.iteration.published import best_prompt_gpus
 from fluidgate.simulation.iteration.run import Run
 from fluidgate.simulation.iteration.scenario_engine import engine_of, targets_of
@@ -46,9 +45,6 @@ def with_prompt_pool(
     """
     if not policy.has_pools or policy.values["prompt_gpus"] > 0:
         return policy, None
-    from fluidgate.simulation.iteration.builds import placed
-
-    announce(placed)
     requests = list(until(source.requests(0), math.inf, int(policy.values["pilot"]) * gpus))
     run = Run(gpus, len(scenario.classes), **targets_of(scenario))  # type: ignore[arg-type]
     size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy)

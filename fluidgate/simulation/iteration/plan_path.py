@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.policies.decisions.stages import PREFILL
 from fluidgate.replanning import Replanning
 from fluidgate.simulation.iteration.replanned import Look, Replanned
-from fluidgate.simulation.markov.network import PREFILL
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 

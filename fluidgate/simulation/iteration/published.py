@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fluidgate.batching import Batching
 from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions.tables import Placement
 from fluidgate.policies.placed import PlacedPolicy
-from fluidgate.simulation.iteration.cluster import Batching, Placement
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import Placements
@@ -43,9 +44,7 @@ def run_published(
         InvariantError: the audit found a broken invariant.
     """
     values = policy.values
-    engine = replace(
-        engine, batching=Batching.named(policy.batching), token_offset=values.get("offset", engine.token_offset)
-    )
+    engine = replace(engine, batching=Batching(policy.batching), token_offset=values.get("offset", engine.token_offset))
     thresholds = shared_out(int(values["threshold"]), rates or (1.0,) * run.classes) if "threshold" in values else ()
     rules = Placements(Placement.named(policy.placement), pools_of(policy, run.gpus), thresholds)
     return run_requests(blocks, engine, run, rules, take_log=take_log, progress=progress)

@@ -14,13 +14,8 @@ from fluidgate.planning import Plan
 from fluidgate.policies.decisions.view import MIXED
 from fluidgate.policies.policy import Policy
 from fluidgate.replanning import Estimate, Replanner, Replanning
-from fluidgate.simulation.iteration.cluster import (
-    OUTPUT_SERVED,
-    PROMPT_READ,
-    PROMPT_SERVED,
-    Cluster,
-)
 from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.kernel.cluster import OUTPUT_SERVED, PROMPT_READ, PROMPT_SERVED, Cluster
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Control
 from fluidgate.simulation.iteration.run import Progress, Run, TakeLog, run_requests

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 
 from fluidgate.model import Array, Scenario
-from fluidgate.simulation.iteration.cluster import PROMPT_READ
-from fluidgate.simulation.iteration.logged import THROUGHPUT, Agreement, LoggedRun, Summary, agreement
-from fluidgate.simulation.iteration.measure import QUANTITY, Distribution, IterationMeasurement
-from fluidgate.simulation.iteration.pilot import Pilot
-from fluidgate.simulation.iteration.plan_path import PlanPath
-from fluidgate.simulation.markov.network import (
+from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
     MIXED_QUEUE,
     PREFILL,
-    PREFILL_END,
     PREFILL_QUEUE,
     SOLO_DECODE,
     SOLO_QUEUE,
 )
+from fluidgate.simulation.events import PREFILL_END
+from fluidgate.simulation.iteration.kernel.cluster import PROMPT_READ
+from fluidgate.simulation.iteration.logged import THROUGHPUT, Agreement, LoggedRun, Summary, agreement
+from fluidgate.simulation.iteration.measure import Distribution, IterationMeasurement
+from fluidgate.simulation.iteration.pilot import Pilot
+from fluidgate.simulation.iteration.plan_path import PlanPath
+from fluidgate.simulation.iteration.times import TIMES
 from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, rows_of, statistic_row
 from fluidgate.simulation.statistics import Statistic, statistic
 
@@ -220,7 +221,7 @@ def _class_result(
         with np.errstate(invalid="ignore", divide="ignore"):
             return statistic(np.array([count[every].sum() for count in counts]) / scale)
 
-    times = {what: TimeStatistic.of([m.distribution(what, cls) for m in measurements]) for what in QUANTITY}
+    times = {what: TimeStatistic.of([m.distribution(what, cls) for m in measurements]) for what in TIMES}
     nothing = statistic(np.full(len(measurements), np.nan))
     return RequestClassResult(
         name=name,

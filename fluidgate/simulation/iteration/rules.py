@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fluidgate.errors import FluidgateError
-from fluidgate.policies.decisions.tables import Tables
+from fluidgate.policies.decisions.tables import Placement, Tables
 from fluidgate.policies.policy import Policy
-from fluidgate.simulation.iteration.cluster import CHANGED, Batching, Cluster, Placement
 from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.kernel.cluster import CHANGED, Cluster
 from fluidgate.simulation.iteration.run import Run, Start, new_cluster
 
 
@@ -35,14 +35,14 @@ class Placements:
         Raises:
             FluidgateError: the engine's batching needs a policy, or the thresholds are not one a class.
         """
-        from fluidgate.simulation.iteration.builds import placed
+        from fluidgate.simulation.iteration.builds import build
 
-        if engine.batching == Batching.SINGLE_PREFILL:
-            raise FluidgateError("single-prefill batching is run by a policy; give Decisions, or another batching")
+        if engine.discipline.by_policy:
+            raise FluidgateError(f"{engine.batching} batching is run by a policy; give Decisions, or another batching")
         if self.thresholds and (len(self.thresholds) != run.classes or min(self.thresholds) < 1):
             raise FluidgateError(f"thresholds: give one of at least 1 for each of the {run.classes} classes")
         cluster = new_cluster(engine, run, log, self.thresholds, placement=self.placement, pools=self.pools)
-        return Start(placed, cluster, (engine.law,))
+        return Start(build(engine.batching), cluster, (engine.law,))
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,17 @@ class Decisions:
     def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
         """
         Raises:
-            FluidgateError: the engine batches otherwise.
+            FluidgateError: the engine batches otherwise, or a decision function can't be compiled.
         """
-        from fluidgate.simulation.iteration.builds import single_build
+        from fluidgate.policies.decisions.own import functions_of
+        from fluidgate.simulation.iteration.builds import build
 
-        if engine.batching != Batching.SINGLE_PREFILL:
+        if not engine.discipline.by_policy:
             raise FluidgateError("a policy runs single-prefill batching; give Placements for the other ways")
-        kernel, tables = single_build(self.policy), self.tables
-        cluster = new_cluster(engine, run, log, mixed_gpus=int(tables.mixed_gpus), reserve=bool(tables.reserve))
-        return Start(kernel, cluster, (engine.law, tables))
+        functions = functions_of(**self.policy.functions)
+        cluster = new_cluster(engine, run, log, tables=self.tables, functions=functions)
+        kernel = build(engine.batching)
+        return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy)
 
 
 class Control(Protocol):
@@ -145,5 +147,5 @@ class TableChanges:
         tables = self.control.tables
         if tables is not before:
             cluster.tally[CHANGED] = 1
-            cluster = cluster._replace(reserve=bool(tables.reserve))
+            cluster = cluster._replace(board=cluster.board._replace(reserve=bool(tables.reserve)))
         return cluster, (self.engine.law, tables)

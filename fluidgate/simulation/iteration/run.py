@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.random import SFC64, Generator, SeedSequence
+from numpy.random import SeedSequence
 
+from fluidgate.compiled import by_reference, records
+from fluidgate.compiled.random import stream
 from fluidgate.errors import FluidgateError
-from fluidgate.simulation.iteration.cluster import (
-    AUDIT_CODE,
+from fluidgate.policies.decisions.board import FAULT, Functions
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.policies.policy import Policy
+from fluidgate.simulation import pauses
+from fluidgate.simulation.invariants import InvariantError
+from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.kernel.cluster import (
     CURSOR,
     ENDED,
     LOGGED,
@@ -26,10 +33,8 @@ from fluidgate.simulation.iteration.cluster import (
     empty_cluster,
     with_more_room,
 )
-from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.requests import checked
-from fluidgate.simulation.markov.replication import InvariantError
 from fluidgate.workloads.streams import REQUEST, Requests
 
 SLICE = 2_000_000
@@ -103,16 +108,18 @@ class Start(NamedTuple):
     """A run about to begin.
 
     Attributes:
-        kernel: compiled; called with the cluster, `fixed`, requests, the generator of draws and a budget of events.
+        kernel: compiled; called with the cluster, `fixed`, requests and a budget of events.
         cluster: idle.
         fixed: arguments that stay for now: the law, and the tables where there are some.
         changes: pauses for other arguments; None for none.
+        policy: that decides, for a failure to name.
     """
 
     kernel: Any
     cluster: Cluster
     fixed: tuple[Any, ...]
     changes: Changes | None = None
+    policy: Policy | None = None
 
 
 class Rules(Protocol):
@@ -145,17 +152,25 @@ def run_requests(
         InvariantError: the audit found a broken invariant.
     """
     start = rules.start(engine, run, log=take_log is not None)
-    return _run(start.kernel, start.cluster, start.fixed, blocks, run, take_log, progress, start.changes)
+    return _run(start.kernel, start.cluster, start.fixed, blocks, run, take_log, progress, start.changes, start.policy)
 
 
-def new_cluster(engine: Engine, run: Run, log: bool, thresholds: Sequence[int] = (), **options: Any) -> Cluster:
-    """The idle cluster of a run; `options` as in `Engine.settings`."""
+def new_cluster(
+    engine: Engine,
+    run: Run,
+    log: bool,
+    thresholds: Sequence[int] = (),
+    *,
+    tables: Tables | None = None,
+    functions: Functions | None = None,
+    **options: Any,
+) -> Cluster:
+    """The idle cluster of a run; `tables` and `functions` of its policy, `options` as in `Engine.settings`."""
     settings = engine.settings(
         run.gpus,
         warmup=run.warmup,
         horizon=run.horizon,
         sample_interval=run.sampled_seconds / (run.samples - 1) if run.samples > 1 else math.inf,
-        audited=run.audited,
         accumulate=len(thresholds) > 0,
         **options,
     )
@@ -166,6 +181,10 @@ def new_cluster(engine: Engine, run: Run, log: bool, thresholds: Sequence[int] =
     return empty_cluster(
         settings,
         run.classes,
+        draws=stream(SeedSequence(run.seed)),
+        functions=functions or Functions(),
+        mixed_gpus=None if tables is None else int(tables.mixed_gpus),
+        reserve=tables is not None and bool(tables.reserve),
         targets=targets,
         thresholds=thresholds or None,
         samples=run.samples,
@@ -182,41 +201,55 @@ def _run(
     take_log: TakeLog | None,
     progress: Progress | None,
     changes: Changes | None = None,
+    policy: Policy | None = None,
 ) -> IterationMeasurement:
-    from fluidgate.simulation.iteration.builds import close
-    from fluidgate.simulation.iteration.placed import HUNGRY, LOG_FULL
-    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL, PAUSED
+    from fluidgate.policies.decisions.own import describe_fault
+    from fluidgate.simulation.iteration.builds import audit, close
+    from fluidgate.simulation.iteration.kernel.audit import MESSAGES
 
-    stream = checked(blocks, run.classes)
-    placements = Generator(SFC64(SeedSequence(run.seed)))
-    block = np.zeros(0, REQUEST)
-    kernel(cluster, *fixed, block, placements, 0)
-    wall = 0.0
+    requests = checked(blocks, run.classes)
+    block = records(np.zeros(0, REQUEST))
+    state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
+    kernel(state, *parts, block, 0)
+    slice_events, events, wall = (1 if run.audited else SLICE), 0, 0.0
     while True:
         if changes is not None:
             cluster.clock[UNTIL] = changes.next
         began = time.perf_counter()
-        code = kernel(cluster, *fixed, block, placements, SLICE)
+        code = kernel(state, *parts, block, slice_events)
         wall += time.perf_counter() - began
+        if run.audited and cluster.tally[TOTAL_EVENTS] > events:
+            events = int(cluster.tally[TOTAL_EVENTS])
+            if (broken := audit(state)) != 0:
+                raise InvariantError(_located(MESSAGES[broken], cluster, policy))
         if progress is not None:
             progress(int(cluster.tally[NUMBER]), float(cluster.clock[NOW]))
-        if code == DONE:
+        if code == pauses.DONE:
             break
-        if code == PAUSED and changes is not None and cluster.clock[NOW] >= cluster.clock[UNTIL]:
+        if code == pauses.REACHED and changes is not None:
+            before = cluster
             cluster, fixed = changes.at(float(cluster.clock[UNTIL]), cluster)
-        elif code == HUNGRY:
-            block = _next_block(cluster, stream, block)
-        elif code == FULL:
+            parts = tuple(map(by_reference, fixed))
+            state = state if cluster is before else by_reference(cluster)
+        elif code == pauses.BLOCK_READ:
+            block = records(_next_block(cluster, requests, block))
+        elif code == pauses.FULL:
             cluster = with_more_room(cluster, len(cluster.live))
-        elif code == LOG_FULL:
+            state = by_reference(cluster)
+        elif code == pauses.LOG_FULL:
             _flush(cluster, take_log)
-        elif code == FAILED:
-            from fluidgate.simulation.iteration.audit import MESSAGES
-
-            raise InvariantError(f"{MESSAGES[cluster.tally[AUDIT_CODE]]} (event {cluster.tally[TOTAL_EVENTS]})")
-    close(cluster)
+        elif code == pauses.FAILED:
+            assert policy is not None
+            fault = describe_fault(int(cluster.board.round[FAULT]), policy.functions)
+            raise InvariantError(_located(fault, cluster, policy))
+    close(state)
     _flush(cluster, take_log)
     return IterationMeasurement.of(cluster, wall)
+
+
+def _located(what: str, cluster: Cluster, policy: Policy | None) -> str:
+    name = "" if policy is None else f", {policy.name}"
+    return f"{what} (event {cluster.tally[TOTAL_EVENTS]}{name})"
 
 
 def _next_block(cluster: Cluster, stream: Iterator[Requests], block: Requests) -> Requests:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 
+from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.errors import FluidgateError
 from fluidgate.model import BatchingName, Scenario
 from fluidgate.policies import PlacedPolicy, Policy
-from fluidgate.simulation.iteration.cluster import Batching
-from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import law_of
-
-PREFILL_FIRST_TOKENS = 2048
-"""Default budget of prefill-first batching, that of the first vLLM."""
 
 
 def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
@@ -32,32 +29,18 @@ def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
 def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
     """A GPU of the scenario that batches in one way.
 
-    Last-schedulable batching keeps to the least TPOT target.
+    A discipline that keeps to a deadline takes the least TPOT target.
 
     Raises:
         FluidgateError: a number of [engine] does not go with that way, or it needs a target that is not there.
     """
-    model = scenario.engine
-    kv = None
-    if model.kv_tokens is not None:
-        kv = KvMemory(
-            model.kv_tokens,
-            model.kv_block,
-            model.kv_reservation,
-            caching=model.kv_caching,
-            swap=model.preemption == "swap",
-            swap_seconds=model.swap_seconds,
-        )
-    bandwidth = model.transfer_bandwidth
     return Engine(
         law_of(scenario.gpu),
         scenario.gpu.batch_size,
         _tokens(scenario, batching),
-        Batching.named(batching),
-        kv,
-        Transfer(model.transfer_latency, 0.0 if bandwidth is None else 1.0 / bandwidth),
-        _token_deadline(scenario) if batching == "last-schedulable" else math.inf,
-        asynchronous=model.async_scheduling,
+        Batching(batching),
+        scenario.engine,
+        _token_deadline(scenario) if DISCIPLINES[Batching(batching)].keeps_deadline else math.inf,
     )
 
 
@@ -81,10 +64,8 @@ def _token_deadline(scenario: Scenario) -> float:
 
 
 def _tokens(scenario: Scenario, batching: BatchingName) -> int:
-    """Tokens of an iteration; without a word of the scenario's, a full chunk fits beside B - 1 decodes."""
-    gpu, budget = scenario.gpu, scenario.engine.max_batched_tokens
-    if batching == "single-prefill":
-        return gpu.chunk_size
-    if budget is not None:
-        return budget
-    return PREFILL_FIRST_TOKENS if batching == "prefill-first" else gpu.chunk_size + gpu.batch_size - 1
+    """Tokens of an iteration."""
+    gpu, budget, known = scenario.gpu, scenario.engine.max_batched_tokens, DISCIPLINES[Batching(batching)]
+    if budget is None or known.by_policy:
+        return known.default_tokens(gpu.batch_size, gpu.chunk_size)
+    return budget

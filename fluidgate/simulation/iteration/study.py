@@ -14,6 +14,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import REPLAN, find_any_policy
+from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
 from fluidgate.simulation.iteration.job import IterationJob, placement_seed, prepare, replicate
@@ -27,7 +28,6 @@ from fluidgate.simulation.iteration.results import (
 from fluidgate.simulation.iteration.run import Run
 from fluidgate.simulation.iteration.scenario_engine import targets_of
 from fluidgate.simulation.iteration.source import Drawn, Source
-from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import trajectory

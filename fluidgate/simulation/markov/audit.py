@@ -1,28 +1,13 @@
-"""The invariants of the network, checked after every event by the debug build of the kernel."""
+"""The invariants of the network, checked after every event of an audited run."""
 
 import numpy as np
 
 from fluidgate.compiled import called
+from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.view import MIXED, SOLO
+from fluidgate.simulation import events
 from fluidgate.simulation.markov.members import member
-from fluidgate.simulation.markov.network import (
-    ARRIVAL,
-    DECODE_ABANDONMENT,
-    DECODE_END,
-    DECODE_START,
-    MIXED_DECODE,
-    MIXED_QUEUE,
-    NONE,
-    PREFILL,
-    PREFILL_ABANDONMENT,
-    PREFILL_END,
-    PREFILL_QUEUE,
-    PREFILL_START,
-    QUEUES,
-    SOLO_DECODE,
-    SOLO_QUEUE,
-    STAGES,
-)
+from fluidgate.simulation.markov.network import NONE
 
 MESSAGES = (
     "all is well",
@@ -35,16 +20,7 @@ MESSAGES = (
     "a queue is out of order",
     "a balance is broken, (15)-(19)",
     "the policy's cap on prefills is broken",
-    "the gate named a class that does not exist or has nobody waiting",
-    "the route is none of MIXED, SOLO, STAY, WAIT and WAIT + 1",
-    "the refill named a class that does not exist or has nobody in the buffer",
 )
-
-
-@called
-def no_audit(net, tables):
-    """The release build: nothing is checked."""
-    return 0
 
 
 @called
@@ -64,12 +40,12 @@ def full_audit(net, tables):
 
 @called
 def check_cap(net, tables):
-    return 9 if net.counts[PREFILL].sum() > tables.max_prefills else 0
+    return 9 if net.counts[stages.PREFILL].sum() > tables.max_prefills else 0
 
 
 @called
 def check_counts(net):
-    for stage in range(STAGES):
+    for stage in range(stages.STAGES):
         for i in range(net.counts.shape[1]):
             if net.counts[stage, i] < 0:
                 return 1
@@ -78,22 +54,22 @@ def check_counts(net):
 
 @called
 def check_members(net):
-    for stage in range(STAGES):
+    for stage in range(stages.STAGES):
         for i in range(net.counts.shape[1]):
             for k in range(net.counts[stage, i]):
-                who = member(net, stage, i, k)
-                if stage < QUEUES:
-                    if net.nodes[who].position != k or net.nodes[who].cls != i:
+                place = member(net, stage, i, k)
+                if stage < stages.QUEUES:
+                    if net.nodes[place].position != k or net.nodes[place].cls != i:
                         return 2
                     continue
-                gpu = who // net.batch_size
-                if net.seats[who].position != k or net.seats[who].cls != i:
+                gpu = place // net.batch_size
+                if net.seats[place].position != k or net.seats[place].cls != i:
                     return 2
-                if (net.gpu[gpu].prefill_seat == who) != (stage == PREFILL):
+                if (net.gpu[gpu].prefill_seat == place) != (stage == stages.PREFILL):
                     return 2
-                if stage == MIXED_DECODE and net.gpu[gpu].prefill_seat == NONE:
+                if stage == stages.MIXED_DECODE and net.gpu[gpu].prefill_seat == NONE:
                     return 4
-                if stage == SOLO_DECODE and net.gpu[gpu].prefill_seat != NONE:
+                if stage == stages.SOLO_DECODE and net.gpu[gpu].prefill_seat != NONE:
                     return 4
     return 0
 
@@ -104,7 +80,7 @@ def check_gpus(net):
         has_prefill = net.gpu[gpu].prefill_seat != NONE
         decodes = net.gpu[gpu].occupied - (1 if has_prefill else 0)
         slots = net.batch_size
-        if has_prefill or (net.reserve and net.gpu[gpu].group == MIXED):
+        if has_prefill or (net.board.reserve and net.gpu[gpu].group == MIXED):
             slots -= 1
         if decodes < 0 or decodes > slots or (has_prefill and net.gpu[gpu].group == SOLO):
             return 3
@@ -125,14 +101,14 @@ def check_seats(net):
                 continue
             occupied += 1
             if seat == net.gpu[gpu].prefill_seat:
-                found[PREFILL, cls] += 1
+                found[stages.PREFILL, cls] += 1
             elif net.gpu[gpu].prefill_seat == NONE:
-                found[SOLO_DECODE, cls] += 1
+                found[stages.SOLO_DECODE, cls] += 1
             else:
-                found[MIXED_DECODE, cls] += 1
+                found[stages.MIXED_DECODE, cls] += 1
         if occupied != net.gpu[gpu].occupied:
             return 5
-    for stage in range(PREFILL, STAGES):
+    for stage in range(stages.PREFILL, stages.STAGES):
         for i in range(net.counts.shape[1]):
             if found[stage, i] != net.counts[stage, i]:
                 return 5
@@ -141,37 +117,38 @@ def check_seats(net):
 
 @called
 def check_ready(net):
+    board, view = net.board, net.board.state
     mixed_free = solo_free = startable = beside = 0
     for gpu in range(net.gpus):
         group = net.gpu[gpu].group
         idle = net.gpu[gpu].prefill_seat == NONE
         decodes = net.gpu[gpu].occupied - (0 if idle else 1)
-        slots = net.batch_size - (1 if not idle or (net.reserve and group == MIXED) else 0)
+        slots = net.batch_size - (1 if not idle or (net.board.reserve and group == MIXED) else 0)
         if decodes < slots:
             if group == MIXED:
                 mixed_free += 1
             else:
                 solo_free += 1
             at = net.gpu[gpu].decode_position
-            if at < 0 or net.decode_ready[group, at] != gpu:
+            if at < 0 or board.decode_ready[group, at] != gpu:
                 return 6
         if group == MIXED and idle and decodes < net.batch_size:
             startable += 1
             at = net.gpu[gpu].prefill_position
-            if at < 0 or net.prefill_ready[at] != gpu:
+            if at < 0 or board.prefill_ready[at] != gpu:
                 return 6
         if not idle and decodes < slots:
             beside += 1
             at = net.gpu[gpu].beside_position
-            if at < 0 or net.beside_ready[at] != gpu:
+            if at < 0 or board.beside_ready[at] != gpu:
                 return 6
-    right = mixed_free == net.free[MIXED] and solo_free == net.free[SOLO] and startable == net.startable[0]
-    return 0 if right and beside == net.beside[0] else 6
+    right = mixed_free == view.free[MIXED] and solo_free == view.free[SOLO] and startable == view.startable[0]
+    return 0 if right and beside == view.beside[0] else 6
 
 
 @called
 def check_queues(net):
-    for queue in range(QUEUES):
+    for queue in range(stages.QUEUES):
         for i in range(net.counts.shape[1]):
             length, node, last = 0, net.head[queue, i], -np.inf
             if (net.since[queue, i] == np.inf) != (node == NONE):
@@ -192,14 +169,17 @@ def check_queues(net):
 @called
 def check_balances(net):
     for i in range(net.counts.shape[1]):
-        buffered = change(net, MIXED_QUEUE, i) + change(net, SOLO_QUEUE, i)
-        decoding = change(net, MIXED_DECODE, i) + change(net, SOLO_DECODE, i)
+        happened = net.events[:, i]
+        arrived, left = happened[events.ARRIVAL], happened[events.PREFILL_ABANDONMENT]
+        begun, read = happened[events.PREFILL_START], happened[events.PREFILL_END]
+        seated, ended = happened[events.DECODE_START], happened[events.DECODE_END]
+        buffered = change(net, stages.MIXED_QUEUE, i) + change(net, stages.SOLO_QUEUE, i)
+        decoding = change(net, stages.MIXED_DECODE, i) + change(net, stages.SOLO_DECODE, i)
         if (
-            change(net, PREFILL_QUEUE, i)
-            != net.events[ARRIVAL, i] - net.events[PREFILL_ABANDONMENT, i] - net.events[PREFILL_START, i]
-            or change(net, PREFILL, i) != net.events[PREFILL_START, i] - net.events[PREFILL_END, i]
-            or buffered != net.events[PREFILL_END, i] - net.events[DECODE_ABANDONMENT, i] - net.events[DECODE_START, i]
-            or decoding != net.events[DECODE_START, i] - net.events[DECODE_END, i]
+            change(net, stages.PREFILL_QUEUE, i) != arrived - left - begun
+            or change(net, stages.PREFILL, i) != begun - read
+            or buffered != read - happened[events.DECODE_ABANDONMENT] - seated
+            or decoding != seated - ended
         ):
             return 8
     return 0

@@ -1,63 +1,63 @@
-"""Members of a (stage, class): add, remove and pick uniformly in constant time."""
+"""Members of a (stage, class): add, remove and pick uniformly in constant time.
+
+A member goes by its place: a node in a queue, else a seat.
+"""
 
 from fluidgate.compiled import called, inlined
-from fluidgate.simulation.markov.network import (
-    PREFILL,
-    SLACK,
-    Network,
-)
+from fluidgate.policies.decisions import stages
+from fluidgate.simulation.markov.network import SLACK, Network
 
 
 @inlined
 def member(net: Network, stage: int, cls: int, k: int) -> int:
-    """The `k`-th member (a node in a queue stage, else a seat)."""
+    """The `k`-th member (a node in a queue, else a seat)."""
     at = net.start[stage, cls] + k
-    if stage < PREFILL:
+    if stage < stages.PREFILL:
         return net.queue_members[stage, at]
-    if stage == PREFILL:
+    if stage == stages.PREFILL:
         return net.prefill_members[0, at]
-    return net.decode_members[stage - PREFILL - 1, at]
+    return net.decode_members[stage - stages.PREFILL - 1, at]
 
 
 @inlined
-def add(net: Network, stage: int, cls: int, who: int) -> None:
+def add(net: Network, stage: int, cls: int, place: int) -> None:
     """Add a member at the end of its run."""
     k = net.counts[stage, cls]
-    if stage < PREFILL:
+    if stage < stages.PREFILL:
         if k == net.room[stage, cls]:
             spread(net.queue_members[stage], net.start[stage], net.room[stage], net.counts[stage])
-        net.queue_members[stage, net.start[stage, cls] + k] = who
-        net.nodes[who].position = k
+        net.queue_members[stage, net.start[stage, cls] + k] = place
+        net.nodes[place].position = k
     else:
-        if stage == PREFILL:
+        if stage == stages.PREFILL:
             if k == net.room[stage, cls]:
                 spread(net.prefill_members[0], net.start[stage], net.room[stage], net.counts[stage])
-            net.prefill_members[0, net.start[stage, cls] + k] = who
+            net.prefill_members[0, net.start[stage, cls] + k] = place
         else:
-            row = stage - PREFILL - 1
+            row = stage - stages.PREFILL - 1
             if k == net.room[stage, cls]:
                 spread(net.decode_members[row], net.start[stage], net.room[stage], net.counts[stage])
-            net.decode_members[row, net.start[stage, cls] + k] = who
-        net.seats[who].position = k
+            net.decode_members[row, net.start[stage, cls] + k] = place
+        net.seats[place].position = k
     net.counts[stage, cls] = k + 1
     net.area[stage, cls] -= net.clock[0] - net.warmup
 
 
 @inlined
-def remove(net: Network, stage: int, cls: int, who: int) -> None:
+def remove(net: Network, stage: int, cls: int, place: int) -> None:
     """Remove a member; the last of the run takes its place."""
     last = net.counts[stage, cls] - 1
     moved = member(net, stage, cls, last)
-    if stage < PREFILL:
-        k = net.nodes[who].position
+    if stage < stages.PREFILL:
+        k = net.nodes[place].position
         net.queue_members[stage, net.start[stage, cls] + k] = moved
         net.nodes[moved].position = k
     else:
-        k = net.seats[who].position
-        if stage == PREFILL:
+        k = net.seats[place].position
+        if stage == stages.PREFILL:
             net.prefill_members[0, net.start[stage, cls] + k] = moved
         else:
-            net.decode_members[stage - PREFILL - 1, net.start[stage, cls] + k] = moved
+            net.decode_members[stage - stages.PREFILL - 1, net.start[stage, cls] + k] = moved
         net.seats[moved].position = k
     net.counts[stage, cls] = last
     net.area[stage, cls] += net.clock[0] - net.warmup
@@ -65,7 +65,7 @@ def remove(net: Network, stage: int, cls: int, who: int) -> None:
 
 @called
 def spread(members, start, room, counts) -> None:
-    """Lay the runs of a stage out anew, each with room in proportion to its members.
+    """Lay the runs stage a stage out anew, each with room in proportion to its members.
 
     `members` is at least twice as long as all members and the slack together, so each run at least doubles, or gains
     the slack, before the next call: constant amortised cost.

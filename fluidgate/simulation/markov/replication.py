@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import SFC64, Generator, SeedSequence
+from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
-from fluidgate.errors import FluidgateError
+from fluidgate.compiled.random import stream
 from fluidgate.model import Array, Scenario
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
+from fluidgate.simulation.invariants import InvariantError
+from fluidgate.simulation.markov.arrivals import arrivals_of
 from fluidgate.simulation.markov.network import (
-    AUDIT_CODE,
+    CURSOR,
     SAMPLES_TAKEN,
     TOTAL_EVENTS,
     Network,
@@ -74,15 +75,12 @@ def replicate(job: Job) -> Measurement:
 
     Raises:
         FluidgateError: a user's decision function can't be compiled.
-        InvariantError: the audited build found a broken invariant.
+        InvariantError: the audit found a broken invariant, or a decision gave an answer that it may not.
     """
-    from fluidgate.simulation.markov.builds import build
-
-    kernel = build(job.policy, audited=job.audited)
     network = start(job)
-    warm_up_compiler(kernel, job)
+    warm_up_compiler(job)
     began = time.perf_counter()
-    network = run(kernel, network, job)
+    network = run(network, job)
     wall_seconds = time.perf_counter() - began
     window = job.horizon - job.warmup
     return Measurement(
@@ -108,8 +106,11 @@ def batches(network: Network) -> tuple[Array, NDArray[np.int64]]:
 
 def start(job: Job) -> Network:
     """The empty cluster of a job."""
+    from fluidgate.policies.decisions.own import functions_of
+
     rates = job.scenario.rates
     waiting = rates.patience
+    _, services, placements = seeds(job.seed, job.replication)
     return empty_network(
         gpus=job.gpus,
         batch_size=job.scenario.gpu.batch_size,
@@ -119,45 +120,66 @@ def start(job: Job) -> Network:
         horizon=job.horizon,
         arrival_rates=rates.arrival * job.gpus,
         rates=np.stack([waiting, waiting, waiting, rates.prefill, rates.mixed_decode, rates.solo_decode]),
-        gap_shape=job.scenario.arrivals.gap_shape,
+        services=stream(services),
+        draws=stream(placements),
+        functions=functions_of(**job.policy.functions),
         samples=job.samples,
         batches=job.batches,
     )
 
 
-def streams(seed: int, replication: int) -> tuple[Generator, Generator, Generator]:
-    """Random streams of a replication: arrivals, services and abandonments, placements and class draws.
+def seeds(seed: int, replication: int) -> list[SeedSequence]:
+    """Of the random streams of a replication: arrivals, services and abandonments, placements and class draws.
 
     The arrivals depend on the seed and the replication only, so that policies meet the same arrivals.
     """
-    children = SeedSequence(seed, spawn_key=(replication,)).spawn(3)
-    arrivals, services, placements = (Generator(SFC64(child)) for child in children)
-    return arrivals, services, placements
+    return SeedSequence(seed, spawn_key=(replication,)).spawn(3)
 
 
-def run(kernel: Callable[..., int], network: Network, job: Job, slice_events: int = SLICE) -> Network:
-    """Run the kernel to the horizon, making room for waiting requests as they come."""
-    from fluidgate.simulation.markov.kernel import DONE, FAILED, FULL
+def run(network: Network, job: Job, slice_events: int = SLICE) -> Network:
+    """Run the kernel to the horizon, bringing arrivals and making room for waiting requests as they come.
 
-    random = streams(job.seed, job.replication)
+    An audited run stops after every event, to have the state looked over.
+    """
+    from fluidgate.compiled import by_reference
+    from fluidgate.policies.decisions.board import FAULT
+    from fluidgate.policies.decisions.own import describe_fault
+    from fluidgate.simulation import pauses
+    from fluidgate.simulation.markov.audit import MESSAGES
+    from fluidgate.simulation.markov.builds import audit, kernel
+
+    rate = float(job.scenario.rates.arrival.sum()) * job.gpus
+    arrivals = arrivals_of(rate, job.scenario.arrivals.gap_shape, seeds(job.seed, job.replication)[0])
+    tables, state, events = by_reference(job.tables), by_reference(network), 0
     while True:
-        code = kernel(network, job.tables, *random, slice_events)
-        if code == DONE:
+        code = kernel(state, tables, 1 if job.audited else slice_events)
+        if job.audited and network.tally[TOTAL_EVENTS] > events:
+            events = int(network.tally[TOTAL_EVENTS])
+            if (broken := audit(state, tables)) != 0:
+                raise InvariantError(_located(MESSAGES[broken], network, job))
+        if code == pauses.DONE:
             return network
-        if code == FULL:
+        if code == pauses.BLOCK_READ:
+            arrivals.fill(network.arrivals)
+            network.tally[CURSOR] = 0
+        elif code == pauses.FULL:
             network = with_more_nodes(network, len(network.nodes))
-        elif code == FAILED:
-            from fluidgate.simulation.markov.audit import MESSAGES
-
-            raise InvariantError(
-                f"{MESSAGES[network.tally[AUDIT_CODE]]} (event {network.tally[TOTAL_EVENTS]}, {job.policy.name})"
-            )
+            state = by_reference(network)
+        elif code == pauses.FAILED:
+            fault = int(network.board.round[FAULT])
+            raise InvariantError(_located(describe_fault(fault, job.policy.functions), network, job))
 
 
-def warm_up_compiler(kernel: Callable[..., int], job: Job) -> None:
+def _located(what: str, network: Network, job: Job) -> str:
+    return f"{what} (event {network.tally[TOTAL_EVENTS]}, {job.policy.name})"
+
+
+def warm_up_compiler(job: Job) -> None:
     """Have the kernel compiled, or loaded, before its time is taken."""
-    kernel(start(job), job.tables, *streams(0, 0), 0)
+    from fluidgate.compiled import by_reference
+    from fluidgate.simulation.markov.builds import audit, kernel
 
-
-class InvariantError(FluidgateError):
-    """The audited kernel found the network in a state it can't be in: a fault of the policy or of the kernel."""
+    state, tables = by_reference(start(job)), by_reference(job.tables)
+    kernel(state, tables, 0)
+    if job.audited:
+        audit(state, tables)

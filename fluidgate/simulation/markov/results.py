@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from fluidgate.model import Array, Scenario
-from fluidgate.simulation.markov.network import (
-    ARRIVAL,
-    DECODE_ABANDONMENT,
-    DECODE_END,
-    DECODE_SERVICE,
-    DECODE_START,
-    DECODE_WAIT,
+from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
     MIXED_QUEUE,
     PREFILL,
-    PREFILL_ABANDONMENT,
-    PREFILL_END,
     PREFILL_QUEUE,
     SOLO_DECODE,
     SOLO_QUEUE,
-    TTFT,
 )
+from fluidgate.simulation.events import (
+    ARRIVAL,
+    DECODE_ABANDONMENT,
+    DECODE_END,
+    DECODE_START,
+    PREFILL_ABANDONMENT,
+    PREFILL_END,
+)
+from fluidgate.simulation.markov.network import DECODE_SERVICE, DECODE_WAIT, TTFT
 from fluidgate.simulation.markov.replication import Measurement
 from fluidgate.simulation.results import ClassResult
 from fluidgate.simulation.statistics import statistic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,8 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import Policy, Tables, find_policy
+from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.replanning import AnyPolicy
-from fluidgate.simulation.markov.network import PREFILL, SOLO_DECODE
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
 from fluidgate.simulation.markov.results import class_results, revenue_rates
 from fluidgate.simulation.options import Options
@@ -21,8 +20,6 @@ from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import SimulationResult, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
 from fluidgate.simulation.study import Study, refuse_duplicates
-
-log = logging.getLogger("fluidgate")
 
 ARRIVALS = ("poisson", "gamma")
 """Processes that the kernel draws."""
@@ -117,12 +114,6 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
 
 
 def prepare(jobs: Sequence[Job]) -> None:
-    """Compile the shipped kernel before the work is handed out, so that every process finds it on disk."""
-    from fluidgate.simulation.markov.builds import build, needs_compilation
-
+    """Compile the kernel, and a user's functions, before the work is handed out: every process finds them on disk."""
     for job in {job.policy.name: job for job in jobs}.values():
-        if needs_compilation(job.policy, audited=job.audited):
-            what = "simulation kernel (once, it is kept)" if job.policy.is_data else f"policy '{job.policy.name}'"
-            log.info("compiling the %s, some 20 s ...", what)
-        if job.policy.is_data and not job.audited:
-            warm_up_compiler(build(job.policy), job)
+        warm_up_compiler(job)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +17,10 @@ from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
-from fluidgate.policies.decisions.ready import NOWHERE
+from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.policies.decisions.tables import RouteRule, Tables, coupled
 from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.replanning import Estimator
-from fluidgate.simulation.iteration import placement, tournament
 from tests.scenarios import two_class_scenario
 
 ENGINES, BATCH, CLASSES = 3, 3, 2
@@ -190,12 +187,12 @@ class Books(RuleBasedStateMachine):
         for cls, line in enumerate(self.dispatcher._waiting):
             arrived = [ticket.arrived for ticket in line]
             assert arrived == sorted(arrived)
-            assert self.dispatcher.fleet.waiting_since[cls] == (arrived[0] if arrived else np.inf)
+            assert self.dispatcher.fleet.board.state.waiting_since[cls] == (arrived[0] if arrived else np.inf)
         for buffer, lines in enumerate(self.dispatcher._buffered):
             for cls, line in enumerate(lines):
                 since = [ticket.since for ticket in line]
                 assert since == sorted(since)
-                assert self.dispatcher.fleet.buffered_since[buffer, cls] == (since[0] if since else np.inf)
+                assert self.dispatcher.fleet.board.state.buffered_since[buffer, cls] == (since[0] if since else np.inf)
 
     @invariant()
     def waits_are_balanced(self) -> None:
@@ -214,12 +211,12 @@ class Books(RuleBasedStateMachine):
         """Gate-and-route: no decode waits while a slot of its is free, and no prefill while it may start."""
         if self.arrivals == 0:
             return
-        tables, fleet, d = self.dispatcher.tables, self.dispatcher.fleet, self.dispatcher
+        tables, state, d = self.dispatcher.tables, self.dispatcher.fleet.board.state, self.dispatcher
         before = [(t, t.stage) for t in self.alive]
         d._then(0)
         assert [(t, t.stage) for t in self.alive] == before, "all that may start has started"
         if int(tables.route_rule) == RouteRule.SOLO_FIRST and not tables.split_buffers and tables.ready == 0:
-            assert fleet.buffered.sum() == 0 or fleet.free.tolist() == [0, 0]
+            assert state.buffered.sum() == 0 or state.free.tolist() == [0, 0]
 
     @invariant()
     def solo_engines_run_no_prefill(self) -> None:
@@ -237,54 +234,27 @@ TestBooks.settings = settings(
 )
 
 
-def by_the_simulator(rule: str, load: list[int], unread: list[int], prompt: int, turn: int) -> int:
-    """The engine that the simulator's rule takes."""
-    n = len(load)
-    leaves = 1 << max(0, n - 1).bit_length()
-    trees = np.full((2, 2 * leaves), 1 << 24, np.int64)
-    for g in range(n):
-        trees[:, leaves + g] = unread[g], load[g]
-    for node in range(leaves - 1, 0, -1):
-        trees[:, node] = np.minimum(trees[:, 2 * node], trees[:, 2 * node + 1])
-    if rule == "least-loaded":
-        loads, tree = np.array(load), tournament.tournament(n)
-        for g in range(n):
-            tournament.replay.py_func(tree, loads, g)
-        return int(tournament.winner.py_func(tree))
-    if rule == "lmetric":
-        return int(placement.least_product.py_func(SimpleNamespace(unread_tree=trees), prompt))
-    cluster: Any = SimpleNamespace(
-        set=SimpleNamespace(placement=placement.ROUND_ROBIN), tally={placement.NEXT_GPU: turn}, gpus=n
-    )
-    return int(placement.place.py_func(cluster, 0, None))
-
-
 @pytest.mark.parametrize("rule_name", ["round-robin", "least-loaded", "lmetric"])
-def test_a_placement_chooses_as_the_simulator_does(rule_name: str) -> None:
+def test_a_placement_counts_requests_of_others_and_skips_engines_that_are_down(rule_name: str) -> None:
     rng = np.random.default_rng(5)
 
     async def run() -> None:
-        n = 5
-        placed = Placed(rule_name, n, 1, clock=lambda: 0.0)
-        for g in range(n):
-            placed.engine_up(g, 0)
-        alive: list[Ticket] = []
-        for k in range(300):
-            ticket = Ticket(0, int(rng.integers(1, 900)))
-            load, unread = placed._load.tolist(), placed._unread.tolist()
-            expected = by_the_simulator(rule_name, load, unread, ticket.prompt, k % n)
+        placed = Placed(rule_name, 3, 1, clock=lambda: 0.0)
+        placed.engine_up(0, 2)
+        placed.engine_up(1, 0)
+        placed.engine_up(2, 0)
+        placed.engine_down(1)
+        taken = []
+        for _ in range(6):
+            ticket = Ticket(0, int(rng.integers(90, 110)))
             placed.enter(ticket)
-            assert ticket.engine == expected
-            alive.append(ticket)
-            for _ in range(int(rng.integers(0, 3))):
-                one = alive[int(rng.integers(len(alive)))]
-                if one.stage is Stage.PREFILL and rng.random() < 0.6:
-                    placed.prompt_read(one, one.prompt)
-                else:
-                    placed.leave(one)
-                    alive.remove(one)
-                if not alive:
-                    break
+            taken.append(ticket.engine)
+        expected = {
+            "round-robin": [0, 2, 0, 2, 0, 2],
+            "least-loaded": [2, 2, 0, 2, 0, 2],
+            "lmetric": [2, 0, 2, 0, 2, 0],
+        }[rule_name]
+        assert taken == expected
 
     asyncio.run(run())
 
@@ -356,7 +326,7 @@ class PlacedBooks(RuleBasedStateMachine):
         for g in range(ENGINES):
             on = [t for t in self.alive if t.stage in (Stage.PREFILL, Stage.DECODE) and t.engine == g]
             assert self.placed.held(g) == len(on)
-            assert self.placed._unread[g] == sum(t.prompt for t in on if t.stage is Stage.PREFILL)
+            assert self.placed._loads.unread(g) == sum(t.prompt for t in on if t.stage is Stage.PREFILL)
         assert not (any(self.up) and any(t.stage is Stage.WAITING for t in self.alive)), "nobody waits for no reason"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from fluidgate.policies import POLICIES
 from tests.gateway.dispatch.network import STAGES, replicated
+from tests.oracles.tables import tables_for
 from tests.oracles.tiny import TINY_SYSTEMS, TinySystem
-from tests.simulation.test_exact import tables_for
 
 SMALLEST = {
     policy: min(

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.random import SFC64, Generator, SeedSequence
 
+from fluidgate.batching import Batching
 from fluidgate.compiled import entry_point
+from fluidgate.engine_table import EngineModel
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router as router_module
 from fluidgate.replanning.estimates import ESTIMATE
-from fluidgate.simulation.iteration.cluster import Batching, Placement
-from fluidgate.simulation.iteration.engine import Engine, KvMemory, Pools, Transfer
+from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.kernel.cluster import Placement
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions, Placements
@@ -162,17 +164,24 @@ def requests(rng: Generator, count: int, classes: int, seconds: float) -> Any:
     return block
 
 
-def memory(rng: Generator, stream: Any, *, may_cache: bool) -> KvMemory | None:
-    """None, or so little that decodes are preempted, and now and then a request is rejected."""
+def memory(rng: Generator, stream: Any, *, may_cache: bool) -> dict[str, Any]:
+    """Keys of [engine]: no limit, or so little memory that decodes are preempted, and some requests rejected."""
     if rng.random() < 0.35:
-        return None
+        return {}
     longest = np.sort(stream["prompt"] + stream["output"])[-1 if rng.random() < 0.8 else -2]
     size = int(rng.choice([1, 4, 16]))
     tokens = int(longest * rng.uniform(1.05, 2.5)) + size
     swap = bool(rng.random() < 0.3)
     caching = bool(rng.random() < 0.6) and may_cache and not swap
     reservation = int(rng.choice([0, 0, 5, 40]))
-    return KvMemory(tokens, size, reservation, caching, swap, float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0)
+    return {
+        "kv_tokens": tokens,
+        "kv_block": size,
+        "kv_reservation": reservation,
+        "kv_caching": caching,
+        "preemption": "swap" if swap else "recompute",
+        "swap_seconds": float(on_grid(rng.uniform(0.0, 1e-3))) if swap else 0.0,
+    }
 
 
 def window(rng: Generator, seconds: float) -> tuple[float, float]:
@@ -183,7 +192,7 @@ def window(rng: Generator, seconds: float) -> tuple[float, float]:
 
 
 def placed_instance(seed: int, batching: Batching, placement: Placement) -> Instance:
-    rng = np.random.default_rng([seed, batching, placement])
+    rng = np.random.default_rng([seed, list(Batching).index(batching), placement])
     gpus, classes, count = int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(20, 120))
     time = coefficients(rng)
     seconds = count * rng.uniform(0.02, 0.25) / gpus
@@ -191,25 +200,27 @@ def placed_instance(seed: int, batching: Batching, placement: Placement) -> Inst
     batch_size = int(rng.integers(1, 9))
     tokens = batch_size + int(rng.integers(1, 60))
     warmup, horizon = window(rng, seconds)
-    kv = memory(rng, stream, may_cache=True)
-    pools, transfer, thresholds = None, Transfer(), ()
+    keys = memory(rng, stream, may_cache=True)
+    pools, thresholds = None, ()
     if placement == Placement.POOLS:
         gpus = max(gpus, 2)
         pools = Pools(int(rng.integers(1, gpus)), int(rng.choice([0, 1, 60, 300])))
-        transfer = some_transfer(rng)
+        keys |= some_transfer(rng)
     elif rng.random() < 0.3:
         thresholds = tuple(int(n) for n in rng.integers(1, 6, classes))
     deadline = float(rng.uniform(0.02, 0.6))
-    asynchronous = batching == Batching.TOKEN_BUDGET and seed % 2 == 1
-    engine = Engine(time.law(), batch_size, tokens, batching, kv, transfer, deadline, asynchronous=asynchronous)
+    keys["async_scheduling"] = batching == Batching.TOKEN_BUDGET and seed % 2 == 1
+    engine = Engine(time.law(), batch_size, tokens, batching, EngineModel(**keys), deadline)
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     return Instance(stream, engine, time, run, placement, pools, thresholds)
 
 
-def some_transfer(rng: Generator) -> Transfer:
+def some_transfer(rng: Generator) -> dict[str, float]:
+    """Keys of [engine]: KV that takes no time to another GPU, or some."""
     if rng.random() < 0.5:
-        return Transfer()
-    return Transfer(on_grid(rng.uniform(0.0, 0.05)), on_grid(rng.uniform(0.0, 1e-3)))
+        return {}
+    latency, seconds = float(on_grid(rng.uniform(0.0, 0.05))), float(on_grid(rng.uniform(0.0, 1e-3)))
+    return {"transfer_latency": latency} | ({"transfer_bandwidth": 1.0 / seconds} if seconds > 0 else {})
 
 
 def policy_instance(seed: int, policy: str) -> Instance:
@@ -225,8 +236,7 @@ def policy_instance(seed: int, policy: str) -> Instance:
         int(rng.integers(1, 7)),
         int(rng.integers(1, 40)),
         Batching.SINGLE_PREFILL,
-        memory(rng, stream, may_cache=False),
-        transfer,
+        EngineModel(**(memory(rng, stream, may_cache=False) | transfer)),
     )
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     chosen = find_policy(policy)

@@ -113,12 +113,13 @@ class Reference:
         self.thresholds = thresholds or (1,) * classes
         self.horizon, self.warmup, self.classes = horizon, warmup, classes
         self.batching = engine.batching.name
-        kv = engine.kv
-        self.size = kv.block_tokens if kv else 1
-        self.capacity = kv.tokens // kv.block_tokens if kv else 10**12
-        self.reservation = kv.reservation if kv else 0
-        self.swap = bool(kv and kv.swap)
-        self.caching = bool(kv and kv.caching)
+        keys = engine.keys
+        self.size = keys.kv_block if keys.kv_tokens is not None else 1
+        self.capacity = keys.kv_tokens // keys.kv_block if keys.kv_tokens is not None else 10**12
+        self.reservation = keys.kv_reservation
+        self.swap = keys.preemption == "swap"
+        self.caching = keys.kv_caching
+        self.seconds_per_token = 0.0 if keys.transfer_bandwidth is None else 1.0 / keys.transfer_bandwidth
         self.gpus = [Gpu(g, free_blocks=self.capacity) for g in range(gpus)]
         if self.caching:
             for g in self.gpus:
@@ -347,7 +348,7 @@ class Reference:
             victim.preemptions += 1
             victim.swapped = self.swap and was_decode
             if victim.swapped:
-                delay += (self.needs(victim) - 1) * self.engine.kv.swap_seconds
+                delay += (self.needs(victim) - 1) * self.engine.keys.swap_seconds
             else:
                 victim.to_read = victim.whole = victim.prompt + victim.written
             self.tally("preemptions", victim.cls)
@@ -473,7 +474,7 @@ class Reference:
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
-        g.latest = g.start if self.engine.asynchronous and g.end is not None else math.inf
+        g.latest = g.start if self.engine.keys.async_scheduling and g.end is not None else math.inf
         if g.end is not None:
             read = list(g.chunks)
             for r in self.end_iteration(g):
@@ -498,7 +499,7 @@ class Reference:
 
     def end_request(self, g: Gpu, r: Request) -> None:
         """With asynchronous scheduling it holds its memory and its place until the next batch is composed."""
-        if self.engine.asynchronous:
+        if self.engine.keys.async_scheduling:
             r.stage = GONE
         else:
             self.complete(g, r)
@@ -518,15 +519,15 @@ class Reference:
         self.free(g, r)
         g.running.remove(r)
         r.gpu, r.stage, r.since = r.decodes_on, SOLO_BUFFER, self.now
-        transfer = self.engine.transfer
-        self.push(self.now + (transfer.latency + transfer.seconds_per_token * tokens), LANDING, r.number, r)
+        latency = self.engine.keys.transfer_latency
+        self.push(self.now + (latency + self.seconds_per_token * tokens), LANDING, r.number, r)
 
     def seconds_to_swap_in(self, r: Request) -> float:
         if r.landed:
             r.landed = False
             self.note("decode_wait", r.cls, self.now - r.since)
             return 0.0
-        return float((r.prompt + r.written - 1) * self.engine.kv.swap_seconds)
+        return float((r.prompt + r.written - 1) * self.engine.keys.swap_seconds)
 
     def prompts_go_first(self, g: Gpu) -> bool:
         """Whether the decodes can wait and a prompt can be read."""
@@ -795,8 +796,7 @@ class Reference:
         r.stage, r.gpu = MIXED_DECODE, g.number
         g.seated.append(r)
         self.refresh(g)
-        transfer = self.engine.transfer
-        seconds = transfer.latency + transfer.seconds_per_token * (r.prompt + r.written)
+        seconds = self.engine.keys.transfer_latency + self.seconds_per_token * (r.prompt + r.written)
         if g.number != r.prefill_gpu and seconds > 0:
             self.push(self.now + seconds, TRANSFER, r.number, r)
         else:
@@ -853,7 +853,7 @@ class Reference:
             g.pending.pop(0)
             g.running.append(r)
             if r.swapped:
-                delay += (r.prompt + r.written) * self.engine.kv.swap_seconds
+                delay += (r.prompt + r.written) * self.engine.keys.swap_seconds
                 r.swapped = False
             else:
                 self.note("decode_wait", r.cls, self.now - r.since)

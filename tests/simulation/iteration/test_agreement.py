@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from fluidgate.batching import Batching
 from fluidgate.policies import POLICIES
-from fluidgate.simulation.iteration.cluster import Batching, Placement
-from fluidgate.simulation.iteration.measure import QUANTITY
+from fluidgate.simulation.iteration.kernel.cluster import Placement
+from fluidgate.simulation.iteration.times import TIMES
 from tests.simulation.iteration.instances import Instance, changing_instance, placed_instance, policy_instance
 from tests.simulation.iteration.reference import Reference
 
@@ -35,7 +36,7 @@ def agree(instance: Instance) -> Reference:
         epochs = [row[name] for name in ("arrival", "scheduled", "first_token", "last_token")]
         assert epochs == pytest.approx([r.arrival, r.scheduled, r.first, r.left], nan_ok=True, **CLOSE), r
 
-    for name, row in QUANTITY.items():
+    for name, (row, *_) in TIMES.items():
         for i in range(instance.run.classes):
             seen = [seconds for cls, seconds in expected.times[name] if cls == i]
             assert measured.distribution(name, i).observations == len(seen), name

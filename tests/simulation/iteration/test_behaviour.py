@@ -100,16 +100,16 @@ def test_a_job_gives_the_same_wherever_it_runs(two_class: Scenario, policy: Any)
         assert path.time.tolist() == [5.0 * k for k in range(1, 8)]
 
 
-def test_kernels_are_prepared_and_announced_once(two_class: Scenario, caplog: pytest.LogCaptureFixture) -> None:
-    def own(view, tables):  # type: ignore[no-untyped-def]
-        return -1
-
-    policy = find_policy("sli-aware").with_functions("mine", gate=own)
-    assert behaviour_of(policy).shipped_kernel is None
-    jobs = [job(two_class, policy), job(two_class, policy), job(two_class, find_policy("sli-aware"))]
-    with caplog.at_level("INFO", logger="fluidgate"):
-        prepare(jobs)
-    assert [line for line in caplog.messages if "mine" in line] == ["compiling the policy 'mine', some 20 s ..."]
+def test_each_kernel_and_each_own_function_is_prepared_once(
+    two_class: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm: list[str] = []
+    monkeypatch.setattr(Planned, "warm_up", lambda self, *others: warm.append(self.name))
+    monkeypatch.setattr(Published, "warm_up", lambda self, *others: warm.append(self.name))
+    mine = find_policy("sli-aware").with_functions("mine", gate=lambda view, tables: -1)
+    policies = [find_policy("sli-aware"), find_policy("fi-wsp"), mine, PLACED["wait"], PLACED["vllm-round-robin"]]
+    prepare([job(two_class, policy) for policy in policies for _ in range(2)])
+    assert warm == ["sli-aware", "mine", "wait"]
 
 
 def test_blocks_are_counted_when_they_are_used_up() -> None:

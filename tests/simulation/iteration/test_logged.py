@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fluidgate.batching import Batching
 from fluidgate.cli.app import main
+from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.profiles import load_profile
-from fluidgate.simulation.iteration.cluster import Batching
-from fluidgate.simulation.iteration.engine import Engine, KvMemory
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import Law, law_of, linear_law
 from fluidgate.simulation.iteration.logged import LoggedRun, agreement, read_logged_run, replayed
 
@@ -45,7 +46,9 @@ def law(measured: LoggedRun) -> Law:
 
 @pytest.fixture(scope="module")
 def simulated(measured: LoggedRun, law: Law) -> LoggedRun:
-    return replayed(measured, Engine(law, 256, 2048, kv=KvMemory(41_408, 16, caching=True), asynchronous=True))
+    return replayed(
+        measured, Engine(law, 256, 2048, keys=EngineModel(kv_tokens=41_408, kv_caching=True, async_scheduling=True))
+    )
 
 
 def test_the_replay_agrees_with_the_run(measured: LoggedRun, simulated: LoggedRun) -> None:
@@ -95,7 +98,7 @@ def test_each_request_comes_near_its_own_times(measured: LoggedRun, simulated: L
 
 
 def test_the_cached_blocks_of_preempted_requests_count(measured: LoggedRun, law: Law, simulated: LoggedRun) -> None:
-    without = replayed(measured, Engine(law, 256, 2048, kv=KvMemory(41_408, 16), asynchronous=True))
+    without = replayed(measured, Engine(law, 256, 2048, keys=EngineModel(kv_tokens=41_408, async_scheduling=True)))
     assert without.throughput < 0.98 * simulated.throughput
     assert max(abs(row.relative) for row in agreement(measured.summary, without.summary)) > 0.05
 
@@ -167,24 +170,24 @@ def test_asynchronous_scheduling_worked_by_hand() -> None:
     late = requests_at([0.0, 0.5], [4, 2])
     assert replayed(late, one_second).first_token.tolist() == [1.0, 2.0]
     # at 1 s the second iteration starts, composed at 0 s, and the third is composed: with the request of 0.5 s
-    found = replayed(late, replace(one_second, asynchronous=True))
+    found = replayed(late, replace(one_second, keys=EngineModel(async_scheduling=True)))
     assert (found.first_token.tolist(), found.last_token.tolist()) == ([1.0, 3.0], [4.0, 4.0])
     # the second ends at 2 s; at 1 s, when the third iteration was composed, it still held its place
     full = requests_at([0.0, 0.0, 0.0], [4, 2, 1])
     assert replayed(full, replace(one_second, batch_size=2)).last_token.tolist() == [4.0, 2.0, 3.0]
-    found = replayed(full, replace(one_second, batch_size=2, asynchronous=True))
+    found = replayed(full, replace(one_second, batch_size=2, keys=EngineModel(async_scheduling=True)))
     assert found.last_token.tolist() == [4.0, 2.0, 4.0]
     # nothing is left to do at 2 s: composed at once
-    alone = replayed(requests_at([0.0, 1.5], [2, 1]), replace(one_second, asynchronous=True))
+    alone = replayed(requests_at([0.0, 1.5], [2, 1]), replace(one_second, keys=EngineModel(async_scheduling=True)))
     assert alone.last_token.tolist() == [2.0, 3.0]
 
 
 def test_asynchronous_scheduling_is_for_a_token_budget() -> None:
     with pytest.raises(FluidgateError, match="asynchronous scheduling is simulated with token-budget batching only"):
-        Engine(linear_law(1.0, 0.1), 4, 10, Batching.PREFILL_FIRST, asynchronous=True)
+        Engine(linear_law(1.0, 0.1), 4, 10, Batching.PREFILL_FIRST, keys=EngineModel(async_scheduling=True))
 
 
 def test_what_no_memory_holds_is_refused() -> None:
     run = LoggedRun(np.zeros(1), np.zeros(1), np.zeros(1), np.array([100]), np.array([3]))
     with pytest.raises(FluidgateError, match="1 requests are longer than it"):
-        replayed(run, Engine(linear_law(1.0, 0.1), 4, 10, kv=KvMemory(64, 16)))
+        replayed(run, Engine(linear_law(1.0, 0.1), 4, 10, keys=EngineModel(kv_tokens=64)))

@@ -67,4 +67,3 @@ def test_a_replanned_policy_makes_tables_in_a_worker_too() -> None:
     assert sent.name == "gate-and-route+replan"
     best = plan(two_class_scenario(), gpus=GPUS)
     assert sent.policy.tabulate(best, GPUS).mixed_gpus == policy.tabulate(best, GPUS).mixed_gpus
-    assert sent.policy.key == policy.for_worker().key

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.policies import PLACED
-from fluidgate.simulation.iteration.engine import Engine, Transfer
+from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.published import best_prompt_gpus, run_published, shared_out
 from fluidgate.simulation.iteration.run import Run
@@ -34,7 +35,7 @@ def log_of(name: str, requests: Any, engine: Engine = PLAIN, gpus: int = 1, **pa
 
 
 def test_distserve_sends_the_kv_on() -> None:
-    engine = replace(PLAIN, transfer=Transfer(0.25, 0.001))
+    engine = replace(PLAIN, keys=EngineModel(transfer_latency=0.25, transfer_bandwidth=1000.0))
     log = log_of("distserve", block((0.0, 100, 3), (0.0, 50, 1)), engine, gpus=3, prompt_gpus=1)
     # alone in its batch, for both are more than the budget: read by 2.0, landed at 2.35; two decode iterations
     assert [log[0][name] for name in ("scheduled", "first_token", "last_token")] == pytest.approx([0.0, 2.0, 4.35])

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from fluidgate import find_policy, plan
+from fluidgate.batching import Batching
+from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing, Scenario
 from fluidgate.replanning import Replanner, Replanning
-from fluidgate.simulation.iteration.cluster import COMPLETED, Batching
-from fluidgate.simulation.iteration.engine import Engine, KvMemory
+from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.kernel.cluster import COMPLETED
 from fluidgate.simulation.iteration.law import paper_law
 from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions
@@ -40,16 +42,19 @@ def flipped() -> tuple[Scenario, Any]:
     return first, np.concatenate(parts)
 
 
-def engine_of(scenario: Scenario, kv: KvMemory | None = None) -> Engine:
+KEYS = EngineModel()
+
+
+def engine_of(scenario: Scenario, keys: EngineModel = KEYS) -> Engine:
     gpu = scenario.gpu
-    return Engine(paper_law(gpu.iteration), gpu.batch_size, gpu.chunk_size, Batching.SINGLE_PREFILL, kv)
+    return Engine(paper_law(gpu.iteration), gpu.batch_size, gpu.chunk_size, Batching.SINGLE_PREFILL, keys)
 
 
-def followed(policy: str, *, audited: bool = True, kv: KvMemory | None = None, **options: Any) -> Replanned:
+def followed(policy: str, *, audited: bool = True, keys: EngineModel = KEYS, **options: Any) -> Replanned:
     scenario, requests = flipped()
     run = Run(GPUS, 2, seed=1, audited=audited)
     blocks = [requests[k : k + 50] for k in range(0, len(requests), 50)]
-    return run_replanned(blocks, engine_of(scenario, kv), run, find_policy(policy), scenario, RULE, **options)
+    return run_replanned(blocks, engine_of(scenario, keys), run, find_policy(policy), scenario, RULE, **options)
 
 
 @pytest.mark.parametrize("policy", ["gate-and-route", "sli-aware-general", "index-and-pool"])
@@ -71,7 +76,7 @@ def test_groups_change_and_every_invariant_holds(policy: str) -> None:
 
 
 def test_groups_change_with_little_memory() -> None:
-    result = followed("gate-and-route", kv=KvMemory(8192, 16))
+    result = followed("gate-and-route", keys=EngineModel(kv_tokens=8192))
     assert result.measurement.preemptions.sum() > 0
     assert (np.concatenate([look.counts for look in result.looks]) >= 0).all()
 

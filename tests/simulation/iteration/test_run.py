@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from fluidgate import Scenario, find_policy, plan, simulate
+from fluidgate.batching import Batching
+from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing
 from fluidgate.policies.decisions.view import HOLD
-from fluidgate.simulation.iteration.cluster import COMPLETED, LEFT_PREFILL_QUEUE, REJECTED, Batching, Placement
-from fluidgate.simulation.iteration.engine import Engine, KvMemory, Transfer
+from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.kernel.cluster import COMPLETED, LEFT_PREFILL_QUEUE, REJECTED, Placement
 from fluidgate.simulation.iteration.law import linear_law, paper_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import Decisions, Placements
@@ -24,6 +26,7 @@ from tests.scenarios import two_class_scenario
 from tests.simulation.iteration.instances import placed_instance
 
 PLAIN = linear_law(1.0, 0.01)  # 1 s an iteration, and 0.01 s a prompt token
+CACHING = EngineModel(kv_tokens=100, kv_caching=True)
 
 
 def block(*rows: tuple[float, int, int], cls: int = 0, patience: float = math.inf) -> Any:
@@ -111,7 +114,9 @@ def test_single_prefill_by_hand() -> None:
 
 
 def test_transfer_delays_the_decode() -> None:
-    engine = Engine(PLAIN, 1, 100, Batching.SINGLE_PREFILL, transfer=Transfer(0.25, 0.001))
+    engine = Engine(
+        PLAIN, 1, 100, Batching.SINGLE_PREFILL, keys=EngineModel(transfer_latency=0.25, transfer_bandwidth=1000.0)
+    )
     scenario = single_class(1, 100)
     chosen = tables(scenario, "gate-and-route", 2)
     assert chosen.mixed_gpus == 1
@@ -128,7 +133,7 @@ def test_transfer_delays_the_decode() -> None:
 
 
 def test_memory_preempts_the_last_admitted() -> None:
-    engine = Engine(PLAIN, 4, 60, kv=KvMemory(40, 1))
+    engine = Engine(PLAIN, 4, 60, keys=EngineModel(kv_tokens=40, kv_block=1))
     # both read [0, 1.3] (30 tokens held); they grow to 40 in five iterations, to 6.3, then the second gives way;
     # the first, of 12 tokens, needs six more to 12.3, and the second's 15 + 6 tokens fit again at 7.3 (40 - 21 = 19)
     measured, log = placed(block((0.0, 15, 12), (0.0, 15, 12)), engine)
@@ -140,8 +145,8 @@ def test_memory_preempts_the_last_admitted() -> None:
 
 def test_a_preempted_request_reads_only_what_was_overwritten() -> None:
     requests = block((0.0, 15, 12), (0.0, 15, 12))
-    _, log = placed(requests, Engine(PLAIN, 4, 60, kv=KvMemory(40, 1)))
-    _, cached = placed(requests, Engine(PLAIN, 4, 60, kv=KvMemory(40, 1, caching=True)))
+    _, log = placed(requests, Engine(PLAIN, 4, 60, keys=EngineModel(kv_tokens=40, kv_block=1)))
+    _, cached = placed(requests, Engine(PLAIN, 4, 60, keys=EngineModel(kv_tokens=40, kv_block=1, kv_caching=True)))
     # at 6.3 s both have 6 tokens and hold 20: the second gives way and holds 15 + 6 tokens again when the first, which
     # grows by one token an iteration into the second's blocks, is complete at 12.3 s: 6 of its 20 blocks are taken
     assert times(log[0])[2] == pytest.approx(times(cached[0])[2]) == pytest.approx(12.3)
@@ -150,7 +155,7 @@ def test_a_preempted_request_reads_only_what_was_overwritten() -> None:
 
 
 def test_requests_that_no_memory_holds_are_rejected() -> None:
-    engine = Engine(PLAIN, 4, 60, kv=KvMemory(64, 16, reservation=1000))
+    engine = Engine(PLAIN, 4, 60, keys=EngineModel(kv_tokens=64, kv_reservation=1000))
     measured, log = placed(block((0.0, 60, 5), (0.0, 60, 4)), engine)
     assert log["outcome"].tolist() == [REJECTED, COMPLETED]
     assert measured.rejections.tolist() == [1]
@@ -259,11 +264,10 @@ def test_requests_that_cannot_be(spoil: Any, message: str) -> None:
     [
         (lambda: Engine(PLAIN, 0, 10), "at least 1"),
         (lambda: Engine(PLAIN, 20, 10), "raise the budget"),
-        (lambda: KvMemory(10, 16), "kv_tokens: must hold a block"),
-        (lambda: KvMemory(100, 16, reservation=-1), "kv_reservation: must be at least 0"),
-        (lambda: KvMemory(100, 16, caching=True, swap=True), "kv_caching: what is swapped out"),
-        (lambda: Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL, KvMemory(100, caching=True)), "leave it off"),
-        (lambda: Transfer(-1.0), "at least 0 s"),
+        (
+            lambda: Engine(PLAIN, 2, 10, Batching.SINGLE_PREFILL, EngineModel(kv_tokens=100, kv_caching=True)),
+            "leave it off",
+        ),
         (lambda: Run(0, 1), "at least one GPU"),
         (lambda: Run(1, 1, horizon=10.0, warmup=10.0), "warm-up"),
         (lambda: Run(1, 1, samples=5), "finite horizon"),

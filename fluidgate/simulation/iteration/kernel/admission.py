@@ -1,0 +1,161 @@
+"""Who joins the batch of a GPU and who leaves it: started, swapped in, finished, preempted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import called, inlined
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.simulation import events
+from fluidgate.simulation.iteration.kernel.batch import (
+    join,
+    make_way,
+    record_own_gap,
+    seat,
+    unseat,
+)
+from fluidgate.simulation.iteration.kernel.cluster import DECODING, FRESH, NOW, READING, WAITING, Cluster
+from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.kernel.live import preempt_decode
+from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_of,
+    find_cached,
+    hold,
+    leave_cached,
+    release,
+)
+from fluidgate.simulation.iteration.kernel.pools import change_load, join_landed, unbind
+from fluidgate.simulation.iteration.kernel.record import count, observe, record_completion
+from fluidgate.simulation.iteration.kernel.segment import (
+    first_end,
+)
+from fluidgate.simulation.iteration.kernel.timers import stop_timer
+from fluidgate.simulation.iteration.times import PREFILL_WAIT
+
+
+@inlined
+def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
+    """The first of those who wait at `g` is admitted to its batch, with the memory of its whole prompt."""
+    request = cluster.live[slot]
+    unlink(cluster, gpu_line(cluster, g, WAITING), slot)
+    stop_timer(cluster, slot)
+    push_back(cluster, gpu_line(cluster, g, READING), slot)
+    found = find_cached(cluster, g, slot)
+    hold(cluster, g, request.unread, found)
+    request.unread -= found * cluster.set.keys.kv_block
+    if np.isnan(request.scheduled):
+        request.scheduled = cluster.clock[NOW]
+        observe(cluster, PREFILL_WAIT, request.cls, request.scheduled - request.arrival, request.scheduled)
+    count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
+    count(cluster, stages.PREFILL, request.cls, 1)
+    cluster.events[events.PREFILL_START, request.cls] += 1
+
+
+@inlined
+def swap_in(cluster: Cluster, g: int, slot: int) -> float:
+    """The first of those who wait at `g` goes on decoding; the seconds its KV takes to come back."""
+    request = cluster.live[slot]
+    if request.stage == stages.SOLO_QUEUE:
+        join_landed(cluster, g, slot)
+        return 0.0
+    held = request.prompt + request.produced - 1
+    unlink(cluster, gpu_line(cluster, g, WAITING), slot)
+    if cluster.set.kv_blocks > 0:
+        cluster.gpu[g].blocks -= blocks_of(cluster, held)
+    join(cluster, g, slot, held)
+    cluster.batch[g, FRESH, request.cls] += 1
+    count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
+    seat(cluster, g, request.cls)
+    cluster.events[events.REJOIN, request.cls] += 1
+    return held * cluster.set.keys.swap_seconds
+
+
+@inlined
+def finish(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` has ended, and leaves."""
+    make_way(cluster, g, slot)
+    unseat(cluster, g, cluster.live[slot].cls)
+    change_load(cluster, g, -1, 0)
+    unbind(cluster, slot)
+    record_completion(cluster, slot)
+
+
+@inlined
+def finish_later(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode of `g` has ended; it stays until the next batch is composed."""
+    here = cluster.gpu[g]
+    here.finished += 1
+    cluster.heaps[g, cluster.batch_size - here.finished] = slot
+
+
+@called
+def finish_all(cluster: Cluster, g: int) -> None:
+    """Those that have ended leave `g`."""
+    here = cluster.gpu[g]
+    while here.finished > 0:
+        slot = cluster.heaps[g, cluster.batch_size - here.finished]
+        here.finished -= 1
+        finish(cluster, g, slot)
+
+
+@called
+def finish_last(cluster: Cluster, g: int) -> bool:
+    """Let the one admitted last leave `g` if it has ended."""
+    last = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+    here = cluster.gpu[g]
+    for k in range(cluster.batch_size - here.finished, cluster.batch_size):
+        if cluster.heaps[g, k] == last:
+            cluster.heaps[g, k] = cluster.heaps[g, cluster.batch_size - here.finished]
+            here.finished -= 1
+            finish(cluster, g, last)
+            return True
+    return False
+
+
+@called
+def preempt(cluster: Cluster, g: int) -> float:
+    """Memory has run out: the request admitted last goes back to the front of the line; seconds of swapping."""
+    reading = gpu_line(cluster, g, READING)
+    slot = cluster.lines[reading].tail
+    delay = 0.0
+    if slot == NOWHERE and cluster.gpu[g].finished > 0 and finish_last(cluster, g):
+        return delay
+    if slot != NOWHERE:
+        request = cluster.live[slot]
+        unlink(cluster, reading, slot)
+        release(cluster, g, request.prompt + request.produced)
+        leave_cached(cluster, g, slot, request.prompt + request.produced - request.unread)
+        request.unread = request.prompt + request.produced
+        count(cluster, stages.PREFILL, request.cls, -1)
+        cluster.events[events.PREFILL_PREEMPTION, request.cls] += 1
+    else:
+        slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+        delay = preempt_decode(cluster, g, slot)
+        request = cluster.live[slot]
+        unseat(cluster, g, request.cls)
+        change_load(cluster, g, 0, request.unread)
+    request.preemptions += 1
+    push_front(cluster, gpu_line(cluster, g, WAITING), slot)
+    count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
+    return delay
+
+
+@inlined
+def fresh(cluster: Cluster, g: int) -> int:
+    """Decodes of `g` that have joined since its last iteration with decodes."""
+    joined = 0
+    for i in range(cluster.batch.shape[2]):
+        joined += cluster.batch[g, FRESH, i]
+    return joined
+
+
+@inlined
+def record_own_gaps(cluster: Cluster, g: int, joined: int) -> None:
+    """The gaps of the `joined` decodes that joined `g` last and end with its next iteration."""
+    token = first_end(cluster, g)
+    slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
+    for _ in range(joined):
+        stalled = cluster.gpu[g].chunk > 0 or cluster.live[slot].last < cluster.gpu[g].start
+        record_own_gap(cluster, slot, token, stalled)
+        slot = cluster.live[slot].previous

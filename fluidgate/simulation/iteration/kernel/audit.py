@@ -1,0 +1,321 @@
+"""The invariants of the iteration model, checked after every event of an audited run."""
+
+from __future__ import annotations
+
+from fluidgate.compiled import called
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.policies.decisions.tables import Placement
+from fluidgate.policies.decisions.view import MIXED, SOLO
+from fluidgate.simulation import events
+from fluidgate.simulation.iteration.kernel.cluster import (
+    ALIVE,
+    DECODING,
+    LINES,
+    MIXED_GROUP,
+    MIXED_POOL,
+    POOLS,
+    READING,
+    RUNNING,
+    SEATED,
+    SLOT_BITS,
+    SLOT_MASK,
+    TIMERS,
+    UNREAD,
+    WAITING,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.keys import SWAP
+from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, policy_line
+from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_of,
+)
+
+PLACED_IN_POOLS = int(Placement.POOLS)
+
+MESSAGES = (
+    "all is well",
+    "a count is negative, or a balance is broken",
+    "a GPU holds more requests than its batch, or a prefill where none may be",
+    "a heap of last iterations is out of order, or names a decode that is over or elsewhere",
+    "the context or the classes of a batch differ from its decodes",
+    "KV memory: blocks held and blocks free differ from the capacity, or are negative",
+    "a line of requests is broken",
+    "the timers are out of order, or do not know their requests",
+    "the tournament's winner is not the GPU with the next boundary",
+    "the load of a GPU differs from its requests, or its pool is not that of its work",
+    "a GPU is in none of the lists of ready GPUs that it belongs to, or in one that it does not",
+    "the mixed group has another size than the tables say, or a GPU leaves it without a prefill",
+)
+
+
+@called
+def full_audit(cluster):
+    """Index into MESSAGES of the first invariant that is broken, 0 if none; O(requests in the cluster)."""
+    code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster) or check_groups(cluster)
+    for g in range(cluster.gpus):
+        code = code or check_slots(cluster, g) or check_batch(cluster, g) or check_memory(cluster, g)
+        code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
+    for line in range(len(cluster.lines)):
+        code = code or check_line(cluster, line)
+    return code
+
+
+@called
+def check_balances(cluster: Cluster) -> int:
+    counts = cluster.counts
+    alive = 0
+    for i in range(counts.shape[1]):
+        happened = cluster.events[:, i]
+        dropped = 0 if keeps_slot(cluster) else happened[events.DECODE_PREEMPTION]
+        started, read = happened[events.PREFILL_START], happened[events.PREFILL_END]
+        seated, rejoined = happened[events.DECODE_START], happened[events.REJOIN]
+        given_up = happened[events.PREFILL_PREEMPTION]
+        left = happened[events.REJECTION] + happened[events.PREFILL_ABANDONMENT] + started + rejoined
+        buffered = counts[stages.MIXED_QUEUE, i] + counts[stages.SOLO_QUEUE, i]
+        decoding = counts[stages.MIXED_DECODE, i] + counts[stages.SOLO_DECODE, i]
+        for stage in range(stages.STAGES):
+            alive += counts[stage, i]
+            if counts[stage, i] < 0:
+                return 1
+        if (
+            counts[stages.PREFILL_QUEUE, i] != happened[events.ARRIVAL] + given_up + dropped - left
+            or counts[stages.PREFILL, i] != started - read - given_up
+            or buffered != read - seated - happened[events.DECODE_ABANDONMENT]
+            or decoding != seated + rejoined - happened[events.DECODE_END] - dropped
+        ):
+            return 1
+    return 0 if alive == cluster.tally[ALIVE] else 1
+
+
+@called
+def keeps_slot(cluster: Cluster) -> bool:
+    """Whether a preempted decode keeps its slot."""
+    return cluster.set.keys.preemption == SWAP and cluster.set.by_policy
+
+
+@called
+def check_slots(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    if here.decodes < 0 or here.decodes > cluster.batch_size or here.finished != 0:
+        return 2
+    if not cluster.set.by_policy:
+        reading = cluster.lines[gpu_line(cluster, g, READING)].size
+        return 2 if here.decodes + reading > cluster.batch_size else 0
+    prefills = 1 if here.prefill_seat != NOWHERE else 0
+    seated = 0
+    for i in range(cluster.batch.shape[2]):
+        seated += cluster.batch[g, SEATED, i]
+    slots = cluster.batch_size
+    if prefills == 1 or (cluster.board.reserve and here.group == MIXED and here.crowded == 0):
+        slots -= 1
+    if seated > slots or seated + prefills != here.occupied or (prefills == 1 and here.group == SOLO):
+        return 2
+    return 0 if here.mixed == prefills else 2
+
+
+@called
+def check_ready(cluster: Cluster, g: int) -> int:
+    """Whether `g` stands where it says in the lists that it belongs to, and in no other."""
+    if not cluster.set.by_policy:
+        return 0
+    here = cluster.gpu[g]
+    idle = here.prefill_seat == NOWHERE
+    room = here.occupied < cluster.batch_size
+    reserved = cluster.board.reserve and here.group == MIXED and idle
+    decode = room and not (reserved and here.occupied + 1 == cluster.batch_size)
+    if decode != (here.decode_position != NOWHERE):
+        return 10
+    if (room and idle and here.group == MIXED) != (here.prefill_position != NOWHERE):
+        return 10
+    if (room and not idle) != (here.beside_position != NOWHERE):
+        return 10
+    if decode:
+        at = here.decode_position
+        if at >= cluster.board.state.free[here.group] or cluster.board.decode_ready[here.group, at] != g:
+            return 10
+    if here.prefill_position != NOWHERE:
+        at = here.prefill_position
+        if at >= cluster.board.state.startable[0] or cluster.board.prefill_ready[at] != g:
+            return 10
+    if here.beside_position != NOWHERE:
+        at = here.beside_position
+        if at >= cluster.board.state.beside[0] or cluster.board.beside_ready[at] != g:
+            return 10
+    return 0
+
+
+@called
+def check_groups(cluster: Cluster) -> int:
+    if not cluster.set.by_policy:
+        return 0
+    mixed = 0
+    mixed_free = solo_free = startable = beside = 0
+    for g in range(cluster.gpus):
+        here = cluster.gpu[g]
+        if here.leaving == 1 and (here.group == SOLO or here.prefill_seat == NOWHERE):
+            return 11
+        if here.group == MIXED and here.leaving == 0:
+            mixed += 1
+        if here.decode_position != NOWHERE and here.group == MIXED:
+            mixed_free += 1
+        if here.decode_position != NOWHERE and here.group == SOLO:
+            solo_free += 1
+        startable += 1 if here.prefill_position != NOWHERE else 0
+        beside += 1 if here.beside_position != NOWHERE else 0
+    if mixed_free != cluster.board.state.free[MIXED] or solo_free != cluster.board.state.free[SOLO]:
+        return 10
+    if startable != cluster.board.state.startable[0] or beside != cluster.board.state.beside[0]:
+        return 10
+    return 0 if mixed == cluster.tally[MIXED_GROUP] else 11
+
+
+@called
+def check_batch(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    context = 0
+    running = 0
+    for i in range(cluster.batch.shape[2]):
+        running += cluster.batch[g, RUNNING, i]
+    if running != here.decodes:
+        return 4
+    for k in range(here.decodes):
+        entry = cluster.heaps[g, k]
+        slot = entry & SLOT_MASK
+        request = cluster.live[slot]
+        if k > 0 and cluster.heaps[g, (k - 1) // 2] > entry:
+            return 3
+        ends = request.joined + request.output - request.produced
+        if request.gpu != g or entry >> SLOT_BITS != ends or ends <= here.iteration:
+            return 3
+        context += request.prompt + request.produced + here.iteration - request.joined
+    return 0 if context == here.context else 4
+
+
+@called
+def check_memory(cluster: Cluster, g: int) -> int:
+    if cluster.set.kv_blocks == 0:
+        return 0
+    here = cluster.gpu[g]
+    held = 0
+    for k in range(here.decodes):
+        request = cluster.live[cluster.heaps[g, k] & SLOT_MASK]
+        held += blocks_of(cluster, request.held + here.iteration - request.joined)
+    slot = cluster.lines[gpu_line(cluster, g, READING)].head
+    while slot != NOWHERE:
+        held += blocks_of(cluster, cluster.live[slot].prompt + cluster.live[slot].produced)
+        slot = cluster.live[slot].next
+    if here.reading == 1:
+        request = cluster.live[here.prefill_seat]
+        held += blocks_of(cluster, request.prompt + request.produced)
+    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks:
+        return 5
+    return check_free_blocks(cluster, g) if cluster.set.keys.kv_caching else 0
+
+
+@called
+def check_free_blocks(cluster: Cluster, g: int) -> int:
+    here = cluster.gpu[g]
+    free = here.behind
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    while slot != NOWHERE:
+        request = cluster.live[slot]
+        if request.cached < 0 or request.ahead < 0 or (request.preemptions == 0 and request.cached > 0):
+            return 5
+        free += request.cached + request.ahead
+        slot = request.next
+    return 0 if here.behind >= 0 and free == here.blocks - here.prepaid else 5
+
+
+@called
+def check_loads(cluster: Cluster, g: int) -> int:
+    if cluster.set.by_policy:
+        return 0
+    load = cluster.gpu[g].decodes
+    unread = 0
+    for kind in (WAITING, READING):
+        slot = cluster.lines[gpu_line(cluster, g, kind)].head
+        while slot != NOWHERE:
+            load += 1
+            if kind == READING or cluster.live[slot].unread > 0:
+                unread += cluster.live[slot].prompt + cluster.live[slot].produced
+            slot = cluster.live[slot].next
+    if cluster.set.accumulate:
+        for i in range(cluster.counts.shape[1]):
+            slot = cluster.lines[accumulating_line(cluster, g, i)].head
+            if cluster.lines[accumulating_line(cluster, g, i)].size >= cluster.thresholds[i]:
+                return 9
+            while slot != NOWHERE:
+                load += 1
+                unread += cluster.live[slot].prompt
+                slot = cluster.live[slot].next
+    return 0 if load == cluster.loads.load[g] and unread == cluster.loads.unread[g] else 9
+
+
+@called
+def check_pool(cluster: Cluster, g: int) -> int:
+    if cluster.set.placement != PLACED_IN_POOLS:
+        return 0
+    here = cluster.gpu[g]
+    bound = 0
+    for slot in range(len(cluster.live)):
+        if cluster.live[slot].stage != NOWHERE and cluster.live[slot].decode_gpu == g:
+            bound += 1
+    for pool in range(POOLS):
+        for measure in range(2):
+            keys, winner = cluster.pool_keys[pool, measure], cluster.pool_trees[pool, measure, 1]
+            value = cluster.loads.unread[g] if measure == UNREAD else here.bound
+            if keys[g] != (value if pool == here.pool else float("inf")) or keys[g] < keys[winner]:
+                return 9
+    if here.pool == MIXED_POOL and (here.bound if g < cluster.set.prompt_gpus else cluster.loads.unread[g]) == 0:
+        return 9
+    return 0 if bound == here.bound else 9
+
+
+@called
+def check_line(cluster: Cluster, number: int) -> int:
+    line = cluster.lines[number]
+    size, last, slot = 0, NOWHERE, line.head
+    while slot != NOWHERE:
+        if cluster.live[slot].previous != last or size > line.size:
+            return 6
+        size += 1
+        last = slot
+        slot = cluster.live[slot].next
+    if size != line.size or line.tail != last:
+        return 6
+    if number < policy_line(cluster, stages.QUEUES, 0):
+        classes = cluster.counts.shape[1]
+        queue, cls = number // classes, number % classes
+        if cluster.set.by_policy and size != cluster.counts[queue, cls]:
+            return 6
+        if size > 0 and cluster.since[queue, cls] != cluster.live[line.head].since:
+            return 6
+    elif not cluster.set.ordered and decoding_line(cluster, number) and size > 0:
+        return 6
+    return 0
+
+
+@called
+def decoding_line(cluster: Cluster, number: int) -> bool:
+    number -= policy_line(cluster, stages.QUEUES, 0)
+    return number < LINES * cluster.gpus and number % LINES == DECODING
+
+
+@called
+def check_timers(cluster: Cluster) -> int:
+    for k in range(cluster.tally[TIMERS]):
+        slot = cluster.timers[k]
+        if cluster.live[slot].timer_position != k or cluster.live[slot].stage == NOWHERE:
+            return 7
+        if k > 0 and cluster.live[cluster.timers[(k - 1) // 2]].timer > cluster.live[slot].timer:
+            return 7
+    return 0
+
+
+@called
+def check_winner(cluster: Cluster) -> int:
+    for g in range(cluster.gpus):
+        if cluster.epochs[g] < cluster.epochs[cluster.tree[1]]:
+            return 8
+    return 0

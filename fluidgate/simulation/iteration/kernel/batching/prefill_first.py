@@ -1,0 +1,87 @@
+"""Prefill first (first vLLM): whole prompts, alone, before the decodes go on."""
+
+from __future__ import annotations
+
+from fluidgate.compiled import inlined
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.simulation.iteration.kernel.admission import (
+    fresh,
+    preempt,
+    record_own_gaps,
+    start_prefill,
+    swap_in,
+)
+from fluidgate.simulation.iteration.kernel.batch import (
+    next_end,
+    set_mode,
+)
+from fluidgate.simulation.iteration.kernel.cluster import (
+    READING,
+    WAITING,
+)
+from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.memory import (
+    admits,
+    blocks_next,
+    iterations_that_fit,
+    prepay,
+)
+from fluidgate.simulation.iteration.kernel.segment import (
+    begin_segment,
+    idle,
+)
+
+
+@inlined
+def compose(cluster, law, g, latest):
+    """The next batch of `g`: prompts that wait, whole, as many as the budget holds (one at least), else all decodes."""
+    here = cluster.gpu[g]
+    waiting = gpu_line(cluster, g, WAITING)
+    chunk = 0
+    while cluster.lines[waiting].head != NOWHERE:
+        slot = cluster.lines[waiting].head
+        request = cluster.live[slot]
+        tokens = request.unread
+        batched = here.decodes + cluster.lines[gpu_line(cluster, g, READING)].size
+        if (
+            tokens == 0
+            or batched >= cluster.batch_size
+            or (chunk > 0 and chunk + tokens > cluster.set.tokens)
+            or not admits(cluster, g, tokens + cluster.set.keys.kv_reservation)
+        ):
+            break
+        start_prefill(cluster, g, slot)
+        chunk += request.unread
+        request.unread = 0
+    if chunk > 0:
+        set_mode(cluster, g, 1)
+        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        return
+
+    delay = 0.0
+    preempted = False
+    if cluster.set.kv_blocks > 0:
+        while blocks_next(cluster, g) > here.blocks:
+            delay += preempt(cluster, g)
+            preempted = True
+        prepay(cluster, g)
+    swapped = False
+    joined = fresh(cluster, g)
+    while not preempted and cluster.lines[waiting].head != NOWHERE and here.decodes < cluster.batch_size:
+        slot = cluster.lines[waiting].head
+        request = cluster.live[slot]
+        if request.unread > 0 or not admits(cluster, g, request.prompt + request.produced):
+            break
+        delay += swap_in(cluster, g, slot)
+        swapped = True
+        joined += 1
+    if here.decodes == 0:
+        idle(cluster, g)
+        return
+    length = 1  # after a change of who waits first, prompts are looked at again
+    if not (preempted or swapped):
+        length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
+    set_mode(cluster, g, 0)
+    begin_segment(cluster, law, g, 0, here.decodes, length, delay)
+    if joined > 0:
+        record_own_gaps(cluster, g, joined)

@@ -1,0 +1,428 @@
+"""The memory of the iteration model: GPUs, live requests, the lines they stand in, and what is measured.
+
+A request is a row of `live` from its arrival to its end. A decode is touched when it joins its GPU's batch and when it
+leaves it: its last iteration is known when it joins, and stands in a heap of that GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fluidgate.compiled.tournament import tournament
+from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import GPU_FIELDS, NOWHERE, Board, Functions, new_board
+from fluidgate.policies.decisions.placement import Loads, new_loads
+from fluidgate.policies.decisions.tables import Placement
+from fluidgate.replanning.estimates import ESTIMATE
+from fluidgate.simulation import events
+from fluidgate.simulation.iteration.times import TIMES
+
+# Rows of `Cluster.tokens`, cumulative.
+PROMPT_READ = 0  # prompts whose (first) prefill has ended
+PROMPT_SERVED = 1  # prompts of completed requests
+OUTPUT_SERVED = 2  # outputs of completed requests
+TOKENS = 3
+
+# Rows of `Cluster.mode_seconds`, over all GPUs, in the window.
+SOLO_TIME = 0
+MIXED_TIME = 1
+PREFILL_TIME = 2  # a chunk and no decode beside it
+KV_TIME = 3  # tokens held times seconds
+MODES = 4
+
+# Rows of `Cluster.tops`.
+KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
+
+# Entries of `Cluster.clock`.
+NOW = 0
+NEXT_SAMPLE = 1
+UNTIL = 2  # the kernel pauses there, inf for never
+CLOCK = 3
+
+# Entries of `Cluster.tally`.
+FREE_SLOT = 0  # first free row of `live`
+CURSOR = 1  # next request of the block
+ENDED = 2  # whether the block is the last
+NUMBER = 3  # requests arrived
+TIMERS = 4  # entries of `timers`
+LOGGED = 5  # rows of `log` written
+TOTAL_EVENTS = 6
+DUE = 7  # GPUs in `due`
+SAMPLES_TAKEN = 8
+IN_WINDOW = 9
+ALIVE = 10
+MOST_ALIVE = 11
+ITERATIONS = 12
+LATE = 13  # whether the event is a landing, an abandonment or a change: the boundaries of its epoch are over
+MIXED_GROUP = 14  # GPUs of the mixed group, but for those that are about to leave it
+CHANGED = 15  # whether the tables are new
+ACCUMULATING = 16  # requests that wait for their threshold
+TALLY = 17
+
+# Lines of a GPU; the policy's queues come before them, see `gpu_line`.
+WAITING = 0  # placed here, not admitted yet, FCFS
+READING = 1  # prompts in the batch, in order of admission
+DECODING = 2  # decodes in the batch, in order of admission (kept where that order matters)
+PENDING = 3  # decodes that join at the next boundary
+LINES = 4
+
+# Rows of `Cluster.batch`, decodes of a class on a GPU.
+RUNNING = 0  # in the batch
+SEATED = 1  # assigned to the GPU: running, pending, or in transit
+FRESH = 2  # running since this segment's start, their first gap counted apart
+GROUPS = 3
+
+# Values of `log["outcome"]`.
+COMPLETED = 1
+LEFT_PREFILL_QUEUE = 2
+LEFT_DECODE_BUFFER = 3
+REJECTED = 4
+
+ENDLESS = 1 << 30
+"""Iterations of a segment that nothing ends."""
+
+SLOT_BITS = 28
+SLOT_MASK = (1 << SLOT_BITS) - 1
+"""A heap entry is `last iteration << SLOT_BITS | slot`."""
+
+OCTAVE_BITS = 8
+SHIFT = 52 - OCTAVE_BITS
+FIRST_BIN = (1023 - 20) << OCTAVE_BITS
+BINS = (44 << OCTAVE_BITS) + 2
+"""Histograms in time: 256 bins an octave from 2^-20 s to 2^24 s, one bin below (zeros too) and one above."""
+
+
+# Rows of `Cluster.pool_keys`: the pools, and what a GPU of each is measured by.
+PROMPT_POOL = 0
+TOKEN_POOL = 1
+MIXED_POOL = 2
+POOLS = 3
+UNREAD = 0  # prompt tokens to be read
+BOUND = 1  # requests that decode here, or will
+MEASURES = 2
+
+
+REQUEST_STATE = np.dtype(
+    [
+        ("arrival", "f8"),
+        ("since", "f8"),  # start of its wait in a queue
+        ("came", "f8"),  # when it came to stand in the line of its GPU
+        ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
+        ("first", "f8"),  # end of its first token, nan before
+        ("last", "f8"),  # end of its last token before a preemption
+        ("timer", "f8"),  # epoch at which its patience, or its transfer, ends
+        ("patience", "f8"),
+        ("number", "i8"),  # in the stream, from 0
+        ("joined", "i8"),  # iteration of its GPU at which it joined the batch
+        ("cls", "i4"),
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("unread", "i4"),  # tokens its prefill still has to read; 0 and waiting: swapped out
+        ("produced", "i4"),  # output tokens when it joined the decodes
+        ("held", "i4"),  # KV tokens it then held
+        ("gpu", "i4"),
+        ("prefill_gpu", "i4"),
+        ("next", "i4"),
+        ("previous", "i4"),
+        ("timer_position", "i4"),  # in `timers`, NOWHERE if it is not there
+        ("preemptions", "i4"),
+        ("stage", "i4"),
+        ("cached", "i4"),  # free blocks that still hold its KV, after a preemption
+        ("ahead", "i4"),  # free blocks that hold nothing and are taken before those
+        ("decode_gpu", "i4"),  # with pools: where it decodes, NOWHERE while that is open
+        ("accumulating", "i4"),  # whether it waits for the threshold of its class
+    ],
+    align=True,
+)
+
+GPU = np.dtype(
+    [
+        *GPU_FIELDS,
+        ("origin", "f8"),  # start of the segment's iterations
+        ("start", "f8"),  # start of the segment: before the origin where KV is swapped first
+        ("first", "f8"),  # s of the segment's first iteration
+        ("step", "f8"),  # s that each next one takes more
+        ("last_token", "f8"),  # end of the last iteration with decodes
+        ("iteration", "i8"),  # iterations with decodes' turn completed before the segment
+        ("context", "i8"),  # prompt and output tokens of the decodes, at the segment's start
+        ("held", "i8"),  # KV tokens held by prompts in the batch
+        ("blocks", "i8"),  # free blocks of KV memory
+        ("behind", "i8"),  # free blocks that hold nothing and are taken last
+        ("oldest", "i4"),  # of the preempted requests with cached blocks the one whose blocks are taken first
+        ("prepaid", "i4"),  # blocks taken already for the segment's first iteration
+        ("length", "i4"),  # iterations of the segment
+        ("chunk", "i4"),  # prompt tokens read in each
+        ("batch", "i4"),  # decodes that gain a token in each
+        ("decodes", "i4"),  # decodes that hold memory
+        ("finished", "i4"),  # requests that have ended and hold memory until the next batch is composed
+        ("bound", "i4"),  # requests that decode here, or will
+        ("pool", "i4"),
+        ("busy", "i4"),
+        ("due", "i4"),  # whether it stands in `due`
+        ("reading", "i4"),  # whether its reading has begun
+    ],
+    align=True,
+)
+
+LINE = np.dtype([("head", "i4"), ("tail", "i4"), ("size", "i4")])
+
+LOG = np.dtype(
+    [
+        ("number", "i8"),
+        ("arrival", "f8"),
+        ("scheduled", "f8"),
+        ("first_token", "f8"),
+        ("last_token", "f8"),
+        ("cls", "i4"),
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("prefill_gpu", "i4"),
+        ("decode_gpu", "i4"),
+        ("preemptions", "i4"),
+        ("outcome", "i4"),
+    ],
+    align=True,
+)
+"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way."""
+
+
+class Settings(NamedTuple):
+    """What the GPUs and the cluster are, for compiled code.
+
+    Attributes:
+        placement: a `Placement`; single-prefill batching has none, its policy decides.
+        by_policy: whether a policy assigns requests to GPUs, at most one prefill each (single-prefill batching).
+        joins_at_once: whether a decode whose prefill has ended is in the very next batch.
+        prompt_gpus: size of the prompt pool.
+        queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
+        token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
+        token_offset: iterations of a whole budget before it at which decodes are critical.
+        accumulate: whether requests wait for the threshold of their class.
+        gpus: n.
+        batch_size: most requests on a GPU, B (`max_num_seqs`).
+        tokens: chunk size C, or the budget of an iteration (`max_num_batched_tokens`).
+        kv_blocks: blocks of KV memory a GPU; 0 for no limit.
+        keys: those of [engine], see `kernel.keys`.
+        warmup, horizon: s; what is measured falls into [warmup, horizon].
+        sample_interval: s.
+        ordered: whether the decodes of a GPU are kept in order of admission.
+    """
+
+    placement: int
+    by_policy: bool
+    joins_at_once: bool
+    prompt_gpus: int
+    queue_tokens: int
+    token_deadline: float
+    token_offset: float
+    accumulate: bool
+    gpus: int
+    batch_size: int
+    tokens: int
+    kv_blocks: int
+    keys: Any
+    warmup: float
+    horizon: float
+    sample_interval: float
+    ordered: bool
+
+
+class Cluster(NamedTuple):
+    """State and statistics of one run; every array is written by the kernel.
+
+    Attributes:
+        gpus, batch_size: as in `Settings`.
+        set: Settings.
+        board: what a policy decides on; its arrays are `counts`, `since` and `gpu`.
+        loads: what a rule of placement compares.
+        gpu: shape (n,).
+        epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
+        live: shape (grows,).
+        lines: of the policy, then of the GPUs.
+        heaps: last iterations of the decodes of a GPU, shape (n, B), int64; those that have finished stand at its end.
+        batch: decodes by (GPU, group, class), int32.
+        growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
+        due: GPUs whose iteration has ended at this epoch and that form their next batch once all is decided, int32.
+        pool_keys: by pool, measure and GPU, inf where it is in another pool, shape (3, 2, n); `pool_trees` the
+            tournaments over them. Without POOLS both are empty.
+        thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
+        timers: requests by epoch of their timer, a heap, int32.
+        counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
+        clock, tally: see the constants.
+        area: as in the Markov network, shape (6, classes).
+        events, tokens: cumulative, shapes (events.EVENTS, classes) and (TOKENS, classes).
+        events_before, tokens_before: the same when the window opened.
+        histogram: of each time of `TIMES`, shape (times, classes, BINS); seconds: sums, shape (times, classes).
+        mode_seconds: shape (MODES,); tops: shape (1,).
+        targets: TTFT and TPOT in s, inf for none, shape (2, classes).
+        samples: `counts` at multiples of the interval, shape (samples, 6, classes).
+        log: finished requests, shape (room,); room 0 for none.
+        estimates: dtype ESTIMATE, shape (classes,), or (0,) if nothing is estimated.
+    """
+
+    gpus: int
+    batch_size: int
+    set: Settings
+    board: Board
+    loads: Loads
+    gpu: Any
+    epochs: Any
+    tree: Any
+    live: Any
+    lines: Any
+    heaps: Any
+    batch: Any
+    growth: Any
+    due: Any
+    pool_keys: Any
+    pool_trees: Any
+    thresholds: Any
+    timers: Any
+    counts: Any
+    since: Any
+    clock: Any
+    tally: Any
+    area: Any
+    events: Any
+    tokens: Any
+    events_before: Any
+    tokens_before: Any
+    histogram: Any
+    seconds: Any
+    mode_seconds: Any
+    tops: Any
+    targets: Any
+    samples: Any
+    log: Any
+    estimates: Any
+
+
+def empty_cluster(
+    settings: Settings,
+    classes: int,
+    *,
+    draws: Any,
+    functions: Functions,
+    mixed_gpus: int | None = None,
+    reserve: bool = False,
+    targets: Any = None,
+    thresholds: Any = None,
+    samples: int = 0,
+    log: int = 0,
+    live: int = 1024,
+) -> Cluster:
+    """An idle cluster at time 0.
+
+    Args:
+        draws: state of the random numbers of placements and class draws, uint64, shape (4,).
+        functions: a user's decision functions.
+        mixed_gpus, reserve: of the policy at the start, as in `new_board`; all GPUs if None.
+        targets: TTFT and TPOT in s, shape (2, classes); none if None.
+        thresholds: as in `Cluster`; all 1 if None.
+        samples: how many times `counts` is recorded at most.
+        log: rows of the request log kept until the caller takes them; 0 for no log.
+        live: requests there is room for at first; `with_more_room` makes more.
+    """
+    n, size = settings.gpus, settings.batch_size
+    gpu = np.zeros(n, GPU)
+    gpu["blocks"] = gpu["behind"] = settings.kv_blocks
+    gpu["oldest"] = NOWHERE
+    mixed = n if mixed_gpus is None else mixed_gpus
+    counts = np.zeros((stages.STAGES, classes), np.int64)
+    since = np.full((stages.QUEUES, classes), np.inf)
+    board = new_board(
+        gpu,
+        batch_size=size,
+        mixed_gpus=mixed,
+        reserve=reserve,
+        counts=counts,
+        since=since,
+        draws=draws,
+        functions=functions,
+    )
+    lines = np.zeros(stages.QUEUES * classes + LINES * n + (n * classes if settings.accumulate else 0), LINE)
+    lines["head"] = lines["tail"] = NOWHERE
+    tree = tournament(n)
+    pool_keys, pool_trees = empty_pools(settings, gpu)
+    tally = np.zeros(TALLY, np.int64)
+    tally[FREE_SLOT] = NOWHERE
+    tally[MIXED_GROUP] = mixed
+    cluster = Cluster(
+        gpus=n,
+        batch_size=size,
+        set=settings,
+        board=board,
+        loads=new_loads(Placement(settings.placement), n, draws),
+        gpu=gpu,
+        epochs=np.full(n, np.inf),
+        tree=tree,
+        live=np.zeros(0, REQUEST_STATE),
+        lines=lines,
+        heaps=np.zeros((n, size), np.int64),
+        batch=np.zeros((n, GROUPS, classes), np.int32),
+        growth=np.zeros((n, settings.keys.kv_block if settings.kv_blocks > 0 else 0), np.int32),
+        due=np.zeros(n, np.int32),
+        pool_keys=pool_keys,
+        pool_trees=pool_trees,
+        thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
+        timers=np.zeros(0, np.int32),
+        counts=counts,
+        since=since,
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf]),
+        tally=tally,
+        area=np.zeros((stages.STAGES, classes)),
+        events=np.zeros((events.EVENTS, classes), np.int64),
+        tokens=np.zeros((TOKENS, classes), np.int64),
+        events_before=np.zeros((events.EVENTS, classes), np.int64),
+        tokens_before=np.zeros((TOKENS, classes), np.int64),
+        histogram=np.zeros((len(TIMES), classes, BINS), np.int64),
+        seconds=np.zeros((len(TIMES), classes)),
+        mode_seconds=np.zeros(MODES),
+        tops=np.zeros(1),
+        targets=np.full((2, classes), np.inf) if targets is None else np.asarray(targets, np.float64).copy(),
+        samples=np.zeros((samples, stages.STAGES, classes), np.int64),
+        log=np.zeros(log + size + 2 if log > 0 else 0, LOG),
+        estimates=np.zeros(0, ESTIMATE),
+    )
+    return with_more_room(cluster, live)
+
+
+def empty_pools(settings: Settings, gpu: Any) -> tuple[Any, Any]:
+    """`pool_keys` and `pool_trees` of an idle cluster, whose GPUs enter the pools."""
+    if settings.placement != Placement.POOLS:
+        return np.zeros((POOLS, MEASURES, 0)), np.zeros((POOLS, MEASURES, 0), np.int32)
+    n, prompts = settings.gpus, settings.prompt_gpus
+    gpu["pool"] = np.where(np.arange(n) < prompts, PROMPT_POOL, TOKEN_POOL)
+    keys = np.full((POOLS, MEASURES, n), np.inf)
+    keys[PROMPT_POOL, :, :prompts] = keys[TOKEN_POOL, :, prompts:] = 0.0
+    trees = np.tile(tournament(n), (POOLS, MEASURES, 1))
+    # the other pools' GPUs have no key: the first of the token pool wins there
+    half = trees.shape[2] // 2
+    for node in range(half - 1, 0, -1):
+        left, right = trees[TOKEN_POOL, :, 2 * node], trees[TOKEN_POOL, :, 2 * node + 1]
+        trees[TOKEN_POOL, :, node] = np.where(left >= prompts, left, right)
+    return keys, trees
+
+
+def with_more_room(cluster: Cluster, more: int) -> Cluster:
+    """The same cluster with room for `more` further live requests.
+
+    Raises:
+        FluidgateError: the cluster holds more requests than can be numbered.
+    """
+    old = len(cluster.live)
+    if old + more > SLOT_MASK:
+        raise FluidgateError(
+            f"{old:,} requests are in the cluster at once: it is overloaded; add GPUs or lower the load"
+        )
+    live = np.zeros(old + more, REQUEST_STATE)
+    live[:old] = cluster.live
+    live["next"][old:] = np.append(np.arange(old + 1, old + more), cluster.tally[FREE_SLOT])
+    live["stage"][old:] = NOWHERE
+    cluster.tally[FREE_SLOT] = old
+    timers = np.zeros(old + more, np.int32)
+    timers[:old] = cluster.timers
+    return cluster._replace(live=live, timers=timers)

@@ -1,0 +1,96 @@
+"""Live requests: one arrives and gets its row, is refused, or gives up its place in a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import inlined
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.simulation import events
+from fluidgate.simulation.iteration.kernel.batch import (
+    leave,
+    strike_out,
+)
+from fluidgate.simulation.iteration.kernel.cluster import (
+    ALIVE,
+    FREE_SLOT,
+    FRESH,
+    MOST_ALIVE,
+    NUMBER,
+    REJECTED,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.keys import SWAP
+from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_of,
+    leave_cached,
+)
+from fluidgate.simulation.iteration.kernel.record import retire
+
+
+@inlined
+def enter(cluster, arriving):
+    """The row of a request that arrives now."""
+    slot = cluster.tally[FREE_SLOT]
+    request = cluster.live[slot]
+    cluster.tally[FREE_SLOT] = request.next
+    request.arrival = arriving.arrival
+    request.since = arriving.arrival
+    request.scheduled = np.nan
+    request.first = np.nan
+    request.last = np.nan
+    request.patience = arriving.patience
+    request.number = cluster.tally[NUMBER]
+    request.cls = arriving.cls
+    request.prompt = arriving.prompt
+    request.output = arriving.output
+    request.unread = arriving.prompt
+    request.produced = 0
+    request.gpu = NOWHERE
+    request.prefill_gpu = NOWHERE
+    request.timer_position = NOWHERE
+    request.preemptions = 0
+    request.cached = 0
+    request.ahead = 0
+    request.decode_gpu = NOWHERE
+    request.accumulating = 0
+    request.stage = stages.PREFILL_QUEUE
+    cluster.tally[NUMBER] += 1
+    cluster.tally[ALIVE] += 1
+    cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])
+    cluster.events[events.ARRIVAL, arriving.cls] += 1
+    return slot
+
+
+@inlined
+def refused(cluster: Cluster, slot: int) -> bool:
+    """Whether the request could never be served to its end by a GPU's memory: then it is rejected."""
+    request = cluster.live[slot]
+    if cluster.set.kv_blocks == 0 or blocks_of(cluster, request.prompt + request.output) <= cluster.set.kv_blocks:
+        return False
+    cluster.events[events.REJECTION, request.cls] += 1
+    retire(cluster, slot, REJECTED)
+    return True
+
+
+@inlined
+def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
+    """A decode leaves the batch: swapped out, or its KV dropped and all its tokens to be read again."""
+    here = cluster.gpu[g]
+    request = cluster.live[slot]
+    grown = here.iteration - request.joined
+    strike_out(cluster, g, slot)
+    leave(cluster, g, slot)
+    if grown > 0:
+        request.last = here.last_token
+    elif cluster.batch[g, FRESH, request.cls] > 0:
+        cluster.batch[g, FRESH, request.cls] -= 1
+    request.produced += grown
+    cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
+    if cluster.set.keys.preemption == SWAP:
+        request.unread = 0
+        return (request.held + grown) * cluster.set.keys.swap_seconds
+    leave_cached(cluster, g, slot, request.held + grown)
+    request.unread = request.prompt + request.produced
+    return 0.0

@@ -1,0 +1,291 @@
+"""GPUs that form their own batches: a request is placed on one as it arrives and waits there, FCFS.
+
+How the batch of an iteration is formed is a discipline's, one file each in `batching`. In all of them the first token
+comes at the end of the last chunk. With pools of GPUs a request goes on to another GPU then, and stands there as one
+that was swapped out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import called, inlined
+from fluidgate.compiled.tournament import winner
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.policies.decisions.placement import place
+from fluidgate.policies.decisions.tables import Placement
+from fluidgate.simulation import events, pauses
+from fluidgate.simulation.iteration.kernel.admission import (
+    finish,
+    finish_later,
+)
+from fluidgate.simulation.iteration.kernel.batch import (
+    join,
+    next_end,
+    pop_end,
+    record_own_gap,
+    seat,
+    stand_still,
+)
+from fluidgate.simulation.iteration.kernel.cluster import (
+    ACCUMULATING,
+    CURSOR,
+    DECODING,
+    ENDED,
+    FREE_SLOT,
+    FRESH,
+    LATE,
+    LEFT_PREFILL_QUEUE,
+    LOGGED,
+    NOW,
+    PROMPT_READ,
+    READING,
+    TOTAL_EVENTS,
+    WAITING,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, push_back, unlink
+from fluidgate.simulation.iteration.kernel.live import enter, refused
+from fluidgate.simulation.iteration.kernel.memory import (
+    give_back,
+)
+from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
+from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.kernel.segment import (
+    cut_segment,
+    cut_segment_late,
+    end_segment,
+    last_start,
+)
+from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.times import TTFT
+
+POOLS = int(Placement.POOLS)
+
+
+@inlined
+def advance(cluster, law, compose, block, budget):
+    """Run up to `budget` events; returns a word of `pauses`.
+
+    At one epoch arrivals come first, then the boundaries of GPUs, then landings of KV, then abandonments, in order of
+    arrival.
+
+    Args:
+        cluster: Cluster.
+        law: Law.
+        compose: forms the next batch of a GPU: `compose(cluster, law, g, latest)`, see `batching`.
+        block: requests in order of arrival.
+    """
+    tally = cluster.tally
+    for _ in range(budget):
+        if tally[CURSOR] == len(block) and tally[ENDED] == 0:
+            return pauses.BLOCK_READ
+        if tally[FREE_SLOT] == NOWHERE:
+            return pauses.FULL
+        if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
+            return pauses.LOG_FULL
+        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
+        g = winner(cluster.tree)
+        boundary = cluster.epochs[g]
+        timer = next_timer(cluster)
+        epoch = min(arrival, boundary, timer)
+        if epoch == np.inf and tally[ACCUMULATING] > 0:
+            admit_the_rest(cluster)
+            continue
+        if not move_clock(cluster, epoch):
+            return pauses.DONE
+        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
+        if arrival <= epoch:
+            arrive(cluster, block[tally[CURSOR]])
+            tally[CURSOR] += 1
+        elif boundary <= epoch:
+            reach_boundary(cluster, law, compose, g)
+        elif in_transit(cluster, cluster.timers[0]):
+            land(cluster, cluster.timers[0])
+        else:
+            abandon(cluster, cluster.timers[0])
+        tally[TOTAL_EVENTS] += 1
+    return pauses.PAUSED
+
+
+@inlined
+def arrive(cluster, arriving):
+    slot = enter(cluster, arriving)
+    if refused(cluster, slot):
+        return
+    g = pair(cluster, slot) if cluster.set.placement == POOLS else place(cluster.loads, arriving.prompt)
+    cluster.live[slot].gpu = g
+    cluster.live[slot].prefill_gpu = g
+    count(cluster, stages.PREFILL_QUEUE, arriving.cls, 1)
+    change_load(cluster, g, 1, arriving.prompt)
+    if arriving.patience < np.inf:
+        set_timer(cluster, slot, arriving.arrival + arriving.patience)
+    if cluster.set.accumulate and cluster.thresholds[arriving.cls] > 1:
+        accumulate(cluster, g, slot)
+    else:
+        wait(cluster, g, slot)
+
+
+@inlined
+def wait(cluster: Cluster, g: int, slot: int) -> None:
+    """The request is the last of those who wait at `g`."""
+    line = gpu_line(cluster, g, WAITING)
+    push_back(cluster, line, slot)
+    cluster.live[slot].came = cluster.clock[NOW]
+    if cluster.lines[line].size == 1:
+        call(cluster, g, cluster.set.keys.async_scheduling)
+
+
+@called
+def accumulate(cluster: Cluster, g: int, slot: int) -> None:
+    """The request waits at `g` until those of its class reach their threshold there."""
+    cls = cluster.live[slot].cls
+    line = accumulating_line(cluster, g, cls)
+    push_back(cluster, line, slot)
+    cluster.live[slot].accumulating = 1
+    cluster.tally[ACCUMULATING] += 1
+    if cluster.lines[line].size >= cluster.thresholds[cls]:
+        admit_all(cluster, g, line)
+
+
+@called
+def admit_all(cluster: Cluster, g: int, line: int) -> None:
+    """Those who have accumulated in `line` come after those who wait at `g`."""
+    while cluster.lines[line].size > 0:
+        slot = cluster.lines[line].head
+        unlink(cluster, line, slot)
+        cluster.live[slot].accumulating = 0
+        cluster.tally[ACCUMULATING] -= 1
+        wait(cluster, g, slot)
+
+
+@called
+def admit_the_rest(cluster: Cluster) -> None:
+    """No other request will come: whoever accumulates is admitted."""
+    for g in range(cluster.gpus):
+        for i in range(cluster.counts.shape[1]):
+            admit_all(cluster, g, accumulating_line(cluster, g, i))
+
+
+@called
+def land(cluster: Cluster, slot: int) -> None:
+    """The KV of a request has come to the GPU where it decodes."""
+    request = cluster.live[slot]
+    stop_timer(cluster, slot)
+    request.stage = stages.SOLO_QUEUE
+    request.unread = 0
+    change_load(cluster, request.gpu, 1, 0)
+    wait(cluster, request.gpu, slot)
+
+
+@inlined
+def call(cluster: Cluster, g: int, late: bool) -> None:
+    """The first of those who wait at `g` is a new one: `g` looks at it as soon as it may, or an iteration later."""
+    here = cluster.gpu[g]
+    if here.busy == 0 or (here.chunk == 0 and here.decodes < cluster.batch_size):
+        if late and here.busy == 1:
+            cut_segment_late(cluster, g)
+        else:
+            cut_segment(cluster, g)
+
+
+@called
+def abandon(cluster: Cluster, slot: int) -> None:
+    """The patience of a waiting request is at its end."""
+    request = cluster.live[slot]
+    g = request.gpu
+    stop_timer(cluster, slot)
+    line = gpu_line(cluster, g, WAITING)
+    if request.accumulating == 1:
+        line = accumulating_line(cluster, g, request.cls)
+        cluster.tally[ACCUMULATING] -= 1
+    was_first = cluster.lines[line].head == slot and request.accumulating == 0
+    unlink(cluster, line, slot)
+    count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
+    cluster.events[events.PREFILL_ABANDONMENT, request.cls] += 1
+    change_load(cluster, g, -1, -request.unread)
+    unbind(cluster, slot)
+    retire(cluster, slot, LEFT_PREFILL_QUEUE)
+    if was_first and cluster.lines[line].size > 0:
+        call(cluster, g, False)
+
+
+@inlined
+def reach_boundary(cluster, law, compose, g):
+    """An iteration of `g` has ended, or `g` was idle and is called."""
+    here = cluster.gpu[g]
+    latest = np.inf
+    if here.busy == 1:
+        chunk = here.chunk
+        if cluster.set.keys.async_scheduling:
+            latest = last_start(cluster, g)
+        end_segment(cluster, g)
+        while next_end(cluster, g) == 0:
+            slot = pop_end(cluster, g)
+            stand_still(cluster, g, slot)
+            if cluster.set.keys.async_scheduling:
+                finish_later(cluster, g, slot)
+            else:
+                finish(cluster, g, slot)
+        if chunk > 0:
+            end_prefills(cluster, g)
+    compose(cluster, law, g, latest)
+
+
+@inlined
+def end_prefills(cluster: Cluster, g: int) -> None:
+    """The prompts of `g` that are read to their end gain their first token and join the decodes."""
+    now = cluster.clock[NOW]
+    line = gpu_line(cluster, g, READING)
+    slot = cluster.lines[line].head
+    while slot != NOWHERE and cluster.live[slot].unread == 0:
+        request = cluster.live[slot]
+        after = request.next
+        unlink(cluster, line, slot)
+        cls = request.cls
+        tokens = request.prompt + request.produced
+        change_load(cluster, g, 0, -tokens)
+        count(cluster, stages.PREFILL, cls, -1)
+        cluster.events[events.PREFILL_END, cls] += 1
+        if request.produced == 0:
+            request.first = now
+            observe(cluster, TTFT, cls, now - request.arrival, now)
+            cluster.tokens[PROMPT_READ, cls] += request.prompt
+        else:
+            record_own_gap(cluster, slot, now, True)
+        request.last = now
+        request.produced += 1
+        cluster.gpu[g].held -= tokens
+        if request.produced == request.output:
+            cluster.events[events.DECODE_START, cls] += 1
+            if cluster.set.keys.async_scheduling:
+                keep(cluster, g, slot, tokens)
+            else:
+                give_back(cluster, g, tokens)
+                change_load(cluster, g, -1, 0)
+                unbind(cluster, slot)
+                record_completion(cluster, slot)
+        elif cluster.set.placement == POOLS and leaves(cluster, g, slot):
+            give_back(cluster, g, tokens)
+            change_load(cluster, g, -1, 0)
+            ship(cluster, slot)
+        else:
+            cluster.events[events.DECODE_START, cls] += 1
+            join(cluster, g, slot, tokens)
+            seat(cluster, g, cls)
+            if not cluster.set.joins_at_once:
+                cluster.batch[g, FRESH, cls] += 1
+        slot = after
+
+
+@called
+def keep(cluster: Cluster, g: int, slot: int, tokens: int) -> None:
+    """A request has ended with its prompt; it stays, a decode that stands still, until the next batch is composed."""
+    request = cluster.live[slot]
+    request.held = tokens
+    request.joined = cluster.gpu[g].iteration
+    if cluster.set.ordered:
+        push_back(cluster, gpu_line(cluster, g, DECODING), slot)
+    seat(cluster, g, request.cls)
+    finish_later(cluster, g, slot)

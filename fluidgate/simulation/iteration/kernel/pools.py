@@ -1,0 +1,208 @@
+"""Pools of GPUs, for prompts and for tokens, and the KV that goes from one to the other."""
+
+from __future__ import annotations
+
+from fluidgate.compiled import called, inlined
+from fluidgate.compiled.tournament import replay
+from fluidgate.policies.decisions import placement, stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.policies.decisions.tables import Placement
+from fluidgate.simulation import events
+from fluidgate.simulation.iteration.kernel.batch import join, seat
+from fluidgate.simulation.iteration.kernel.cluster import (
+    BOUND,
+    FRESH,
+    MIXED_POOL,
+    NOW,
+    POOLS,
+    PROMPT_POOL,
+    TOKEN_POOL,
+    UNREAD,
+    WAITING,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.lines import gpu_line, unlink
+from fluidgate.simulation.iteration.kernel.memory import blocks_of, overwrite
+from fluidgate.simulation.iteration.kernel.record import count, observe
+from fluidgate.simulation.iteration.kernel.timers import set_timer
+from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.times import DECODE_WAIT
+
+POOLED = int(Placement.POOLS)
+
+
+@inlined
+def change_load(cluster: Cluster, g: int, requests: int, tokens: int) -> None:
+    """`requests` more requests and `tokens` more unread prompt tokens are on `g`."""
+    placement.change_load(cluster.loads, g, requests, tokens)
+    if cluster.set.placement == POOLED and tokens != 0:
+        rekey(cluster, g)
+        if tokens < 0:
+            come_home(cluster, g)
+
+
+@called
+def rekey(cluster: Cluster, g: int) -> None:
+    """Bring the keys of `g` in its pool up to date."""
+    pool = cluster.gpu[g].pool
+    cluster.pool_keys[pool, UNREAD, g] = cluster.loads.unread[g]
+    cluster.pool_keys[pool, BOUND, g] = cluster.gpu[g].bound
+    replay(cluster.pool_trees[pool, UNREAD], cluster.pool_keys[pool, UNREAD], g)
+    replay(cluster.pool_trees[pool, BOUND], cluster.pool_keys[pool, BOUND], g)
+
+
+@called
+def move(cluster: Cluster, g: int, pool: int) -> None:
+    """`g` leaves its pool for another."""
+    old = cluster.gpu[g].pool
+    for measure in (UNREAD, BOUND):
+        cluster.pool_keys[old, measure, g] = float("inf")
+        replay(cluster.pool_trees[old, measure], cluster.pool_keys[old, measure], g)
+    cluster.gpu[g].pool = pool
+    rekey(cluster, g)
+
+
+@inlined
+def come_home(cluster: Cluster, g: int) -> None:
+    """A GPU of the mixed pool goes back to its own once it has no work of the other kind."""
+    here = cluster.gpu[g]
+    if here.pool == MIXED_POOL:
+        if g < cluster.set.prompt_gpus and here.bound == 0:
+            move(cluster, g, PROMPT_POOL)
+        elif g >= cluster.set.prompt_gpus and cluster.loads.unread[g] == 0:
+            move(cluster, g, TOKEN_POOL)
+
+
+@inlined
+def least(cluster: Cluster, pool: int, measure: int) -> int:
+    """The GPU of a pool with the least unread tokens or decodes, ties to the lowest number; NOWHERE if it is empty."""
+    g = cluster.pool_trees[pool, measure, 1]
+    return g if cluster.pool_keys[pool, measure, g] < float("inf") else NOWHERE
+
+
+@inlined
+def bind(cluster: Cluster, slot: int, g: int) -> None:
+    """The request will decode on `g`."""
+    cluster.live[slot].decode_gpu = g
+    cluster.gpu[g].bound += 1
+    rekey(cluster, g)
+
+
+@inlined
+def unbind(cluster: Cluster, slot: int) -> None:
+    """The request leaves the cluster."""
+    if cluster.live[slot].decode_gpu != NOWHERE:
+        lose_decode(cluster, cluster.live[slot].decode_gpu)
+
+
+@called
+def lose_decode(cluster: Cluster, g: int) -> None:
+    cluster.gpu[g].bound -= 1
+    rekey(cluster, g)
+    come_home(cluster, g)
+
+
+@called
+def pair(cluster: Cluster, slot: int) -> int:
+    """The GPU that reads the prompt of a new request; where the pools lend GPUs, that of its tokens is chosen too."""
+    if cluster.set.queue_tokens == 0:
+        return least(cluster, PROMPT_POOL, UNREAD)
+    reader = reader_of(cluster, PROMPT_POOL, cluster.live[slot].prompt)
+    if reader == NOWHERE:
+        reader = reader_of(cluster, MIXED_POOL, cluster.live[slot].prompt)
+    decoder = decoder_of(cluster, TOKEN_POOL)
+    if decoder == NOWHERE:
+        decoder = decoder_of(cluster, MIXED_POOL)
+    if reader == NOWHERE:
+        reader = least(cluster, TOKEN_POOL, UNREAD)
+        if reader != NOWHERE:
+            move(cluster, reader, MIXED_POOL)
+    if decoder == NOWHERE:
+        decoder = least(cluster, PROMPT_POOL, BOUND)
+        if decoder != NOWHERE:
+            move(cluster, decoder, MIXED_POOL)
+    if reader == NOWHERE or decoder == NOWHERE:
+        both = least_of_all(cluster)
+        if reader != NOWHERE and reader != both:  # it may have been moved in vain
+            come_home(cluster, reader)
+        if decoder != NOWHERE and decoder != both:
+            come_home(cluster, decoder)
+        reader = decoder = both
+    bind(cluster, slot, decoder)
+    return reader
+
+
+@inlined
+def reader_of(cluster: Cluster, pool: int, prompt: int) -> int:
+    """The GPU of a pool with the least unread tokens; NOWHERE if its queue is long with this prompt."""
+    g = least(cluster, pool, UNREAD)
+    if g == NOWHERE:
+        return NOWHERE
+    unread = cluster.loads.unread[g]
+    return NOWHERE if unread > 0 and unread + prompt > cluster.set.queue_tokens else g
+
+
+@inlined
+def decoder_of(cluster: Cluster, pool: int) -> int:
+    """The GPU of a pool with the fewest decodes; NOWHERE if these fill its batch."""
+    g = least(cluster, pool, BOUND)
+    if g == NOWHERE:
+        return NOWHERE
+    return NOWHERE if cluster.gpu[g].bound >= cluster.batch_size else g
+
+
+@inlined
+def least_of_all(cluster: Cluster) -> int:
+    """The GPU with the least unread tokens, whatever its pool; ties to the lowest number."""
+    best = NOWHERE
+    for pool in range(POOLS):
+        g = least(cluster, pool, UNREAD)
+        if g == NOWHERE:
+            continue
+        if best == NOWHERE or cluster.loads.unread[g] < cluster.loads.unread[best]:
+            best = g
+        elif cluster.loads.unread[g] == cluster.loads.unread[best]:
+            best = min(best, g)
+    return best
+
+
+@inlined
+def leaves(cluster: Cluster, g: int, slot: int) -> bool:
+    """Whether a request whose prefill ends on `g` decodes elsewhere; its GPU is chosen now if that was open."""
+    if cluster.live[slot].decode_gpu == NOWHERE:
+        bind(cluster, slot, least(cluster, TOKEN_POOL, BOUND))
+    return cluster.live[slot].decode_gpu != g
+
+
+@inlined
+def ship(cluster: Cluster, slot: int) -> None:
+    """The KV of a request leaves for the GPU where it decodes; it stands in the buffer until it joins a batch there."""
+    request = cluster.live[slot]
+    request.gpu = request.decode_gpu
+    request.stage = stages.MIXED_DECODE
+    request.since = cluster.clock[NOW]
+    tokens = request.prompt + request.produced - 1
+    seconds = transfer_seconds(cluster, tokens)
+    count(cluster, stages.SOLO_QUEUE, request.cls, 1)
+    set_timer(cluster, slot, cluster.clock[NOW] + seconds)
+
+
+@inlined
+def join_landed(cluster: Cluster, g: int, slot: int) -> None:
+    """A request that came from another GPU, the first of those who wait at `g`, begins to decode."""
+    request = cluster.live[slot]
+    held = request.prompt + request.produced - 1
+    unlink(cluster, gpu_line(cluster, g, WAITING), slot)
+    if cluster.set.kv_blocks > 0:
+        cluster.gpu[g].blocks -= blocks_of(cluster, held)
+        overwrite(cluster, g, blocks_of(cluster, held + 1))
+        cluster.gpu[g].prepaid += (
+            blocks_of(cluster, held + 1) - blocks_of(cluster, held) if cluster.set.keys.kv_caching else 0
+        )
+    join(cluster, g, slot, held)
+    cluster.batch[g, FRESH, request.cls] += 1
+    count(cluster, stages.SOLO_QUEUE, request.cls, -1)
+    seat(cluster, g, request.cls)
+    cluster.events[events.DECODE_START, request.cls] += 1
+    observe(cluster, DECODE_WAIT, request.cls, cluster.clock[NOW] - request.since, cluster.clock[NOW])
+    request.stage = stages.PREFILL_QUEUE

@@ -1,0 +1,112 @@
+"""The segment under way on a GPU: a run of iterations of one unchanged batch.
+
+It ends where the batch may change; what happens on the way follows in closed form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import inlined
+from fluidgate.compiled.tournament import replay
+from fluidgate.simulation.iteration.kernel.cluster import FRESH, ITERATIONS, LATE, NOW, Cluster
+from fluidgate.simulation.iteration.kernel.memory import blocks_taken, overwrite
+from fluidgate.simulation.iteration.kernel.record import record_segment
+from fluidgate.simulation.iteration.law import base_time, boundary_from, context_slope, span
+
+
+@inlined
+def set_epoch(cluster: Cluster, g: int, epoch: float) -> None:
+    cluster.epochs[g] = epoch
+    replay(cluster.tree, cluster.epochs, g)
+
+
+@inlined
+def begin_segment(cluster, law, g, chunk, decodes, length, delay):
+    """`length` iterations of the batch as it stands start on `g` in `delay` seconds."""
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    slope = context_slope(law, chunk)
+    here.start = now
+    here.origin = now + delay
+    here.first = base_time(law, chunk, decodes) + (slope * here.context if decodes > 0 else 0.0)
+    here.step = slope * decodes
+    here.length = length
+    here.chunk = chunk
+    here.batch = decodes
+    here.busy = 1
+    set_epoch(cluster, g, here.origin + span(here.first, here.step, length))
+
+
+@inlined
+def first_end(cluster: Cluster, g: int) -> float:
+    """End of the segment's first iteration."""
+    return cluster.gpu[g].origin + cluster.gpu[g].first
+
+
+@inlined
+def cut_segment(cluster: Cluster, g: int) -> None:
+    """Let the segment of `g` end at its next iteration boundary, one that is now included; wake `g` if it is idle.
+
+    Abandonments come after the boundaries of their epoch: what they make way for joins at a later one.
+    """
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    if here.busy == 0:
+        if cluster.epochs[g] > now:
+            set_epoch(cluster, g, now)
+        return
+    if here.length == 1:
+        return
+    k = boundary_from(here.origin, here.first, here.step, now)
+    if cluster.tally[LATE] == 1 and here.origin + span(here.first, here.step, k) <= now:
+        k += 1
+    if k < here.length:
+        here.length = k
+        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+
+
+@inlined
+def cut_segment_late(cluster: Cluster, g: int) -> None:
+    """As `cut_segment`, an iteration later: who comes during one finds the next composed already."""
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    k = boundary_from(here.origin, here.first, here.step, now) + 1 if now > here.start else 1
+    if k < here.length:
+        here.length = k
+        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+
+
+@inlined
+def last_start(cluster: Cluster, g: int) -> float:
+    """When the last iteration of the segment of `g` starts."""
+    here = cluster.gpu[g]
+    if here.length == 1:
+        return here.start
+    return here.origin + span(here.first, here.step, here.length - 1)
+
+
+@inlined
+def end_segment(cluster: Cluster, g: int) -> None:
+    """The segment of `g` is over: its decodes have gained their tokens."""
+    here = cluster.gpu[g]
+    k = here.length
+    record_segment(cluster, g, k)
+    cluster.tally[ITERATIONS] += k
+    if here.batch == here.decodes:  # else prompts ran alone and the decodes stood still
+        if cluster.set.kv_blocks > 0:
+            taken = blocks_taken(cluster, g, k)
+            here.blocks -= taken
+            overwrite(cluster, g, taken - here.prepaid)
+            here.prepaid = 0
+        here.iteration += k
+        here.context += here.batch * k
+        here.last_token = cluster.clock[NOW]
+        for i in range(cluster.batch.shape[2]):
+            cluster.batch[g, FRESH, i] = 0
+    here.busy = 0
+
+
+@inlined
+def idle(cluster: Cluster, g: int) -> None:
+    set_epoch(cluster, g, np.inf)

@@ -1,0 +1,90 @@
+"""Kernels on disk: found again by what they are made of, and removed when they are old."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluidgate.compiled import disk, inlined, kept, needs_compilation
+from fluidgate.compiled.contents import digest_of
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(disk, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def made(source: str, **names: Any) -> Any:
+    """The function `f` of a source, with names of its own."""
+    module: dict[str, Any] = {"__name__": __name__, **names}
+    exec(source, module)
+    return module["f"]
+
+
+def test_code_is_found_again_whatever_else_the_file_says(shelf: Path) -> None:
+    first = kept(made("def f(x):\n    return x + 1\n"))
+    assert needs_compilation(first)
+    assert first(1) == 2
+    again = kept(made("'''Docs.'''\n\n\n# a word\ndef f(x):\n    '''More.'''\n    return x + 1  # and more\n"))
+    assert not needs_compilation(again)
+    assert again(2) == 3
+    assert len(list(shelf.iterdir())) == 1
+    assert sum(again.stats.cache_hits.values()) == 1
+    changed = kept(made("def f(x):\n    return x + 2\n"))
+    assert needs_compilation(changed)
+    assert changed(1) == 3
+
+
+def test_what_a_function_is_made_of() -> None:
+    def digest(helper: str, constant: float = 1.0) -> str:
+        return digest_of(
+            made("def f(x):\n    return helper(x) + LIMIT\n", helper=inlined(made(helper)), LIMIT=constant)
+        )
+
+    same = digest("def f(x):\n    return 2 * x\n")
+    assert digest("def f(x):\n    'Twice.'\n    # that is it\n    return 2 * x\n") == same
+    assert digest("def f(x):\n    return 3 * x\n") != same
+    assert digest("def f(x):\n    return 2 * x\n", constant=2.0) != same
+    assert digest_of(made("def f(x):\n    return x\n")) != digest_of(made("def f(x, y=1):\n    return x\n"))
+
+
+def test_constants_of_a_module_of_ours_count_where_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluidgate.policies.decisions import stages
+
+    function = made("def f(x):\n    return x + stages.PREFILL\n", stages=stages)
+    before = digest_of(function)
+    monkeypatch.setattr(stages, "SOLO_DECODE", 77)
+    assert digest_of(function) == before
+    monkeypatch.setattr(stages, "PREFILL", 77)
+    assert digest_of(function) != before
+
+
+def test_old_states_are_removed(shelf: Path) -> None:
+    for k in range(disk.STATES + 3):
+        kept(made(f"def f(x):\n    return x + {k}\n"))(1)
+    assert len(list(shelf.iterdir())) == disk.STATES
+
+
+def test_a_file_that_is_none_is_made_again(shelf: Path) -> None:
+    kept(made("def f(x):\n    return x + 1\n"))(1)
+    (file,) = shelf.iterdir()
+    file.write_bytes(b"half a file")
+    assert kept(made("def f(x):\n    return x + 1\n"))(1) == 2
+    assert len(file.read_bytes()) > 100
+
+
+def test_it_says_what_is_compiled_and_for_how_long(
+    shelf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk.log, "propagate", True)
+    caplog.set_level(logging.INFO, logger="fluidgate")
+    kept(made("def f(x):\n    return x - 1\n"), "the kernel of a test", seconds=3)(1)
+    kept(made("def f(x):\n    return x - 1\n"), "the kernel of a test", seconds=3)(1)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "compiling the kernel of a test (once, it is kept), some 3 s ..."
+    assert re.fullmatch(r"compiled in \d+\.\d s", second)
