@@ -1,0 +1,71 @@
+"""Compile every kernel that is shipped, on all cores at once: `python -m tests.warm_kernels`.
+
+Tests that run side by side then find them on disk, and none compiles what another has.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fluidgate import Scenario, find_policy, fluid_trajectory, plan, simulate
+from fluidgate.model import Targets
+from fluidgate.optimum import optimum
+from fluidgate.simulation.executor import default_executor
+from tests.scenarios import two_class_scenario
+
+SIMULATED = {
+    "single-prefill": ("gate-and-route", "iteration"),
+    "token-budget": ("vllm-round-robin", "iteration"),
+    "last-schedulable": ("slai", "iteration"),
+    "prefill-first": ("prefill-first", "iteration"),
+    "markov": ("gate-and-route", "markov"),
+}
+KERNELS = (
+    *SIMULATED,
+    "optimum",
+    "gateway",
+    "fluid",
+)
+"""The slowest first."""
+
+
+def warm(name: str) -> None:
+    """Have one of KERNELS compiled, or do nothing if it is on disk."""
+    scenario = two_class_scenario().replace(targets=Targets(tpot=0.05))
+    if name == "optimum":
+        optimum(Scenario.load("examples/tiny.toml"), gpus=1)
+    elif name == "gateway":
+        warm_gateway(scenario)
+    elif name == "fluid":
+        fluid_trajectory(scenario, plan(scenario), horizon=1.0)
+    else:
+        policy, fidelity = SIMULATED[name]
+        simulate(
+            scenario,
+            policy,
+            gpus=2,
+            horizon=1.0,
+            replications=1,
+            audited=True,
+            fidelity=fidelity,  # type: ignore[arg-type]
+        )
+
+
+def warm_gateway(scenario: Scenario) -> None:
+    from fluidgate.gateway.dispatch.gated import Gated
+    from fluidgate.gateway.dispatch.placed import Placed
+    from fluidgate.replanning import Estimator
+
+    policy = find_policy("gate-and-route")
+    estimator = Estimator(scenario, 1, window=60.0, prior=60.0)
+    Gated(policy.tabulate(plan(scenario, gpus=1), 1), 1, 4, 2, estimator=estimator, clock=lambda: 0.0)
+    Placed("lmetric", 1, 2, clock=lambda: 0.0)
+
+
+def main() -> None:
+    for name, _ in zip(KERNELS, default_executor(None, len(KERNELS)).map(warm, KERNELS), strict=True):
+        print(f"kernel ready: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
