@@ -12,6 +12,9 @@ from fluidgate.policies.decisions.tables import SAME
 FREE = 1e9
 """Index of a request whose slots are not scarce."""
 
+MOST_LOAD = 2.0**20
+"""Times a plan's own load at which, if nothing is scarce there, nothing ever is: nobody pays."""
+
 
 def value_index(plan: Plan) -> Array:
     """`w_i / cost_i` of each class, shape (classes,), at most FREE.
@@ -31,8 +34,10 @@ def gate_index(plan: Plan) -> Array:
     they wait, so the index (at the least load at which slots are scarce) is taken times the patience rate, the c-mu
     rule. Paid at completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and
     `w/cost` right; in one that is over before a service ends each slot that comes free saves one request, however long,
-    and `w` is right; this is the geometric mean of both.
+    and `w` is right; this is the geometric mean of both. Where nobody pays, all are alike.
     """
+    if not plan.scenario.rates.bundled_value.any():
+        return np.ones(len(plan.prefill))
     if not serves_everyone(plan):
         return value_index(plan)
     scarce = plan if is_binding(plan) else binding(plan)
@@ -46,14 +51,16 @@ def serves_everyone(plan: Plan) -> bool:
 
 
 def is_binding(plan: Plan) -> bool:
-    """Whether some slot has a price."""
-    return any(price > 0.0 for price in plan.shadow_prices.values())
+    """Whether some slot, or some limit of an indicator, has a price."""
+    limits = (each.get("shadow_price") or 0.0 for each in plan.indicators.values())
+    return any(price > 0.0 for price in (*plan.shadow_prices.values(), *limits))
 
 
 def binding(plan: Plan) -> Plan:
-    """The plan at the least load, to 1 %, that gives some slot a price, of more than the plan's own load.
+    """The plan at the least load, to 1 %, that gives some slot or limit a price, of more than the plan's own load.
 
-    Classes that never leave are given the patience rate 1/s there, so that the program stays feasible.
+    At MOST_LOAD times that load it is given up: the plan there. Classes that never leave are given the patience rate
+    1/s, so that the program stays feasible.
     """
     planner = Planner()
 
@@ -62,6 +69,8 @@ def binding(plan: Plan) -> Plan:
 
     high = 2.0
     while not is_binding(solved := at(high)):
+        if high >= MOST_LOAD:
+            return solved
         high *= 2.0
     low = high / 2.0
     while high > 1.01 * low:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fluidgate import Indicators, Scenario, compare, find_policy, plan
+from fluidgate import Indicators, Scenario, compare, find_policy, plan, simulate
 from fluidgate.model import Pricing
 from fluidgate.paper.instances import random_instance
 from fluidgate.policies import GateRule, RouteRule
@@ -119,3 +119,24 @@ def test_a_class_that_never_leaves_goes_last_where_everyone_is_served() -> None:
 def test_equal_indices_are_ranked_by_the_second_order() -> None:
     index = np.array([2.0, 1.0, 2.0 * (1 + 1e-9), 3.0])
     assert ranked(index, np.array([5.0, 9.0, 4.0, 0.0])).tolist() == [2.0, 0.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("prices", "limits"),
+    [
+        (Pricing(scheme="bundled", prompt=0.1, output=0.2), {"max_tpot": 0.0225}),
+        (Pricing(scheme="separate", prompt=0.1, output=0.2), {"max_prefill_gap": 0.01}),
+        (Pricing(scheme="bundled", prompt=0.0, output=0.0), {}),
+        (Pricing(scheme="separate", prompt=0.0, output=0.0), {"max_tpot": 0.0225}),
+    ],
+    ids=["a TPOT limit", "a gap limit", "no prices", "no prices and a limit"],
+)
+def test_the_search_for_what_is_scarce_has_an_end(prices: Pricing, limits: dict[str, float]) -> None:
+    """A limit that binds before any slot does, or prices under which nothing ever is scarce."""
+    reading = SCENARIO.classes[1].model_copy(update={"output_tokens": 50.0, "arrival_rate": 0.05})
+    scenario = SCENARIO.replace(classes=(reading,), pricing=prices, indicators=Indicators(**limits))
+    index = gate_index(plan(scenario))
+    assert np.isfinite(index).all()
+    assert index.tolist() == [1.0] or prices.output > 0
+    simulated = simulate(scenario, "index-and-pool", gpus=2, horizon=50.0, replications=1)
+    assert simulated.events > 0
