@@ -13,9 +13,6 @@ from fluidgate.compiled.disk import KernelCache
 from fluidgate.compiled.functions import entry_point
 from fluidgate.compiled.mode import is_interpreted
 
-NOWHERE = 0
-"""The address of no function."""
-
 FUNCTIONS_KEPT = 200
 """On disk, of all policies."""
 

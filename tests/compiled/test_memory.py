@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from fluidgate import find_policy, plan
+from fluidgate.batching import Batching
 from fluidgate.compiled import by_reference, entry_point
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.replanning import Estimator
+from fluidgate.workloads.streams import REQUEST
 from tests.scenarios import two_class_scenario
 
 LEAST_LEAK = 64
@@ -94,6 +96,23 @@ def test_a_kernel_grows_by_nothing() -> None:
     job = Job(scenario, policy, policy.tabulate(plan(scenario), 4), 4, 10.0, 0.0, 0, 0)
     state, tables = by_reference(start(job)), by_reference(job.tables)
     assert growth(lambda: kernel(state, tables, 0), 1_000) < LEAST_LEAK / 8
+
+
+@needs_count
+@pytest.mark.parametrize("batching", [Batching.SINGLE_PREFILL, Batching.TOKEN_BUDGET])
+def test_a_kernel_of_iterations_grows_by_nothing(batching: Batching) -> None:
+    from fluidgate.policies.decisions.board import Functions
+    from fluidgate.simulation.iteration.builds import build
+    from fluidgate.simulation.iteration.engine import Engine
+    from fluidgate.simulation.iteration.law import linear_law
+    from fluidgate.simulation.iteration.run import Run, new_cluster
+
+    law, policy = linear_law(0.02, 1e-3), find_policy("gate-and-route")
+    tables = policy.tabulate(plan(two_class_scenario()), 4)
+    cluster = new_cluster(Engine(law, 4, 30, batching), Run(4, 2), False, tables=tables, functions=Functions())
+    fixed = (law, tables) if batching == Batching.SINGLE_PREFILL else (law,)
+    arguments = (*map(by_reference, (cluster, *fixed)), np.zeros(0, REQUEST))
+    assert growth(lambda: build(batching)(*arguments, 0), 1_000) < LEAST_LEAK / 8
 
 
 @needs_count

@@ -42,7 +42,7 @@ class FakeAdapter(Adapter):
         return Handover(self.url, 0.0)
 
     def write_answer(self, call: Call, handover: Handover | None) -> AbstractAsyncContextManager[Answer]:
-        raise NotImplementedError
+        raise AssertionError("nobody who is tested with a fake writes answers")
 
     async def release(self, handover: Handover) -> None:
         self.released.append(handover)

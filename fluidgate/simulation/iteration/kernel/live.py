@@ -1,4 +1,4 @@
-"""Live requests: one arrives and gets its row, is refused, or gives up its place in a batch."""
+"""Live requests: one arrives, if there is room, and gets its row, is refused, or gives up its place in a batch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import numpy as np
 from fluidgate.compiled import inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.simulation import events
+from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.batch import (
     leave,
     strike_out,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
+    CURSOR,
+    ENDED,
     FREE_SLOT,
     FRESH,
+    LOGGED,
     MOST_ALIVE,
     NUMBER,
     REJECTED,
@@ -27,6 +30,19 @@ from fluidgate.simulation.iteration.kernel.memory import (
     leave_cached,
 )
 from fluidgate.simulation.iteration.kernel.record import retire
+
+
+@inlined
+def what_is_missing(cluster, block):
+    """A word of `pauses` for what the next event could need and is not there; NOWHERE if it may come."""
+    tally = cluster.tally
+    if tally[CURSOR] == len(block) and tally[ENDED] == 0:
+        return pauses.BLOCK_READ
+    if tally[FREE_SLOT] == NOWHERE:
+        return pauses.FULL
+    if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
+        return pauses.LOG_FULL
+    return NOWHERE
 
 
 @inlined

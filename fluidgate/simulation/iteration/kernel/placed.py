@@ -32,12 +32,9 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ACCUMULATING,
     CURSOR,
     DECODING,
-    ENDED,
-    FREE_SLOT,
     FRESH,
     LATE,
     LEFT_PREFILL_QUEUE,
-    LOGGED,
     NOW,
     PROMPT_READ,
     READING,
@@ -46,7 +43,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, push_back, unlink
-from fluidgate.simulation.iteration.kernel.live import enter, refused
+from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
     give_back,
 )
@@ -79,12 +76,9 @@ def advance(cluster, law, compose, block, budget):
     """
     tally = cluster.tally
     for _ in range(budget):
-        if tally[CURSOR] == len(block) and tally[ENDED] == 0:
-            return pauses.BLOCK_READ
-        if tally[FREE_SLOT] == NOWHERE:
-            return pauses.FULL
-        if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
-            return pauses.LOG_FULL
+        missing = what_is_missing(cluster, block)
+        if missing != NOWHERE:
+            return missing
         arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]

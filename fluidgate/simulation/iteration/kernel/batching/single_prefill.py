@@ -31,13 +31,10 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     CURSOR,
     DECODING,
     DUE,
-    ENDED,
-    FREE_SLOT,
     FRESH,
     LATE,
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
-    LOGGED,
     MIXED_GROUP,
     NOW,
     PENDING,
@@ -48,7 +45,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front, unlink
-from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused
+from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
     admits,
     blocks_next,
@@ -80,12 +77,9 @@ def advance(cluster, law, tables, block, budget):
     """
     tally = cluster.tally
     for _ in range(budget):
-        if tally[CURSOR] == len(block) and tally[ENDED] == 0:
-            return pauses.BLOCK_READ
-        if tally[FREE_SLOT] == NOWHERE:
-            return pauses.FULL
-        if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
-            return pauses.LOG_FULL
+        missing = what_is_missing(cluster, block)
+        if missing != NOWHERE:
+            return missing
         arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
