@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from fluidgate.model import Array, Indicators, Rates, Scenario, Scheme
 from fluidgate.planning.tpot import AverageTpot
 
+_TINY = 1e-5
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -64,6 +66,17 @@ class Instance:
     def load(self) -> Array:
         """Decode slots at mixed speed that keep up with all arrivals, `lambda/mu_m`, shape (classes,)."""
         return self.rates.arrival / self.rates.mixed_decode
+
+    @property
+    def slots(self) -> float:
+        """Decode slots at mixed speed of a GPU at most."""
+        return self.batch * max(1.0, self.kappa)
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether some load, in slots, is so far from the capacity that a solver would lose one beside the other."""
+        scales = np.append(self.load, self.kappa)
+        return bool((scales < _TINY).any() or (scales > 1.0 / _TINY).any())
 
     @cached_property
     def prefill_per_slot(self) -> Array:

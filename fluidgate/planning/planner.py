@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fluidgate.errors import InfeasiblePlanError
+from typing import get_args
+
+from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest
 from fluidgate.model import Array, Indicators, Scenario, Scheme
 from fluidgate.planning.infeasible import explain
 from fluidgate.planning.instance import Instance
+from fluidgate.planning.linear_program import Vertex
 from fluidgate.planning.plan import Plan
-from fluidgate.planning.program import FluidProgram, Vertex
+from fluidgate.planning.program import FluidProgram
 from fluidgate.planning.reading import read_plan
 from fluidgate.planning.ties import settle_ties
 from fluidgate.planning.tpot import Tangent, best_mixed_fraction
@@ -29,14 +32,31 @@ class Planner:
         with_indicators: bool = True,
     ) -> Plan:
         """The optimal plan of a scenario, ties settled as model.md, section 3, says; see `plan`."""
+        check_scheme(scheme)
         if gpus is not None:
             scenario = scenario.for_gpus(gpus)
         indicators = scenario.indicators if with_indicators else Indicators()
         instance = Instance.of(scenario, scheme or scenario.pricing.scheme, indicators, allow_decode_buffer)
-        self._program.load(instance)
-        optimum, fraction = _optimum(self._program)
-        columns = settle_ties(self._program, optimum, fraction)
-        return read_plan(self._program, optimum, columns, gpus)
+        try:
+            return _plan_of(self._program, instance, gpus)
+        except ArithmeticError:
+            self._program = FluidProgram()
+        try:
+            return _plan_of(FluidProgram(careful=True), instance, gpus)
+        except ArithmeticError as error:
+            raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
+
+
+def _plan_of(program: FluidProgram, instance: Instance, gpus: int | None) -> Plan:
+    """
+    Raises:
+        ArithmeticError: the solver got lost among numbers that lie too far apart.
+    """
+    program.load(instance)
+    optimum, fraction = _optimum(program)
+    columns = settle_ties(program, optimum, fraction)
+    program.check(columns)
+    return read_plan(program, optimum, columns, gpus)
 
 
 def plan(
@@ -66,6 +86,17 @@ def plan(
         allow_decode_buffer=allow_decode_buffer,
         with_indicators=with_indicators,
     )
+
+
+def check_scheme(scheme: Scheme | None) -> None:
+    """Refuse a scheme that there is not.
+
+    Raises:
+        FluidgateError: naming the schemes.
+    """
+    if scheme is not None and scheme not in get_args(Scheme):
+        hint = nearest(str(scheme), list(get_args(Scheme))) or f"; give one of {', '.join(get_args(Scheme))}"
+        raise FluidgateError(f"scheme: no pricing scheme is named {scheme!r}{hint}")
 
 
 def _optimum(program: FluidProgram) -> tuple[Vertex, float | None]:

@@ -7,42 +7,17 @@ from typing import Any
 
 import highspy
 import numpy as np
-from numpy.typing import NDArray
 
 from fluidgate.model import Array
 from fluidgate.planning.instance import Instance
 from fluidgate.planning.layout import Gap, Layout
+from fluidgate.planning.linear_program import Entries, LinearProgram, flattened
 
-TOLERANCE = 1e-10
-"""Feasibility tolerance of the solver, primal (slots) and dual (relative to the dearest slot)."""
-
-TIE = 1e-9
-"""A reduced cost below this share of the dearest slot's value counts as none."""
+_SOLVED = 1e-6
+"""Relative excess over a limit that is rounding."""
 
 _SAME = 1e-13
 """Relative difference below which lengths are the same: they come out of rates, with their rounding."""
-
-Entries = tuple[NDArray[np.intp] | int, NDArray[np.intp] | int, Array | float]
-"""Rows, columns and values of some entries of the matrix, broadcast against each other."""
-
-
-@dataclass(frozen=True)
-class Vertex:
-    """An optimal basic solution.
-
-    Attributes:
-        columns: values, shape (columns,).
-        column_prices: d objective / d binding bound, shape (columns,).
-        row_prices: d objective / d right-hand side, shape (rows,).
-        objective: value of the objective.
-        scale: value of the dearest slot in the objective.
-    """
-
-    columns: Array
-    column_prices: Array
-    row_prices: Array
-    objective: float
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -66,15 +41,7 @@ class GapIndicator:
     weight: float
 
 
-class _SilentHighs(highspy.Highs):
-    """The solver without its banner, which the constructor prints as it enables callbacks."""
-
-    def enableCallbacks(self) -> None:
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()  # type: ignore[no-untyped-call]
-
-
-class FluidProgram:
+class FluidProgram(LinearProgram):
     """The program (40) or (42) with its indicators, (49), in a live solver.
 
     `load` puts an instance in; another with as many classes and the same lengths only changes bounds, costs
@@ -86,18 +53,16 @@ class FluidProgram:
     instance: Instance
     layout: Layout
 
-    def __init__(self) -> None:
-        self._highs: Any = _SilentHighs()  # type: ignore[no-untyped-call]
-        for option, value in (
-            ("output_flag", False),
-            ("parallel", "off"),
-            ("primal_feasibility_tolerance", TOLERANCE),
-            ("dual_feasibility_tolerance", TOLERANCE),
-        ):
-            self._highs.setOptionValue(option, value)
+    def __init__(self, *, careful: bool = False) -> None:
+        """
+        Args:
+            careful: count in each class's own load rather than in slots, whatever the instance.
+        """
+        super().__init__()
+        self._careful = careful
         self._lengths: Array = np.empty(0)
-        self._columns: Array = np.empty(0)
         self._coefficients: dict[tuple[int, int], float] = {}
+        self._in_loads = False
 
     def load(self, instance: Instance) -> None:
         """Make `instance` the program's; the solver's basis stays where the structure does."""
@@ -107,9 +72,11 @@ class FluidProgram:
             has_prefill_gap=indicators.max_prefill_gap is not None or indicators.prefill_gap_weight > 0,
             has_solo_gap=indicators.max_solo_gap is not None or indicators.solo_gap_weight > 0,
         )
-        fresh = not self._coefficients or layout != self.layout
+        fresh = not self._coefficients or layout != self.layout or self._in_loads
+        in_loads = instance.is_odd or self._careful
+        fresh |= in_loads
         basis = None if fresh else self._resting_basis()
-        self.instance, self.layout = instance, layout
+        self.instance, self.layout, self._in_loads = instance, layout, in_loads
         if fresh or not np.allclose(self._lengths, instance.prompt_per_output, rtol=_SAME, atol=0.0):
             self._pass_model()
         else:
@@ -154,64 +121,41 @@ class FluidProgram:
             cost[gap.place.high], cost[gap.place.low] = -gap.weight / gap.unit, gap.weight / gap.unit
         return cost
 
-    def maximise(self, cost: Array) -> Vertex | None:
-        """The best vertex for `cost` (shape (columns,)) under the present bounds; None if there is none.
+    @property
+    def column_count(self) -> int:
+        return self.layout.columns
+
+    @property
+    def row_count(self) -> int:
+        return self.layout.rows
+
+    def value_of(self, cost: Array) -> float:
+        """Value of the dearest slot, or of what else has one."""
+        per_class = np.abs(cost[: self.layout.fraction]).max()
+        return float(per_class or np.abs(cost).max() or 1.0)
+
+    def check(self, columns: Array) -> None:
+        """Hold a solution against its rows in their own units.
 
         Raises:
-            ArithmeticError: the solver fails.
+            ArithmeticError: a class is served that did not arrive, or a capacity is exceeded.
         """
-        per_class = np.abs(cost[: self.layout.fraction]).max()
-        scale = float(per_class or np.abs(cost).max() or 1.0)
-        everywhere = np.arange(self.layout.columns, dtype=np.int32)
-        self._highs.changeColsCost(self.layout.columns, everywhere, cost / scale)
-        status = self._run()
-        if status != highspy.HighsModelStatus.kOptimal:
-            self._highs.clearSolver()
-            status = self._run()
-        if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
-            self._columns = np.empty(0)
-            return None
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise ArithmeticError(f"the solver stopped with '{self._highs.modelStatusToString(status)}'")
-        solution = self._highs.getSolution()
-        columns = self._columns = np.array(solution.col_value)
-        return Vertex(
-            columns=columns,
-            column_prices=np.array(solution.col_dual) * scale,
-            row_prices=np.array(solution.row_dual) * scale,
-            objective=float(cost @ columns),
-            scale=scale,
+        layout, instance = self.layout, self.instance
+        fed, decodes = columns[layout.fed], columns[layout.mixed] + columns[layout.solo]
+        prefills = float(instance.prefill_per_slot @ fed)
+        mixed, solo = columns[layout.mixed].sum(), columns[layout.solo].sum()
+        batch, kappa, room = instance.batch, instance.kappa, _SOLVED * instance.slots
+        holds = (
+            np.all(np.maximum(fed, decodes) <= instance.load * (1.0 + _SOLVED))
+            and prefills <= 1.0 + _SOLVED
+            and mixed <= (batch - 1) * prefills + room
+            and solo <= kappa * batch * (1.0 - prefills) + room
         )
-
-    def restrict_to_optimal_face(self, vertex: Vertex) -> None:
-        """Keep only the solutions as good as `vertex`: complementary slackness turned into bounds."""
-        least = TIE * vertex.scale
-        for prices, lower, upper in (
-            (vertex.column_prices, self._column_lower, self._column_upper),
-            (vertex.row_prices, self._row_lower, self._row_upper),
-        ):
-            at_upper = (prices > least) & np.isfinite(upper)
-            at_lower = (prices < -least) & np.isfinite(lower)
-            lower[at_upper] = upper[at_upper]
-            upper[at_lower] = lower[at_lower]
-        self._push_bounds()
-
-    def bound(self, columns: int | slice, lower: Array | float, upper: Array | float) -> None:
-        """Bounds of some columns, until `restore`."""
-        self._column_lower[columns] = lower
-        self._column_upper[columns] = upper
-        self._push_bounds()
-
-    def relax(self, row: int) -> None:
-        """Drop a row, until `restore`."""
-        self._row_lower[row], self._row_upper[row] = -np.inf, np.inf
-        self._push_bounds()
-
-    def restore(self) -> None:
-        """Take back every `restrict_to_optimal_face`, `bound` and `relax`."""
-        self._column_lower, self._column_upper = self._column_bounds()
-        self._row_lower, self._row_upper = self._row_bounds()
-        self._push_bounds()
+        if not holds:
+            raise ArithmeticError(
+                "the plan does not keep its own limits: the numbers lie too far apart for the solver; "
+                "bring rates and lengths closer together"
+            )
 
     def _resting_basis(self) -> Any:
         """The last basis, in which columns rest at their upper bounds even if they were fixed there; or None.
@@ -221,7 +165,7 @@ class FluidProgram:
         basis = self._highs.getBasis()
         if not basis.valid or not self._columns.size:
             return None
-        _, upper = self._column_bounds()
+        _, upper = self.column_bounds()
         status = basis.col_status
         for column in np.flatnonzero((self._columns == upper) & (upper > 0)):
             if status[column] != highspy.HighsBasisStatus.kBasic:
@@ -229,17 +173,7 @@ class FluidProgram:
         basis.col_status = status
         return basis
 
-    def _run(self) -> Any:
-        self._highs.run()
-        return self._highs.getModelStatus()
-
-    def _push_bounds(self) -> None:
-        columns = np.arange(self.layout.columns, dtype=np.int32)
-        rows = np.arange(self.layout.rows, dtype=np.int32)
-        self._highs.changeColsBounds(len(columns), columns, self._column_lower, self._column_upper)
-        self._highs.changeRowsBounds(len(rows), rows, self._row_lower, self._row_upper)
-
-    def _column_bounds(self) -> tuple[Array, Array]:
+    def column_bounds(self) -> tuple[Array, Array]:
         instance, layout = self.instance, self.layout
         lower, upper = np.zeros(layout.columns), np.full(layout.columns, np.inf)
         lower[layout.fed] = np.where(instance.waits_for_ever, instance.load, 0.0)
@@ -250,7 +184,7 @@ class FluidProgram:
         lower[layout.capacity] = upper[layout.capacity] = 1.0
         return lower, upper
 
-    def _row_bounds(self) -> tuple[Array, Array]:
+    def row_bounds(self) -> tuple[Array, Array]:
         layout = self.layout
         lower, upper = np.full(layout.rows, -np.inf), np.zeros(layout.rows)
         lower[layout.decode_balance_row] = 0.0
@@ -309,26 +243,18 @@ class FluidProgram:
                 (each + place.below.start, values, gap.coefficients),
                 (each + place.below.start, place.low, -1.0),
             ]
+        self._choose_units(entries)
         self._pass_matrix(entries)
 
-    def _pass_matrix(self, entries: list[Entries]) -> None:
-        layout = self.layout
-        blocks = [np.broadcast_arrays(*entry) for entry in entries]
-        row, column, value = (np.concatenate([np.ravel(block[k]) for block in blocks]) for k in range(3))
-        order = np.argsort(column, kind="stable")
-        start = np.searchsorted(column[order], np.arange(layout.columns))
-        self._highs.passModel(
-            layout.columns,
-            layout.rows,
-            len(value),
-            int(highspy.MatrixFormat.kColwise),
-            int(highspy.ObjSense.kMaximize),
-            0.0,
-            np.zeros(layout.columns),
-            *self._column_bounds(),
-            *self._row_bounds(),
-            start.astype(np.int32),
-            row[order].astype(np.int32),
-            value[order].astype(float),
-            np.zeros(layout.columns, dtype=np.int32),
-        )
+    def _choose_units(self, entries: list[Entries]) -> None:
+        """Slots, unless they would be lost in what the solver takes for zero; then each class's own load."""
+        layout, instance = self.layout, self.instance
+        self.column_unit, self.row_unit = np.ones(layout.columns), np.ones(layout.rows)
+        if not self._in_loads:
+            return
+        for block in (layout.fed, layout.lost, layout.mixed, layout.solo):
+            self.column_unit[block] = np.minimum(instance.load, instance.slots)
+        row, column, value = flattened(entries)
+        largest = np.zeros(layout.rows)
+        np.maximum.at(largest, row, np.abs(value * self.column_unit[column]))
+        self.row_unit = np.where(largest > 0.0, largest, 1.0)

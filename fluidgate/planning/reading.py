@@ -7,10 +7,11 @@ import numpy as np
 from fluidgate.model import Array
 from fluidgate.planning.advice import advice
 from fluidgate.planning.instance import Instance
+from fluidgate.planning.linear_program import Vertex
 from fluidgate.planning.partition import partition
 from fluidgate.planning.penalty import indicator_values
 from fluidgate.planning.plan import Plan
-from fluidgate.planning.program import FluidProgram, Vertex
+from fluidgate.planning.program import FluidProgram
 
 _ZERO = 1e-9
 """Values under it are 0; prices, too, relative to the dearest slot's value."""
@@ -34,8 +35,8 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
     prefill = _clean(fed * instance.prefill_per_slot)
     mixed = _clean(columns[layout.mixed])
     solo = _clean(columns[layout.solo] / instance.kappa)
-    completion = rates.mixed_decode * mixed + rates.solo_decode * solo
     decodes = columns[layout.mixed] + columns[layout.solo]
+    completion = rates.mixed_decode * np.where(decodes > _ZERO * instance.load, decodes, 0.0)
     fraction = float(prefill.sum())
     values = indicator_values(instance.scenario, prefill, solo)
     indicators = _indicators(program, optimum, values, fraction)

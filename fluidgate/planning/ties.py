@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fluidgate.model import Array
-from fluidgate.planning.program import FluidProgram, Vertex
+from fluidgate.planning.linear_program import Vertex
+from fluidgate.planning.program import FluidProgram
 from fluidgate.planning.projection import nearest_within_gap
 
 _NOISE = 1e-12
@@ -14,7 +15,8 @@ _NOISE = 1e-12
 def settle_ties(program: FluidProgram, optimum: Vertex, fraction: float | None) -> Array:
     """The optimum that model.md, section 3, settles on: least `sum q_d`, most `sum y_s`, one proportion.
 
-    Before the last step, the most completions: see `_most_completions`.
+    Between the last two, classes that are worth the same share what is left, in proportion to their arrivals, and
+    then the most completions: see `_most_completions`.
 
     Leaves the program restricted.
 
@@ -29,19 +31,13 @@ def settle_ties(program: FluidProgram, optimum: Vertex, fraction: float | None) 
     program.restrict_to_optimal_face(optimum)
     if fraction is not None:
         program.bound(program.layout.fraction, fraction, fraction)
-        optimum = _on_the_face(program, np.zeros(program.layout.columns))
+        optimum = program.on_the_face(np.zeros(program.layout.columns))
     _least_decode_queue(program, optimum)
     _most_solo(program)
+    _share_what_is_left(program)
     columns = _most_completions(program)
     _share_solo(program, columns)
     return columns
-
-
-def _on_the_face(program: FluidProgram, cost: Array) -> Vertex:
-    vertex = program.maximise(cost)
-    if vertex is None:
-        raise ArithmeticError("the optimal face of the fluid program came out empty")
-    return vertex
 
 
 def _least_decode_queue(program: FluidProgram, vertex: Vertex) -> None:
@@ -51,7 +47,7 @@ def _least_decode_queue(program: FluidProgram, vertex: Vertex) -> None:
         cost = np.zeros(layout.columns)
         waits = rates.patience > 0
         cost[layout.lost][waits] = -rates.mixed_decode[waits] / rates.patience[waits]
-        vertex = _on_the_face(program, cost)
+        vertex = program.on_the_face(cost)
     if np.any(vertex.columns[layout.lost] > _NOISE * program.instance.load):
         program.restrict_to_optimal_face(vertex)
     else:
@@ -62,7 +58,15 @@ def _most_solo(program: FluidProgram) -> None:
     """Step 3: restrict the program to the most `sum y_s`."""
     cost = np.zeros(program.layout.columns)
     cost[program.layout.solo] = 1.0
-    program.restrict_to_optimal_face(_on_the_face(program, cost))
+    program.restrict_to_optimal_face(program.on_the_face(cost))
+
+
+def _share_what_is_left(program: FluidProgram) -> None:
+    """Restrict the program to shares as level as they can be, served and then lost, among the classes left open."""
+    for block in (program.layout.fed, program.layout.lost):
+        left_open = np.flatnonzero(program.is_free(block) & ~program.instance.waits_for_ever)
+        if len(left_open) > 1:
+            program.level(left_open + block.start, 1.0 / program.instance.load[left_open])
 
 
 def _most_completions(program: FluidProgram) -> Array:
@@ -74,7 +78,7 @@ def _most_completions(program: FluidProgram) -> Array:
     cost, layout = np.zeros(program.layout.columns), program.layout
     cost[layout.fed] = program.instance.rates.mixed_decode
     cost[layout.lost] = -cost[layout.fed]
-    return _on_the_face(program, cost).columns.copy()
+    return program.on_the_face(cost).columns.copy()
 
 
 def _share_solo(program: FluidProgram, columns: Array) -> None:
