@@ -6,6 +6,7 @@ Public names are imported when they are first used, so that `import fluidgate` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fluidgate.scenario_reader import use_length_reader as _use_length_reader
 from fluidgate.scenario_reader import use_reader as _use_reader
 
 __version__ = "0.1.0"
@@ -86,7 +87,14 @@ def _read_scenario(path: "str | Path") -> "Scenario":
     return load_scenario(path)
 
 
+def _read_trace_lengths(scenario: "Scenario") -> Any:
+    from fluidgate.workloads.streams import trace_lengths
+
+    return trace_lengths(scenario)
+
+
 _use_reader(_read_scenario)
+_use_length_reader(_read_trace_lengths)
 
 
 def __getattr__(name: str) -> Any:

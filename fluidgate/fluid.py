@@ -75,7 +75,7 @@ def fluid_trajectory(
         raise FluidgateError(f"fluid policy: must be one of {', '.join(get_args(FluidPolicy))}, but is '{policy}'")
     if not horizon > 0 or points < 2 or (step is not None and not step > 0):
         raise FluidgateError("fluid trajectory: horizon and step must be above 0 s, and points at least 2")
-    rates = scenario.rates
+    rates = plan.rates.of_demand(scenario.rates)
     fastest = max(rates.prefill.max(), rates.solo_decode.max(), rates.mixed_decode.max(), rates.patience.max())
     interval = horizon / (points - 1)
     steps = int(np.ceil(interval / (step or 0.05 / fastest)))

@@ -5,7 +5,7 @@ Source: Lin, Ding, Han, Zhang, arXiv:2602.02987, cited below as [LDHZ]; equation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -205,6 +205,12 @@ class Gpu(Noun):
         given = self.iteration.gamma
         return given if given is not None else 1.0 / self.solo
 
+    def prefill_seconds(self, tokens: int) -> float:
+        """Seconds in which a prompt of `tokens` is read by itself, in full chunks and a last one that is not."""
+        full, rest = divmod(tokens, self.chunk_size)
+        last = max(self.iteration.mixed(rest), 0.0) if rest else 0.0
+        return full * self.iteration.mixed(self.chunk_size) + last
+
     @property
     def kappa(self) -> float:
         """How many times faster a decode runs on a solo GPU than on a mixed one, `gamma * tau`."""
@@ -340,6 +346,10 @@ class Rates:
     prompt_value: Array
     output_value: Array
 
+    def of_demand(self, demand: Rates) -> Rates:
+        """These services for what `demand` says of arrivals, patience and prices."""
+        return replace(demand, prefill=self.prefill, mixed_decode=self.mixed_decode, solo_decode=self.solo_decode)
+
     @property
     def bundled_value(self) -> Array:
         """`w = c_p P + c_d D`, (21)."""
@@ -424,6 +434,19 @@ class Scenario(Noun):
         if self.gpu.iteration.epsilon == 0.0:
             return self.gpu
         return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes, self.lengths)})
+
+    @property
+    def goes_beyond_the_model(self) -> bool:
+        """Whether it says what [LDHZ]'s model does not see: a law of more than three numbers, [lengths], [engine],
+        [targets].
+        """
+        return (
+            self.gpu.iteration.by_batch
+            or self.lengths != EXPONENTIAL
+            or self.engine != EngineModel()
+            or self.targets != Targets()
+            or any(c.ttft_target or c.tpot_target for c in self.classes)
+        )
 
     @property
     def mean_output_tokens(self) -> float:

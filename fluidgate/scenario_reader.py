@@ -1,7 +1,8 @@
-"""The reader of scenario files that `Scenario.load` calls.
+"""The readers of files that lower floors call: of scenarios, and of the traces that lend them lengths.
 
-Files stand above the model: a scenario may name a profile, and both hold the model's nouns. So the model imports no
-file; `fluidgate/__init__.py`, which runs before any module of the package, puts the reader here.
+Files stand above the model: a scenario may name a profile, and both hold the model's nouns; traces stand above plans,
+which read the lengths of their requests. So no lower floor imports them; `fluidgate/__init__.py`, which runs before any
+module of the package, puts the readers here.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 Reader = Callable[[str | Path], Any]
+LengthReader = Callable[[Any], Any]
 
 _reader: Reader
+_length_reader: LengthReader
 
 
 def use_reader(reader: Reader) -> None:
@@ -22,3 +25,14 @@ def use_reader(reader: Reader) -> None:
 def read_scenario(path: str | Path) -> Any:
     """The scenario in a file, as the reader gives it."""
     return _reader(path)
+
+
+def use_length_reader(reader: LengthReader) -> None:
+    """Let `reader` read the traces of a scenario's empirical lengths from now on."""
+    global _length_reader
+    _length_reader = reader
+
+
+def read_trace_lengths(scenario: Any) -> Any:
+    """Prompt and output lengths of the requests that lend them, a pair of arrays a class."""
+    return _length_reader(scenario)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array, Scenario
+from fluidgate.planning import service_rates
 
 Integers = NDArray[np.int64]
 Counts = tuple[int, ...]
@@ -154,7 +155,7 @@ class Space:
 
     @cached_property
     def tables(self) -> Tables:
-        rates = self.scenario.rates
+        rates = service_rates(self.scenario)
         classes = range(self.size.classes)
         bundled = self.scenario.pricing.scheme == "bundled"
         at_prefill = np.zeros(len(classes)) if bundled else rates.prompt_value

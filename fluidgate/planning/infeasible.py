@@ -9,9 +9,7 @@ import numpy as np
 from fluidgate.errors import one_line
 from fluidgate.model import Array
 from fluidgate.planning.program import FluidProgram
-
-_NAMED = 5
-"""Classes named in a message."""
+from fluidgate.planning.wording import listed, rounded_up
 
 _ROUNDING = 1e-9
 
@@ -38,8 +36,8 @@ def _capacity_shortage(program: FluidProgram) -> str | None:
     gpus = instance.scenario.cluster_gpus
     more = f"use {math.ceil(gpus * multiple * (1 - _ROUNDING))} GPUs instead of {gpus}, " if gpus else ""
     return (
-        f"requests that never leave (patience_rate 0) need {_up(multiple, 4)} times the GPUs there are: "
-        f"at least {unserved.sum():.4g} requests/s per GPU stay unserved ({_listed(rates)}); "
+        f"requests that never leave (patience_rate 0) need {rounded_up(multiple, 4)} times the GPUs there are: "
+        f"at least {unserved.sum():.4g} requests/s per GPU stay unserved ({listed(rates)}); "
         f"{more}lower the arrival rates, or set a patience_rate above 0"
     )
 
@@ -98,12 +96,12 @@ def _unmet_limits(program: FluidProgram) -> str:
     if len(mends) == 1:
         ((name, least),) = mends.items()
         return f"{_unmet(name, limits[name], least)}; set a looser limit, or drop it"
-    choice = " or ".join(f"{name} {limits[name]:.9g} to at least {_up(least)}" for name, least in mends.items())
+    choice = " or ".join(f"{name} {limits[name]:.9g} to at least {rounded_up(least)}" for name, least in mends.items())
     return f"{' and '.join(limits)} cannot be met together; loosen {choice}"
 
 
 def _unmet(name: str, limit: float, least: float) -> str:
-    return f"{name} {limit:.9g} cannot be met: the least that can is {_up(least)}"
+    return f"{name} {limit:.9g} cannot be met: the least that can is {rounded_up(least)}"
 
 
 def _least(program: FluidProgram, name: str, *, keep_others: bool) -> float | None:
@@ -122,16 +120,3 @@ def _least(program: FluidProgram, name: str, *, keep_others: bool) -> float | No
     cost[gap.place.high], cost[gap.place.low] = -1.0, 1.0
     vertex = program.maximise(cost)
     return None if vertex is None else max(0.0, -vertex.objective / gap.unit)
-
-
-def _listed(words: list[str]) -> str:
-    more = len(words) - _NAMED
-    return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _up(value: float, digits: int = 6) -> str:
-    """`value` rounded up, so that the number printed can be used."""
-    if value <= 0:
-        return "0"
-    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return f"{math.ceil(value / unit * (1 + 1e-10)) * unit:.{digits}g}"

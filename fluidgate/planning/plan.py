@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fluidgate.model import Array, Scenario, Scheme
+from fluidgate.batching import Batching
+from fluidgate.model import Array, Rates, Scenario, Scheme
+from fluidgate.planning.operating_point import OperatingPoint
 from fluidgate.planning.partition import Partition
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ class Plan:
     Attributes:
         scenario: the scenario planned, its load per GPU.
         scheme: scheme of the objective.
+        batching: that it holds for.
+        rates: service rates at which its requests are served, (4): those of full batches under [LDHZ]'s law, else of
+            the batch that runs.
         prefill: x, requests in prefill, shape (classes,).
         mixed_decode: y_m, requests decoding on mixed GPUs, shape (classes,).
         solo_decode: y_s, requests decoding on solo GPUs, shape (classes,).
@@ -29,21 +34,28 @@ class Plan:
         decode_queue: q_d, requests waiting for decode, shape (classes,).
         completion_rate: requests completed, 1/s, shape (classes,).
         flow_price: d objective / d lambda, objective per second for one request/s more, shape (classes,).
+        prefill_cost: what reading a prompt takes of everything scarce, at its price, money, shape (classes,).
+        decode_cost: the same of a request's decode, mixed or solo, whichever costs less, shape (classes,).
         revenue_rate: money/s before penalties.
         penalty: penalties (44), (46), (48), money/s.
         mixed_fraction: sum x, in 0..1.
         kappa: speed of a solo decode over that of a mixed one.
-        tpot: left side of (47), s.
+        tpot: left side of (47), all slots busy, s; at an operating point what the decodes feel.
         shadow_prices: d objective / d right-hand side of `prefill_capacity`, `mixed_capacity` and
-            `solo_capacity`.
+            `solo_capacity`; at an operating point also of `time`, `mixed_slots`, `solo_slots`, `chunks` and, where it
+            ends, of `memory`.
         indicators: for each limit its `limit`, `value` and `shadow_price` (d objective / d limit); for each
             penalty its `weight` and `value`.
+        slots: decodes of a GPU at most, as many as its batch size and its memory hold.
+        operating_point: the batch that runs; None under [LDHZ]'s law with full chunks.
         warnings: what a reader of the plan should know, a sentence each.
         partition: mixed and solo group, if a number of GPUs was given.
     """
 
     scenario: Scenario
     scheme: Scheme
+    batching: Batching
+    rates: Rates
     prefill: Array
     mixed_decode: Array
     solo_decode: Array
@@ -51,6 +63,8 @@ class Plan:
     decode_queue: Array
     completion_rate: Array
     flow_price: Array
+    prefill_cost: Array
+    decode_cost: Array
     revenue_rate: float
     penalty: float
     mixed_fraction: float
@@ -58,6 +72,8 @@ class Plan:
     tpot: float
     shadow_prices: dict[str, float]
     indicators: dict[str, dict[str, float]]
+    slots: float
+    operating_point: OperatingPoint | None = None
     warnings: tuple[str, ...] = ()
     partition: Partition | None = None
 
@@ -76,6 +92,12 @@ class Plan:
     def decode_buffer_free(self) -> bool:
         """Whether no prefilled request waits: `q_d = 0`."""
         return not self.decode_queue.any()
+
+    @property
+    def solo_speed(self) -> float:
+        """Tokens/s of one decode in solo iterations, `gamma`."""
+        rates, output = self.rates, np.array([c.output_tokens for c in self.scenario.classes])
+        return float((rates.solo_decode * output).max())
 
     @property
     def solo_probability(self) -> Array:
@@ -105,12 +127,12 @@ class Plan:
         }
         if self.partition is not None:
             plan["partition"] = asdict(self.partition)
-        gpu = self.scenario.gpu
-        plan["iteration"] = {
-            "mixed_seconds": gpu.tau,
-            "solo_seconds": gpu.solo,
-            "context_tokens": gpu.context_tokens if gpu.iteration.epsilon else None,
-        }
+        if self.operating_point is not None:
+            plan["batching"] = str(self.batching)
+            plan["operating_point"] = self.operating_point.to_dict()
+        else:
+            gpu = self.scenario.gpu
+            plan["iteration"] = {"mixed_seconds": gpu.tau, "solo_seconds": gpu.solo, "context_tokens": None}
         plan["classes"] = self._class_records()
         plan["warnings"] = list(self.warnings)
         return plan

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import get_args
 
+from fluidgate.batching import Batching
 from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest
 from fluidgate.model import Array, Indicators, Scenario, Scheme
+from fluidgate.planning.batches.instance import BatchInstance
+from fluidgate.planning.batches.program import BatchProgram
+from fluidgate.planning.batches.reading import read_plan as read_batches
+from fluidgate.planning.batches.solve import solve
 from fluidgate.planning.infeasible import explain
 from fluidgate.planning.instance import Instance
 from fluidgate.planning.linear_program import Vertex
@@ -21,6 +26,7 @@ class Planner:
 
     def __init__(self) -> None:
         self._program = FluidProgram()
+        self._batches = BatchProgram()
 
     def solve(
         self,
@@ -30,21 +36,52 @@ class Planner:
         scheme: Scheme | None = None,
         allow_decode_buffer: bool = True,
         with_indicators: bool = True,
+        batching: Batching | None = None,
     ) -> Plan:
         """The optimal plan of a scenario, ties settled as model.md, section 3, says; see `plan`."""
         check_scheme(scheme)
         if gpus is not None:
             scenario = scenario.for_gpus(gpus)
         indicators = scenario.indicators if with_indicators else Indicators()
-        instance = Instance.of(scenario, scheme or scenario.pricing.scheme, indicators, allow_decode_buffer)
+        scheme = scheme or scenario.pricing.scheme
+        batching = batching or Batching(scenario.engine.batching or Batching.SINGLE_PREFILL)
+        try:
+            if has_full_chunks(scenario, batching):
+                return self._in_occupancies(Instance.of(scenario, scheme, indicators, allow_decode_buffer), gpus)
+            return self._in_batches(BatchInstance.of(scenario, scheme, indicators, batching, allow_decode_buffer), gpus)
+        except ArithmeticError as error:
+            raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
+
+    def _in_occupancies(self, instance: Instance, gpus: int | None) -> Plan:
         try:
             return _plan_of(self._program, instance, gpus)
         except ArithmeticError:
             self._program = FluidProgram()
+        return _plan_of(FluidProgram(careful=True), instance, gpus)
+
+    def _in_batches(self, instance: BatchInstance, gpus: int | None) -> Plan:
         try:
-            return _plan_of(FluidProgram(careful=True), instance, gpus)
-        except ArithmeticError as error:
-            raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
+            return read_batches(instance, solve(self._batches, instance), gpus)
+        except ArithmeticError:
+            self._batches = BatchProgram()
+        return read_batches(instance, solve(self._batches, instance), gpus)
+
+
+def has_full_chunks(scenario: Scenario, batching: Batching) -> bool:
+    """Whether [LDHZ]'s own program holds: three numbers for the law, one prefill in chunks that are full, no memory.
+
+    Else a plan counts the batch that runs. Chunks that their prompts don't fill are taken as full where the scenario
+    says no more than the model does, so that nothing is known of the lengths but their means, and where the law gives a
+    chunk that is not full no time.
+    """
+    law, shortest = scenario.gpu.iteration, min(c.prompt_tokens for c in scenario.classes)
+    filled = shortest >= scenario.gpu.chunk_size or law.alpha + law.beta * shortest <= 0.0
+    return (
+        not law.by_batch
+        and batching == Batching.SINGLE_PREFILL
+        and scenario.engine.kv_tokens is None
+        and (filled or not scenario.goes_beyond_the_model)
+    )
 
 
 def _plan_of(program: FluidProgram, instance: Instance, gpus: int | None) -> Plan:
@@ -66,8 +103,12 @@ def plan(
     scheme: Scheme | None = None,
     allow_decode_buffer: bool = True,
     with_indicators: bool = True,
+    batching: Batching | None = None,
 ) -> Plan:
     """The optimal steady state of the fluid model: [LDHZ] (40), (42), with indicators (49).
+
+    Where the law of an iteration has more than the three numbers of [LDHZ], chunks are not full or memory ends, the
+    program counts the batch that runs (`fluidgate.planning.batches`).
 
     Args:
         scenario: cluster and load.
@@ -75,6 +116,8 @@ def plan(
         scheme: scheme of the objective, if not the scenario's own.
         allow_decode_buffer: whether prefilled requests may wait, `q_d > 0`; a hard limit forbids it anyhow.
         with_indicators: whether limits and penalties count.
+        batching: how batches are formed, if not as the scenario's engine or, where that leaves it open, in single
+            prefills.
 
     Raises:
         InfeasiblePlanError: classes that never leave exceed the capacity, or a limit cannot be met.
@@ -85,6 +128,7 @@ def plan(
         scheme=scheme,
         allow_decode_buffer=allow_decode_buffer,
         with_indicators=with_indicators,
+        batching=batching,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fluidgate.batching import Batching
 from fluidgate.model import Array
 from fluidgate.planning.advice import advice
 from fluidgate.planning.instance import Instance
@@ -39,11 +40,13 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
     completion = rates.mixed_decode * np.where(decodes > _ZERO * instance.load, decodes, 0.0)
     fraction = float(prefill.sum())
     values = indicator_values(instance.scenario, prefill, solo)
-    indicators = _indicators(program, optimum, values, fraction)
+    indicators, prices = _indicators(program, optimum, values, fraction), _shadow_prices(program, optimum)
     groups = partition(fraction, gpus) if gpus is not None else None
     return Plan(
         scenario=instance.scenario,
         scheme=instance.scheme,
+        batching=Batching.SINGLE_PREFILL,
+        rates=rates,
         prefill=prefill,
         mixed_decode=mixed,
         solo_decode=solo,
@@ -51,13 +54,18 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
         decode_queue=_waiting(lost, instance, patience),
         completion_rate=completion,
         flow_price=_flow_price(program, optimum),
+        prefill_cost=_prefill_cost(instance, prices, indicators, fraction),
+        decode_cost=np.minimum(
+            prices["mixed_capacity"] / rates.mixed_decode, prices["solo_capacity"] / rates.solo_decode
+        ),
         revenue_rate=float(instance.prefill_value @ fed + instance.decode_value @ decodes),
         penalty=float(sum(i["weight"] * i["value"] for i in indicators.values() if "weight" in i)),
         mixed_fraction=fraction,
         kappa=instance.kappa,
         tpot=values["tpot"],
-        shadow_prices=_shadow_prices(program, optimum),
+        shadow_prices=prices,
         indicators=indicators,
+        slots=float(instance.batch),
         warnings=advice(instance.scenario.gpu, groups),
         partition=groups,
     )
@@ -92,6 +100,21 @@ def _shadow_prices(program: FluidProgram, optimum: Vertex) -> dict[str, float]:
         "mixed_capacity": _row_price(optimum, layout.mixed_capacity_row),
         "solo_capacity": _row_price(optimum, layout.solo_capacity_row) * kappa,
     }
+
+
+def _prefill_cost(
+    instance: Instance, prices: dict[str, float], indicators: dict[str, dict[str, float]], fraction: float
+) -> Array:
+    """Shadow cost of one prefill, shape (classes,).
+
+    It holds one prefill slot, gives up `B` solo slots and brings `B - 1` mixed ones, for `1/mu_p`; and it costs what a
+    unit of `sum x` costs through the indicators on the average TPOT, (47) and (48).
+    """
+    batch, slope = instance.batch, instance.tpot.slope(fraction)
+    weight = indicators.get("tpot_weight", {}).get("weight", 0.0)
+    price = indicators.get("max_tpot", {}).get("shadow_price", 0.0)
+    rate = prices["prefill_capacity"] - (batch - 1) * prices["mixed_capacity"] + batch * prices["solo_capacity"]
+    return np.asarray((rate + (weight + price) * slope) / instance.rates.prefill)
 
 
 def _indicators(

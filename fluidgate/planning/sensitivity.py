@@ -202,7 +202,12 @@ def sweep(
     solver = planner or Planner()
     solved = [_solved(solver, _valid(place.put(scenario, setting), [place])) for setting in settings.results]
     plans = [plan for plan, _ in solved]
-    names = [*CAPACITIES, *(name for name in LIMITS if any(plan and name in plan.indicators for plan in plans))]
+    resources = dict.fromkeys(name for plan in plans if plan for name in plan.shadow_prices if name not in CAPACITIES)
+    names = [
+        *CAPACITIES,
+        *resources,
+        *(name for name in LIMITS if any(plan and name in plan.indicators for plan in plans)),
+    ]
     unpriced = np.full(len(scenario.classes), np.nan)
     return Sweep(
         scenario=scenario.name,

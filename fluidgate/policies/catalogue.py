@@ -47,7 +47,7 @@ def tables_of(
         margin: multiplies these three limits by `1 + margin`.
     """
     mixed = partition((1.0 + margin) * plan.mixed_fraction, gpus).mixed
-    rates = plan.scenario.rates
+    rates = plan.rates
     classes = len(rates.arrival)
     caps = [ceil_tolerant((1.0 + margin) * gpus * x) for x in plan.prefill] if cap_classes else [UNCAPPED] * classes
     return Tables(
@@ -96,7 +96,7 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
         order = ranked(tables.priority, decode_per_prompt(plan))
         ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)
         return tables._replace(priority=order, ready=ready)
-    slots = gpus * plan.scenario.gpu.batch_size
+    slots = max(1, math.floor(gpus * plan.slots))
     below = tables.priority < tables.priority.max() * (1.0 - SAME)
     more = np.where(below, reservation * math.sqrt(slots), 0.0)
     return tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))

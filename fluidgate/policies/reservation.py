@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import SAME
-from fluidgate.policies.value import FREE, prefill_cost, serves_everyone, value_index
+from fluidgate.policies.value import FREE, serves_everyone, value_index
 
 GAIN = 1e-6
 """Relative gain in revenue below which one slot more is not kept."""
@@ -30,9 +30,9 @@ def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
     lumped into one; the number is where the revenue of the two, `birth_death_revenue`, stops rising.
     """
     index, time = value_index(plan), slot_time(plan)
-    rates = plan.scenario.rates
+    rates = plan.rates
     arrival = gpus * rates.arrival
-    slots = gpus * plan.scenario.gpu.batch_size
+    slots = max(1, math.floor(gpus * plan.slots))
     hold = np.zeros(len(index), dtype=np.int64)
     if serves_everyone(plan):
         return hold
@@ -56,7 +56,7 @@ def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
 
 def slot_time(plan: Plan) -> Array:
     """How long a request holds a slot, prefill and decode at the plan's mix of speeds, s, shape (classes,)."""
-    rates = plan.scenario.rates
+    rates = plan.rates
     mixed, solo = float(plan.mixed_decode.sum()), float(plan.solo_decode.sum())
     share = mixed / (mixed + solo) if mixed + solo > 0.0 else 0.0
     time: Array = 1.0 / rates.prefill + 1.0 / (share * rates.mixed_decode + (1.0 - share) * rates.solo_decode)
@@ -129,10 +129,10 @@ def ready_for_prefill(plan: Plan, gpus: int) -> int:
     """
     if plan.scheme != "separate" or not plan.decode_queue.any() or gpus == 1:
         return 0
-    rates, pricing = plan.scenario.rates, plan.scenario.pricing
+    rates, pricing = plan.rates, plan.scenario.pricing
     started = rates.arrival - rates.patience * plan.prefill_queue
-    worth = np.maximum(rates.prompt_value - prefill_cost(plan), 0.0)
+    worth = np.maximum(rates.prompt_value - plan.prefill_cost, 0.0)
     lost = float((started * rates.patience * worth).sum() / started.sum())
-    earned = pricing.output * plan.scenario.gpu.gamma
+    earned = pricing.output * plan.solo_speed
     ratio = float(started.sum() / (started + plan.completion_rate).sum())
     return 1 if ratio * (earned + lost) > earned else 0

@@ -6,7 +6,6 @@ import numpy as np
 
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner
-from fluidgate.planning.tpot import AverageTpot
 from fluidgate.policies.decisions.tables import SAME
 
 FREE = 1e9
@@ -22,7 +21,7 @@ def value_index(plan: Plan) -> Array:
     Above 1 for classes that the plan serves in full, 1 for the marginal ones that fill what is left, below 1 for those
     it turns away (complementary slackness of the fluid program).
     """
-    value, cost = plan.scenario.rates.bundled_value, request_cost(plan)
+    value, cost = plan.rates.bundled_value, request_cost(plan)
     scarce = cost * FREE > value
     return np.where(scarce, value / np.where(scarce, cost, 1.0), FREE)
 
@@ -36,13 +35,13 @@ def gate_index(plan: Plan) -> Array:
     `w/cost` right; in one that is over before a service ends each slot that comes free saves one request, however long,
     and `w` is right; this is the geometric mean of both. Where nobody pays, all are alike.
     """
-    if not plan.scenario.rates.bundled_value.any():
+    if not plan.rates.bundled_value.any():
         return np.ones(len(plan.prefill))
     if not serves_everyone(plan):
         return value_index(plan)
     scarce = plan if is_binding(plan) else binding(plan)
-    worth = np.sqrt(plan.scenario.rates.bundled_value) if plan.scheme == "bundled" else 1.0
-    return np.asarray(value_index(scarce) * plan.scenario.rates.patience * worth)
+    worth = np.sqrt(plan.rates.bundled_value) if plan.scheme == "bundled" else 1.0
+    return np.asarray(value_index(scarce) * plan.rates.patience * worth)
 
 
 def serves_everyone(plan: Plan) -> bool:
@@ -102,33 +101,5 @@ def ranked(index: Array, then: Array) -> Array:
 
 
 def request_cost(plan: Plan) -> Array:
-    """Shadow cost of the slots that one request takes, prefill and decode, shape (classes,).
-
-    Its decode holds a mixed slot for `1/mu_m` or a solo slot for `1/mu_s`, whichever costs less.
-    """
-    rates = plan.scenario.rates
-    mixed, solo = plan.shadow_prices["mixed_capacity"], plan.shadow_prices["solo_capacity"]
-    return np.maximum(prefill_cost(plan) + np.minimum(mixed / rates.mixed_decode, solo / rates.solo_decode), 0.0)
-
-
-def prefill_cost(plan: Plan) -> Array:
-    """Shadow cost of one prefill, shape (classes,).
-
-    It holds one prefill slot, gives up `B` solo slots and brings `B - 1` mixed ones, for `1/mu_p`.
-    """
-    batch = plan.scenario.gpu.batch_size
-    mixed, solo = plan.shadow_prices["mixed_capacity"], plan.shadow_prices["solo_capacity"]
-    rate = plan.shadow_prices["prefill_capacity"] - (batch - 1) * mixed + batch * solo + tpot_price(plan)
-    cost: Array = rate / plan.scenario.rates.prefill
-    return cost
-
-
-def tpot_price(plan: Plan) -> float:
-    """What a unit of `sum x` costs through the indicators on the average TPOT, (47) and (48), per second."""
-    gpu = plan.scenario.gpu
-    tpot = AverageTpot(gpu.batch_size, gpu.tau, gpu.gamma)
-    price = plan.indicators.get("tpot_weight", {}).get("weight", 0.0) * tpot.slope(plan.mixed_fraction)
-    limit = plan.indicators.get("max_tpot")
-    if limit is not None:
-        price += limit["shadow_price"] * tpot.slope(plan.mixed_fraction)
-    return price
+    """What one request takes of everything that is scarce, prefill and decode, at its price, shape (classes,)."""
+    return np.maximum(plan.prefill_cost + plan.decode_cost, 0.0)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fluidgate.model import Gpu
-from fluidgate.planning import Plan
+from fluidgate.planning import OperatingPoint, Plan
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.profiles import Profile
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
@@ -51,10 +50,14 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
         whole.add_row("objective", f"{number(plan.objective, 6)} /s")
     whole.add_row("share of the GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
-    whole.add_row("average time per output token", _milliseconds(plan.tpot))
+    if plan.operating_point is None:
+        whole.add_row("time per output token, all slots busy, (47)", _milliseconds(plan.tpot))
+    else:
+        whole.add_row("time per output token, of the decodes", _milliseconds(plan.tpot))
     whole.add_row("a solo decode is faster by (kappa)", number(plan.kappa, 4))
-    for label, value in _full_batches(plan.scenario.gpu):
-        whole.add_row(label, value)
+    if plan.operating_point is not None:
+        for label, value in _operating_point(plan.operating_point, plan.batching):
+            whole.add_row(label, value)
     whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
     if plan.partition is not None:
         split = plan.partition
@@ -106,15 +109,16 @@ def simulation_title(result: SimulationResult) -> str:
     )
 
 
-def _full_batches(gpu: Gpu) -> Iterator[tuple[str, str]]:
-    """The iterations that the plan reads where their time depends on the batch, with their sizes."""
-    if not gpu.iteration.by_batch:
-        return
-    beside = gpu.batch_size - 1
-    yield f"full mixed iteration ({gpu.chunk_size} prompt tokens, {beside} decodes)", _milliseconds(gpu.tau)
-    yield f"full solo iteration ({gpu.batch_size} decodes)", _milliseconds(gpu.solo)
-    if gpu.iteration.epsilon:
-        yield "context of each of these decodes", f"{number(gpu.context_tokens)} tokens"
+def _operating_point(point: OperatingPoint, batching: str) -> Iterator[tuple[str, str]]:
+    """The batch that runs."""
+    yield "batching", batching
+    for label, seconds in (("mixed", point.mixed_iteration), ("solo", point.solo_iteration)):
+        yield f"{label} iteration, mean", "-" if seconds is None else _milliseconds(seconds)
+    yield "iterations", f"{number(point.iteration_rate)} /s"
+    yield "decodes in a batch, mean", number(point.decodes)
+    share = "" if point.kv_share is None else f" ({100 * point.kv_share:.1f} % of the memory)"
+    yield "KV memory in use, mean", f"{number(point.kv_tokens)} tokens{share}"
+    yield "busy", f"{100 * point.busy:.1f} %"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -33,6 +33,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
+from fluidgate.planning import service_rates
 from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
     MIXED_QUEUE,
@@ -154,7 +155,7 @@ def _controls(scenario: Scenario, occupancy: Array, events: Array, seconds: floa
 
     The columns are the five martingales and the four changes in the order of the head of this file, each by class.
     """
-    rates = scenario.rates
+    rates = service_rates(scenario)
     integral = occupancy * seconds
     expected = {
         ARRIVAL: np.broadcast_to(rates.arrival * gpus * seconds, events[:, ARRIVAL].shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fluidgate.batching import Batching
 from fluidgate.errors import InfeasiblePlanError
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan, Planner
@@ -23,31 +24,27 @@ class Plans:
     def of(self, policy: Policy) -> Plan:
         """The plan that feeds `policy`."""
         scheme, allow_decode_buffer = policy.program.key(self._scenario)
-        return self._solve(scheme=scheme, allow_decode_buffer=allow_decode_buffer)
+        return self._solve(scheme=scheme, allow_decode_buffer=allow_decode_buffer, batching=Batching(policy.batching))
 
-    @property
-    def own(self) -> Plan:
-        """The plan of the scenario as it is."""
-        return self._solve()
+    def own(self, batching: str = Batching.SINGLE_PREFILL) -> Plan:
+        """The plan of the scenario as it is, for GPUs that batch in one way."""
+        return self._solve(batching=Batching(batching))
 
-    @property
-    def own_if_feasible(self) -> Plan | None:
+    def own_if_feasible(self, batching: str = Batching.SINGLE_PREFILL) -> Plan | None:
         """The same; None where there is none."""
         try:
-            return self.own
+            return self.own(batching)
         except InfeasiblePlanError:
             return None
 
-    @property
-    def unconstrained(self) -> Plan:
+    def unconstrained(self, batching: str = Batching.SINGLE_PREFILL) -> Plan:
         """The plan without indicators: its revenue is R*."""
-        return self._solve(with_indicators=False)
+        return self._solve(with_indicators=False, batching=Batching(batching))
 
-    @property
-    def unconstrained_if_feasible(self) -> Plan | None:
+    def unconstrained_if_feasible(self, batching: str = Batching.SINGLE_PREFILL) -> Plan | None:
         """The same; None where there is none."""
         try:
-            return self.unconstrained
+            return self.unconstrained(batching)
         except InfeasiblePlanError:
             return None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
+from fluidgate.planning import service_rates
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
 from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
@@ -150,7 +151,7 @@ class Search:
             objective_default=statistic(before),
             objective_proposed=statistic(after),
             gain=gain,
-            plan_objective=self.plans.own.objective,
+            plan_objective=self.plans.own().objective,
             trials=tuple(map(self._trial, range(len(self.values)))),
             warnings=self.plan.warnings,
         )
@@ -219,7 +220,8 @@ def objective(job: Job) -> tuple[float, int]:
 
 def _memory(scenario: Scenario) -> float:
     """The longest mean time of a request on the GPUs, s: how long the cluster remembers."""
-    return float((1.0 / scenario.rates.prefill + 1.0 / scenario.rates.mixed_decode).max())
+    rates = service_rates(scenario)
+    return float((1.0 / rates.prefill + 1.0 / rates.mixed_decode).max())
 
 
 def _affordable(

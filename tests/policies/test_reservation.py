@@ -17,7 +17,7 @@ from fluidgate.policies.reservation import (
     trunk_reservation,
     waiting_room,
 )
-from fluidgate.policies.value import prefill_cost
+
 
 TINY = Scenario.load("examples/tiny.toml")
 TWO = Scenario.load("examples/two-class.toml")
@@ -97,7 +97,7 @@ def test_one_gpu_is_kept_ready_if_it_costs_less_than_the_prompts_it_saves() -> N
         rates = solved.scenario.rates
         started = rates.arrival - rates.patience * solved.prefill_queue
         ratio = started.sum() / (started + solved.completion_rate).sum()
-        worth = rates.prompt_value - prefill_cost(solved)
+        worth = rates.prompt_value - solved.prefill_cost
         lost = (started * rates.patience * worth).sum() / started.sum()
         chance = (1 - ratio) * ratio ** np.arange(2000)  # of so many GPUs fewer than are kept being ready
         costs = [

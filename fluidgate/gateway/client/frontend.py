@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from fluidgate.gateway.client.admission import Admission
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.classifier import Classifier
@@ -50,7 +48,7 @@ class Frontend:
             monitor=gateway.monitor,
             admission=admission,
             two_legs=gateway.two_legs,
-            prefill_seconds=lambda tokens: math.ceil(tokens / gpu.chunk_size) * gpu.tau,
+            prefill_seconds=gpu.prefill_seconds,
             attempts=settings.limits.attempts,
             clock=gateway.clock,
         )

@@ -206,7 +206,7 @@ class Published(Behaviour):
         return IterationOutcome(run_published(blocks, engine, run, self.policy, rates=rates, take_log=take_log))
 
     def plan(self, plans: Plans) -> Plan | None:
-        return plans.own_if_feasible
+        return plans.own_if_feasible(self.batching)
 
 
 BEHAVIOURS: dict[type, type[Behaviour]] = {Policy: Planned, ReplannedPolicy: Following, PlacedPolicy: Published}

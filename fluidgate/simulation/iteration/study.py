@@ -110,7 +110,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         revenue = revenue_rates(scenario, runs)
         held = [m.occupancy / gpus for m in runs]
         penalties = np.array([penalty(scenario, each[PREFILL], each[SOLO_DECODE]) for each in held])
-        best, own = plans.unconstrained_if_feasible, plans.own_if_feasible
+        best, own = plans.unconstrained_if_feasible(policy.batching), plans.own_if_feasible(policy.batching)
         return RequestResult(
             scenario=scenario.name,
             policy=policy.name,

@@ -10,7 +10,8 @@ from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
 from fluidgate.compiled.random import stream
-from fluidgate.model import Array, Scenario
+from fluidgate.model import Array, Rates, Scenario
+from fluidgate.planning import service_rates
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
 from fluidgate.simulation.invariants import InvariantError
@@ -42,6 +43,8 @@ class Job:
     samples: int = 0
     audited: bool = False
     batches: int = 1
+    rates: Rates | None = None
+    """Service rates, where the study knows them; None for those of the scenario's plan."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def start(job: Job) -> Network:
     """The empty cluster of a job."""
     from fluidgate.policies.decisions.own import functions_of
 
-    rates = job.scenario.rates
+    rates = job.rates or service_rates(job.scenario)
     waiting = rates.patience
     _, services, placements = seeds(job.seed, job.replication)
     return empty_network(

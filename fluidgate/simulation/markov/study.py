@@ -9,6 +9,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
+from fluidgate.planning import service_rates
 from fluidgate.planning.penalty import penalty
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
@@ -59,6 +60,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
         chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]
         refuse_duplicates([policy.name for policy in chosen])
         self.scenario, self.options = scenario.for_gpus(options.gpus), options
+        self.rates = service_rates(self.scenario)
         self.policies = [Tabulated(policy) for policy in chosen]
 
     @property
@@ -87,6 +89,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             replication=replication,
             samples=options.samples,
             audited=options.audited,
+            rates=self.rates,
         )
 
     def prepare(self, jobs: Sequence[Job]) -> None:
@@ -104,8 +107,8 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             events=sum(m.total_events for m in measured),
             wall_seconds=sum(m.wall_seconds for m in measured),
             revenue_rate=statistic(revenue),
-            optimality_ratio=statistic(ratio(revenue, plans.unconstrained.revenue_rate)),
-            objective_ratio=statistic(ratio(revenue - penalties, plans.own.objective)),
+            optimality_ratio=statistic(ratio(revenue, plans.unconstrained().revenue_rate)),
+            objective_ratio=statistic(ratio(revenue - penalties, plans.own().objective)),
             classes=class_results(scenario, measured, options.gpus),
             plan=plans.of(bare),
             trajectory=trajectory(measured, options.gpus, options.horizon),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError, nearest
-from fluidgate.model import Scenario
+from fluidgate.model import Array, Scenario
 from fluidgate.workloads.classes import short_names
 from fluidgate.workloads.streams.lengths import Classes, Pool
 from fluidgate.workloads.traces import Trace, read_trace
@@ -127,6 +127,29 @@ def pool_of(scenario: Scenario, traces: Sequence[ClassTrace]) -> Pool:
     prompt = [each.trace.prompt_tokens for each in traces]
     output = [each.trace.output_tokens for each in traces]
     return Pool.of([of_class(prompt, k) for k in classes], [of_class(output, k) for k in classes])
+
+
+def trace_lengths(scenario: Scenario) -> list[tuple[Array, Array]]:
+    """Prompt and output lengths of the requests of each class in the traces of `[lengths]`, shape (requests,) each.
+
+    Raises:
+        FluidgateError: a file is wrong, or its class is unclear.
+    """
+    paths = scenario.lengths.traces
+    changed = tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
+    key = (tuple(scenario.class_names), paths, changed)
+    if key not in _read_before:
+        _read_before.clear()
+        _read_before[key] = pool_of(scenario, read_class_traces(scenario, paths))
+    pool = _read_before[key]
+    return [
+        (pool.prompt[start : start + count].astype(float), pool.output[start : start + count].astype(float))
+        for start, count in zip(pool.start, pool.count, strict=True)
+    ]
+
+
+_read_before: dict[tuple[object, ...], Pool] = {}
+"""The lengths read last, by classes, files and their times: plans of one scenario are solved many times."""
 
 
 def _named(scenario: Scenario, path: str | Path) -> tuple[str | None, str | Path]:

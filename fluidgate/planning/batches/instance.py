@@ -1,0 +1,159 @@
+"""What the program of the batch that runs reads of a scenario, for one way of batching."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluidgate.batching import DISCIPLINES, Batching, Discipline
+from fluidgate.model import Array, Indicators, Scenario, Scheme
+from fluidgate.planning.batches.iterations import Iterations, iterations_of
+from fluidgate.planning.lengths import Sizes, lengths_of
+
+
+@dataclass(frozen=True, eq=False)
+class BatchInstance:
+    """A scenario in requests, tokens and iterations per second and GPU; arrays of shape (classes,).
+
+    Attributes:
+        scenario: per GPU.
+        scheme: of the objective.
+        indicators: imposed.
+        batching: how the batch of an iteration is formed.
+        decode_buffer: whether `q_d > 0` is allowed.
+        tokens: of an iteration: the chunk C, or the budget.
+        memory: KV tokens of a GPU, inf for no limit.
+        arrival: lambda, requests/s.
+        patience: theta, 1/s.
+        prompt: P, tokens.
+        decodes: decode iterations of a request, S: D, or D - 1 where the first token comes with the last chunk.
+        context: tokens that a decode iteration finds in its request, L.
+        held: the same, at most the memory.
+        least_chunks: mixed iterations that a prompt is part of, at least.
+        most_chunks: mixed iterations that there are for a prompt, at most.
+        held_reading: tokens times iterations that a prompt holds while it is read, H.
+        prompt_value, output_value: c_p P and c_d D, money.
+    """
+
+    scenario: Scenario
+    scheme: Scheme
+    indicators: Indicators
+    batching: Batching
+    decode_buffer: bool
+    tokens: int
+    memory: float
+    arrival: Array
+    patience: Array
+    prompt: Array
+    decodes: Array
+    context: Array
+    held: Array
+    least_chunks: Array
+    most_chunks: Array
+    held_reading: Array
+    capped_prompt: Array
+    prompt_value: Array
+    output_value: Array
+
+    @staticmethod
+    def of(
+        scenario: Scenario, scheme: Scheme, indicators: Indicators, batching: Batching, allow_decode_buffer: bool
+    ) -> BatchInstance:
+        """The instance of a scenario; each hard limit comes with `q_d = 0`.
+
+        Raises:
+            FluidgateError: a trace of empirical lengths is wrong.
+        """
+        known, gpu, engine = DISCIPLINES[batching], scenario.gpu, scenario.engine
+        tokens = engine.max_batched_tokens
+        if tokens is None or known.by_policy:
+            tokens = known.default_tokens(gpu.batch_size, gpu.chunk_size)
+        memory = math.inf if engine.kv_tokens is None else float(engine.kv_tokens // engine.kv_block * engine.kv_block)
+        sizes = lengths_of(scenario)
+        skipped = 0 if known.by_policy else 1
+        prompt = np.array([each.prompt for each in sizes])
+        output = np.array([each.output for each in sizes])
+        least, most = _chunks(scenario, sizes, known, batching, tokens)
+        reading = np.array([each.held_reading(tokens) for each in sizes])
+        return BatchInstance(
+            scenario=scenario,
+            scheme=scheme,
+            indicators=indicators,
+            batching=batching,
+            decode_buffer=allow_decode_buffer and not indicators.any_limit,
+            tokens=tokens,
+            memory=memory,
+            arrival=np.array([c.arrival_rate for c in scenario.classes]),
+            patience=np.array([c.patience_rate for c in scenario.classes]),
+            prompt=prompt,
+            decodes=np.maximum(output - skipped, 0.0),
+            context=np.array([each.context(skipped) for each in sizes]),
+            held=np.array([each.context_within(skipped, memory) for each in sizes]),
+            least_chunks=least,
+            most_chunks=most,
+            held_reading=np.minimum(reading if least is most else prompt * least, least * memory),
+            capped_prompt=np.array([each.capped(tokens) for each in sizes]),
+            prompt_value=scenario.pricing.prompt * prompt,
+            output_value=scenario.pricing.output * output,
+        )
+
+    @property
+    def classes(self) -> int:
+        return len(self.arrival)
+
+    @property
+    def discipline(self) -> Discipline:
+        return DISCIPLINES[self.batching]
+
+    @property
+    def batch_size(self) -> int:
+        return self.scenario.gpu.batch_size
+
+    @property
+    def waits_for_ever(self) -> NDArray[np.bool_]:
+        """Classes with `theta = 0`, which cannot be shed."""
+        return np.equal(self.patience, 0.0)
+
+    @property
+    def earned_reading(self) -> Array:
+        """Money for a prompt read, (23)."""
+        return self.prompt_value if self.scheme == "separate" else np.zeros(self.classes)
+
+    @property
+    def earned_ending(self) -> Array:
+        """Money for a request completed, (22) or (23)."""
+        return self.output_value if self.scheme == "separate" else self.prompt_value + self.output_value
+
+    @property
+    def largest_chunk(self) -> float:
+        """Prompt tokens of an iteration at most; whole prompts may exceed the budget."""
+        if self.batching == Batching.PREFILL_FIRST:
+            return max(float(self.tokens), 20.0 * float(self.prompt.max()))
+        return float(self.tokens)
+
+    def iterations(self, grid: Array | None = None) -> Iterations:
+        """The kinds of iterations; with a `grid`, by the number of decodes."""
+        gpu = self.scenario.gpu
+        return iterations_of(gpu.iteration, gpu.batch_size, self.largest_chunk, gpu.context_tokens, grid)
+
+
+def _chunks(
+    scenario: Scenario, sizes: tuple[Sizes, ...], known: Discipline, batching: Batching, tokens: int
+) -> tuple[Array, Array]:
+    """Mixed iterations that a prompt is part of at least, and that there are for it at most.
+
+    Under [LDHZ]'s own law every chunk is full, so that a prompt is `P/C` of them, and one at least.
+    """
+    if known.by_policy:
+        if scenario.gpu.iteration.by_batch:
+            each = np.array([s.chunks(tokens) for s in sizes])
+        else:
+            each = np.maximum(np.array([s.prompt for s in sizes]) / tokens, 1.0)
+        return each, each
+    if batching == Batching.PREFILL_FIRST:
+        return np.ones(len(sizes)), np.ones(len(sizes))
+    left = max(1, tokens - scenario.gpu.batch_size + 1)
+    return np.array([s.chunks(tokens) for s in sizes]), np.array([s.chunks(left) for s in sizes])

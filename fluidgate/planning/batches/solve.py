@@ -1,0 +1,183 @@
+"""The best flows of an instance, within its limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fluidgate.errors import InfeasiblePlanError, one_line
+from fluidgate.model import Indicators
+from fluidgate.planning.batches.infeasible import explain
+from fluidgate.planning.batches.instance import BatchInstance
+from fluidgate.planning.batches.limits import first_grid, limits_at, refined
+from fluidgate.planning.batches.prices import Prices
+from fluidgate.planning.batches.program import BatchProgram
+from fluidgate.planning.batches.running import Flows, Running, running
+from fluidgate.planning.batches.ties import settle_ties
+from fluidgate.planning.linear_program import Vertex
+from fluidgate.planning.wording import rounded_up
+
+_ROUNDS = 60
+"""Times that limits are set anew at the iteration times of the solution before."""
+
+_SAME = 1e-9
+"""Relative difference below which two solutions are one."""
+
+_POINTS = 17
+"""Limits on TPOT between which the best is sought where TPOT has a weight, in each of so many narrowings:"""
+_NARROWINGS = 6
+
+_HALVINGS = 45
+_MOST_KINDS = 120
+
+LIMITS = ("max_prefill_gap", "max_solo_gap", "max_tpot")
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """An optimum's objective and prices, the flows chosen among the optimal ones, and what runs."""
+
+    objective: float
+    prices: Prices
+    flows: Flows
+    running: Running
+
+    def values(self) -> dict[str, float]:
+        """Indicators at the operating point: (43), (45), and the TPOT of the decodes."""
+        return {
+            "prefill_gap": float(np.ptp(self.flows.fed * self.running.prefill_seconds)),
+            "solo_gap": float(np.ptp(self.flows.solo * self.running.solo_seconds)),
+            "tpot": self.running.point.tpot,
+        }
+
+
+def solve(program: BatchProgram, instance: BatchInstance) -> Solution:
+    """The best flows of an instance.
+
+    Raises:
+        InfeasiblePlanError: classes that never leave exceed what a GPU can do, or a limit cannot be met.
+        ArithmeticError: the solver got lost.
+    """
+    if instance.indicators.tpot_weight:
+        return _at_best_tpot(program, instance)
+    free = _free(program, instance)
+    if _keeps(instance.indicators, free):
+        return free
+    found = _limited(program, instance, free.running)
+    if found is None:
+        raise InfeasiblePlanError(_unmet(program, instance, free))
+    return found
+
+
+def _free(program: BatchProgram, instance: BatchInstance) -> Solution:
+    """Without limits."""
+    program.load(instance)
+    vertex = program.maximise(program.objective())
+    if vertex is None:
+        raise InfeasiblePlanError(explain(program))
+    return _settled(program, vertex)
+
+
+def _settled(program: BatchProgram, vertex: Vertex) -> Solution:
+    prices = Prices.of(program, vertex)
+    program.check(vertex.columns)
+    flows = settle_ties(program, vertex)
+    return Solution(vertex.objective, prices, flows, running(program.instance, flows))
+
+
+def _keeps(indicators: Indicators, solution: Solution) -> bool:
+    """Whether a solution keeps every limit, and no gap has a weight."""
+    if indicators.prefill_gap_weight or indicators.solo_gap_weight:
+        return False
+    limits = ((getattr(indicators, f"max_{name}"), value) for name, value in solution.values().items())
+    return all(limit is None or value <= limit * (1.0 + _SAME) for limit, value in limits)
+
+
+def _limited(program: BatchProgram, instance: BatchInstance, start: Running) -> Solution | None:
+    """With limits, at the iteration times of the solution itself: a fixed point. None if they can't be met.
+
+    A limit on TPOT needs iterations with fewer decodes than there are slots, so there are kinds of them, the finer the
+    nearer to those that run.
+    """
+    limit = instance.indicators.max_tpot
+    grid = None if limit is None else first_grid(instance)
+    tpot = math.inf if limit is None else limit
+    where, found = start, None
+    for _ in range(_ROUNDS):
+        program.load(instance, grid, limits_at(instance, where, tpot, grid))
+        vertex = program.maximise(program.objective())
+        if vertex is None:
+            return None
+        before, found = found, _settled(program, vertex)
+        where = found.running
+        if before is not None and _are_one(before, found):
+            break
+        if grid is not None and len(grid) < _MOST_KINDS:
+            grid = refined(grid, program, vertex)
+    return found
+
+
+def _are_one(one: Solution, two: Solution) -> bool:
+    if abs(one.objective - two.objective) > _SAME * abs(two.objective):
+        return False
+    pairs = zip(one.values().values(), two.values().values(), strict=True)
+    return all(math.isclose(a, b, rel_tol=_SAME, abs_tol=1e-12) for a, b in pairs)
+
+
+def _at_best_tpot(program: BatchProgram, instance: BatchInstance) -> Solution:
+    """With a weight on TPOT: the limit on it whose objective less the penalty is most."""
+    indicators = instance.indicators
+    plain = replace(instance, indicators=indicators.model_copy(update={"tpot_weight": 0.0}))
+    loosest = solve(program, plain)
+
+    def worth(solution: Solution) -> float:
+        return solution.objective - indicators.tpot_weight * solution.running.point.tpot
+
+    high = loosest.running.point.tpot
+    low, best = least_limit(program, plain, "max_tpot", loosest), loosest
+    for _ in range(_NARROWINGS):
+        limits = np.linspace(low, high, _POINTS)
+        found = [s for s in (_under(program, plain, "max_tpot", limit, loosest) for limit in limits) if s is not None]
+        if not found:
+            break
+        best = max(best, *found, key=worth)
+        place = int(np.argmax([worth(solution) for solution in found])) + len(limits) - len(found)
+        low, high = float(limits[max(place - 1, 0)]), float(limits[min(place + 1, len(limits) - 1)])
+    return best
+
+
+def _under(program: BatchProgram, instance: BatchInstance, name: str, limit: float, start: Solution) -> Solution | None:
+    """With a limit in the place of the instance's own, other ways as it is."""
+    indicators = instance.indicators.model_copy(update={name: limit})
+    return _limited(program, replace(instance, indicators=indicators), start.running)
+
+
+def least_limit(program: BatchProgram, instance: BatchInstance, name: str, loosest: Solution) -> float:
+    """The least value of a limit that can be met, by bisection, up to the value at `loosest`."""
+    low, high = 0.0, loosest.values()[name.removeprefix("max_")]
+    for _ in range(_HALVINGS):
+        if high - low <= _SAME * high:
+            break
+        middle = 0.5 * (low + high)
+        met = _under(program, instance, name, middle, loosest) is not None
+        low, high = (low, middle) if met else (middle, high)
+    return high
+
+
+def _unmet(program: BatchProgram, instance: BatchInstance, free: Solution) -> str:
+    """Which limits cannot be met, and the least that can; one line."""
+    set_ = {name: limit for name in LIMITS if (limit := getattr(instance.indicators, name)) is not None}
+    alone = {name: replace(instance, indicators=Indicators(**{name: limit})) for name, limit in set_.items()}
+    unmet = [name for name in set_ if _limited(program, alone[name], free.running) is None]
+    if not unmet:
+        reason = f"{' and '.join(set_)} cannot be met together; loosen one or drop one"
+    else:
+        words = [
+            f"{name} {set_[name]:.9g} cannot be met: the least that can is "
+            f"{rounded_up(least_limit(program, alone[name], name, free))}"
+            for name in unmet
+        ]
+        reason = f"{', '.join(words)}; set a looser limit, or drop it"
+    return one_line(f"scenario '{instance.scenario.name}': {reason}")
