@@ -83,6 +83,29 @@ class EngineTable(Table):
             )
 
 
+class EngineFileTable(EngineTable):
+    """[engine] as a file has it: `kv_tokens` may follow from the memory of the GPU."""
+
+    kv_memory: str | None = absent(
+        'what kv_tokens follows from: a card such as "h100", its memory such as "80 GiB", '
+        'the line of the engine\'s log, or "unlimited"',
+        examples=["h100"],
+    )
+    gpu_memory_utilization: float | None = absent(
+        "the share of a GPU's memory that the engine takes, weights included", gt=0, le=1, examples=[0.9]
+    )
+
+    def problems(self, batch_size: int | None = None) -> Iterator[str]:
+        for key in ("kv_memory", "gpu_memory_utilization"):
+            if self.kv_tokens is not None and getattr(self, key) is not None:
+                yield f"{key}: not together with kv_tokens, which it says already; remove one of the two"
+
+    def resolved(self, kv_tokens: int | None) -> EngineTable:
+        """The table with the tokens that its KV memory holds, in the place of what they follow from."""
+        keys = self.model_dump(include=set(EngineTable.model_fields) - {"kv_tokens"})
+        return EngineTable(kv_tokens=kv_tokens, **keys)
+
+
 class EngineModel(EngineTable):
     """What the model leaves open of a GPU's engine, at the fidelity of iterations.
 

@@ -159,10 +159,15 @@ class IterationTime(Noun):
 
 
 class Calibrated(Noun):
-    """The least and the greatest sizes that an iteration time was measured at; None where that is unknown."""
+    """What a profile says of an iteration time beside it; None where that is unknown."""
 
-    batch_sizes: tuple[int, int] | None = Field(None, description="of the batch, requests")
-    chunk_sizes: tuple[int, int] | None = Field(None, description="of the chunk, tokens")
+    profile: str = Field("", description="its name; empty where the times were given without one")
+    batch_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the batch, requests")
+    chunk_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the chunk, tokens")
+    contexts: tuple[int, int] | None = Field(None, description="least and greatest of a request's context, tokens")
+    measured: str | None = Field(None, description="when, a year or a date")
+    gpus: int = Field(1, ge=1, description="GPUs of the tensor-parallel group that `Gpu` then is")
+    kv_memory: str = Field("", description="how the scenario's KV tokens follow from card and weights, if they do")
 
 
 class Gpu(Noun):
@@ -178,7 +183,7 @@ class Gpu(Noun):
     context_tokens: NonNegative = Field(
         0.0, description="mean context of a decode, tokens; a scenario sets it from its classes", repr=False
     )
-    calibrated: Calibrated = Field(Calibrated(), description="the sizes that its profile holds for", repr=False)
+    calibrated: Calibrated = Field(Calibrated(), description="what its profile says of it", repr=False)
 
     @model_validator(mode="after")
     def _iterations_take_time(self) -> Self:

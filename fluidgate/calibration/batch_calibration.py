@@ -52,7 +52,7 @@ class BatchCalibration:
     @property
     def law(self) -> str:
         """That of the profile: `linear` or `table`."""
-        return "linear" if self.profile.iteration is None or self.profile.iteration.table is None else "table"
+        return "linear" if self.profile.iteration.table is None else "table"
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def calibrate_batches(
         )
     fitted = fit_batches(rows, epsilon, min_chunk)
     texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
-    made = _profile(name or Path(rows.source).stem or "measured", fitted, texts)
+    made = _profile(name or Path(rows.source).stem or "measured", fitted, kv_bytes_per_token, texts)
     if table:
         iteration = IterationTime(**{**_law(fitted), "table": measured_table(fitted.points, rows.source)})
         made = made.model_copy(update={"iteration": iteration})
@@ -204,7 +204,7 @@ def _law(fitted: BatchFit) -> dict[str, float]:
     return {**{key: _rounded(value.value) for key, value in keys.items()}, "epsilon": _rounded(fitted.epsilon)}
 
 
-def _profile(name: str, fitted: BatchFit, texts: dict[str, str]) -> Profile:
+def _profile(name: str, fitted: BatchFit, kv_bytes_per_token: float | None, texts: dict[str, str]) -> Profile:
     points = fitted.points
     chunks = points.chunk_size[points.chunk_size >= max(1, fitted.min_chunk)]
     return Profile(
@@ -212,8 +212,16 @@ def _profile(name: str, fitted: BatchFit, texts: dict[str, str]) -> Profile:
         iteration=IterationTime(**_law(fitted)),
         batch_sizes=(max(1, int(points.batch_size.min())), max(1, int(points.batch_size.max()))),
         chunk_sizes=(int(chunks.min()), int(chunks.max())),
+        contexts=_contexts(points),
+        kv_bytes_per_token=kv_bytes_per_token,
         **texts,
     )
+
+
+def _contexts(points: Points) -> tuple[int, int] | None:
+    """Those of the decodes; None where the rows do not say them."""
+    known = points.context[points.context >= 1.0]
+    return (int(known.min()), int(known.max())) if len(known) else None
 
 
 def _warnings(fitted: BatchFit) -> Iterator[str]:

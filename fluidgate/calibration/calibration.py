@@ -17,7 +17,8 @@ from fluidgate.calibration.measurements import Measurements, read_measurements
 from fluidgate.calibration.regression import FTest
 from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime
-from fluidgate.profiles import LawRow, Profile
+from fluidgate.profiles import Profile
+from fluidgate.profiles.law import LawRow, table_of
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
 
 if TYPE_CHECKING:
@@ -199,11 +200,8 @@ def _profile(name: str, fits: tuple[Fit, ...], texts: dict[str, str]) -> Profile
     rest: dict[str, Any] = {**texts, "name": name, "chunk_sizes": chunks, "batch_sizes": batches}
     if len(fits) == 1:
         return Profile(iteration=IterationTime(**_coefficients(fits[0])), r_squared=_rounded(fits[0].r_squared), **rest)
-    rows = [
-        LawRow(batch_size=each.batch_sizes[0], r_squared=_rounded(each.r_squared), **_coefficients(each))
-        for each in fits
-    ]
-    return Profile(law=tuple(rows), **rest)
+    rows = [LawRow(batch_size=each.batch_sizes[0], **_coefficients(each)) for each in fits]
+    return Profile(iteration=table_of(rows, chunks), **rest)
 
 
 def _coefficients(of: Fit) -> dict[str, float]:

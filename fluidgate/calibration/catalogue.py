@@ -1,70 +1,112 @@
-"""The shipped profiles that are fitted to public measurements, and the command that makes them again.
+"""The shipped profiles that are made from public measurements, and the command that makes them again.
 
     python -m fluidgate.calibration.catalogue DATA
 
-`DATA` is the folder with the two files of measurements; neither is shipped. Files that hold the same already are not
-written. How the columns are read is in `splitwise` and `aiconfigurator`, and in each profile's `notes`.
+`DATA` is the folder with the three files of measurements; none is shipped. Files that hold the same already are not
+written. How the columns are read is in `aiconfigurator`, `vidur` and `llm_serving_sim`, and in each profile's `notes`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fluidgate.calibration.calibration import Calibration, calibrate, low_or_high, place
+from fluidgate.calibration.batch_calibration import calibrate_batches
 from fluidgate.calibration.measurements import Measurements, read_measurements
 from fluidgate.errors import FluidgateError
 from fluidgate.profiles import Profile, dump_profile
+from fluidgate.profiles.facts import CARDS, LANGUAGE_MODELS
 from fluidgate.toml_file import write_whole
 
-SPLITWISE = "splitwise_perf_model.csv"
 AICONFIGURATOR = "aiconfigurator_tau.csv"
+VIDUR = "vidur_a100_llama2_70b_tp2_tau.csv"
+LLM_SERVING_SIM = "rtx4090_llama31_8b_tau_wide.csv"
 MADE = "Made by python -m fluidgate.calibration.catalogue."
 
-LLAMA2_70B = {
-    ("a100-80gb", 2): 32,
-    ("a100-80gb", 4): 64,
-    ("a100-80gb", 8): 64,
-    ("h100-80gb", 2): 32,
-    ("h100-80gb", 4): 64,
-    ("h100-80gb", 8): 64,
-}
-"""Hardware and tensor-parallel size, with the greatest batch that was served whole.
 
-On two GPUs the prompts of a batch of 64 took less than a sixth of the time of those of 32: it was not one batch.
-"""
-LONGEST_PROMPT = 2048
-PROMPT_OF_BATCHES, OUTPUT_OF_BATCHES = 512, 128
-"""The only lengths that were measured at every batch size."""
+@dataclass(frozen=True)
+class Served:
+    """A model on a card or on a group of them.
+
+    Attributes:
+        card, model: by their names in `fluidgate.profiles.facts`.
+        gpus: of the tensor-parallel group.
+        purpose: what its profile is for.
+        dtype: of weights and KV.
+    """
+
+    card: str
+    model: str
+    gpus: int
+    purpose: str
+    dtype: str = "bf16"
+
+    @property
+    def name(self) -> str:
+        return f"{self.card}/{self.model}" + (f"-tp{self.gpus}" if self.gpus > 1 else "")
+
+    @property
+    def epsilon(self) -> float:
+        """Seconds to read a token's KV once from the memory of the group: a roofline."""
+        return self.kv_bytes / (self.gpus * CARDS[self.card].bandwidth)
+
+    @property
+    def kv_bytes(self) -> int:
+        return LANGUAGE_MODELS[self.model].kv_bytes_per_token(self.dtype)
+
+    def described(self, profile: Profile, **more: object) -> Profile:
+        """The profile with what is known of card and model."""
+        card, model = CARDS[self.card], LANGUAGE_MODELS[self.model]
+        known = {
+            "name": self.name,
+            "purpose": self.purpose,
+            "model": model.title,
+            "dtype": self.dtype,
+            "gpu": card.title,
+            "gpus": self.gpus,
+            "kv_bytes_per_token": float(self.kv_bytes),
+            "weights_bytes": float(model.weights_bytes(self.dtype)),
+            "memory_bytes": float(round(self.gpus * card.memory)),
+        }
+        return profile.model_copy(update={**known, **more})
+
 
 VLLM = (
-    ("a100_sxm", "meta-llama/Meta-Llama-3.1-8B", 1),
-    ("a100_sxm", "meta-llama/Meta-Llama-3.1-70B", 4),
-    ("a100_sxm", "Qwen/Qwen3-8B", 1),
-    ("a100_sxm", "Qwen/Qwen3-32B", 2),
-    ("h100_sxm", "meta-llama/Meta-Llama-3.1-8B", 1),
-    ("h100_sxm", "meta-llama/Meta-Llama-3.1-70B", 4),
-    ("h100_sxm", "Qwen/Qwen3-8B", 1),
-    ("h100_sxm", "Qwen/Qwen3-32B", 2),
-    ("h100_sxm", "Qwen/Qwen3-30B-A3B", 1),
-    ("h200_sxm", "meta-llama/Meta-Llama-3.1-8B", 1),
-    ("h200_sxm", "meta-llama/Meta-Llama-3.1-70B", 2),
-    ("b200_sxm", "meta-llama/Meta-Llama-3.1-8B", 1),
-    ("l40s", "meta-llama/Meta-Llama-3.1-8B", 1),
+    Served("a100-80gb", "llama-3.1-8b", 1, "chat where A100s are at hand"),
+    Served("a100-80gb", "llama-3.1-70b", 4, "half a server of A100s"),
+    Served("a100-80gb", "qwen3-8b", 1, "chat where A100s are at hand"),
+    Served("a100-80gb", "qwen3-32b", 2, "a pair of A100s"),
+    Served("h100", "llama-3.1-8b", 1, "a first plan, a first size"),
+    Served("h100", "llama-3.1-70b", 4, "half a server of H100s"),
+    Served("h100", "qwen3-8b", 1, "chat on the usual card"),
+    Served("h100", "qwen3-32b", 2, "a pair of H100s"),
+    Served("h100", "qwen3-30b-a3b", 1, "a mixture of experts"),
+    Served("h200", "llama-3.1-8b", 1, "many requests at once"),
+    Served("h200", "llama-3.1-70b", 2, "70B on the fewest cards"),
+    Served("b200", "llama-3.1-8b", 1, "the fastest single card"),
+    Served("l40s", "llama-3.1-8b", 1, "a card without HBM"),
 )
-"""GPU, model and tensor-parallel size, as the file names them."""
-FOLDERS = {
-    "a100-80gb": ("a100-80gb", "NVIDIA A100-80GB"),
-    "h100-80gb": ("h100", "NVIDIA H100-80GB"),
-    "a100_sxm": ("a100-80gb", "NVIDIA A100 SXM"),
-    "h100_sxm": ("h100", "NVIDIA H100 SXM"),
-    "h200_sxm": ("h200", "NVIDIA H200 SXM"),
-    "b200_sxm": ("b200", "NVIDIA B200 SXM"),
-    "l40s": ("l40s", "NVIDIA L40S"),
+"""What the file of AIConfigurator has under vLLM."""
+GPU_COLUMN = {"a100-80gb": "a100_sxm", "h100": "h100_sxm", "h200": "h200_sxm", "b200": "b200_sxm", "l40s": "l40s"}
+MODEL_COLUMN = {
+    "llama-3.1-8b": "meta-llama/Meta-Llama-3.1-8B",
+    "llama-3.1-70b": "meta-llama/Meta-Llama-3.1-70B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "qwen3-32b": "Qwen/Qwen3-32B",
+    "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B",
 }
+VLLM_VERSIONS = {"a100-80gb": "0.14.0"}
+"""Where the operators were measured with another version than 0.24.0."""
+PROMPT, OUTPUT = 2048, 256
+"""Lengths that the file of AIConfigurator was evaluated at: its decodes have written half of their output."""
+
+ON_A100S = Served("a100-80gb", "llama2-70b", 2, "how it was in 2024", "fp16")
+ON_RTX_4090 = Served("rtx4090", "llama-3.1-8b", 1, "a card short of memory")
+AT_CONTEXT = 1024
 
 
 def catalogue(data: str | Path) -> Iterator[Profile]:
@@ -73,65 +115,109 @@ def catalogue(data: str | Path) -> Iterator[Profile]:
     Raises:
         FluidgateError: a file is missing, or is not the one these profiles were made from.
     """
-    for (hardware, parallel), largest in LLAMA2_70B.items():
-        yield splitwise(Path(data) / SPLITWISE, hardware, parallel, largest)
-    for gpu, model, parallel in VLLM:
-        yield aiconfigurator(Path(data) / AICONFIGURATOR, gpu, model, parallel)
+    for served in VLLM:
+        yield aiconfigurator(Path(data) / AICONFIGURATOR, served)
+    yield vidur(Path(data) / VIDUR)
+    yield llm_serving_sim(Path(data) / LLM_SERVING_SIM)
 
 
-def splitwise(path: Path, hardware: str, parallel: int, largest: int) -> Profile:
-    """Llama-2-70B from Splitwise's measurements of whole requests, times in ms.
-
-    Mixed: `prompt_time` at `batch_size` 1 over `prompt_size` as the chunk, 256 to 2,048 tokens. Solo: `token_time` by
-    `batch_size` up to `largest`, at 512 prompt and 128 output tokens. No prompt was measured beside decodes, so every
-    batch size has the same line.
-    """
-    machine = {"model": "llama2-70b", "hardware": hardware, "tensor_parallel": str(parallel)}
-    columns = {"chunk_size": "prompt_size", "seconds": "prompt_time"}
-    prompts = read_measurements(path, columns, unit="ms", where={**machine, "batch_size": "1"})
-    prompts = prompts.select(prompts.chunk_size <= LONGEST_PROMPT)
-    lengths = {"prompt_size": str(PROMPT_OF_BATCHES), "token_size": str(OUTPUT_OF_BATCHES)}
-    columns = {"chunk_size": "prompt_size", "seconds": "token_time"}
-    tokens = read_measurements(path, columns, unit="ms", where={**machine, **lengths})
-    tokens = tokens.select(tokens.batch_size <= largest)
-    made = calibrate(
-        _beside(prompts, tokens),
-        name=_name(hardware, "llama2-70b", parallel),
-        model="Llama-2-70B",
-        gpu=_gpus(hardware, parallel),
-        source="Splitwise, perf_model.csv of Mutinifni/splitwise-sim (MIT)",
-    )
-    return _noted(
-        made,
-        f"The mixed time is that of a whole prompt of C tokens alone (prompt_time at batch size 1, C up to "
-        f"{LONGEST_PROMPT}), the solo time token_time by batch size at {PROMPT_OF_BATCHES} prompt and "
-        f"{OUTPUT_OF_BATCHES} output tokens. No prompt was measured beside decodes: alpha and beta are those of an "
-        "iteration without decodes, too low for one with many, and the same at every batch size. The file does not "
-        "name the engine.",
-    )
-
-
-def aiconfigurator(path: Path, gpu: str, model: str, parallel: int) -> Profile:
-    """A model under vLLM from iteration times that were interpolated from aiconfigurator's operator tables, ms.
+def aiconfigurator(path: Path, served: Served) -> Profile:
+    """A model under vLLM from iteration times that were interpolated from AIConfigurator's operator tables, ms.
 
     Columns `B` (decodes), `C` (chunk) and `tau_ms`, at 2,048 prompt and 256 output tokens.
     """
-    where = {"gpu": gpu, "backend": "vllm", "model": model, "tp": str(parallel)}
+    where = {"gpu": GPU_COLUMN[served.card], "backend": "vllm", "tp": str(served.gpus)}
     columns = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms"}
-    short = model.split("/")[-1].removeprefix("Meta-")
-    made = calibrate(
-        read_measurements(path, columns, unit="ms", where=where),
-        name=_name(gpu, short.lower(), parallel),
-        model=short.replace("-3.1-", " 3.1 ").replace("-", " ", 1) if short.startswith("Llama") else short,
-        gpu=_gpus(gpu, parallel),
+    rows = read_measurements(path, columns, unit="ms", where={**where, "model": MODEL_COLUMN[served.model]})
+    return served.described(
+        _table(rows.with_context(PROMPT + OUTPUT // 2), served.kv_bytes, served.epsilon),
         engine="vLLM",
+        engine_version=VLLM_VERSIONS.get(served.card, "0.24.0"),
+        measured="2026",
+        contexts=(PROMPT, PROMPT + OUTPUT),
         source="operator tables of aiconfigurator-core 0.12.0 (ai-dynamo, Apache-2.0)",
+        notes="An estimate: measured operators added up to iteration times, not one run of an engine, whose own "
+        f"overhead comes on top. One context, {PROMPT} prompt and {OUTPUT} output tokens; {ROOFLINE} {MADE}",
     )
-    return _noted(
-        made,
-        "An estimate: measured operators added up to iteration times, not one run of an engine, at a context of 2048 "
-        "prompt and 256 output tokens; longer contexts take longer.",
+
+
+ROOFLINE = (
+    "epsilon, for others, is the KV bytes of a token over the memory bandwidth of the group, less than real kernels "
+    "take. Chunks far into a long prompt take longer than the table says."
+)
+
+
+def vidur(path: Path) -> Profile:
+    """Llama 2 70B on two A100s, from Vidur's profile of its operators, ms.
+
+    Columns `B` (decodes, each with `kv` tokens of context), `C` (chunk), `tau_ms`. Nothing was measured without either;
+    that corner of the table takes the time of the least batch alone, as a table does below its least batch.
+    """
+    columns = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms", "context": "kv"}
+    rows = read_measurements(path, columns, unit="ms")
+    solo = rows.select(rows.solo)
+    idle = solo.seconds[int(np.argmin(solo.batch_size))]
+    full = Measurements(
+        np.append(rows.batch_size, 0),
+        np.append(rows.chunk_size, 0),
+        np.append(rows.seconds, idle),
+        rows.source,
+        np.append(rows.context, rows.context[0]),
     )
+    context = int(rows.context[0])
+    return ON_A100S.described(
+        _table(full, ON_A100S.kv_bytes, ON_A100S.epsilon),
+        engine="Sarathi-Serve",
+        engine_version="of Vidur",
+        measured="2024",
+        contexts=(context, context),
+        source="profiled operators of microsoft/vidur (MIT)",
+        notes="An estimate: measured operators added up to iteration times, not one run of an engine. "
+        f"One context, {context} tokens a decode; {ROOFLINE} {MADE}",
+    )
+
+
+def llm_serving_sim(path: Path) -> Profile:
+    """Llama 3.1 8B on an RTX 4090, from the layer profile of LLMServingSim, ms.
+
+    Columns `B`, `C`, `tau_ms`, `kv_decode` (context of each decode) and `kv_read_before` (of the prompt, before the
+    chunk). The table has the rows at 1,024 tokens of context and chunks that begin a prompt; epsilon is fitted to the
+    solo rows of all contexts by least squares of relative errors.
+    """
+    columns = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms", "context": "kv_decode"}
+    rows = read_measurements(path, columns, unit="ms", where={"kv_read_before": "0"})
+    rows = rows.select(rows.batch_size > 0)
+    mixed = np.unique(rows.batch_size[~rows.solo])
+    at = rows.select((rows.context == AT_CONTEXT) & np.isin(rows.batch_size, mixed))
+    return ON_RTX_4090.described(
+        _table(at, ON_RTX_4090.kv_bytes, _context_slope(rows.select(rows.solo))),
+        engine="vLLM",
+        engine_version="0.19.0",
+        measured="2026-08",
+        contexts=(int(rows.context.min()), int(rows.context[~rows.solo].max())),
+        source="measured layers of casys-kaist/LLMServingSim (MIT)",
+        notes="Times of kernels: the engine's own overhead, about 0.3 ms an iteration in a run, comes on top. epsilon "
+        "is fitted to iterations without a chunk at 256 to 8192 tokens of context, 1.7 % off at most; beside a chunk a "
+        "token of context takes about twice as long. Chunks far into a long prompt take longer than the table says. "
+        f"{MADE}",
+    )
+
+
+def _table(rows: Measurements, kv_bytes: int, epsilon: float) -> Profile:
+    """A profile that holds the rows' own times, nameless."""
+    made = calibrate_batches(
+        rows, kv_bytes_per_token=kv_bytes, memory_bandwidth=kv_bytes / epsilon, table=True, name="unnamed"
+    )
+    return made.profile
+
+
+def _context_slope(solo: Measurements) -> float:
+    """Seconds that a token of context adds, over batches measured at `AT_CONTEXT` and at other contexts."""
+    usual = solo.select(solo.context == AT_CONTEXT)
+    at = dict(zip(usual.batch_size.tolist(), usual.seconds.tolist(), strict=True))
+    beyond = solo.batch_size * (solo.context - AT_CONTEXT) / solo.seconds
+    longer = 1.0 - np.array([at[batch] for batch in solo.batch_size.tolist()]) / solo.seconds
+    return float(beyond @ longer / (beyond @ beyond))
 
 
 def write_catalogue(data: str | Path, folder: str | Path) -> list[Path]:
@@ -150,35 +236,6 @@ def write_catalogue(data: str | Path, folder: str | Path) -> list[Path]:
         write_whole(path, text)
         written.append(path)
     return written
-
-
-def _beside(prompts: Measurements, tokens: Measurements) -> Measurements:
-    """The prompt times as mixed iterations at each batch size that has token times, which are solo iterations."""
-    sizes = np.unique(tokens.batch_size)
-    return Measurements(
-        batch_size=np.concatenate([np.repeat(sizes, len(prompts)), tokens.batch_size]),
-        chunk_size=np.concatenate([np.tile(prompts.chunk_size, len(sizes)), np.zeros(len(tokens), dtype=np.int64)]),
-        seconds=np.concatenate([np.tile(prompts.seconds, len(sizes)), tokens.seconds]),
-        source=prompts.source,
-    )
-
-
-def _name(gpu: str, model: str, parallel: int) -> str:
-    return f"{FOLDERS[gpu][0]}/{model}" + (f"-tp{parallel}" if parallel > 1 else "")
-
-
-def _gpus(gpu: str, parallel: int) -> str:
-    return f"{parallel}x {FOLDERS[gpu][1]}, tensor parallel" if parallel > 1 else FOLDERS[gpu][1]
-
-
-def _noted(made: Calibration, reading: str) -> Profile:
-    """The profile, its notes saying how the columns were read and how far the line lies from the data."""
-    largest, notes = made.largest_deviation, [reading]
-    notes.append(f"Within the chunk range the line lies at most {low_or_high(largest.relative)}, at {place(largest)}.")
-    below = min(made.below_min_chunk, key=lambda d: d.relative, default=None)
-    if below is not None and below.relative < -0.1:
-        notes.append(f"Below that range it lies up to {low_or_high(below.relative)}, at {place(below)}.")
-    return made.profile.model_copy(update={"notes": " ".join([*notes, MADE])})
 
 
 def main(arguments: list[str]) -> int:

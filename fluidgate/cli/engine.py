@@ -94,22 +94,28 @@ def engine_settings(
         FluidgateError: scenario or profile are wrong, or a number is out of its range.
     """
     from fluidgate.emulator import EngineSettings
-    from fluidgate.model import Gpu, Scenario
+    from fluidgate.model import EngineModel, Gpu, Scenario
     from fluidgate.profiles import find_profile
+    from fluidgate.profiles.kv_memory import kv_memory
 
     loaded = Scenario.load(scenario) if scenario is not None else None
+    own_times = loaded is not None and profile is None
     known: dict[str, Any] = {}
     if loaded is not None:
         known["output_tokens"] = loaded.mean_output_tokens
-        known["kv_tokens"] = loaded.engine.kv_tokens
+        if own_times or not loaded.gpu.calibrated.kv_memory:
+            known["kv_tokens"] = loaded.engine.kv_tokens
         known["transfer_latency"] = loaded.engine.transfer_latency
         known["transfer_bandwidth"] = loaded.engine.transfer_bandwidth or math.inf
     batch = batch_size or (loaded.gpu.batch_size if loaded else BATCH_SIZE)
     chunk = chunk_size or (loaded.gpu.chunk_size if loaded else CHUNK_SIZE)
-    if loaded is not None and profile is None:
+    if loaded is not None and own_times:
         gpu = loaded.gpu.model_copy(update={"batch_size": batch, "chunk_size": chunk})
     else:
-        gpu = Gpu(batch_size=batch, chunk_size=chunk, iteration=find_profile(profile or PROFILE).iteration_at(batch))
+        found = find_profile(profile or PROFILE)
+        gpu = Gpu(batch_size=batch, chunk_size=chunk, iteration=found.iteration, calibrated=found.calibrated)
+        if known.get("kv_tokens") is None:
+            known["kv_tokens"] = kv_memory(found, None, block=EngineModel().kv_block).tokens
     given = known | {name: value for name, value in options.items() if value is not None}
     if given.get("kv_tokens") is not None:
         given.setdefault("max_model_len", min(EngineSettings.max_model_len, given["kv_tokens"]))

@@ -17,7 +17,7 @@ def profiles(as_json: bool) -> None:
     from fluidgate.profiles import shipped
 
     if as_json:
-        listed = [profile.model_dump(mode="json", exclude_none=True) for profile in shipped()]
+        listed = [profile.model_dump(mode="json") for profile in shipped()]
         click.echo(json.dumps({"schema": 1, "profiles": listed}, indent=2))
     else:
         from fluidgate.reports.tables import profile_table

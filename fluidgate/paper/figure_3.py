@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fluidgate.calibration import Calibration, calibrate, read_measurements
+from fluidgate.model import TimeTable
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.profiles import Profile, find_profile, shipped
 from fluidgate.reports.plots import plain_ticks, style
@@ -19,21 +20,22 @@ MEASURED = "aiconfigurator_tau.csv"
 CHUNKS = np.linspace(64, 2048, 32)
 BATCH = 16
 LINEAR = 0.98
+LEAST_CHUNK = 256
 
 
 def run(setting: Setting) -> Outcome:
     paper = [find_profile(name) for name in PAPER]
-    laws = [profile for profile in shipped() if profile.law is not None]
+    tables = [profile for profile in shipped() if profile.iteration.table is not None]
     measured = beside(setting)
-    data = pd.concat([lines([*paper, *laws]), speeds(laws)], ignore_index=True)
-    least = min(row.r_squared or 0.0 for profile in laws for row in profile.law or ())
-    falls = {p.name: (p.law[0].gamma, p.law[-1].gamma) for p in laws if p.law}
-    name, (fast, slow) = max(falls.items(), key=lambda item: item[1][0] / item[1][1])
+    data = pd.concat([lines([*paper, *tables]), speeds(tables)], ignore_index=True)
+    least = min(straightness(profile) for profile in tables)
+    falls = {profile.name: solo_speeds(profile) for profile in tables}
+    name, (fast, *_, slow) = max(falls.items(), key=lambda item: item[1][0] / item[1][-1])
     verdicts = [
         Verdict(
             "the mixed iteration time is linear in the chunk size (R^2 0.997 and 0.998)",
-            f"the paper prints no points, so its fits are taken as given; in {len(laws)} shipped profiles from other "
-            f"measurements the least R^2 over all batch sizes is {least:.4f}, from 256 tokens up",
+            f"the paper prints no points, so its fits are taken as given; in {len(tables)} shipped profiles from "
+            f"other measurements the least R^2 over all batch sizes is {least:.4f}, from {LEAST_CHUNK} tokens up",
             least >= LINEAR,
         ),
         Verdict(
@@ -54,10 +56,10 @@ def run(setting: Setting) -> Outcome:
             )
         )
     notes = (
-        "So alpha, beta and gamma belong to the batch size at which a cluster runs; profiles with a law over B hold a "
-        "row for each. Below 256 tokens the lines lie low on fast GPUs: each profile says by how much.",
+        "So alpha, beta and gamma belong to the batch size at which a cluster runs; the other shipped profiles hold "
+        "the times themselves, over batch and chunk.",
     )
-    return Outcome(data, tuple(verdicts), picture(paper, laws, measured), notes)
+    return Outcome(data, tuple(verdicts), picture(paper, tables, measured), notes)
 
 
 def beside(setting: Setting) -> Calibration | None:
@@ -74,14 +76,35 @@ def beside(setting: Setting) -> Calibration | None:
     return calibrate(rows, name="a100/qwen3-8b", batch_size=BATCH)
 
 
+def table_of(profile: Profile) -> TimeTable:
+    table = profile.iteration.table
+    assert table is not None
+    return table
+
+
+def straightness(profile: Profile) -> float:
+    """The least R^2 of a line in the chunk size, from `LEAST_CHUNK` tokens up, over the batch sizes of a table."""
+    table = table_of(profile)
+    kept = [k for k, chunk in enumerate(table.chunk_sizes) if chunk >= LEAST_CHUNK]
+    chunks = np.array(table.chunk_sizes)[kept]
+    return float(min(np.corrcoef(chunks, times)[0, 1] ** 2 for times in np.array(table.seconds)[kept].T))
+
+
+def solo_speeds(profile: Profile) -> list[float]:
+    """Tokens/s of a decode without a prefill, by batch size."""
+    return [1 / seconds for seconds in table_of(profile).seconds[0]]
+
+
 def lines(profiles: list[Profile]) -> pd.DataFrame:
-    """The law of each profile at one batch size: seconds by chunk size."""
+    """The mixed iteration time of each profile at one batch size, at the context it was measured at, by chunk size."""
     rows = []
     for profile in profiles:
-        law = profile.iteration_at(BATCH)
+        law = profile.iteration
+        context = BATCH * (law.table.context if law.table is not None else 0.0)
+        times = [law.mixed(c, BATCH, context) for c in CHUNKS]
         rows += [
-            {"kind": "mixed", "profile": profile.name, "batch_size": BATCH, "chunk_size": c, "seconds": law.mixed(c)}
-            for c in CHUNKS
+            {"kind": "mixed", "profile": profile.name, "batch_size": BATCH, "chunk_size": c, "seconds": seconds}
+            for c, seconds in zip(CHUNKS, times, strict=True)
         ]
     return pd.DataFrame(rows)
 
@@ -90,25 +113,19 @@ def speeds(profiles: list[Profile]) -> pd.DataFrame:
     """Solo iteration time of each profile by batch size."""
     return pd.DataFrame(
         [
-            {
-                "kind": "solo",
-                "profile": profile.name,
-                "batch_size": row.batch_size,
-                "chunk_size": 0,
-                "seconds": 1 / row.gamma,
-            }
+            {"kind": "solo", "profile": profile.name, "batch_size": batch, "chunk_size": 0, "seconds": seconds}
             for profile in profiles
-            for row in profile.law or ()
+            for batch, seconds in zip(table_of(profile).batch_sizes, table_of(profile).seconds[0], strict=True)
         ]
     )
 
 
-def picture(paper: list[Profile], laws: list[Profile], measured: Calibration | None) -> Figure:
+def picture(paper: list[Profile], tables: list[Profile], measured: Calibration | None) -> Figure:
     with style():
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         mixed, solo = figure.subplots(1, 2)
         for k, profile in enumerate(paper):
-            law = profile.iteration_at(BATCH)
+            law = profile.iteration
             label = f"{profile.name} (paper, R^2 {profile.r_squared})"
             mixed.plot(CHUNKS, 1000 * np.array([law.mixed(c) for c in CHUNKS]), color=f"C{k}", label=label)
         if measured is not None:
@@ -119,11 +136,10 @@ def picture(paper: list[Profile], laws: list[Profile], measured: Calibration | N
         mixed.set_xlabel("chunk size C, tokens")
         mixed.set_title("mixed iteration, ms", loc="left")
         mixed.legend(fontsize=8)
-        chosen = [p for p in laws if "8b" in p.name]
+        chosen = [p for p in tables if "8b" in p.name]
         for k, profile in enumerate(chosen):
-            rows = profile.law or ()
-            solo.plot([r.batch_size for r in rows], [1000 / r.gamma for r in rows], "o-", ms=3, color=f"C{k}",
-                      label=profile.name)  # fmt: skip
+            times = [1000 * seconds for seconds in table_of(profile).seconds[0]]
+            solo.plot(table_of(profile).batch_sizes, times, "o-", ms=3, color=f"C{k}", label=profile.name)
         solo.set_xscale("log", base=2)
         plain_ticks(solo.xaxis)
         solo.set_ylim(bottom=0)

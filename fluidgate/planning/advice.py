@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from fluidgate.model import Gpu
+from collections.abc import Iterator
+
+from fluidgate.model import Gpu, Scenario
 from fluidgate.planning.partition import Partition
 
 _FULL = 0.9
 
+AGED = "2025"
+"""Profiles of before this year are of the engines before vLLM's V1; those of 2023 were found 2.4 to 5 times slow."""
 
-def advice(gpu: Gpu, partition: Partition | None) -> tuple[str, ...]:
-    """Warnings about the GPU's sizes and speeds (Proposition 3.2) and about the partition's margin, a sentence each."""
-    sentences = []
-    for key, size in {"batch_size": gpu.batch_size, "chunk_size": gpu.chunk_size}.items():
-        ends = getattr(gpu.calibrated, f"{key}s")
-        if ends is not None and not ends[0] <= size <= ends[1]:
-            sentences.append(
-                f"{key} {size} lies outside the profile's range, {ends[0]} to {ends[1]}: "
-                "its iteration times were not measured there"
-            )
+
+def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
+    """What was measured, the GPU's speeds (Proposition 3.2), and the partition's margin, a sentence each."""
+    gpu, sentences = scenario.gpu, list(of_profile(scenario))
     least_kappa = (gpu.batch_size - 1) / gpu.batch_size
     if gpu.kappa < least_kappa:
         sentences.append(
@@ -35,3 +33,44 @@ def advice(gpu: Gpu, partition: Partition | None) -> tuple[str, ...]:
             "the bare partition leaves no margin"
         )
     return tuple(sentences)
+
+
+def of_profile(scenario: Scenario) -> Iterator[str]:
+    """What to know of the profile that the GPU's iteration times are from: their ranges, their age, what a GPU is."""
+    gpu, known = scenario.gpu, scenario.gpu.calibrated
+    if known.measured is not None and known.measured < AGED:
+        yield (
+            f"profile {known.profile} is of {known.measured}: engines of today may take a fraction of such times; "
+            "calibrate your own, or take a newer profile"
+        )
+    if known.gpus > 1:
+        yield f"each GPU of this scenario is a group of {known.gpus} GPUs: {known.gpus} times as many are needed"
+    yield from _beyond_sizes(gpu)
+    yield from _beyond_contexts(scenario)
+    if known.kv_memory:
+        yield (
+            f"kv_tokens = {scenario.engine.kv_tokens} follows from {known.kv_memory}; "
+            'give kv_tokens, or kv_memory = "unlimited", in [engine] for another'
+        )
+
+
+def _beyond_sizes(gpu: Gpu) -> Iterator[str]:
+    for key, size in {"batch_size": gpu.batch_size, "chunk_size": gpu.chunk_size}.items():
+        ends = getattr(gpu.calibrated, f"{key}s")
+        if ends is not None and not ends[0] <= size <= ends[1]:
+            yield (
+                f"{key} {size} lies outside the profile's range, {ends[0]} to {ends[1]}: "
+                "its iteration times were not measured there"
+            )
+
+
+def _beyond_contexts(scenario: Scenario) -> Iterator[str]:
+    """The class whose requests are the longest, where these are longer than what was measured."""
+    contexts = scenario.gpu.calibrated.contexts
+    longest = max(scenario.classes, key=lambda c: c.prompt_tokens + c.output_tokens)
+    length = longest.prompt_tokens + longest.output_tokens
+    if contexts is not None and length > contexts[1]:
+        yield (
+            f"class '{longest.name}' has {length:,.6g} tokens of prompt and output on average, but contexts of more "
+            f"than {contexts[1]:,} were not measured: decodes follow epsilon there, chunks take longer than said"
+        )

@@ -66,7 +66,7 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
         shadow_prices=prices,
         indicators=indicators,
         slots=float(instance.batch),
-        warnings=advice(instance.scenario.gpu, groups),
+        warnings=advice(instance.scenario, groups),
         partition=groups,
     )
 

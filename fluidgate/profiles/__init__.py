@@ -7,12 +7,11 @@ from importlib import resources
 from pathlib import Path
 
 from fluidgate.errors import FluidgateError, nearest
-from fluidgate.profiles.law import LawRow
-from fluidgate.profiles.profile import Profile, dump_profile, parse_profile
+from fluidgate.profiles.profile import Profile
+from fluidgate.profiles.profile_file import dump_profile, parse_profile
 from fluidgate.toml_file import read_text, shown, write_whole
 
 __all__ = [
-    "LawRow",
     "Profile",
     "dump_profile",
     "find_profile",

@@ -1,43 +1,56 @@
-"""A law over the batch size: iteration times measured at several batch sizes, and between them."""
+"""A law over the batch size, as older profile files hold it, made a table of iteration times."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from pydantic import Field
+from fluidgate.model import IterationTime, TimeTable
 
-from fluidgate.model import IterationTime, Noun, Positive
-
-
-class LawRow(Noun):
-    """The iteration time that was measured at one batch size."""
-
-    batch_size: int = Field(ge=1, description="requests in the batch, B")
-    alpha: float = Field(description="intercept of the mixed iteration time, s")
-    beta: Positive = Field(description="slope of the mixed iteration time, s per prompt token")
-    gamma: Positive = Field(description="speed of one decode on a solo GPU, tokens/s")
-    r_squared: float | None = Field(None, le=1, description="R^2 of the line at this batch size")
-
-    @property
-    def iteration(self) -> IterationTime:
-        return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+DIGITS = 6
 
 
-def between(rows: Sequence[LawRow], batch_size: int) -> IterationTime:
-    """The iteration time at a batch size within the rows, which ascend by batch size.
+class LawRow(NamedTuple):
+    """The iteration time at one batch size: `alpha + beta * chunk` beside a chunk, `1 / gamma` without one."""
 
-    Mixed and solo iteration times are each linear in the batch size between two rows: `alpha`, `beta` and the
-    solo time `1/gamma` are interpolated.
+    batch_size: int
+    alpha: float
+    beta: float
+    gamma: float
+
+
+def table_of(rows: Sequence[LawRow], chunk_sizes: tuple[int, int] | None) -> IterationTime:
+    """The times of a law at the ends of its chunk sizes, by batch size; the batch that runs then sets the time.
+
+    Below the least chunk the time is on the line to that of a solo iteration; where the chunk sizes are unknown the
+    law's own line holds from one token. The terms beside the table are those at the greatest batch size.
+
+    Args:
+        rows: ascending by batch size.
+        chunk_sizes: the least and the greatest that the law holds for, tokens.
+
+    Raises:
+        ValueError: an iteration would take no time.
     """
-    index = bisect_left([row.batch_size for row in rows], batch_size)
-    above = rows[index]
-    if above.batch_size == batch_size:
-        return above.iteration
-    below = rows[index - 1]
-    share = (batch_size - below.batch_size) / (above.batch_size - below.batch_size)
-    return IterationTime(
-        alpha=below.alpha + share * (above.alpha - below.alpha),
-        beta=below.beta + share * (above.beta - below.beta),
-        gamma=1.0 / ((1.0 - share) / below.gamma + share / above.gamma),
+    least, greatest = chunk_sizes or (1, 2)
+    chunks = (least, greatest) if least < greatest else (least, least + 1)
+    for row in rows:
+        if row.alpha + row.beta * least <= 0.0:
+            raise ValueError(
+                f"at batch_size {row.batch_size} a chunk of {least} tokens takes no time; "
+                "raise alpha, or give chunk_sizes, the least and the greatest that it holds for"
+            )
+    table = TimeTable(
+        chunk_sizes=(0, *chunks),
+        batch_sizes=tuple(row.batch_size for row in rows),
+        seconds=(
+            tuple(rounded(1.0 / row.gamma) for row in rows),
+            *(tuple(rounded(row.alpha + row.beta * chunk) for row in rows) for chunk in chunks),
+        ),
     )
+    return IterationTime(alpha=rows[-1].alpha, beta=rows[-1].beta, table=table)
+
+
+def rounded(seconds: float) -> float:
+    """To 6 significant digits, as profiles hold times."""
+    return float(f"{seconds:.{DIGITS}g}")

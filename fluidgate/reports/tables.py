@@ -236,23 +236,33 @@ def policy_table(policies: Sequence[Policy | PlacedPolicy], aliases: dict[str, s
     return made
 
 
+PROFILE_WIDTH = 80
+_FRAME = 7
+"""Blanks around the columns of a table, and between them."""
+
+
 def profile_table(profiles: Sequence[Profile]) -> Table:
-    """Names, laws, the sizes they hold for, and sources."""
-    made = table(
-        "Iteration-time profiles", "name", "source", "alpha, s", "beta, s/token", "gamma, tokens/s", "B", "C", text=2
-    )  # fmt: skip
+    """Names, and beside each what was measured and what it is for; no wider than 80 columns, names whole."""
+    made = table("Iteration-time profiles", "profile", "what it is", text=2)
+    made.columns[0].no_wrap = True
+    names = max((len(profile.name) for profile in profiles), default=0)
+    made.columns[1].width = PROFILE_WIDTH - names - _FRAME
     for profile in profiles:
-        laws = profile.law or (profile.iteration,)
-        numbers = ([getattr(law, key) for law in laws] for key in ("alpha", "beta", "gamma"))
-        sizes = (profile.batch_sizes, profile.chunk_sizes)
-        made.add_row(profile.name, profile.source, *map(_span, numbers), *(_span(s) if s else "-" for s in sizes))
+        facts = ", ".join(filter(None, (_group(profile), profile.dtype, _engine(profile), profile.measured)))
+        made.add_row(profile.name, "\n".join(filter(None, (facts, _use(profile)))))
     return made
 
 
-def _span(values: Sequence[float]) -> str:
-    """The least and the greatest of some numbers, or the one there is."""
-    least, greatest = number(min(values)), number(max(values))
-    return least if least == greatest else f"{least} to {greatest}"
+def _group(profile: Profile) -> str:
+    return f"{profile.gpus or 1} x {profile.gpu.removeprefix('NVIDIA ')}" if profile.gpu else ""
+
+
+def _engine(profile: Profile) -> str:
+    return f"{profile.engine} {profile.engine_version}".strip()
+
+
+def _use(profile: Profile) -> str:
+    return ": ".join(filter(None, (profile.model, profile.purpose)))
 
 
 def workload_tables(workload: Workload) -> Iterator[Table]:

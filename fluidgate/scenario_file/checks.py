@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.engine_table import EngineTable
 from fluidgate.model import IterationTime, Scenario
 from fluidgate.scenario_file.tables.arrivals import DailyArrivals, MmppArrivals
 from fluidgate.scenario_file.tables.gpu import ProfiledGpu
@@ -15,15 +16,22 @@ from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTab
 from fluidgate.toml_file import key_path
 
 
-def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTime) -> list[str]:
-    """The mistakes in a file whose tables are right each by itself; `iteration` is the time that its [gpu] gives."""
+def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTime, engine: EngineTable) -> list[str]:
+    """The mistakes in a file whose tables are right each by itself.
+
+    Args:
+        file: its tables.
+        data: its keys and values.
+        iteration: the time that its [gpu] gives.
+        engine: its [engine] with the KV tokens that follow.
+    """
     return [
         *_no_duration(file, iteration),
         *_same_names(file, data),
         *_no_arrivals(file, data),
         *_no_process(file),
         *_no_length_law(file),
-        *(f"engine.{problem}" for problem in file.engine.problems(file.gpu.batch_size)),
+        *(f"engine.{problem}" for problem in engine.problems(file.gpu.batch_size)),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fluidgate.engine_table import EngineFileTable, EngineTable
 from fluidgate.errors import FluidgateError
 from fluidgate.model import (
     Arrivals,
@@ -11,16 +12,18 @@ from fluidgate.model import (
     EngineModel,
     Gpu,
     Indicators,
-    IterationTime,
     Lengths,
     Pricing,
     RequestClass,
     Scenario,
     Targets,
 )
+from fluidgate.profiles import Profile
+from fluidgate.profiles.kv_memory import UTILIZATION, KvMemory, kv_memory
 from fluidgate.profiles.terms import reason_of
 from fluidgate.scenario_file.checks import no_rates, problems_of
 from fluidgate.scenario_file.tables.classes import ClassOfCluster, ClassPerGpu
+from fluidgate.scenario_file.tables.gpu import NAMELESS
 from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
 from fluidgate.toml_file import check, fail, parse_toml, read_text
@@ -47,37 +50,58 @@ def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = "
     if not data:
         fail(source, ["empty; write a scenario: name, [gpu], [pricing] and [[classes]]"])
     file = check(form_of(data), data, source)
-    iteration, calibrated = _measured(file, source, Path(base_dir))
-    if problems := problems_of(file, data, iteration):
+    profile = _measured(file, source, Path(base_dir))
+    memory = _kv_memory(file.engine, profile, source)
+    engine = file.engine.resolved(memory.tokens)
+    if problems := problems_of(file, data, profile.iteration, engine):
         fail(source, problems)
-    scenario = _scenario(file, iteration, calibrated, Path(base_dir))
+    scenario = _scenario(file, profile, memory.reason, engine, Path(base_dir))
     for problem in no_rates(scenario, data):
         fail(source, [problem])
     return scenario
 
 
-def _measured(file: AnyTable, source: str, base_dir: Path) -> tuple[IterationTime, Calibrated]:
+def _measured(file: AnyTable, source: str, base_dir: Path) -> Profile:
     try:
-        measured: tuple[IterationTime, Calibrated] = file.gpu.measured(base_dir)
+        profile: Profile = file.gpu.measured(base_dir)
     except FluidgateError as error:
         fail(source, [f"gpu.profile: {error}"])
     except ValueError as error:
         fail(source, [f"gpu: {reason_of(error)}"])
-    return measured
+    return profile
 
 
-def _scenario(file: AnyTable, iteration: IterationTime, calibrated: Calibrated, base_dir: Path) -> Scenario:
+def _kv_memory(table: EngineFileTable, profile: Profile, source: str) -> KvMemory:
+    """What the file says of the KV memory, or what follows where it says nothing."""
+    if problems := [f"engine.{problem}" for problem in table.problems()]:
+        fail(source, problems)
+    if table.kv_tokens is not None:
+        return KvMemory(table.kv_tokens)
+    utilization = table.gpu_memory_utilization
+    try:
+        found = kv_memory(profile, table.kv_memory, utilization or UTILIZATION, table.kv_block)
+    except FluidgateError as error:
+        fail(source, [f"engine.kv_memory: {error}"])
+    if utilization is not None and not found.reason:
+        mend = "remove it, or give a profile that says weights and KV bytes, or a card as kv_memory"
+        fail(source, [f"engine.gpu_memory_utilization: no kv_tokens follows from it here; {mend}"])
+    return found
+
+
+def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable, base_dir: Path) -> Scenario:
     gpus = file.cluster.gpus if isinstance(file, ClusterScenarioTable) else None
     sizes = {"batch_size": file.gpu.batch_size, "chunk_size": file.gpu.chunk_size}
+    named = profile.calibrated if profile.name != NAMELESS else Calibrated()
+    calibrated = named.model_copy(update={"kv_memory": reason})
     return Scenario(
         name=file.name,
-        gpu=Gpu(**sizes, iteration=iteration, calibrated=calibrated),
+        gpu=Gpu(**sizes, iteration=profile.iteration, calibrated=calibrated),
         pricing=Pricing(**file.pricing.model_dump()),
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         lengths=_lengths(file.lengths, base_dir),
-        engine=EngineModel(**file.engine.model_dump()),
+        engine=EngineModel(**engine.model_dump()),
         targets=Targets(**file.targets.model_dump()),
         cluster_gpus=gpus,
     )

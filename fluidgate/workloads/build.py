@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.profiles import Profile, find_profile
+from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.scenario_file import dump_scenario
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
 from fluidgate.workloads.classes import TraceClass, classes_of, shared_name
@@ -58,6 +59,7 @@ class Workload:
         classes: the requests of each class of the scenario, before scaling.
         scale: factor between the traces' arrival rates and the scenario's.
         profile: name of the profile that the iteration time is from, or None.
+        kv_memory: how the KV tokens follow from the profile; empty where it does not say.
         command: the command line that makes this workload, without its output file; None where there is none.
     """
 
@@ -66,6 +68,7 @@ class Workload:
     classes: tuple[TraceClass, ...]
     scale: float
     profile: str | None
+    kv_memory: str
     command: str | None
 
     @cached_property
@@ -134,6 +137,8 @@ class Workload:
         comments = {"": "\n".join(top)}
         if self.profile is not None:
             comments["gpu"] = f"profile {self.profile}"
+        if self.kv_memory:
+            comments["engine"] = f"kv_tokens: {self.kv_memory}"
         for index, found in enumerate(self.classes):
             comments[f"classes[{index}]"] = f"{len(found)} requests"
         return comments
@@ -179,17 +184,19 @@ def workload(
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     _check_arguments(files, gpus, batch_size, chunk_size, patience_rate, scale, clusters, class_column, seed)
-    iteration, profile_name, profile_option = _iteration(profile, batch_size)
-    if not 0 < iteration.mixed(chunk_size) < math.inf:
+    found, profile_name, profile_option = _profile(profile)
+    memory = kv_memory(found, None, block=EngineModel().kv_block)
+    if not 0 < found.iteration.mixed(chunk_size) < math.inf:
         raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
     traces = tuple(read_trace(file, class_column, skip_empty=skip_empty, sort=sort) for file in files)
     classes = tuple(classes_of(traces, clusters, seed))
     sources = [trace.source for trace in traces]
     scenario = Scenario(
         name=name or shared_name(sources),
-        gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=iteration),
+        gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=found.iteration),
         pricing=pricing,
         classes=tuple(_request_class(c, scale, gpus, patience_rate) for c in classes),
+        engine=EngineModel(kv_tokens=memory.tokens),
         cluster_gpus=gpus,
     )
     options = {
@@ -208,7 +215,7 @@ def workload(
     }
     reproducible = profile_option is not None and pricing == PRICING
     command = _command(sources, options) if reproducible else None
-    return Workload(scenario, traces, classes, float(scale), profile_name, command)
+    return Workload(scenario, traces, classes, float(scale), profile_name, memory.reason, command)
 
 
 def _check_arguments(
@@ -237,17 +244,15 @@ def _check_arguments(
         raise FluidgateError("classes: either clusters or a class column; give one of the two")
 
 
-def _iteration(
-    profile: str | Path | Profile | IterationTime, batch_size: int
-) -> tuple[IterationTime, str | None, str | None]:
-    """The iteration time, the name of its profile, and the profile as the command line takes it."""
+def _profile(profile: str | Path | Profile | IterationTime) -> tuple[Profile, str | None, str | None]:
+    """The profile, its name if it has one, and how the command line takes it."""
     if isinstance(profile, IterationTime):
-        return profile, None, None
+        return Profile(name="unnamed", iteration=profile), None, None
     if isinstance(profile, Profile):
-        return profile.iteration_at(batch_size), profile.name, None
+        return profile, profile.name, None
     found = find_profile(profile)
     is_file = str(profile).endswith(".toml")
-    return found.iteration_at(batch_size), found.name, Path(profile).name if is_file else str(profile)
+    return found, found.name, Path(profile).name if is_file else str(profile)
 
 
 def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: float) -> RequestClass:

@@ -24,14 +24,14 @@ def by_batch(batch: int, chunk: int) -> float:
 def test_a_law_over_the_batch_size() -> None:
     made = calibrate(measured(by_batch, batches=(8, 64, 16)), name="lab/x", gpu="one", model="two", engine="three")
     assert [each.batch_sizes for each in made.fits] == [(8, 8), (16, 16), (64, 64)]
-    law = made.profile.law
-    assert law is not None
-    assert [row.batch_size for row in law] == [8, 16, 64]
-    assert law[1].iteration.model_dump() == pytest.approx(
-        {"alpha": 0.0214, "beta": 6.2e-5, "gamma": 1 / 0.024}, rel=1e-5
-    )
+    at_16 = IterationTime(alpha=0.0214, beta=6.2e-5, gamma=1 / 0.024)
+    iteration = made.profile.iteration
+    assert iteration.table is not None
+    assert iteration.table.batch_sizes == (8, 16, 64)
+    for chunk in (256, 700, 2048):
+        assert iteration.mixed(chunk, 16) == pytest.approx(at_16.mixed(chunk), rel=1e-5)
+    assert iteration.solo(16, 0) == pytest.approx(0.024, rel=1e-5)
     assert made.profile.batch_sizes == (8, 64)
-    assert made.profile.iteration is None
     assert (made.profile.name, made.profile.gpu, made.profile.model, made.profile.engine) == (
         "lab/x",
         "one",
@@ -39,14 +39,13 @@ def test_a_law_over_the_batch_size() -> None:
         "three",
     )
     assert made.warnings == ()
-    at = made.profile.iteration_at(40)
-    assert at.model_dump() == pytest.approx({"alpha": 0.0274, "beta": 6.2e-5, "gamma": 1 / 0.030}, rel=1e-5)
+    assert iteration.solo(40, 0) == pytest.approx(0.030, rel=1e-5)
+    assert iteration.mixed(512, 40) == pytest.approx(0.0274 + 6.2e-5 * 512, rel=1e-5)
 
 
 def test_one_batch_size_of_several() -> None:
     rows = measured(by_batch, batches=(8, 16))
     made = calibrate(rows, batch_size=16)
-    assert made.profile.law is None
     assert made.profile.iteration == IterationTime(alpha=0.0214, beta=6.2e-5, gamma=41.6667)
     assert made.profile.batch_sizes == (16, 16)
     assert len(made.measurements) == len(rows) / 2
@@ -91,7 +90,8 @@ def test_json_and_table() -> None:
     assert set(told["fits"][0]["alpha"]) == {"value", "std_error", "ci95"}
     assert set(told["flatness"]["solo"]) == {"value", "std_error", "ci95", "t", "p", "change"}
     assert told["linearity"]["quadratic"]["degrees"] == [1, 1]
-    assert told["profile"]["law"][0]["alpha"] == pytest.approx(told["fits"][0]["alpha"]["value"], rel=1e-5)
+    seconds = told["fits"][0]["alpha"]["value"] + told["fits"][0]["beta"]["value"] * 256
+    assert told["profile"]["table"]["seconds"][1][0] == pytest.approx(seconds, rel=1e-5)
     assert told["profile"]["chunk_sizes"] == [256, 1024]
     frame = made.to_dataframe()
     assert list(frame.columns) == ["batch_size", "chunk_size", "repeats", "seconds", "line", "fitted"]

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import csv
 from pathlib import Path
 
 import pytest
 
-from fluidgate.calibration.catalogue import AICONFIGURATOR, SPLITWISE, catalogue, main, write_catalogue
-from fluidgate.calibration.estimate import mean_of
+from fluidgate.calibration.catalogue import (
+    AICONFIGURATOR,
+    GPU_COLUMN,
+    LLM_SERVING_SIM,
+    MODEL_COLUMN,
+    VIDUR,
+    VLLM,
+    Served,
+    catalogue,
+    main,
+    write_catalogue,
+)
 from fluidgate.errors import FluidgateError
-from fluidgate.profiles import Profile, dump_profile, find_profile, shipped
+from fluidgate.model import TimeTable
+from fluidgate.profiles import dump_profile, find_profile
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 PROFILES = ROOT / "fluidgate" / "profiles"
 
 with_data = pytest.mark.skipif(
-    not all((DATA / name).exists() for name in (SPLITWISE, AICONFIGURATOR)),
+    not all((DATA / name).exists() for name in (AICONFIGURATOR, VIDUR, LLM_SERVING_SIM)),
     reason="the public measurements are not at ../shared/data",
 )
 
@@ -36,54 +47,57 @@ def test_shipped_profiles_are_those_of_the_data(tmp_path: Path, capsys: pytest.C
 @with_data
 def test_files_are_written_where_they_differ_only(tmp_path: Path) -> None:
     first = write_catalogue(DATA, tmp_path)
-    assert len(first) == 19
+    assert len(first) == 15
     assert write_catalogue(DATA, tmp_path) == []
     first[3].write_text("schema = 1\n")
     assert write_catalogue(DATA, tmp_path) == [first[3]]
 
 
+def rows_of(name: str, **where: str) -> list[dict[str, str]]:
+    with (DATA / name).open() as file:
+        return [row for row in csv.DictReader(file) if all(row[key] == value for key, value in where.items())]
+
+
 @with_data
-def test_splitwise_columns_by_hand() -> None:
-    import csv
-
-    with (DATA / SPLITWISE).open() as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if (row["model"], row["hardware"], row["tensor_parallel"]) == ("llama2-70b", "h100-80gb", "2")
-        ]
-    lengths = [row for row in rows if (row["prompt_size"], row["token_size"]) == ("512", "128")]
-    solo = mean_of([float(row["token_time"]) / 1000 for row in lengths if row["batch_size"] == "16"]).value
-    prompts = {
-        size: mean_of(
-            [float(r["prompt_time"]) / 1000 for r in rows if r["batch_size"] == "1" and r["prompt_size"] == size]
-        )
-        for size in ("256", "512", "1024", "2048")
-    }
-    at = find_profile("h100/llama2-70b-tp2").iteration_at(16)
-    assert at.gamma == pytest.approx(1 / solo, rel=1e-5)
-    for size, time in prompts.items():
-        assert at.mixed(int(size)) == pytest.approx(time.value, rel=0.06)
+@pytest.mark.parametrize("served", VLLM, ids=lambda served: served.name)
+def test_every_time_of_the_operator_tables_is_in_a_profile(served: Served) -> None:
+    gpu, model = GPU_COLUMN[served.card], MODEL_COLUMN[served.model]
+    rows = rows_of(AICONFIGURATOR, gpu=gpu, backend="vllm", model=model, tp=str(served.gpus))
+    table = table_of(served.name)
+    assert len(rows) == len(table.chunk_sizes) * len(table.batch_sizes)
+    for row in rows:
+        assert (row["isl"], row["osl"]) == ("2048", "256")
+        assert table.at(int(row["C"]), int(row["B"])) == pytest.approx(float(row["tau_ms"]) / 1e3, rel=1e-5)
 
 
-def made_by_catalogue() -> list[Profile]:
-    return [profile for profile in shipped() if "fluidgate.calibration.catalogue" in profile.notes]
+@with_data
+def test_every_time_of_vidur_is_in_its_profile() -> None:
+    table = table_of("a100-80gb/llama2-70b-tp2")
+    for row in rows_of(VIDUR):
+        assert table.at(int(row["C"]), int(row["B"])) == pytest.approx(float(row["tau_ms"]) / 1e3, rel=1e-5)
+    assert table.at(0, 0) == table.at(0, 16)
 
 
-def test_shipped_laws_are_sound() -> None:
-    made = made_by_catalogue()
-    assert len(made) == 19
-    for profile in made:
-        assert profile.law is not None
-        assert profile.chunk_sizes == (256, 2048)
-        assert profile.source
-        assert profile.gpu
-        times = [1 / row.gamma for row in profile.law]
-        # batches of 4 and fewer differ by less than their noise
-        assert all(later > 0.97 * before for before, later in pairwise(times)), profile.name
-        assert times[-1] > times[0], profile.name
-        assert all(row.r_squared is not None and row.r_squared > 0.98 for row in profile.law), profile.name
-        assert all(row.iteration.mixed(256) > 0 for row in profile.law)
+@with_data
+def test_the_rtx_4090_is_read_at_its_own_contexts() -> None:
+    """At 1,024 tokens the table's; at others epsilon's, without a chunk and as far as it was fitted."""
+    iteration = find_profile("rtx4090/llama-3.1-8b").iteration
+    errors = []
+    for row in rows_of(LLM_SERVING_SIM, kv_read_before="0"):
+        chunk, decodes, context = int(row["C"]), int(row["B"]), int(row["kv_decode"])
+        seconds = float(row["tau_ms"]) / 1e3
+        if context == 1024 and decodes in (1, 4, 16, 64, 128):
+            assert iteration.mixed(chunk, decodes, decodes * context) == pytest.approx(seconds, rel=1e-5)
+        elif chunk == 0 and decodes in (1, 4, 16, 64, 128):
+            errors.append(iteration.solo(decodes, decodes * context) / seconds - 1)
+    assert len(errors) > 15
+    assert max(map(abs, errors)) < 0.02
+
+
+def table_of(name: str) -> TimeTable:
+    table = find_profile(name).iteration.table
+    assert table is not None
+    return table
 
 
 def test_shipped_files_are_small() -> None:

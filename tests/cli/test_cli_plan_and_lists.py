@@ -121,9 +121,16 @@ def test_policies(fluidgate: Command) -> None:
 def test_profiles(fluidgate: Command) -> None:
     listed = fluidgate("profiles", "--json").json
     assert listed["schema"] == 1
-    by_name = {p["name"]: p.get("iteration") for p in listed["profiles"]}
-    assert by_name["a100-40gb/qwen-8b"] == {"alpha": 0.0174, "beta": 6.2e-5, "gamma": 45.45}
-    assert all(name in fluidgate("profiles").output for name in by_name)
+    by_name = {p["name"]: p for p in listed["profiles"]}
+    assert by_name["a100-40gb/qwen-8b"]["iteration"] == {"alpha": 0.0174, "beta": 6.2e-5, "gamma": 45.45}
+    h100 = by_name["h100/llama-3.1-70b-tp4"]
+    assert (h100["dtype"], h100["engine"], h100["gpus"], h100["measured"]) == ("bf16", "vLLM", 4, "2026")
+    assert (h100["kv_bytes_per_token"], h100["weights_bytes"]) == (327680, 141107412992)
+    lines = fluidgate("profiles").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name, profile in by_name.items():
+        assert sum(name in line.split() for line in lines) == 1, name
+        assert any(profile["purpose"] in line for line in lines), name
 
 
 def test_schema_accepts_the_examples(fluidgate: Command) -> None:

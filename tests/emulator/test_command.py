@@ -113,14 +113,11 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (["--count", "0"], "count must be at least 1"),
         (["--port", "65535", "--count", "2"], "go beyond 65535"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
-        (["--batch-size", "1000"], "holds for batch sizes"),
         (["--kv-tokens", "100", "--max-model-len", "200"], "hold no request"),
         (["--max-num-batched-tokens", "100"], "token-budget batching only"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
-    if "--batch-size" in arguments:
-        arguments = [*arguments, "--profile", "h100/llama-3.1-8b"]
     assert said in refused(capsys, *arguments)
 
 
@@ -139,3 +136,22 @@ def test_the_scenario_says_what_no_option_does(tmp_path: Path) -> None:
     profiled = engine_settings(str(other), "a100-40gb/qwen-4b", None, 512, {})
     assert profiled.gpu.iteration != given.gpu.iteration
     assert (profiled.gpu.batch_size, profiled.gpu.chunk_size) == (16, 512)
+
+
+def test_the_kv_memory_of_a_profile_is_that_of_its_card(tmp_path: Path) -> None:
+    alone = engine_settings(None, "h100/llama-3.1-8b", 64, None, {})
+    assert alone.kv_tokens is not None
+    assert 440_000 < alone.kv_tokens < 460_000
+    assert alone.max_model_len == 131_072
+    scenario = tmp_path / "s.toml"
+    numbers = "alpha = 0.0174         # s\nbeta = 6.2e-5          # s/token\ngamma = 45.45          # tokens/s\n"
+    text = TWO_CLASS.read_text("utf-8")
+    assert numbers in text
+    scenario.write_text(text.replace(numbers, 'profile = "h100/llama-3.1-8b"\n'), "utf-8")
+    assert engine_settings(str(scenario), None, None, None, {}).kv_tokens == alone.kv_tokens
+    other = engine_settings(str(scenario), "rtx4090/llama-3.1-8b", None, None, {})
+    assert other.kv_tokens is not None
+    assert 40_000 < other.kv_tokens < 43_000
+    assert engine_settings(str(scenario), "a100-40gb/qwen-4b", None, None, {}).kv_tokens is None
+    scenario.write_text(scenario.read_text("utf-8") + "\n[engine]\nkv_tokens = 50000\n", "utf-8")
+    assert engine_settings(str(scenario), "rtx4090/llama-3.1-8b", None, None, {}).kv_tokens == 50_000

@@ -10,7 +10,7 @@ import pytest
 from fluidgate.model import Indicators, IterationTime
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
-from fluidgate.profiles import find_profile
+from fluidgate.profiles import Profile, find_profile
 from fluidgate.reports.tables import (
     comparison_tables,
     number,
@@ -128,14 +128,12 @@ def test_policies_are_shown_with_their_other_names() -> None:
     assert [row[:2] for row in cells(made)] == [("gate-and-route = gg-sp", "paper"), ("fi-wsp", "baseline")]
 
 
-def test_profiles_are_shown_with_the_spans_of_their_laws() -> None:
-    profile = find_profile("a100-40gb/qwen-8b")
-    (row,) = cells(profile_table([profile]))
-    assert row[:2] == (profile.name, profile.source)
-    laws = profile.law or (profile.iteration,)
-    for shown_span, key in zip(row[2:5], ("alpha", "beta", "gamma"), strict=True):
-        ends = [number(pick(getattr(law, key) for law in laws)) for pick in (min, max)]
-        assert shown_span == (ends[0] if ends[0] == ends[1] else " to ".join(ends))
+def test_profiles_are_shown_with_what_they_are_and_what_for() -> None:
+    ((name, text),) = cells(profile_table([find_profile("h100/qwen3-32b-tp2")]))
+    assert name == "h100/qwen3-32b-tp2"
+    assert text == "2 x H100 SXM, bf16, vLLM 0.24.0, 2026\nQwen3 32B: a pair of H100s"
+    ((_, bare),) = cells(profile_table([Profile(name="lab", iteration=IterationTime(alpha=1, beta=1, gamma=1))]))
+    assert bare == ""
 
 
 def test_a_workload_shows_its_classes_and_how_far_they_are_from_exponential(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fluidgate.model import (
     Arrivals,
+    Calibrated,
     EngineModel,
     Gpu,
     Indicators,
@@ -38,7 +39,10 @@ def test_a_cluster_shares_its_arrival_rates() -> None:
 
 
 def test_a_shipped_profile_stands_for_its_numbers() -> None:
-    assert parse_scenario(changed((NUMBERS, 'profile = "a100-40gb/qwen-8b"\n'))) == parse_scenario(TWO)
+    scenario = parse_scenario(changed((NUMBERS, 'profile = "a100-40gb/qwen-8b"\n')))
+    assert scenario.gpu.calibrated.profile == "a100-40gb/qwen-8b"
+    plain = scenario.gpu.model_copy(update={"calibrated": Calibrated()})
+    assert scenario.replace(gpu=plain) == parse_scenario(TWO)
 
 
 def test_a_profile_file_is_found_beside_the_scenario_file(tmp_path: Path) -> None:

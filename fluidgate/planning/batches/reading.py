@@ -50,7 +50,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
         indicators=indicators,
         slots=_slots(instance),
         operating_point=running.point,
-        warnings=advice(instance.scenario.gpu, groups),
+        warnings=advice(instance.scenario, groups),
         partition=groups,
     )
 

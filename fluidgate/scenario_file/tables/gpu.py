@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from fluidgate.model import Calibrated, IterationTime
-from fluidgate.profiles import find_profile
+from fluidgate.model import IterationTime
+from fluidgate.profiles import Profile, find_profile
 from fluidgate.profiles.terms import BATCH_TERMS, BatchTerms, has_batch_terms
 from fluidgate.toml_file import LARGEST_WHOLE, Table
+
+NAMELESS = "[gpu]"
 
 
 class GpuTable(Table):
@@ -34,8 +36,8 @@ class MeasuredGpu(GpuTable):
     )
     gamma: float = Field(gt=0, description="the tokens per second of one decode on a solo GPU", examples=[45.45])
 
-    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
-        return IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma), Calibrated()
+    def measured(self, base_dir: Path) -> Profile:
+        return _nameless(IterationTime(alpha=self.alpha, beta=self.beta, gamma=self.gamma))
 
 
 class BatchedGpu(GpuTable, BatchTerms):
@@ -46,16 +48,16 @@ class BatchedGpu(GpuTable, BatchTerms):
         gt=0, description="the seconds that a prompt token adds to a mixed iteration", examples=[9.3e-5]
     )
 
-    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
+    def measured(self, base_dir: Path) -> Profile:
         keys = set(IterationTime.model_fields)
-        return IterationTime(**self.model_dump(include=keys)), Calibrated()
+        return _nameless(IterationTime(**self.model_dump(include=keys)))
 
 
 _PROFILE_OR_NUMBERS = "not together with 'profile'; remove 'profile', or alpha, beta and gamma"
 
 
 class ProfiledGpu(GpuTable):
-    """The table [gpu] with the iteration time of a profile, at its batch size where the profile holds a law."""
+    """The table [gpu] with the iteration time of a profile."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS),
@@ -69,9 +71,13 @@ class ProfiledGpu(GpuTable):
         examples=["a100-40gb/qwen-8b"],
     )
 
-    def measured(self, base_dir: Path) -> tuple[IterationTime, Calibrated]:
-        profile = find_profile(self.profile, base_dir)
-        return profile.iteration_at(self.batch_size), profile.calibrated
+    def measured(self, base_dir: Path) -> Profile:
+        return find_profile(self.profile, base_dir)
+
+
+def _nameless(iteration: IterationTime) -> Profile:
+    """The profile of times that a scenario spells out: nothing else is known of them."""
+    return Profile(name=NAMELESS, iteration=iteration)
 
 
 def gpu_form(data: Any) -> type[GpuTable]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
-from fluidgate.engine_table import EngineTable, TargetsTable
+from fluidgate.engine_table import EngineFileTable, TargetsTable
 from fluidgate.scenario_file.tables.arrivals import ArrivalsTable, UnknownArrivals, arrivals_form
 from fluidgate.scenario_file.tables.classes import ClassOfCluster, ClassPerGpu, ClassTable, ClusterTable
 from fluidgate.scenario_file.tables.gpu import BatchedGpu, MeasuredGpu, ProfiledGpu, gpu_form
@@ -40,8 +40,8 @@ class ScenarioTable(Table, Generic[G, C, A]):
         description="the table [lengths]: the laws of prompt and output lengths",
         json_schema_extra=without_default,
     )
-    engine: EngineTable = Field(
-        EngineTable(),
+    engine: EngineFileTable = Field(
+        EngineFileTable(),
         description="the table [engine]: batching, KV memory and KV transfer of a GPU",
         json_schema_extra=without_default,
     )

@@ -175,7 +175,10 @@ def context_slope(law: Law, chunk: int) -> float:
 
 
 def seconds(law: Law, chunk: int, decodes: int, context: int) -> float:
-    """Seconds of one iteration, outside compiled code; for laws without a table."""
+    """Seconds of one iteration, outside compiled code."""
+    if law.chunks.size > 0:
+        table = bilinear(law.chunks, law.batches, law.table, chunk, decodes)
+        return table + law.epsilon * (context - law.table_context * decodes)
     return float(base_time.py_func(law, chunk, decodes) + context_slope.py_func(law, chunk) * context)  # type: ignore[attr-defined]
 
 

@@ -109,3 +109,11 @@ def test_a_boundary_now_is_now() -> None:
 def test_laws_that_cannot_be(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(FluidgateError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("chunk", "decodes", "context"), [(0, 1, 500), (0, 12, 40_000), (50, 4, 3000), (700, 30, 0)])
+def test_outside_compiled_code_the_time_is_the_same(chunk: int, decodes: int, context: int) -> None:
+    table = table_law([0, 100, 300], [1, 10], [[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]], epsilon=1e-6, context=1000.0)
+    linear = linear_law(0.01, 1e-4, delta=2e-4, epsilon=3e-6, solo=(0.008, 1e-4, 2e-6))
+    for law in (table, linear):
+        assert laws.seconds(law, chunk, decodes, context) == pytest.approx(seconds(law, chunk, decodes, context))
