@@ -95,6 +95,16 @@ def test_what_no_command_says(files: list[Path]) -> None:
     assert workload(files, gpus=2, profile=PROFILE, pricing=free).command is None
 
 
+def test_the_kv_memory_that_a_profile_says_is_written(files: list[Path]) -> None:
+    made = workload(files, gpus=2, profile="h100/llama-3.1-8b")
+    assert made.scenario.engine.kv_tokens == pytest.approx(458_000, rel=0.02)
+    text = made.to_toml()
+    assert "[engine]\n# kv_tokens: 0.9 x 79.19 GiB of memory less" in text
+    read = parse_scenario(text)
+    assert (read.engine, read.gpu.iteration) == (made.scenario.engine, made.scenario.gpu.iteration)
+    assert workload(files, gpus=2, profile=PROFILE).scenario.engine.kv_tokens is None
+
+
 def test_statistics_of_exponential_traces(files: list[Path]) -> None:
     made = workload(files, gpus=2, profile=PROFILE)
     assert [(s.class_name, s.quantity, s.unit, s.count) for s in made.statistics] == [
