@@ -77,18 +77,18 @@ class Served:
 
 VLLM = (
     Served("a100-80gb", "llama-3.1-8b", 1, "chat where A100s are at hand"),
-    Served("a100-80gb", "llama-3.1-70b", 4, "half a server of A100s"),
+    Served("a100-80gb", "llama-3.1-70b", 4, "a large model on half a server"),
     Served("a100-80gb", "qwen3-8b", 1, "chat where A100s are at hand"),
-    Served("a100-80gb", "qwen3-32b", 2, "a pair of A100s"),
+    Served("a100-80gb", "qwen3-32b", 2, "a mid-size model on two cards"),
     Served("h100", "llama-3.1-8b", 1, "a first plan, a first size"),
-    Served("h100", "llama-3.1-70b", 4, "half a server of H100s"),
+    Served("h100", "llama-3.1-70b", 4, "a large model on half a server"),
     Served("h100", "qwen3-8b", 1, "chat on the usual card"),
-    Served("h100", "qwen3-32b", 2, "a pair of H100s"),
-    Served("h100", "qwen3-30b-a3b", 1, "a mixture of experts"),
-    Served("h200", "llama-3.1-8b", 1, "many requests at once"),
-    Served("h200", "llama-3.1-70b", 2, "70B on the fewest cards"),
-    Served("b200", "llama-3.1-8b", 1, "the fastest single card"),
-    Served("l40s", "llama-3.1-8b", 1, "a card without HBM"),
+    Served("h100", "qwen3-32b", 2, "a mid-size model on two cards"),
+    Served("h100", "qwen3-30b-a3b", 1, "experts, few of them active"),
+    Served("h200", "llama-3.1-8b", 1, "many requests, long contexts"),
+    Served("h200", "llama-3.1-70b", 2, "a large model on two cards"),
+    Served("b200", "llama-3.1-8b", 1, "low latency, the fastest card"),
+    Served("l40s", "llama-3.1-8b", 1, "low cost, a card without HBM"),
 )
 """What the file of AIConfigurator has under vLLM."""
 GPU_COLUMN = {"a100-80gb": "a100_sxm", "h100": "h100_sxm", "h200": "h200_sxm", "b200": "b200_sxm", "l40s": "l40s"}
@@ -104,8 +104,8 @@ VLLM_VERSIONS = {"a100-80gb": "0.14.0"}
 PROMPT, OUTPUT = 2048, 256
 """Lengths that the file of AIConfigurator was evaluated at: its decodes have written half of their output."""
 
-ON_A100S = Served("a100-80gb", "llama2-70b", 2, "how it was in 2024", "fp16")
-ON_RTX_4090 = Served("rtx4090", "llama-3.1-8b", 1, "a card short of memory")
+ON_A100S = Served("a100-80gb", "llama2-70b", 2, "comparison with work of 2024", "fp16")
+ON_RTX_4090 = Served("rtx4090", "llama-3.1-8b", 1, "serving at home, short of memory")
 AT_CONTEXT = 1024
 
 

@@ -131,7 +131,7 @@ def test_policies_are_shown_with_their_other_names() -> None:
 def test_profiles_are_shown_with_what_they_are_and_what_for() -> None:
     ((name, text),) = cells(profile_table([find_profile("h100/qwen3-32b-tp2")]))
     assert name == "h100/qwen3-32b-tp2"
-    assert text == "2 x H100 SXM, bf16, vLLM 0.24.0, 2026\nQwen3 32B: a pair of H100s"
+    assert text == "2 x H100 SXM, bf16, vLLM 0.24.0, 2026\nQwen3 32B: a mid-size model on two cards"
     ((_, bare),) = cells(profile_table([Profile(name="lab", iteration=IterationTime(alpha=1, beta=1, gamma=1))]))
     assert bare == ""
 
