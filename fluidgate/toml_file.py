@@ -66,8 +66,17 @@ def read_text(path: str | Path, what: str) -> str:
     Raises:
         FluidgateError: the file is missing, a folder, unreadable, or not UTF-8.
     """
+    return decoded(read_bytes(path, what), str(path))
+
+
+def read_bytes(path: str | Path, what: str) -> bytes:
+    """The content of a file; `what` names its kind in errors.
+
+    Raises:
+        FluidgateError: the file is missing, a folder, or unreadable.
+    """
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         fail(str(path), [f"no such file; give the path of {what}"])
     except IsADirectoryError:
@@ -75,11 +84,19 @@ def read_text(path: str | Path, what: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         fail(str(path), [f"cannot be read ({reason}); give {what} that can"])
+
+
+def decoded(content: bytes, source: str) -> str:
+    """UTF-8 text, perhaps with a byte-order mark.
+
+    Raises:
+        FluidgateError: it is not UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        fail(str(path), [f"line {line}: not UTF-8; save the file as UTF-8"])
+        fail(source, [f"line {line}: not UTF-8; save the file as UTF-8"])
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

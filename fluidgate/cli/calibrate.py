@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluidgate.cli.console import show, warn
-from fluidgate.cli.options import json_option, plot_option
+from fluidgate.cli.options import assignments, json_option, plot_option
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 
 ONLY_PAPER = ("batch_size", "pooled")
 ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "context")
-
-
-def _assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE` options as a dictionary."""
-    found = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not (equals and key.strip() and value.strip()):
-            raise click.BadParameter(f"'{text}' must be {parameter.metavar}")
-        if key.strip() in found:
-            raise click.BadParameter(f"'{key.strip()}' is given twice")
-        found[key.strip()] = value.strip()
-    return found
 
 
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
@@ -39,10 +26,11 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--engine", default="", metavar="TEXT", help="The inference engine and its version, for the profile.")
 @click.option("--source", default="", metavar="TEXT", help="Who measured, and when, for the profile.")
 @click.option("--notes", default="", metavar="TEXT", help="What else a user should know, for the profile.")
-@click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=_assignments,
+@click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=assignments,
               help="The file's name for batch_size, chunk_size, seconds or context; repeat it for each.")  # fmt: skip
-@click.option("--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True, help="Unit of the times.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=_assignments,
+@click.option("--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True,
+              help="Unit of the times.")  # fmt: skip
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=assignments,
               help="Use only the rows with this value; repeat it for more columns.")  # fmt: skip
 @click.option("--law", type=click.Choice(["paper", "linear", "table"]), default="paper", show_default=True,
               help="paper: alpha, beta and gamma, by batch size where the rows allow; linear: one law over chunk, "

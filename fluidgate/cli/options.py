@@ -30,6 +30,38 @@ def picture_path(context: click.Context, parameter: click.Parameter, value: str 
     return value
 
 
+def assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE` options as a dictionary."""
+    found = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not (equals and key.strip() and value.strip()):
+            raise click.BadParameter(f"'{text}' must be {parameter.metavar}")
+        if key.strip() in found:
+            raise click.BadParameter(f"'{key.strip()}' is given twice")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def trace_options(command: Command) -> Command:
+    """How trace files are read, in `workload` and `replay`."""
+    for option in reversed(
+        (
+            click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=assignments,
+                         help="The files' name for arrival_time, prompt_tokens, output_tokens or class; repeat it for "
+                              "each."),
+            click.option("--unit", type=click.Choice(["s", "ms", "us", "ns"]),
+                         help="Unit of times that are numbers.  [default: that of the format]"),
+            click.option("--class-column", metavar="NAME", help="Column of the traces that names a request's class."),
+            click.option("--skip-empty", is_flag=True,
+                         help="Leave out requests without prompt or output tokens, and aborted ones."),
+            click.option("--sort", is_flag=True, help="Sort the requests by arrival."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 plot_option = click.option(
     "--plot",
     metavar="FILE",

@@ -16,6 +16,7 @@ from fluidgate.cli.options import (
     replanning_options,
     replanning_rule,
     scenario_argument,
+    trace_options,
 )
 
 SAMPLES = 601  # points of the paths that a picture shows
@@ -46,9 +47,7 @@ SAMPLES = 601  # points of the paths that a picture shows
               help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
-@click.option("--class-column", metavar="NAME", help="Column of the traces that names a request's class.")
-@click.option("--skip-empty", is_flag=True, help="Leave out requests without prompt or output tokens.")
-@click.option("--sort", is_flag=True, help="Sort the requests by arrival.")
+@trace_options
 @replanning_options
 @click.option("--log", metavar="FILE", help="Also write a row a request that ended (.csv; .parquet with pyarrow).")
 @plot_option

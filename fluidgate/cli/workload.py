@@ -6,8 +6,8 @@ import json
 
 import click
 
-from fluidgate.cli.console import show
-from fluidgate.cli.options import json_option, picture_path
+from fluidgate.cli.console import show, warn
+from fluidgate.cli.options import json_option, picture_path, trace_options
 
 
 @click.command(short_help="Make a scenario file from request traces.")
@@ -23,9 +23,7 @@ from fluidgate.cli.options import json_option, picture_path
 @click.option("--patience-rate", type=float, default=0.1, show_default=True, metavar="THETA",
               help="Abandonment while waiting, 1/s; traces do not show it.")  # fmt: skip
 @click.option("--classes", "clusters", type=int, metavar="K", help="Form K classes by length instead of one a file.")
-@click.option("--class-column", metavar="NAME", help="Form classes by a column of the traces instead.")
-@click.option("--skip-empty", is_flag=True, help="Leave out requests without prompt or output tokens.")
-@click.option("--sort", is_flag=True, help="Sort the requests by arrival.")
+@trace_options
 @click.option("--name", metavar="NAME", help="Name of the scenario; default: from the files' names.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the clusters.")
 @click.option("--qq", metavar="FILE", callback=picture_path,
@@ -34,12 +32,15 @@ from fluidgate.cli.options import json_option, picture_path
 def workload(traces: tuple[str, ...], output: str | None, qq: str | None, as_json: bool, **options: object) -> None:
     """Read TRACE files and write a scenario: rates, mean lengths, and how far they are from exponential.
 
-    Formats, told by the first line: Azure (TIMESTAMP,ContextTokens,GeneratedTokens), Mooncake JSONL (timestamp,
-    input_length, output_length) and CSV (arrival_time,prompt_tokens,output_tokens[,class]).
+    Each is FILE or CLASS=FILE, perhaps packed (.gz, .zip). Known by their columns are CSV
+    (arrival_time,prompt_tokens,output_tokens[,class]) and the traces of Azure, Mooncake, Qwen-Bailian, BurstGPT, Vidur,
+    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm and aiperf; others are read with --map and --unit. Files
+    that follow each other in time are parts of one class.
     """
     from fluidgate.workloads import workload as build
 
     made = build(list(traces), **options)  # type: ignore[arg-type]
+    warn(made.warnings)
     if output is not None:
         made.write(output)
     if qq is not None:

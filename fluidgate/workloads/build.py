@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,12 @@ from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestCla
 from fluidgate.profiles import Profile, find_profile
 from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.scenario_file import dump_scenario
+from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
-from fluidgate.workloads.classes import TraceClass, classes_of, shared_name
+from fluidgate.workloads.classes import TraceClass, classes_of
 from fluidgate.workloads.exponentiality import exponentiality
+from fluidgate.workloads.names import shared_name
+from fluidgate.workloads.parts import NamedTrace, joined_parts, split_name
 from fluidgate.workloads.traces import Trace, read_trace
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Workload:
         profile: name of the profile that the iteration time is from, or None.
         kv_memory: how the KV tokens follow from the profile; empty where it does not say.
         command: the command line that makes this workload, without its output file; None where there is none.
+        warnings: what a reader should know of how the traces were read.
     """
 
     scenario: Scenario
@@ -70,6 +74,7 @@ class Workload:
     profile: str | None
     kv_memory: str
     command: str | None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -102,6 +107,7 @@ class Workload:
                 for c, found in zip(self.scenario.classes, self.classes, strict=True)
             ],
             "statistics": [statistic.to_dict() for statistic in self.statistics],
+            "warnings": list(self.warnings),
         }
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -156,15 +162,17 @@ def workload(
     scale: float = 1.0,
     clusters: int | None = None,
     class_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    unit: TimeUnit | None = None,
     name: str | None = None,
     seed: int = 0,
     skip_empty: bool = False,
     sort: bool = False,
 ) -> Workload:
-    """Request classes from traces, overlaid: one class a file, unless told otherwise.
+    """Request classes from traces, overlaid: one class a file, or files that are parts of one, unless told otherwise.
 
     Args:
-        paths: trace files (formats: `fluidgate.workloads.traces`).
+        paths: trace files (see `fluidgate.workloads.traces`), each as `PATH` or `CLASS=PATH`.
         gpus: the GPUs that share the load.
         profile: a shipped profile's name, the path of a profile file, or an iteration time.
         batch_size: B, requests.
@@ -174,6 +182,8 @@ def workload(
         scale: multiplies the traces' arrival rates.
         clusters: split all requests by their lengths into that many classes instead.
         class_column: split them by this column instead.
+        columns: the files' own names of columns, as in `read_trace`.
+        unit: of times that are numbers, as in `read_trace`.
         name: of the scenario; by default from the files' names.
         seed: of the clusters.
         skip_empty: leave out requests without tokens.
@@ -188,9 +198,12 @@ def workload(
     memory = kv_memory(found, None, block=EngineModel().kv_block)
     if not 0 < found.iteration.mixed(chunk_size) < math.inf:
         raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
-    traces = tuple(read_trace(file, class_column, skip_empty=skip_empty, sort=sort) for file in files)
-    classes = tuple(classes_of(traces, clusters, seed))
-    sources = [trace.source for trace in traces]
+    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    named = [split_name(file) for file in files]
+    read = [NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named]
+    whole = joined_parts(read)
+    classes = tuple(classes_of([each.trace for each in whole], clusters, seed, [each.name for each in whole]))
+    sources = [each.trace.source for each in read]
     scenario = Scenario(
         name=name or shared_name(sources),
         gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=found.iteration),
@@ -199,7 +212,7 @@ def workload(
         engine=EngineModel(kv_tokens=memory.tokens),
         cluster_gpus=gpus,
     )
-    options = {
+    options: dict[str, tuple[Any, Any]] = {
         "--gpus": (gpus, None),
         "--scale": (scale, 1.0),
         "--profile": (profile_option, None),
@@ -208,14 +221,19 @@ def workload(
         "--patience-rate": (patience_rate, 0.1),
         "--classes": (clusters, None),
         "--class-column": (class_column, None),
+        "--map": ([f"{standard}={column}" for standard, column in (columns or {}).items()], []),
+        "--unit": (unit, None),
         "--name": (name, None),
         "--seed": (seed if clusters is not None else 0, 0),
         "--skip-empty": (skip_empty, False),
         "--sort": (sort, False),
     }
     reproducible = profile_option is not None and pricing == PRICING
-    command = _command(sources, options) if reproducible else None
-    return Workload(scenario, traces, classes, float(scale), profile_name, memory.reason, command)
+    given = [each.trace.source if each.name is None else f"{each.name}={each.trace.source}" for each in read]
+    command = _command(given, options) if reproducible else None
+    warnings = [remark for each in whole for remark in each.trace.remarks]
+    traces = tuple(each.trace for each in read)
+    return Workload(scenario, traces, classes, float(scale), profile_name, memory.reason, command, tuple(warnings))
 
 
 def _check_arguments(
@@ -285,6 +303,8 @@ def _command(files: Sequence[str], options: dict[str, tuple[Any, Any]]) -> str:
     for option, (value, default) in options.items():
         if value is True:
             words.append(option)
+        elif isinstance(value, list):
+            words += [word for each in value for word in (option, each)]
         elif value != default:
             words += [option, _short(value)]
     return shlex.join(words)

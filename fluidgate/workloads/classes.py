@@ -7,7 +7,6 @@ last) gives each of its requests the rate `1/T`. A class's arrival rate is the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
+from fluidgate.workloads.names import distinct_names, short_names
 from fluidgate.workloads.traces import Trace
 
 RESTARTS = 10
@@ -59,12 +59,15 @@ class TraceClass:
         return float(np.average(self.output_tokens, weights=self.weights))
 
 
-def classes_of(traces: Sequence[Trace], clusters: int | None = None, seed: int = 0) -> list[TraceClass]:
+def classes_of(
+    traces: Sequence[Trace], clusters: int | None = None, seed: int = 0, names: Sequence[str | None] | None = None
+) -> list[TraceClass]:
     """The classes of the overlaid traces.
 
-    Requests are told apart by their labels where every trace has them, else by the trace that they come from;
-    with `clusters`, by k-means on the standardised logarithms of both lengths over all traces (best of 10
-    starts drawn from `seed`). Clusters are named by their mean lengths, such as `p2048-d28`, busiest first.
+    Requests belong to the class that `names` has for their trace. Where that is None, they are told apart by their
+    labels where every such trace has them, else by the trace that they come from; with `clusters`, by k-means on the
+    standardised logarithms of both lengths over all traces (best of 10 starts drawn from `seed`). Clusters are named by
+    their mean lengths, such as `p2048-d28`, busiest first.
 
     Raises:
         FluidgateError: a trace gives no rate, only some of the traces have labels, or there are fewer
@@ -78,68 +81,23 @@ def classes_of(traces: Sequence[Trace], clusters: int | None = None, seed: int =
             )
     if clusters is not None:
         return _clusters(traces, clusters, seed)
-    if all(trace.labels is not None for trace in traces):
-        return _by_member(traces, np.concatenate([trace.labels for trace in traces]))
-    unlabelled = next(trace for trace in traces if trace.labels is None)
-    labelled = next((trace for trace in traces if trace.labels is not None), None)
-    if labelled is not None:
+    given = names if names is not None else [None] * len(traces)
+    unnamed = [trace for trace, name in zip(traces, given, strict=True) if name is None]
+    unlabelled = [trace for trace in unnamed if trace.labels is None]
+    if unlabelled and len(unlabelled) < len(unnamed):
+        labelled = next(trace for trace in unnamed if trace.labels is not None)
         raise FluidgateError(
-            f"{unlabelled.source}: has no class column, but {labelled.source} has; "
+            f"{unlabelled[0].source}: has no class column, but {labelled.source} has; "
             "add the column, or remove it from the other file"
         )
-    names = short_names([trace.source for trace in traces])
-    return _by_member(traces, np.repeat(names, [len(trace) for trace in traces]))
-
-
-def short_names(files: Sequence[str]) -> list[str]:
-    """A short, distinct name for each file: its stem without the words that all stems begin and end with.
-
-    >>> short_names(["AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv"])
-    ['code', 'conv']
-    """
-    stems = [_stem(file) for file in files]
-    words = [re.split(r"([_\-. ]+)", stem) for stem in stems]
-    shared = min(len(w) for w in words) // 2 if len(words) > 1 else 0
-    start = _shared(words, shared)
-    end = _shared([w[::-1] for w in words], shared - start)
-    names = ["".join(w[2 * start : len(w) - 2 * end]) for w in words]
-    return _distinct([name or stem for name, stem in zip(names, stems, strict=True)])
-
-
-def shared_name(files: Sequence[str]) -> str:
-    """What the stems of the files begin with in common, or all of them joined by `+`.
-
-    >>> shared_name(["AzureLLMInferenceTrace_code.csv", "AzureLLMInferenceTrace_conv.csv"])
-    'AzureLLMInferenceTrace'
-    """
-    stems = [_stem(file) for file in files]
-    words = [re.split(r"([_\-. ]+)", stem) for stem in stems]
-    start = _shared(words, min(len(w) for w in words) // 2 + 1)
-    return "".join(words[0][: max(0, 2 * start - 1)]) or "+".join(stems)
-
-
-def _stem(file: str) -> str:
-    stem = re.sub(r"\.(csv|jsonl|json|txt)$", "", file, flags=re.IGNORECASE)
-    return "".join(c if c.isprintable() else "?" for c in stem) or "trace"
-
-
-def _shared(words: Sequence[Sequence[str]], most: int) -> int:
-    """How many words, up to `most`, all begin with; separators are the odd items."""
-    count = 0
-    while count < most and len({tuple(w[: 2 * count + 1]) for w in words}) == 1:
-        count += 1
-    return count
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    taken: list[str] = []
-    for name in names:
-        number, free = 1, name
-        while free in taken:
-            number += 1
-            free = f"{name}-{number}"
-        taken.append(free)
-    return taken
+    short = iter(short_names([trace.source for trace in unlabelled]) if unlabelled else ())
+    members: list[NDArray[np.object_]] = []
+    for trace, name in zip(traces, given, strict=True):
+        if name is None and trace.labels is not None:
+            members.append(trace.labels)
+        else:
+            members.append(np.full(len(trace), next(short) if name is None else name, dtype=object))
+    return _by_member(traces, np.concatenate(members))
 
 
 def _clusters(traces: Sequence[Trace], clusters: int, seed: int) -> list[TraceClass]:
@@ -153,7 +111,7 @@ def _clusters(traces: Sequence[Trace], clusters: int, seed: int) -> list[TraceCl
         )
     found = _by_member(traces, _k_means(lengths, clusters, seed))
     found.sort(key=lambda c: -c.arrival_rate)
-    names = _distinct([f"p{c.mean_prompt:.0f}-d{c.mean_output:.0f}" for c in found])
+    names = distinct_names([f"p{c.mean_prompt:.0f}-d{c.mean_output:.0f}" for c in found])
     return [replace(c, name=name) for c, name in zip(found, names, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -253,3 +254,45 @@ def test_tables_on_an_ascii_output() -> None:
     )
     assert b"Traceback" not in ran.stderr
     assert ran.returncode == 0
+
+
+def test_workload_reads_columns_and_units_that_are_named(
+    fluidgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("sent,in,out,kind\n0,100,20,chat\n2000,900,0,code\n4000,700,15,code\n", "utf-8")
+    named = (
+        "--map",
+        "arrival_time=sent",
+        "--map",
+        "prompt_tokens=in",
+        "--map",
+        "output_tokens=out",
+        "--map",
+        "class=kind",
+    )
+    outcome = fluidgate("workload", "t.csv", "--gpus", "1", *named, "--unit", "ms", "--skip-empty", "-o", "o.toml")
+    assert outcome.status == 0
+    assert outcome.notices == ["fluidgate: warning: t.csv: 1 request without tokens is left out"]
+    classes = tomllib.loads(Path("o.toml").read_text("utf-8"))["classes"]
+    assert [each["total_arrival_rate"] for each in classes] == [0.25, 0.25]
+    command = Path("o.toml").read_text("utf-8").splitlines()[1].removeprefix("#   fluidgate ")
+    Path("o.toml").rename("before.toml")
+    assert fluidgate(*shlex.split(command)).status == 0
+    assert Path("o.toml").read_text("utf-8") == Path("before.toml").read_text("utf-8")
+
+
+def test_workload_joins_parts_and_says_so(fluidgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for hour in (0, 1):
+        rows = f"2024-05-10 0{hour}:00:00,100,10\n2024-05-10 0{hour}:59:59,100,10\n"
+        Path(f"part-0{hour}.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}", "utf-8")
+    outcome = fluidgate("workload", "part-00.csv", "part-01.csv", "--gpus", "1", "--json")
+    (joined,) = outcome.json["classes"]
+    assert (joined["name"], joined["total_arrival_rate"]) == ("part", pytest.approx(4 / 7199, rel=1e-5))
+    assert len(outcome.json["traces"]) == 2
+    (warning,) = outcome.json["warnings"]
+    assert outcome.notices == [f"fluidgate: warning: {warning}"]
+    apart = fluidgate("workload", "a=part-00.csv", "b=part-01.csv", "--gpus", "1", "--json")
+    assert [each["name"] for each in apart.json["classes"]] == ["a", "b"]
+    assert apart.notices == []

@@ -307,3 +307,35 @@ def test_ctrl_c_leaves_no_half_written_file(replayed: tuple[Path, Path], fluidga
         if running.poll() is None:
             running.kill()
             running.wait()
+
+
+def same_run(one: Any, two: Any) -> None:
+    """Two reports tell the same, but for rounding in the arrivals."""
+    for first, second in zip(one["policies"], two["policies"], strict=True):
+        assert first["events"] == second["events"]
+        assert first["revenue_rate"]["mean"] == pytest.approx(second["revenue_rate"]["mean"], rel=1e-9)
+        assert first["overall"]["ttft"]["p90"] == pytest.approx(second["overall"]["ttft"]["p90"], rel=1e-6)
+
+
+def test_named_columns_and_units_play_as_the_standard_ones(fluidgate: Command, replayed: tuple[Path, Path]) -> None:
+    file, trace = replayed
+    rows = [row.split(",") for row in trace.read_text().splitlines()[1:]]
+    lines = ["prompt,sent,reply,kind", *(f"{p},{1e6 * float(t):.0f},{d},{name}" for t, p, d, name in rows)]
+    Path("u.csv").write_text("\n".join(lines))
+    names = ("arrival_time=sent", "prompt_tokens=prompt", "output_tokens=reply", "class=kind")
+    mapped = [word for name in names for word in ("--map", name)]
+    other = fluidgate("replay", file, "u.csv", *POLICIES, *mapped, "--unit", "us", "--json")
+    same_run(other.json, fluidgate("replay", *replayed, *POLICIES, "--json").json)
+    refused(fluidgate, ["replay", file, "u.csv", *POLICIES, *mapped, "--unit", "h"], "--unit", "'h'")
+    refused(fluidgate, ["replay", file, "u.csv", *POLICIES, "--map", "sent"], "--map", "STANDARD=COLUMN")
+
+
+def test_parts_of_a_trace_play_one_after_the_other(fluidgate: Command, replayed: tuple[Path, Path]) -> None:
+    file, trace = replayed
+    header, *rows = trace.read_text().splitlines()
+    for name, part in (("t-1.csv", rows[:150]), ("t-2.csv", rows[150:])):
+        Path(name).write_text("\n".join([header, *part]))
+    parts = fluidgate("replay", file, "t-2.csv", "t-1.csv", *POLICIES, "--json")
+    same_run(parts.json, fluidgate("replay", *replayed, *POLICIES, "--json").json)
+    assert parts.json["traces"] == ["t-1.csv", "t-2.csv"]
+    assert any("parts of 't', read one after the other" in line for line in parts.notices)

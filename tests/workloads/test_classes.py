@@ -5,7 +5,7 @@ import pytest
 
 from fluidgate.errors import FluidgateError
 from fluidgate.workloads import Trace, classes_of
-from fluidgate.workloads.classes import shared_name, short_names
+from fluidgate.workloads.names import shared_name, short_names
 
 
 def trace(

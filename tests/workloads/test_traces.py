@@ -95,12 +95,7 @@ def test_line_ends_and_blank_lines_are_no_matter(tmp_path: Path, rows: str) -> N
         np.testing.assert_array_equal(trace.prompt_tokens, [1, 3])
 
 
-FORMATS = (
-    "the formats are Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens); "
-    "Mooncake JSONL (with the keys timestamp,input_length,output_length); "
-    "vLLM JSONL (with the keys queued_ts,input_toks,output_toks); "
-    "plain CSV (arrival_time,prompt_tokens,output_tokens)"
-)
+FORMATS = "the formats are arrival_time,prompt_tokens,output_tokens and those of Azure, BurstGPT, "
 GOOD = f"{PLAIN}\n0,1,2\n"
 
 
@@ -151,7 +146,13 @@ GOOD = f"{PLAIN}\n0,1,2\n"
         (f"{AZURE}\n,1,2\n", "line 2: TIMESTAMP: missing; give a date and time such as "),
         (f"{PLAIN},class\n0,1,2,\n", "line 2: class: missing; give the name of a class"),
         ("{", "line 1: not JSON (Expecting property name enclosed in double quotes); give one object a line"),
-        ('{"timestamp": 1}', f"line 1: input_length: missing; add it ({FORMATS})"),
+        (
+            '{"timestamp": 1}',
+            "input_length: missing in every request; --map prompt_tokens=KEY says which one it is (the keys are times",
+        ),
+        ('{"t": 1, "p": 2}', f"line 1: unknown keys 't,p'; {FORMATS}"),
+        ("[]", "no request in it; give a trace with requests"),
+        ("[1]", "line 1: must be an object, but is an array; give one object a line"),
         (
             '{"timestamp": 1, "input_length": true, "output_length": 2}',
             "line 1: input_length: must be a finite number, but is 'true'; correct it",

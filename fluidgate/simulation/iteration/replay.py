@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
@@ -18,6 +18,7 @@ from fluidgate.simulation.iteration.source import Replayed
 from fluidgate.simulation.iteration.study import RequestStudy, TakeRows, behaviours
 from fluidgate.simulation.options import gpus_of
 from fluidgate.simulation.study import Progress
+from fluidgate.time_units import TimeUnit
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
 
 FAR = 0.1
@@ -42,6 +43,8 @@ def replay(
     seed: int = 0,
     samples: int = 0,
     class_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    unit: TimeUnit | None = None,
     skip_empty: bool = False,
     sort: bool = False,
     workers: int | None = None,
@@ -67,7 +70,7 @@ def replay(
         replications: more than 1 for what is drawn anew each time.
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
-        class_column, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, skip_empty, sort: as in `read_trace`.
         replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         take_log: takes the requests as they end.
 
@@ -93,7 +96,8 @@ def replay(
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        read = read_class_traces(scenario, paths, class_column=class_column, skip_empty=skip_empty, sort=sort)
+        reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+        read = read_class_traces(scenario, paths, class_column=class_column, **reading)
         ready = [*ready, *read]
     if match_load:
         rate_scale = matching_scale(scenario, found, ready)
@@ -108,7 +112,7 @@ def replay(
         seed=seed,
         samples=samples,
         replanning=replanning,
-        traces=tuple(each.source for each in ready),
+        traces=tuple(file for each in ready for file in each.trace.files),
         times=times,
         lengths=lengths,
         rate_scale=rate_scale,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array, Scenario
-from fluidgate.workloads.classes import short_names
+from fluidgate.time_units import TimeUnit
+from fluidgate.workloads.names import short_names
+from fluidgate.workloads.parts import NamedTrace, joined_parts
 from fluidgate.workloads.streams.lengths import Classes, Pool
 from fluidgate.workloads.traces import Trace, read_trace
 
@@ -36,24 +39,27 @@ def read_class_traces(
     paths: Sequence[str | Path],
     *,
     class_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    unit: TimeUnit | None = None,
     skip_empty: bool = False,
     sort: bool = False,
 ) -> list[ClassTrace]:
-    """Read trace files and give each request its class.
+    """Read trace files, join those that are parts of one (`joined_parts`), and give each request its class.
 
     Args:
         scenario: whose classes they are.
         paths: trace files, each as `PATH` or `CLASS=PATH`.
-        class_column, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, skip_empty, sort: as in `read_trace`.
 
     Raises:
         FluidgateError: a file is wrong, or its class is unclear; the message names the file and the mend.
     """
     if not paths:
         raise FluidgateError("no trace files; give at least one")
+    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
     named = [_named(scenario, path) for path in paths]
-    traces = [read_trace(path, class_column, skip_empty=skip_empty, sort=sort) for _, path in named]
-    return assign_traces(scenario, traces, [name for name, _ in named])
+    read = joined_parts([NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named])
+    return assign_traces(scenario, [each.trace for each in read], [each.name for each in read])
 
 
 def assign_traces(
@@ -91,11 +97,10 @@ def assign_traces(
 
 def notes_on(scenario: Scenario, traces: Sequence[ClassTrace]) -> tuple[str, ...]:
     """What a reader should know of the assignment: left-out requests, shared times, empty classes, other means."""
-    notes = []
+    notes: list[str] = []
     for each in traces:
         trace = each.trace
-        if trace.empty:
-            notes.append(f"{trace.source}: {trace.empty:,} requests without tokens are left out")
+        notes += trace.remarks
         together = len(trace) - len(np.unique(trace.arrival_time))
         if 2 * together > len(trace):
             notes.append(f"{trace.source}: {together:,} of {len(trace):,} requests arrive together with another")

@@ -138,7 +138,7 @@ def test_a_log_is_read_in_order_of_arrival(tmp_path: Path) -> None:
         (entry(first_token_ts=4.0), "line 1: first_token_ts: before the request was queued; correct it"),
         (entry() + "\n" + entry(last_token_ts=5.5), "line 2: last_token_ts: before the first token"),
         (entry(output_toks=0), "line 1: output_toks: no tokens"),
-        ('{"queued_ts": 1}', "line 1: input_toks: missing"),
+        ('{"queued_ts": 1}', "input_toks: missing in every request"),
         (entry() + "\n[1]", "line 2: must be an object"),
     ],
 )

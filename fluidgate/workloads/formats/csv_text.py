@@ -1,0 +1,64 @@
+"""CSV: one row a line, parted by commas, semicolons or tabs, under a header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, NoReturn
+
+from fluidgate.errors import one_line
+from fluidgate.toml_file import fail
+from fluidgate.workloads.formats.catalogue import known_formats
+from fluidgate.workloads.formats.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEPARATORS = ",;\t"
+
+
+def csv_table(text: str, source: str) -> Table:
+    """The table of a CSV text; blank rows are left out.
+
+    Raises:
+        FluidgateError: it is no CSV.
+    """
+    import pandas as pd
+
+    before = text[: len(text) - len(text.lstrip())].count("\n")
+    header = text.lstrip().partition("\n")[0]
+    try:
+        cells = pd.read_csv(
+            StringIO(text),
+            header=None,
+            sep=max(SEPARATORS, key=header.count),
+            dtype=str,
+            skiprows=before,
+            skip_blank_lines=False,
+            keep_default_na=False,
+        )
+    except pd.errors.ParserError as error:
+        _refuse(error, source)
+    names = [str(cell).strip() for cell in cells.iloc[0]]
+
+    def take(wanted: Sequence[str]) -> pd.DataFrame:
+        places = [names.index(name) for name in wanted]
+        table = cells.iloc[1:, places].set_axis(list(wanted), axis="columns")
+        table.index = table.index + before + 1
+        unset = (table.iloc[:, 0].str.strip() == "").to_numpy(bool)
+        blank = cells.iloc[1:][unset].apply(lambda column: column.str.strip() == "").all(axis="columns").to_numpy(bool)
+        kept: pd.DataFrame = table.drop(table.index[unset][blank])
+        return kept
+
+    return Table(names, take, "line", f"line {before + 1}")
+
+
+def _refuse(error: Exception, source: str) -> NoReturn:
+    what = one_line(str(error).removeprefix("Error tokenizing data. C error: "))
+    if fields := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", what):
+        expected, line, seen = fields.groups()
+        fail(source, [f"line {line}: {seen} fields where the header has {expected}; remove what is too much"])
+    if row := re.search(r"EOF inside string starting at row (\d+)", what):
+        fail(source, [f"line {int(row[1]) + 1}: a quote that is never closed; close or remove it"])
+    fail(source, [f"not CSV ({what}); {known_formats()}"])
