@@ -15,6 +15,7 @@ import numpy as np
 from fluidgate.calibration.batch_fit import BatchFit, Points, fit_batches
 from fluidgate.calibration.estimate import Estimate
 from fluidgate.calibration.measurements import Measurements, read_measurements
+from fluidgate.calibration.repeats import refuse_unlike_repeats
 from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime, TimeTable
 from fluidgate.profiles import Profile
@@ -144,6 +145,7 @@ def calibrate_batches(
         fail(
             rows.source, [f"the context of a decode in these rows is unknown, and epsilon has a share in them; {mend}"]
         )
+    refuse_unlike_repeats(rows, by_context=True)
     fitted = fit_batches(rows, epsilon, min_chunk)
     texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
     made = _profile(name or Path(rows.source).stem or "measured", fitted, kv_bytes_per_token, texts)

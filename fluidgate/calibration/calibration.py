@@ -15,6 +15,7 @@ from fluidgate.calibration.checks import Flatness, Slope, curvature, flatness
 from fluidgate.calibration.fit import Deviation, Fit, can_fit, fit
 from fluidgate.calibration.measurements import Measurements, read_measurements
 from fluidgate.calibration.regression import FTest
+from fluidgate.calibration.repeats import refuse_unlike_repeats
 from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime
 from fluidgate.profiles import Profile
@@ -154,7 +155,8 @@ def calibrate(
         pooled: one fit to all batch sizes together, even where each allows its own.
 
     Raises:
-        FluidgateError: the file or an argument is wrong, or the rows do not tell alpha, beta and gamma.
+        FluidgateError: the file or an argument is wrong, rows of the same sizes are no repeats, or the rows do not tell
+            alpha, beta and gamma.
     """
     if not 1 <= min_chunk <= LARGEST_WHOLE:
         raise FluidgateError(f"min_chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
@@ -163,6 +165,7 @@ def calibrate(
     rows = measurements if isinstance(measurements, Measurements) else read_measurements(measurements)
     if batch_size is not None:
         rows = _at_batch_size(rows, batch_size)
+    refuse_unlike_repeats(rows)
     fits, left_out = _fits(rows, min_chunk, pooled)
     texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
     return Calibration(

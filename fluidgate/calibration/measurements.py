@@ -10,24 +10,24 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
-from fluidgate.toml_file import LARGEST_WHOLE, fail, read_text, shown
+from fluidgate.packed_file import read_packed_text
+from fluidgate.time_units import UNITS, TimeUnit
+from fluidgate.toml_file import LARGEST_WHOLE, fail, shown
 
 Tokens = NDArray[np.int64]
-Unit = Literal["s", "ms"]
 
 STANDARD = ("batch_size", "chunk_size", "seconds")
 CONTEXT = "context"
-UNITS: dict[Unit, float] = {"s": 1.0, "ms": 1000.0}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Measurements:
         seconds: iteration time, s.
         source: name of the file, without its folder.
         known_context: tokens of context of each decode; None where the file does not say.
+        others: the texts of the file's further columns, by name.
     """
 
     batch_size: Tokens
@@ -67,13 +68,17 @@ class Measurements:
     seconds: Array
     source: str
     known_context: Array | None = None
+    others: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def select(self, kept: NDArray[np.bool_]) -> Measurements:
         context = None if self.known_context is None else self.known_context[kept]
-        return Measurements(self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source, context)
+        others = {name: texts[kept] for name, texts in self.others.items()}
+        return Measurements(
+            self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source, context, others
+        )
 
     def with_context(self, tokens: float) -> Measurements:
         """The same rows, each decode with `tokens` of context."""
@@ -106,10 +111,10 @@ def read_measurements(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     *,
-    unit: Unit = "s",
+    unit: TimeUnit = "s",
     where: Mapping[str, str] | None = None,
 ) -> Measurements:
-    """Read a CSV file of iteration times.
+    """Read a CSV file of iteration times, plain or packed.
 
     Args:
         path: the file; its first line that is neither blank nor a comment is the header.
@@ -123,8 +128,8 @@ def read_measurements(
     source = str(path)
     names = _names(columns or {})
     if unit not in UNITS:
-        raise FluidgateError(f"unit: must be 's' or 'ms', but is {shown(unit)}")
-    rows = _rows(read_text(path, "a CSV file of iteration times"), source)
+        raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
+    rows = _rows(read_packed_text(path, "a CSV file of iteration times"), source)
     try:
         line, header = next(rows)
     except StopIteration:
@@ -154,12 +159,15 @@ def read_measurements(
     context = None
     if CONTEXT in place:
         context = np.array([_whole(cells[place[CONTEXT]], number, names[CONTEXT], source) for number, cells in kept])
+    read = {place[standard] for standard in STANDARD}
+    others = {name: [cells[k].strip() for _, cells in kept] for k, name in enumerate(header) if k not in read}
     return Measurements(
         np.array(batch, dtype=np.int64),
         np.array(chunk, dtype=np.int64),
         np.array(seconds) / UNITS[unit],
         Path(path).name,
         None if context is None else context.astype(float),
+        {name: np.array(texts, dtype=object) for name, texts in others.items()},
     )
 
 

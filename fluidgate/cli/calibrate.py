@@ -28,7 +28,7 @@ ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "context")
 @click.option("--notes", default="", metavar="TEXT", help="What else a user should know, for the profile.")
 @click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=assignments,
               help="The file's name for batch_size, chunk_size, seconds or context; repeat it for each.")  # fmt: skip
-@click.option("--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True,
+@click.option("--unit", type=click.Choice(["s", "ms", "us", "ns"]), default="s", show_default=True,
               help="Unit of the times.")  # fmt: skip
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=assignments,
               help="Use only the rows with this value; repeat it for more columns.")  # fmt: skip

@@ -83,7 +83,7 @@ def test_a_picture(tmp_path: Path) -> None:
         (["--map", "=x"], "'=x' must be STANDARD=COLUMN"),
         (["--where", "gpu="], "'gpu=' must be COLUMN=VALUE"),
         (["--where", "a=1", "--where", "a=2"], "'a' is given twice"),
-        (["--unit", "us"], "'us' is not one of 's', 'ms'"),
+        (["--unit", "h"], "'h' is not one of 's', 'ms', 'us', 'ns'"),
         (["--plot", "fit.gif"], "must end in one of"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,12 @@ def test_other_columns_units_comments_and_line_ends(tmp_path: Path) -> None:
     rows = read_measurements(tmp_path / "m.csv", columns, unit="ms")
     assert rows.seconds.tolist() == [0.02, 0.01]
     assert rows.batch_size.tolist() == [8, 8]
+    assert read_measurements(tmp_path / "m.csv", columns, unit="us").seconds.tolist() == [2e-5, 1e-5]
     picked = read_measurements(tmp_path / "m.csv", columns, unit="ms", where={"gpu": "a100", "B": "8"})
     assert picked.seconds.tolist() == [0.01]
+    assert {name: texts.tolist() for name, texts in picked.others.items()} == {"gpu": ["a100"]}
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_measurements(tmp_path / "m.csv.gz", columns, unit="ms").seconds.tolist() == [0.02, 0.01]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_mistakes_in_the_options(tmp_path: Path) -> None:
     assert refusal(tmp_path, GOOD, {"chunk": "C"}) == "map: no standard column 'chunk'; did you mean 'chunk_size'?"
     assert refusal(tmp_path, GOOD, {"zzz": "C"}).endswith("; the columns are batch_size, chunk_size, seconds, context")
     assert refusal(tmp_path, GOOD, {"seconds": "tau"}).startswith("line 1: no column 'tau'; the columns are ")
-    assert refusal(tmp_path, GOOD, unit="us") == "unit: must be 's' or 'ms', but is 'us'"
+    assert refusal(tmp_path, GOOD, unit="h") == "unit: must be s, ms, us or ns, but is 'h'"
     assert refusal(tmp_path, GOOD, where={"gpu": "h100"}).startswith("line 1: no column 'gpu'; the columns are ")
     text = "gpu," + GOOD.replace("\n16", "\nh100,16")
     wrong = refusal(tmp_path, text, where={"gpu": "h10"})
