@@ -66,6 +66,7 @@ class TimeTable(Noun):
     """Iteration times measured over chunk and batch, bilinear between the nodes.
 
     They are constant below the least chunk and the least batch, and carried on in a straight line above the largest.
+    Those of a batch below the least one hold the context of the least.
     """
 
     chunk_sizes: tuple[NonNegativeInt, ...] = Field(min_length=1, description="prompt tokens, 0 for none; increasing")
@@ -155,7 +156,8 @@ class IterationTime(Noun):
         return alpha + delta * decodes + self.epsilon * context
 
     def _of_table(self, table: TimeTable, chunk_tokens: float, decodes: float, context: float) -> float:
-        return table.at(chunk_tokens, decodes) + self.epsilon * (context - table.context * decodes)
+        measured = table.context * max(decodes, table.batch_sizes[0])
+        return table.at(chunk_tokens, decodes) + self.epsilon * (context - measured)
 
 
 class Calibrated(Noun):

@@ -18,7 +18,6 @@ from fluidgate.policies.reservation import (
     waiting_room,
 )
 
-
 TINY = Scenario.load("examples/tiny.toml")
 TWO = Scenario.load("examples/two-class.toml")
 

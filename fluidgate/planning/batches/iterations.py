@@ -105,7 +105,7 @@ def _of_table(time: IterationTime, batch_size: int, largest_chunk: float, grid: 
 
     def seconds(chunk: Array, decodes: Array) -> Array:
         own = [table.at(c, b) for c, b in zip(chunk, decodes, strict=True)]
-        return np.array(own) - time.epsilon * table.context * decodes
+        return np.array(own) - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
 
     return Iterations(
         time=time,

@@ -162,7 +162,8 @@ _bilinear = inlined(bilinear)
 def base_time(law: Law, chunk: int, decodes: int) -> float:
     """Seconds of an iteration but for its context."""
     if law.chunks.size > 0:
-        return _bilinear(law.chunks, law.batches, law.table, chunk, decodes) - law.epsilon * law.table_context * decodes
+        measured = law.table_context * max(float(decodes), law.batches[0])
+        return _bilinear(law.chunks, law.batches, law.table, chunk, decodes) - law.epsilon * measured
     if chunk > 0:
         return law.alpha + law.beta * chunk + law.delta * decodes
     return law.solo_alpha + law.solo_delta * decodes
@@ -178,7 +179,7 @@ def seconds(law: Law, chunk: int, decodes: int, context: int) -> float:
     """Seconds of one iteration, outside compiled code."""
     if law.chunks.size > 0:
         table = bilinear(law.chunks, law.batches, law.table, chunk, decodes)
-        return table + law.epsilon * (context - law.table_context * decodes)
+        return table + law.epsilon * (context - law.table_context * max(float(decodes), law.batches[0]))
     return float(base_time.py_func(law, chunk, decodes) + context_slope.py_func(law, chunk) * context)  # type: ignore[attr-defined]
 
 
