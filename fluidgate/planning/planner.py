@@ -37,6 +37,7 @@ class Planner:
         allow_decode_buffer: bool = True,
         with_indicators: bool = True,
         batching: Batching | None = None,
+        by_iterations: bool = False,
     ) -> Plan:
         """The optimal plan of a scenario, ties settled as model.md, section 3, says; see `plan`."""
         check_scheme(scheme)
@@ -46,7 +47,7 @@ class Planner:
         scheme = scheme or scenario.pricing.scheme
         batching = batching or Batching(scenario.engine.batching or Batching.SINGLE_PREFILL)
         try:
-            if has_full_chunks(scenario, batching):
+            if has_full_chunks(scenario, batching, by_iterations):
                 return self._in_occupancies(Instance.of(scenario, scheme, indicators, allow_decode_buffer), gpus)
             return self._in_batches(BatchInstance.of(scenario, scheme, indicators, batching, allow_decode_buffer), gpus)
         except ArithmeticError as error:
@@ -67,12 +68,12 @@ class Planner:
         return read_batches(instance, solve(self._batches, instance), gpus)
 
 
-def has_full_chunks(scenario: Scenario, batching: Batching) -> bool:
+def has_full_chunks(scenario: Scenario, batching: Batching, by_iterations: bool = False) -> bool:
     """Whether [LDHZ]'s own program holds: three numbers for the law, one prefill in chunks that are full, no memory.
 
     Else a plan counts the batch that runs. Chunks that their prompts don't fill are taken as full where the scenario
-    says no more than the model does, so that nothing is known of the lengths but their means, and where the law gives a
-    chunk that is not full no time.
+    says no more than the model does, so that nothing is known of the lengths but their means, unless it is to be held
+    against iterations; and where the law gives a chunk that is not full no time.
     """
     law, shortest = scenario.gpu.iteration, min(c.prompt_tokens for c in scenario.classes)
     filled = shortest >= scenario.gpu.chunk_size or law.alpha + law.beta * shortest <= 0.0
@@ -80,7 +81,7 @@ def has_full_chunks(scenario: Scenario, batching: Batching) -> bool:
         not law.by_batch
         and batching == Batching.SINGLE_PREFILL
         and scenario.engine.kv_tokens is None
-        and (filled or not scenario.goes_beyond_the_model)
+        and (filled or not (by_iterations or scenario.goes_beyond_the_model))
     )
 
 
@@ -104,6 +105,7 @@ def plan(
     allow_decode_buffer: bool = True,
     with_indicators: bool = True,
     batching: Batching | None = None,
+    by_iterations: bool = False,
 ) -> Plan:
     """The optimal steady state of the fluid model: [LDHZ] (40), (42), with indicators (49).
 
@@ -118,6 +120,7 @@ def plan(
         with_indicators: whether limits and penalties count.
         batching: how batches are formed, if not as the scenario's engine or, where that leaves it open, in single
             prefills.
+        by_iterations: count chunks as their prompts fill them, even where the scenario says no more than the model.
 
     Raises:
         InfeasiblePlanError: classes that never leave exceed the capacity, or a limit cannot be met.
@@ -129,6 +132,7 @@ def plan(
         allow_decode_buffer=allow_decode_buffer,
         with_indicators=with_indicators,
         batching=batching,
+        by_iterations=by_iterations,
     )
 
 

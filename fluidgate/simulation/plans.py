@@ -15,8 +15,12 @@ class Plans:
     Each of them raises InfeasiblePlanError where there is none.
     """
 
-    def __init__(self, scenario: Scenario, gpus: int) -> None:
-        self._scenario = scenario
+    def __init__(self, scenario: Scenario, gpus: int, *, by_iterations: bool = False) -> None:
+        """
+        Args:
+            by_iterations: whether they are held against iterations, whose chunks are as full as their prompts.
+        """
+        self._scenario, self._by_iterations = scenario, by_iterations
         self._gpus = gpus
         self._planner = Planner()
         self._known: dict[object, Plan] = {}
@@ -51,5 +55,10 @@ class Plans:
     def _solve(self, **program: object) -> Plan:
         key = tuple(sorted(program.items()))
         if key not in self._known:
-            self._known[key] = self._planner.solve(self._scenario, gpus=self._gpus, **program)  # type: ignore[arg-type]
+            self._known[key] = self._planner.solve(
+                self._scenario,
+                gpus=self._gpus,
+                by_iterations=self._by_iterations,
+                **program,  # type: ignore[arg-type]
+            )
         return self._known[key]

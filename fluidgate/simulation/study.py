@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
@@ -38,7 +38,10 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
         scenario: its load shared by the GPUs.
         options: of the simulation.
         policies: as they were asked for, fit to run.
+        by_iterations: whether chunks are as full as their prompts.
     """
+
+    by_iterations: ClassVar[bool] = False
 
     scenario: Scenario
     options: Options
@@ -57,7 +60,8 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
         Raises:
             FluidgateError: a policy's plan is infeasible, or a request or a decision function is wrong.
         """
-        plans, size = Plans(self.scenario, self.options.gpus), self.options.replications
+        plans = Plans(self.scenario, self.options.gpus, by_iterations=self.by_iterations)
+        size = self.options.replications
         ready = [self.ready(policy, plans) for policy in self.policies]
         jobs = [self.job(policy, replication) for policy in ready for replication in range(size)]
         if executor is None:

@@ -24,6 +24,7 @@ class BatchInstance:
         indicators: imposed.
         batching: how the batch of an iteration is formed.
         decode_buffer: whether `q_d > 0` is allowed.
+        chunks_end: whether there are no more mixed iterations than chunks.
         tokens: of an iteration: the chunk C, or the budget.
         memory: KV tokens of a GPU, inf for no limit.
         arrival: lambda, requests/s.
@@ -43,6 +44,7 @@ class BatchInstance:
     indicators: Indicators
     batching: Batching
     decode_buffer: bool
+    chunks_end: bool
     tokens: int
     memory: float
     arrival: Array
@@ -84,6 +86,7 @@ class BatchInstance:
             indicators=indicators,
             batching=batching,
             decode_buffer=allow_decode_buffer and not indicators.any_limit,
+            chunks_end=not gpu.iteration.by_batch,
             tokens=tokens,
             memory=memory,
             arrival=np.array([c.arrival_rate for c in scenario.classes]),
@@ -116,6 +119,19 @@ class BatchInstance:
     def waits_for_ever(self) -> NDArray[np.bool_]:
         """Classes with `theta = 0`, which cannot be shed."""
         return np.equal(self.patience, 0.0)
+
+    @property
+    def mixed_is_faster(self) -> bool:
+        """Whether the law has mixed iterations, but for their prompt tokens, that are faster than solo ones.
+
+        No engine has; laws that are fitted may, and tables that are noisy.
+        """
+        kinds = self.iterations()
+        sizes = np.union1d(kinds.mixed.decodes, 1.0)
+        token = 1.0 if kinds.by_node else 0.0
+        mixed = np.array([kinds.mixed_seconds(token, b, b * kinds.context) for b in sizes])
+        solo = np.array([kinds.solo_seconds(b, b * kinds.context) for b in sizes])
+        return bool((mixed < solo * (1.0 - 1e-9)).any())
 
     @property
     def earned_reading(self) -> Array:

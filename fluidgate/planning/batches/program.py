@@ -9,7 +9,7 @@ that does not know the length of an answer obeys these rows, per GPU and second:
 - prompts_fit (token budget): decodes and the prompts of an iteration are B at most;
 - chunks: there is a mixed iteration for each chunk, or the budget holds the tokens of both;
 - prompt_tokens (tables): the kinds of iterations that run hold all prompt tokens;
-- chunks_end: there are no more mixed iterations than chunks;
+- chunks_end, where a mixed iteration may be the faster one: there are no more of them than chunks;
 - memory_mixed, memory_solo, memory_waiting: KV of decodes, of prompts under way, and of those who wait for decode.
 
 Requests/s `p` prefilled and `l` lost in the decode buffer, decode tokens/s `d_m` beside chunks and `d_s` without them
@@ -222,7 +222,8 @@ class BatchProgram(LinearProgram):
                 chunks[self.fed] = instance.prompt
         end[self.mixed_kinds], end[self.fed] = 1.0, -instance.most_chunks
         self._add("chunks", chunks)
-        self._add("chunks_end", end)
+        if instance.chunks_end:
+            self._add("chunks_end", end)
         if kinds.by_node:
             tokens = self._empty()
             tokens[self.fed], tokens[self.mixed_kinds] = instance.prompt, -kinds.mixed.chunk

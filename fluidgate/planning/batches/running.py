@@ -79,7 +79,8 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
 
     Of the mixed iterations there are as many as the prompts have chunks: under a token budget, as many as there is time
     for. Solo iterations take the rest of the time, with as many decodes as bring the flow: one at least, so that a GPU
-    may idle.
+    may idle. Where the flows need more time than there is (a table is not convex), all iterations are faster in
+    proportion, so that what runs obeys Little's law.
     """
     kinds = instance.iterations()
     mixed, solo = float(flows.mixed.sum()), float(flows.solo.sum())
@@ -97,14 +98,17 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
 
     left = 1.0 - solo / most * solo_time(most)
     mixed_rate = _mixed_iterations(instance, flows, lambda rate: mixed_time(rate) <= left)
-    share = min(mixed_time(mixed_rate), 1.0) if mixed_rate > 0.0 else 0.0
-    decodes = _solo_decodes(solo, 1.0 - share, most, solo_time)
+    share = mixed_time(mixed_rate) if mixed_rate > 0.0 else 0.0
+    decodes = _solo_decodes(solo, max(1.0 - share, 0.0), most, solo_time)
     solo_rate, solo_seconds = solo / decodes, solo_time(decodes)
     beside = mixed / mixed_rate if mixed_rate > 0.0 else min(decodes, instance.batch_size - 1.0)
     chunk = prompts / mixed_rate if mixed_rate > 0.0 else float(min(instance.tokens, instance.prompt.mean()))
     mixed_seconds = kinds.mixed_seconds(chunk, beside, beside * mixed_context)
     flow, rate = mixed + solo, mixed_rate + solo_rate
-    busy = min(share + solo_rate * solo_seconds, 1.0)
+    over = share + solo_rate * solo_seconds
+    busy = min(over, 1.0)
+    if over > 1.0:
+        share, mixed_seconds, solo_seconds = share / over, mixed_seconds / over, solo_seconds / over
     held = _held(instance, flows, mixed_seconds, solo_seconds, share, mixed_rate)
     point = OperatingPoint(
         mixed_iteration=mixed_seconds if mixed_rate > 0.0 else None,

@@ -60,6 +60,8 @@ def solve(program: BatchProgram, instance: BatchInstance) -> Solution:
         InfeasiblePlanError: classes that never leave exceed what a GPU can do, or a limit cannot be met.
         ArithmeticError: the solver got lost.
     """
+    if not instance.chunks_end and instance.mixed_is_faster:
+        return _beside_its_bound(program, instance)
     if instance.indicators.tpot_weight:
         return _at_best_tpot(program, instance)
     free = _free(program, instance)
@@ -69,6 +71,21 @@ def solve(program: BatchProgram, instance: BatchInstance) -> Solution:
     if found is None:
         raise InfeasiblePlanError(_unmet(program, instance, free))
     return found
+
+
+def _beside_its_bound(program: BatchProgram, instance: BatchInstance) -> Solution:
+    """The best flows where each mixed iteration has a chunk, with the bound and the prices of the program without that
+    row: only so R* never falls as chunks grow, though the law says that mixed iterations are the faster ones.
+
+    With indicators, the row stays.
+    """
+    runs = solve(program, replace(instance, chunks_end=True))
+    if instance.indicators.any:
+        return runs
+    program.load(instance)
+    vertex = program.maximise(program.objective())
+    assert vertex is not None, "a row less leaves it feasible"
+    return replace(runs, objective=vertex.objective, prices=Prices.of(program, vertex))
 
 
 def _free(program: BatchProgram, instance: BatchInstance) -> Solution:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         remarks: what to know of the requests.
         take_log: takes the requests as they end, in this process, one replication after the other.
     """
+
+    by_iterations: ClassVar[bool] = True
 
     scenario: Scenario
     policies: tuple[Behaviour, ...]
