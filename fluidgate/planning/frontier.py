@@ -226,6 +226,9 @@ class _Limited:
 
     def least(self) -> float:
         """The least value of the indicator: the least penalty of weight 1 where nothing else has a price."""
+        known = self.planner.least_limit(self.scenario, self.name)
+        if known is not None:
+            return known
         indicators = self.scenario.indicators
         others: dict[str, Any] = {name: getattr(indicators, name) for name in LIMITS if name != self.name}
         weight = {f"{self.name.removeprefix('max_')}_weight": 1.0}

@@ -10,7 +10,7 @@ from fluidgate.model import Array, Indicators, Scenario, Scheme
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.program import BatchProgram
 from fluidgate.planning.batches.reading import read_plan as read_batches
-from fluidgate.planning.batches.solve import solve
+from fluidgate.planning.batches.solve import least_limit, solve
 from fluidgate.planning.infeasible import explain
 from fluidgate.planning.instance import Instance
 from fluidgate.planning.linear_program import Vertex
@@ -52,6 +52,20 @@ class Planner:
             return self._in_batches(BatchInstance.of(scenario, scheme, indicators, batching, allow_decode_buffer), gpus)
         except ArithmeticError as error:
             raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
+
+    def least_limit(self, scenario: Scenario, name: str) -> float | None:
+        """The least that a limit of the scenario can be, the others as they are, where its program counts the batch
+        that runs; None for [LDHZ]'s own program.
+
+        Raises:
+            InfeasiblePlanError: there is no plan even without the limit.
+        """
+        batching = Batching(scenario.engine.batching or Batching.SINGLE_PREFILL)
+        if has_full_chunks(scenario, batching):
+            return None
+        others = scenario.indicators.model_copy(update={name: None, "tpot_weight": 0.0})
+        instance = BatchInstance.of(scenario, scenario.pricing.scheme, others, batching, False)
+        return least_limit(self._batches, instance, name, solve(self._batches, instance))
 
     def _in_occupancies(self, instance: Instance, gpus: int | None) -> Plan:
         try:

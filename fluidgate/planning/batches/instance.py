@@ -150,10 +150,10 @@ class BatchInstance:
             return max(float(self.tokens), 20.0 * float(self.prompt.max()))
         return float(self.tokens)
 
-    def iterations(self, grid: Array | None = None) -> Iterations:
-        """The kinds of iterations; with a `grid`, by the number of decodes."""
+    def iterations(self, grid: Array | None = None, chunk: float | None = None) -> Iterations:
+        """The kinds of iterations; with a `grid`, by the number of decodes, mixed ones with a `chunk` of one size."""
         gpu = self.scenario.gpu
-        return iterations_of(gpu.iteration, gpu.batch_size, self.largest_chunk, gpu.context_tokens, grid)
+        return iterations_of(gpu.iteration, gpu.batch_size, self.largest_chunk, gpu.context_tokens, grid, chunk)
 
 
 def _chunks(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fluidgate.model import Array, IterationTime
+from fluidgate.model import Array, IterationTime, TimeTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,12 @@ class Iterations:
 
 
 def iterations_of(
-    time: IterationTime, batch_size: int, largest_chunk: float, full_context: float, grid: Array | None = None
+    time: IterationTime,
+    batch_size: int,
+    largest_chunk: float,
+    full_context: float,
+    grid: Array | None = None,
+    chunk: float | None = None,
 ) -> Iterations:
     """The kinds of iterations of a law or a table.
 
@@ -70,9 +76,14 @@ def iterations_of(
         largest_chunk: most prompt tokens in an iteration.
         full_context: context of each decode of the full batch that `gamma` is the speed of, tokens.
         grid: decodes of the kinds, where limits ask for several, within 0 to B; None for as few as will do.
+        chunk: of all mixed iterations, with a grid: a table is then taken as straight over the chunk, there.
     """
     if time.table is not None:
-        return _of_table(time, batch_size, largest_chunk, grid)
+        return (
+            _of_table(time, batch_size, largest_chunk)
+            if grid is None
+            else _at_chunk(time, batch_size, grid, chunk or 1.0)
+        )
     solo_delta = time.delta if time.solo_delta is None else time.solo_delta
     if time.gamma is not None:
         solo_alpha = 1.0 / time.gamma - batch_size * (time.delta + time.epsilon * full_context)
@@ -92,20 +103,16 @@ def iterations_of(
     )
 
 
-def _of_table(time: IterationTime, batch_size: int, largest_chunk: float, grid: Array | None) -> Iterations:
+def _of_table(time: IterationTime, batch_size: int, largest_chunk: float) -> Iterations:
     """Between the nodes of a table the time is bilinear, so that any iteration is a mean of the nodes around it."""
     table = time.table
     assert table is not None
-    batches = np.array(table.batch_sizes, float)
-    if grid is not None:
-        batches = np.union1d(batches, grid)
-    beside, alone = _within(batches, 0.0, batch_size - 1.0), _within(batches, 1.0, batch_size)
+    beside, alone = _batches(time, batch_size, np.empty(0))
     chunks = _within(np.array(table.chunk_sizes, float), 1.0, largest_chunk)
     chunk, decodes = (grid.ravel() for grid in np.meshgrid(chunks, beside, indexing="ij"))
 
     def seconds(chunk: Array, decodes: Array) -> Array:
-        own = [table.at(c, b) for c, b in zip(chunk, decodes, strict=True)]
-        return np.array(own) - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
+        return _read(table, chunk, decodes) - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
 
     return Iterations(
         time=time,
@@ -117,6 +124,57 @@ def _of_table(time: IterationTime, batch_size: int, largest_chunk: float, grid: 
         solo_decode=0.0,
         context=time.epsilon,
     )
+
+
+def _at_chunk(time: IterationTime, batch_size: int, grid: Array, chunk: float) -> Iterations:
+    """A table by the number of decodes, its mixed iterations of one size, and straight over the chunk there."""
+    beside, alone = _batches(time, batch_size, grid)
+    step = 0.5 * min(chunk, 1.0)
+    slope = (time.mixed(chunk + step) - time.mixed(chunk - step)) / (2.0 * step)
+    table = time.table
+    assert table is not None
+
+    def seconds(tokens: float, decodes: Array) -> Array:
+        own = _read(table, np.full(len(decodes), tokens), decodes)
+        return own - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
+
+    return Iterations(
+        time=time,
+        mixed=Kinds(np.full(len(beside), chunk), beside, seconds(chunk, beside) - slope * chunk),
+        solo=Kinds(np.zeros(len(alone)), alone, seconds(0.0, alone)),
+        by_node=False,
+        prompt_token=slope,
+        mixed_decode=0.0,
+        solo_decode=0.0,
+        context=time.epsilon,
+    )
+
+
+def _batches(time: IterationTime, batch_size: int, grid: Array) -> tuple[Array, Array]:
+    """Decodes of the kinds of a table, beside a chunk and without: its nodes, those of a grid, and the ends."""
+    assert time.table is not None
+    batches = np.union1d(np.array(time.table.batch_sizes, float), grid)
+    return _within(batches, 0.0, batch_size - 1.0), _within(batches, 1.0, batch_size)
+
+
+def _read(table: TimeTable, chunk: Array, decodes: Array) -> Array:
+    """`TimeTable.at` of many iterations, shape (iterations,)."""
+    times = np.array(table.seconds)
+    low_c, high_c, share_c = _around(np.array(table.chunk_sizes, float), chunk)
+    low_b, high_b, share_b = _around(np.array(table.batch_sizes, float), decodes)
+    low = times[low_c, low_b] + share_b * (times[low_c, high_b] - times[low_c, low_b])
+    high = times[high_c, low_b] + share_b * (times[high_c, high_b] - times[high_c, low_b])
+    return np.asarray(low + share_c * (high - low))
+
+
+def _around(nodes: Array, places: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """The nodes about some places, and how far each lies between: 0 below the least, beyond 1 above the largest."""
+    if len(nodes) == 1:
+        none = np.zeros(len(places), dtype=np.intp)
+        return none, none, np.zeros(len(places))
+    low = np.clip(np.searchsorted(nodes, places, side="right") - 1, 0, len(nodes) - 2)
+    share = np.maximum((places - nodes[low]) / (nodes[low + 1] - nodes[low]), 0.0)
+    return low, low + 1, share
 
 
 def _within(nodes: Array, low: float, high: float) -> Array:

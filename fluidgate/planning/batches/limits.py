@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 
 from fluidgate.model import Array
@@ -19,23 +21,32 @@ _APART = 1e-7
 
 def limits_at(instance: BatchInstance, where: Running, tpot: float, grid: Array | None) -> Limits:
     """The limits of an instance, TPOT at most `tpot` s, as linear rows at the iteration times of `where`."""
-    kinds = instance.iterations(grid)
-    chunk = kinds.mixed.chunk if kinds.by_node else np.full(len(kinds.mixed.seconds), where.chunk)
-    mixed = [
-        kinds.mixed_seconds(c, b, b * where.mixed_context) for c, b in zip(chunk, kinds.mixed.decodes, strict=True)
-    ]
-    solo = [kinds.solo_seconds(b, b * where.solo_context) for b in kinds.solo.decodes]
+    kinds = instance.iterations(grid, where.chunk)
+    mixed, solo = kinds.mixed, kinds.solo
+    in_mixed = kinds.mixed_decode + kinds.context * where.mixed_context
+    in_solo = kinds.solo_decode + kinds.context * where.solo_context
     read = instance.prompt - where.chunk * instance.least_chunks
     return Limits(
         tpot=tpot,
-        mixed_seconds=np.array(mixed),
-        solo_seconds=np.array(solo),
+        chunk=where.chunk,
+        mixed_seconds=mixed.seconds + kinds.prompt_token * where.chunk + in_mixed * mixed.decodes,
+        solo_seconds=solo.seconds + in_solo * solo.decodes,
         fed_slope=kinds.prompt_token * where.mixed_decodes * read,
         mixed_slope=kinds.context * where.mixed_decodes * (instance.context - where.mixed_context),
         solo_slope=kinds.context * where.solo_decodes * (instance.context - where.solo_context),
         prefill_seconds=where.prefill_seconds,
         decode_seconds=where.solo_seconds,
     )
+
+
+def between(one: Limits, two: Limits) -> Limits:
+    """Half way between limits with the same kinds of iterations, TPOT and chunk those of the second."""
+    half = {
+        each.name: 0.5 * (getattr(one, each.name) + getattr(two, each.name))
+        for each in fields(Limits)
+        if each.name not in ("tpot", "chunk")
+    }
+    return replace(two, **half)
 
 
 def first_grid(instance: BatchInstance) -> Array:

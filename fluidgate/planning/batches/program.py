@@ -44,6 +44,7 @@ class Limits:
 
     Attributes:
         tpot: most seconds per output token; inf for no limit.
+        chunk: prompt tokens of a mixed iteration.
         mixed_seconds, solo_seconds: of an iteration of each kind, s; shape (kinds,).
         fed_slope, mixed_slope, solo_slope: by how much one more request/s or token/s of a class changes what the others
             feel, its chunks and its context being larger than the mean, s; shape (classes,).
@@ -52,6 +53,7 @@ class Limits:
     """
 
     tpot: float
+    chunk: float
     mixed_seconds: Array
     solo_seconds: Array
     fed_slope: Array
@@ -77,7 +79,8 @@ class BatchProgram(LinearProgram):
         """
         before = (self.column_count, self.row_count) if self._columns.size else (0, 0)
         basis = self._highs.getBasis() if self._columns.size else None
-        self.instance, self.iterations, self.limits = instance, instance.iterations(grid), limits
+        self.instance, self.limits = instance, limits
+        self.iterations = instance.iterations(grid, None if limits is None else limits.chunk)
         self._rows: dict[str, int] = {}
         self._matrix = np.zeros((0, 0))
         self._build()

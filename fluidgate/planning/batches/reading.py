@@ -28,7 +28,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
     values = solution.values()
     groups = partition(running.mixed_share, gpus) if gpus is not None else None
     earned = float(instance.earned_reading @ flows.fed + instance.earned_ending @ completion)
-    revenue = earned if instance.indicators.any else max(earned, solution.objective)
+    revenue = earned if solution.limited else max(earned, solution.objective)
     indicators = _indicators(instance, solution, values)
     return Plan(
         scenario=instance.scenario,

@@ -102,7 +102,7 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     decodes = _solo_decodes(solo, max(1.0 - share, 0.0), most, solo_time)
     solo_rate, solo_seconds = solo / decodes, solo_time(decodes)
     beside = mixed / mixed_rate if mixed_rate > 0.0 else min(decodes, instance.batch_size - 1.0)
-    chunk = prompts / mixed_rate if mixed_rate > 0.0 else float(min(instance.tokens, instance.prompt.mean()))
+    chunk = prompts / mixed_rate if mixed_rate > 0.0 else _mean_chunk(instance)
     mixed_seconds = kinds.mixed_seconds(chunk, beside, beside * mixed_context)
     flow, rate = mixed + solo, mixed_rate + solo_rate
     over = share + solo_rate * solo_seconds
@@ -139,6 +139,11 @@ def _mean(values: Array, weights: Array, instance: BatchInstance) -> float:
     if weights.sum() <= 0.0:
         weights = instance.arrival * np.maximum(instance.decodes, 1e-9)
     return float(values @ weights / weights.sum())
+
+
+def _mean_chunk(instance: BatchInstance) -> float:
+    """Prompt tokens of a chunk of those who arrive."""
+    return float(instance.prompt @ instance.arrival / (instance.least_chunks @ instance.arrival))
 
 
 def _most_decodes(instance: BatchInstance, held: float) -> float:

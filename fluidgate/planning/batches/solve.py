@@ -11,7 +11,7 @@ from fluidgate.errors import InfeasiblePlanError, one_line
 from fluidgate.model import Indicators
 from fluidgate.planning.batches.infeasible import explain
 from fluidgate.planning.batches.instance import BatchInstance
-from fluidgate.planning.batches.limits import first_grid, limits_at, refined
+from fluidgate.planning.batches.limits import between, first_grid, limits_at, refined
 from fluidgate.planning.batches.prices import Prices
 from fluidgate.planning.batches.program import BatchProgram
 from fluidgate.planning.batches.running import Flows, Running, running
@@ -19,17 +19,26 @@ from fluidgate.planning.batches.ties import settle_ties
 from fluidgate.planning.linear_program import Vertex
 from fluidgate.planning.wording import rounded_up
 
-_ROUNDS = 60
+_ROUNDS = 30
 """Times that limits are set anew at the iteration times of the solution before."""
+
+_STEADY = 10
+"""Rounds after which each is taken half way, so that the search settles."""
+
+_HELD = 1e-7
+"""Relative excess over a limit that is rounding."""
 
 _SAME = 1e-9
 """Relative difference below which two solutions are one."""
 
-_POINTS = 17
+_POINTS = 9
 """Limits on TPOT between which the best is sought where TPOT has a weight, in each of so many narrowings:"""
 _NARROWINGS = 6
 
 _HALVINGS = 45
+_FOUND = 1e-7
+"""Relative width at which the search for a least limit ends."""
+
 _MOST_KINDS = 120
 
 LIMITS = ("max_prefill_gap", "max_solo_gap", "max_tpot")
@@ -37,12 +46,17 @@ LIMITS = ("max_prefill_gap", "max_solo_gap", "max_tpot")
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """An optimum's objective and prices, the flows chosen among the optimal ones, and what runs."""
+    """An optimum's objective and prices, the flows chosen among the optimal ones, and what runs.
+
+    Attributes:
+        limited: whether an indicator has a part in it.
+    """
 
     objective: float
     prices: Prices
     flows: Flows
     running: Running
+    limited: bool = False
 
     def values(self) -> dict[str, float]:
         """Indicators at the operating point: (43), (45), and the TPOT of the decodes."""
@@ -77,10 +91,10 @@ def _beside_its_bound(program: BatchProgram, instance: BatchInstance) -> Solutio
     """The best flows where each mixed iteration has a chunk, with the bound and the prices of the program without that
     row: only so R* never falls as chunks grow, though the law says that mixed iterations are the faster ones.
 
-    With indicators, the row stays.
+    Where an indicator costs something, the row stays.
     """
     runs = solve(program, replace(instance, chunks_end=True))
-    if instance.indicators.any:
+    if instance.indicators.tpot_weight or not _keeps(instance.indicators, runs) or runs.limited:
         return runs
     program.load(instance)
     vertex = program.maximise(program.objective())
@@ -106,34 +120,63 @@ def _settled(program: BatchProgram, vertex: Vertex) -> Solution:
 
 def _keeps(indicators: Indicators, solution: Solution) -> bool:
     """Whether a solution keeps every limit, and no gap has a weight."""
-    if indicators.prefill_gap_weight or indicators.solo_gap_weight:
-        return False
-    limits = ((getattr(indicators, f"max_{name}"), value) for name, value in solution.values().items())
-    return all(limit is None or value <= limit * (1.0 + _SAME) for limit, value in limits)
+    weighted = indicators.prefill_gap_weight or indicators.solo_gap_weight
+    return not weighted and _holds(indicators, solution)
 
 
-def _limited(program: BatchProgram, instance: BatchInstance, start: Running) -> Solution | None:
-    """With limits, at the iteration times of the solution itself: a fixed point. None if they can't be met.
+def _limited(
+    program: BatchProgram, instance: BatchInstance, start: Running, *, any_will_do: bool = False
+) -> Solution | None:
+    """With limits, at the iteration times of the solution itself: a fixed point. None if they can't be met, or only by
+    serving nobody.
 
     A limit on TPOT needs iterations with fewer decodes than there are slots, so there are kinds of them, the finer the
     nearer to those that run.
+
+    Args:
+        any_will_do: whether the first that serves somebody within the limits is enough.
     """
     limit = instance.indicators.max_tpot
     grid = None if limit is None else first_grid(instance)
-    tpot = math.inf if limit is None else limit
-    where, found = start, None
-    for _ in range(_ROUNDS):
-        program.load(instance, grid, limits_at(instance, where, tpot, grid))
+    limits = limits_at(instance, start, math.inf if limit is None else limit, grid)
+    before, kept = None, None
+    for attempt in range(_ROUNDS):
+        program.load(instance, grid, limits)
         vertex = program.maximise(program.objective())
         if vertex is None:
-            return None
-        before, found = found, _settled(program, vertex)
-        where = found.running
+            break
+        found = _settled(program, vertex)
+        if _holds(instance.indicators, found) and (kept is None or found.objective > kept.objective):
+            kept = found
         if before is not None and _are_one(before, found):
+            break
+        if any_will_do and kept is not None and kept.flows.fed.any():
             break
         if grid is not None and len(grid) < _MOST_KINDS:
             grid = refined(grid, program, vertex)
-    return found
+        tpot = _stricter(limits.tpot, limit, found) if attempt > _STEADY else limits.tpot
+        fresh = limits_at(instance, found.running, tpot, grid)
+        limits = (
+            between(limits, fresh)
+            if attempt > _STEADY and len(limits.solo_seconds) == len(fresh.solo_seconds)
+            else fresh
+        )
+        before = found
+    if kept is None or (limit is not None and not kept.flows.fed.any()):
+        return None
+    return replace(kept, limited=True)
+
+
+def _holds(indicators: Indicators, solution: Solution) -> bool:
+    """Whether every limit holds at the iteration times of the solution itself."""
+    limits = ((getattr(indicators, f"max_{name}"), value) for name, value in solution.values().items())
+    return all(limit is None or value <= limit * (1.0 + _HELD) for limit, value in limits)
+
+
+def _stricter(tpot: float, limit: float | None, found: Solution) -> float:
+    """A limit for the program that makes up for what it does not see of the one that is asked for."""
+    value = found.running.point.tpot
+    return tpot if limit is None or value <= limit else tpot * limit / value
 
 
 def _are_one(one: Solution, two: Solution) -> bool:
@@ -175,10 +218,12 @@ def least_limit(program: BatchProgram, instance: BatchInstance, name: str, loose
     """The least value of a limit that can be met, by bisection, up to the value at `loosest`."""
     low, high = 0.0, loosest.values()[name.removeprefix("max_")]
     for _ in range(_HALVINGS):
-        if high - low <= _SAME * high:
+        if high - low <= _FOUND * high:
             break
         middle = 0.5 * (low + high)
-        met = _under(program, instance, name, middle, loosest) is not None
+        indicators = instance.indicators.model_copy(update={name: middle})
+        limited = replace(instance, indicators=indicators)
+        met = _limited(program, limited, loosest.running, any_will_do=True) is not None
         low, high = (low, middle) if met else (middle, high)
     return high
 
