@@ -19,10 +19,15 @@ def indicator_values(scenario: Scenario, prefill: Array, solo_decode: Array) -> 
     }
 
 
-def penalty(scenario: Scenario, prefill: Array, solo_decode: Array) -> float:
-    """Penalties (44), (46), (48) per second at per-GPU occupancies x and y_s, each of shape (classes,)."""
+def penalty(scenario: Scenario, prefill: Array, solo_decode: Array, tpot: float | None = None) -> float:
+    """Penalties (44), (46), (48) per second at per-GPU occupancies x and y_s, each of shape (classes,).
+
+    `tpot`, s, takes the place of (47) if given.
+    """
     weights = scenario.indicators
     values = indicator_values(scenario, prefill, solo_decode)
+    if tpot is not None:
+        values["tpot"] = tpot
     return (
         weights.prefill_gap_weight * values["prefill_gap"]
         + weights.solo_gap_weight * values["solo_gap"]

@@ -10,15 +10,15 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
-from fluidgate.planning.penalty import penalty
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
-from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
+from fluidgate.simulation.events import DECODE_END
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.markov.results import revenue_rates
 from fluidgate.simulation.markov.study import prepare
 from fluidgate.simulation.options import check_draws, gpus_of
+from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.statistics import statistic
 from fluidgate.simulation.study import Progress, executor_for
@@ -214,8 +214,8 @@ def objective(job: Job) -> tuple[float, int]:
         revenue = controlled_revenue(job.scenario, [measured], job.gpus).mean
     else:
         revenue = float(revenue_rates(job.scenario, [measured], job.gpus)[0])
-    occupancy = measured.occupancy / job.gpus
-    return revenue - penalty(job.scenario, occupancy[PREFILL], occupancy[SOLO_DECODE]), measured.total_events
+    completions = measured.events[DECODE_END] / (job.gpus * measured.window)
+    return revenue - penalty_rate(job.scenario, measured.occupancy / job.gpus, completions), measured.total_events
 
 
 def _memory(scenario: Scenario) -> float:

@@ -61,7 +61,7 @@ def test_a_plan_shows_what_it_earns_its_prices_and_its_classes() -> None:
     whole, prices, classes = plan_tables(solved)
     said = by_first(whole)
     assert said["revenue rate, R*"] == ["297.703 /s"]
-    assert said["average time per output token"] == ["24.29 ms"]
+    assert said["time per output token, all slots busy, (47)"] == ["24.29 ms"]
     assert said["decode buffer"] == ["empty"]
     assert said["split of 500 GPUs"] == ["107 mixed + 393 solo"]
     assert "penalty" not in said
@@ -90,11 +90,14 @@ def test_a_plan_by_batch_shows_the_iterations_that_it_read() -> None:
     law = IterationTime(alpha=0.009, beta=9e-5, delta=2e-4, epsilon=1e-7, solo_alpha=0.017, solo_delta=6e-5)
     gpu = SCENARIO.gpu.model_copy(update={"iteration": law})
     solved = plan(SCENARIO.replace(gpu=gpu))
-    said = by_first(next(iter(plan_tables(solved))))
-    read = solved.scenario.gpu
-    assert said["full mixed iteration (256 prompt tokens, 15 decodes)"] == [f"{number(1000 * read.tau)} ms"]
-    assert said["full solo iteration (16 decodes)"] == [f"{number(1000 * read.solo)} ms"]
-    assert said["context of each of these decodes"] == [f"{number(read.context_tokens)} tokens"]
+    said, point = by_first(next(iter(plan_tables(solved)))), solved.operating_point
+    assert point is not None
+    assert said["mixed iteration, mean"] == [f"{number(1000 * point.mixed_iteration)} ms"]
+    assert said["solo iteration, mean"] == [f"{number(1000 * point.solo_iteration)} ms"]
+    assert said["decodes in a batch, mean"] == [number(point.decodes)]
+    assert said["KV memory in use, mean"] == [f"{number(point.kv_tokens)} tokens"]
+    assert said["busy"] == ["100.0 %"]
+    assert said["time per output token, of the decodes"] == [f"{number(1000 * solved.tpot)} ms"]
 
 
 def test_a_simulation_shows_revenue_states_flows_and_times() -> None:

@@ -12,9 +12,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
-from fluidgate.planning.penalty import penalty
 from fluidgate.policies import REPLAN, find_any_policy
-from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
 from fluidgate.simulation.iteration.job import IterationJob, placement_seed, prepare, replicate
@@ -29,6 +27,7 @@ from fluidgate.simulation.iteration.run import Run
 from fluidgate.simulation.iteration.scenario_engine import targets_of
 from fluidgate.simulation.iteration.source import Drawn, Source
 from fluidgate.simulation.options import Options
+from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import trajectory
 from fluidgate.simulation.statistics import ratio, statistic
@@ -110,8 +109,9 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         scenario, gpus = self.scenario, self.options.gpus
         runs = [outcome.measurement for outcome in measured]
         revenue = revenue_rates(scenario, runs)
-        held = [m.occupancy / gpus for m in runs]
-        penalties = np.array([penalty(scenario, each[PREFILL], each[SOLO_DECODE]) for each in held])
+        penalties = np.array(
+            [penalty_rate(scenario, m.occupancy / gpus, m.completions / (gpus * m.window)) for m in runs]
+        )
         best, own = plans.unconstrained_if_feasible(policy.batching), plans.own_if_feasible(policy.batching)
         return RequestResult(
             scenario=scenario.name,

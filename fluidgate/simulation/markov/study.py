@@ -10,13 +10,13 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
-from fluidgate.planning.penalty import penalty
 from fluidgate.policies import Policy, Tables, find_policy
-from fluidgate.policies.decisions.stages import PREFILL, SOLO_DECODE
 from fluidgate.replanning import AnyPolicy
+from fluidgate.simulation.events import DECODE_END
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
 from fluidgate.simulation.markov.results import class_results, revenue_rates
 from fluidgate.simulation.options import Options
+from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import SimulationResult, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
@@ -98,8 +98,10 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
     def result(self, policy: Tabulated, plans: Plans, measured: Sequence[Measurement]) -> SimulationResult:
         scenario, options, bare = self.scenario, self.options, policy.policy
         revenue = revenue_rates(scenario, measured, options.gpus)
-        held = [m.occupancy / options.gpus for m in measured]
-        penalties = np.array([penalty(scenario, each[PREFILL], each[SOLO_DECODE]) for each in held])
+        gpus = options.gpus
+        penalties = np.array(
+            [penalty_rate(scenario, m.occupancy / gpus, m.events[DECODE_END] / (gpus * m.window)) for m in measured]
+        )
         return SimulationResult(
             scenario=scenario.name,
             policy=bare.name,

@@ -65,7 +65,7 @@ def test_what_each_kind_says_of_itself(two_class: Scenario) -> None:
     assert (planned.follows, following.follows) == (False, True)
     published = ready(two_class, PLACED["prefill-first-round-robin"])
     assert (published.batching, published.tables, published.pilot) == ("prefill-first", None, None)
-    assert published.plan(plans) is plans.own
+    assert published.plan(plans) is plans.own(published.batching)
     assert published.plan_path(GPUS, []) is None
 
 
