@@ -21,7 +21,7 @@ from fluidgate.simulation import Comparison, Statistic
 from fluidgate.simulation.iteration.pilot import Pilot
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.replay_options import ReplayOptions
-from fluidgate.simulation.iteration.results import ReplayComparison, RequestResult, TimeStatistic
+from fluidgate.simulation.iteration.results import QUANTILES, ReplayComparison, RequestResult, TimeStatistic
 from fluidgate.simulation.iteration.times import TIMES
 
 COMPARED = ("ttft", "tpot", "stall", "latency")
@@ -48,7 +48,7 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     yield whole
     yield from plan_path_tables([result])
     yield from state_tables(result)
-    times = table("Times", "class", "time", "mean", "p50", "p90", "p99", text=2)
+    times = table("Times", "class", "time", "mean", *QUANTILES, text=2)
     for each in (*result.classes, result.overall):
         for quantity, (_, label, unit) in TIMES.items():
             times.add_row(each.name, label, *_distribution(getattr(each, quantity), unit))
@@ -75,7 +75,7 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
     labels = {quantity: (time.label, time.factor) for quantity, time in TIMES.items()}
     for quantity in COMPARED:
         label, unit = labels[quantity]
-        times = table(label[0].upper() + label[1:], "policy", "class", "mean", "p50", "p90", "p99", text=2)
+        times = table(label[0].upper() + label[1:], "policy", "class", "mean", *QUANTILES, text=2)
         for each in found:
             for cls in _with_all(each):
                 times.add_row(each.policy, cls.name, *_distribution(getattr(cls, quantity), unit))
@@ -154,7 +154,7 @@ def _with_all(result: RequestResult) -> Sequence[Any]:
 
 
 def _distribution(time: TimeStatistic, unit: float) -> tuple[str, ...]:
-    quantiles = (time.p50, time.p90, time.p99)
+    quantiles = [getattr(time, name) for name in QUANTILES]
     return (with_interval(time, 4, unit), *(number(None if q is None else q * unit) for q in quantiles))
 
 

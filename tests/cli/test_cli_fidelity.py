@@ -12,6 +12,7 @@ from test_cli_simulations import OF_CLASS, timeless
 
 SMALL = ("--gpus", "5", "--horizon", "200", "--replications", "2", "--fidelity", "iteration")
 TIMES = ("ttft", "tpot", "decode_wait", "prefill_wait", "latency", "gap", "stall")
+QUANTILES = ("p50", "p90", "p95", "p99")
 RATES = ("goodput", "prompt_token_rate", "output_token_rate", "preemption_rate", "rejection_rate")
 BODY = {
     *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes"),
@@ -27,9 +28,14 @@ def check_class(each: dict[str, Any]) -> None:
     assert set(each) == {"name", *OF_CLASS, *TIMES, *RATES}
     for key in TIMES:
         time = each[key]
-        assert set(time) == {"mean", "std", "ci95", "p50", "p90", "p99", "count"}
+        assert set(time) == {"mean", "std", "ci95", "count", *QUANTILES, *(f"{name}_ci95" for name in QUANTILES)}
         assert time["count"] > 0
-        assert 0 <= time["p50"] <= time["p90"] * (1 + 1e-9) <= time["p99"] * (1 + 2e-9)
+        quantiles = [time[name] * (1 + k * 1e-9) for k, name in enumerate(QUANTILES)]
+        assert quantiles[0] >= 0
+        assert quantiles == sorted(quantiles)
+        for name in QUANTILES:
+            low, high = time[f"{name}_ci95"]
+            assert low <= high
         assert time["ci95"][0] <= time["mean"] <= time["ci95"][1]
     assert each["ttft"]["mean"] + each["tpot"]["mean"] < each["latency"]["mean"]
     assert each["tpot"]["p50"] >= 1 / 45.45 * 0.998, "no token comes faster than on a solo GPU"

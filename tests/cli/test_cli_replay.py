@@ -77,7 +77,7 @@ def test_the_log_tells_what_the_statistics_tell(fluidgate: Command, replayed: tu
         for name, values in (("ttft", ttft), ("latency", latency), ("tpot", tpot)):
             assert overall[name]["count"] == len(values)
             assert overall[name]["mean"] == pytest.approx(values.mean())
-            for key, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+            for key, share in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)):
                 assert overall[name][key] == pytest.approx(np.quantile(values, share), rel=5e-3)
         assert body["window"] == pytest.approx(last.max())
         earned = (0.1 * column("prompt") + 0.2 * output).sum()
@@ -225,7 +225,7 @@ def test_what_a_trace_has_measured_stands_beside_the_simulation(fluidgate: Comma
     words = logged_trace(scenario)
     found = fluidgate(*words, "--json").json
     rows = {(row["quantity"], row["statistic"]): row for row in found["agreement"]}
-    assert len(rows) == 13
+    assert len(rows) == 16
     assert rows["TTFT", "mean"]["measured"] == pytest.approx(0.3)
     assert rows["TTFT", "p50"]["measured"] == pytest.approx(0.3)
     assert rows["TPOT", "p99"]["measured"] == pytest.approx(2.0 / 80)

@@ -15,7 +15,8 @@ from fluidgate.toml_file import fail
 from fluidgate.workloads.traces import MEASURED, Lengths, Trace, read_trace
 
 Summary = Mapping[tuple[str, str], float | None]
-"""Statistics of a run by quantity and statistic: mean, p50, p90, p99 of TTFT, TPOT and latency, and the throughput."""
+"""Statistics of a run by quantity and statistic: mean, p50, p90, p95, p99 of TTFT, TPOT and latency, and the
+throughput."""
 
 
 THROUGHPUT = ("output throughput", "tokens/s")
@@ -59,7 +60,7 @@ class LoggedRun:
         found: dict[tuple[str, str], float | None] = {}
         for quantity, times in self.times.items():
             found[quantity, "mean"] = float(times.mean()) if len(times) else None
-            for percent in (50, 90, 99):
+            for percent in (50, 90, 95, 99):
                 found[quantity, f"p{percent}"] = float(np.quantile(times, percent / 100)) if len(times) else None
         found[THROUGHPUT] = self.throughput
         return found

@@ -80,6 +80,10 @@ class Distribution:
         return self.quantile(0.9)
 
     @property
+    def p95(self) -> float | None:
+        return self.quantile(0.95)
+
+    @property
     def p99(self) -> float | None:
         return self.quantile(0.99)
 
@@ -95,6 +99,7 @@ class Distribution:
             "mean": self.mean,
             "p50": self.p50,
             "p90": self.p90,
+            "p95": self.p95,
             "p99": self.p99,
         }
 

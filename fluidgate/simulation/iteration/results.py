@@ -27,6 +27,7 @@ from fluidgate.simulation.iteration.times import TIMES
 from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, rows_of, statistic_row
 from fluidgate.simulation.statistics import Statistic, statistic
 
+QUANTILES = ("p50", "p90", "p95", "p99")
 EVERY = "all"
 """Name of the result over all classes."""
 
@@ -36,14 +37,17 @@ class TimeStatistic(Statistic):
     """A time in s: its mean over replications, and the quantiles of all its observations.
 
     Attributes:
-        p50, p90, p99: within 0.2 %; None if nothing was observed.
+        p50, p90, p95, p99: within 0.2 %; None if nothing was observed.
+        quantile_ci95: of each of those, by name, the 95 % confidence interval of its mean over replications.
         count: observations in all replications.
         distribution: all of them.
     """
 
     p50: float | None
     p90: float | None
+    p95: float | None
     p99: float | None
+    quantile_ci95: dict[str, tuple[float, float] | None]
     count: int
     distribution: Distribution = field(repr=False, compare=False)
 
@@ -53,12 +57,26 @@ class TimeStatistic(Statistic):
         whole = Distribution(np.sum([part.counts for part in parts], axis=0), float(sum(part.total for part in parts)))
         mean = statistic([np.nan if part.mean is None else part.mean for part in parts])
         return TimeStatistic(
-            mean.mean, mean.std, mean.ci95, mean.values, whole.p50, whole.p90, whole.p99, whole.observations, whole
+            **vars(mean),
+            **{name: getattr(whole, name) for name in QUANTILES},
+            quantile_ci95={name: _interval(parts, name) for name in QUANTILES},
+            count=whole.observations,
+            distribution=whole,
         )
 
     def to_dict(self) -> dict[str, object]:
-        quantiles = {"p50": self.p50, "p90": self.p90, "p99": self.p99, "count": self.count}
-        return {**super().to_dict(), **quantiles}
+        intervals = {name: None if found is None else list(found) for name, found in self.quantile_ci95.items()}
+        return {
+            **super().to_dict(),
+            **{name: getattr(self, name) for name in QUANTILES},
+            **{f"{name}_ci95": interval for name, interval in intervals.items()},
+            "count": self.count,
+        }
+
+
+def _interval(parts: Sequence[Distribution], name: str) -> tuple[float, float] | None:
+    found = [getattr(part, name) for part in parts]
+    return statistic([np.nan if each is None else each for each in found]).ci95
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,7 @@ class RequestResult(SimulationResult):
         found: dict[tuple[str, str], float | None] = {}
         times = {"TTFT": self.overall.ttft, "TPOT": self.overall.tpot, "latency": self.overall.latency}
         for quantity, time in times.items():
-            for name in ("mean", "p50", "p90", "p99"):
+            for name in ("mean", *QUANTILES):
                 found[quantity, name] = getattr(time, name)
         rate = self.overall.output_token_rate.mean
         found[THROUGHPUT] = None if rate is None else rate * self.run.gpus
