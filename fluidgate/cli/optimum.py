@@ -70,7 +70,7 @@ def optimum(
         measured = None
         if names:
             measured = yardstick(best, names, horizon=horizon, replications=replications, seed=seed, workers=workers)
-    warn(best.warnings)
+    warn(best.warnings if measured is None else measured.warnings)
     if plot is not None:
         from fluidgate.reports.optimum import draw_optimum
 

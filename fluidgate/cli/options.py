@@ -118,8 +118,9 @@ def simulation_options(command: Command) -> Command:
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
             click.option("--workers", type=click.IntRange(min=1), metavar="W",
                          help="Worker processes.  [default: one a core]"),
-            click.option("--fidelity", type=click.Choice(["markov", "iteration"]), default="markov",
-                         show_default=True, help="Which model of the cluster is simulated."),
+            click.option("--fidelity", type=click.Choice(["markov", "iteration"]),
+                         help="Which model of the cluster is simulated.  [default: iteration where the scenario has "
+                              "[engine], [lengths], [targets] or a law over the batch, else markov]"),
             replanning_options,
             json_option,
             plot_option,

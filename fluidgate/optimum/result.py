@@ -10,7 +10,10 @@ from typing import Any, Literal, NamedTuple
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.optimum.space import Counts, GpuState, Integers, Space, State
+from fluidgate.planning.per_gpu_rates import looks_like_a_total
 from fluidgate.simulation import SimulationResult
+from fluidgate.simulation.fidelity import ELSEWHERE, unseen
+from fluidgate.simulation.results import warnings_of
 
 SCHEMA = 1
 
@@ -115,12 +118,14 @@ class Optimum:
             ("a queue for prefill", self.queue_limit_chance, "--queue-limit"),
             ("the decode buffer", self.buffer_limit_chance, "--buffer-limit"),
         )
-        return tuple(
+        cut_off = [
             f"{what} stands at its limit {100 * chance:.2g} % of the time, so that the optimum without limits is "
             f"higher; raise {option} (and --max-states)"
             for what, chance, option in limits
             if chance > TRUNCATION
-        )
+        ]
+        total = looks_like_a_total(self.scenario, self.gpus)
+        return (*cut_off, *total, *unseen(self.scenario, ELSEWHERE))
 
     def decision(
         self,
@@ -163,6 +168,7 @@ class Optimum:
             "visited": self.visited,
             "iterations": self.iterations,
             "holding_chance": self.holding_chance,
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
@@ -179,6 +185,11 @@ class Yardstick:
 
     optimum: Optimum
     results: tuple[SimulationResult, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of the optimum and of the policies, each once."""
+        return tuple(dict.fromkeys((*self.optimum.warnings, *warnings_of(self.results))))
 
     def share(self, result: SimulationResult) -> tuple[float | None, tuple[float, float] | None]:
         """The share of the optimum that a policy earns, and its 95 % confidence interval (None for one replication)."""
@@ -199,9 +210,10 @@ class Yardstick:
                     "revenue_rate": result.revenue_rate.to_dict(),
                     "share": share,
                     "share_ci95": None if interval is None else list(interval),
+                    "warnings": list(result.warnings),
                 }
             )
-        return {**self.optimum.to_dict(), "run": run, "policies": policies}
+        return {**self.optimum.to_dict(), "run": run, "policies": policies, "warnings": list(self.warnings)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)

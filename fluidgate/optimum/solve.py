@@ -128,6 +128,7 @@ def yardstick(
         replications=replications,
         seed=seed,
         workers=workers,
+        fidelity="markov",
     )
     return Yardstick(best, found.policies)
 

@@ -36,6 +36,7 @@ def run(setting: Setting) -> Outcome:
                 gpus=gpus,
                 horizon=horizon,
                 warmup=horizon / 2,
+                fidelity="markov",
                 samples=301,
                 replications=setting.sized(5, 2),
             )

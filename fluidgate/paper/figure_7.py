@@ -33,7 +33,16 @@ def run(setting: Setting) -> Outcome:
     rows = []
     for number in range(instances):
         scenario = random_instance(SEED, number)
-        result = compare(scenario, POLICIES, gpus=gpus, horizon=horizon, warmup=warmup, replications=seeds, seed=number)
+        result = compare(
+            scenario,
+            POLICIES,
+            gpus=gpus,
+            horizon=horizon,
+            warmup=warmup,
+            replications=seeds,
+            seed=number,
+            fidelity="markov",
+        )
         rows += [
             {
                 "instance": number,

@@ -25,7 +25,14 @@ def run(setting: Setting) -> Outcome:
     for k, gpus in enumerate(scales):
         horizon = max(SHORTEST, WORK / gpus / setting.sized(1, 20))
         result = compare(
-            scenario, POLICIES, gpus=gpus, horizon=horizon, warmup=max(150.0, horizon / 10), replications=4, seed=1
+            scenario,
+            POLICIES,
+            gpus=gpus,
+            horizon=horizon,
+            warmup=max(150.0, horizon / 10),
+            replications=4,
+            seed=1,
+            fidelity="markov",
         )
         rows += [row(each, gpus, float(best.prefill[0])) for each in result.policies]
         if setting.progress is not None:

@@ -77,6 +77,7 @@ def scale_up(setting: Setting, policy: str, plan: Plan) -> Scaling:
                 gpus=gpus,
                 horizon=setting.sized(HORIZON, 1000.0),
                 replications=setting.sized(SEEDS, 2),
+                fidelity="markov",
             )
         )
         if setting.progress is not None:

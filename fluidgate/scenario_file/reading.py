@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from fluidgate.engine_table import EngineFileTable, EngineTable
 from fluidgate.errors import FluidgateError
 from fluidgate.model import (
@@ -90,6 +92,11 @@ def _kv_memory(table: EngineFileTable, profile: Profile, source: str) -> KvMemor
 
 def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable, base_dir: Path) -> Scenario:
     gpus = file.cluster.gpus if isinstance(file, ClusterScenarioTable) else None
+    of_iterations = {
+        "lengths": _lengths(file.lengths, base_dir),
+        "engine": EngineModel(**engine.model_dump()),
+        "targets": Targets(**file.targets.model_dump()),
+    }
     sizes = {"batch_size": file.gpu.batch_size, "chunk_size": file.gpu.chunk_size}
     named = profile.calibrated if profile.name != NAMELESS else Calibrated()
     calibrated = named.model_copy(update={"kv_memory": reason})
@@ -100,11 +107,14 @@ def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
-        lengths=_lengths(file.lengths, base_dir),
-        engine=EngineModel(**engine.model_dump()),
-        targets=Targets(**file.targets.model_dump()),
         cluster_gpus=gpus,
+        **{table: noun for table, noun in of_iterations.items() if _said(file, table, noun)},
     )
+
+
+def _said(file: AnyTable, table: str, noun: BaseModel) -> bool:
+    """Whether the file has the table, or what it would hold follows from others."""
+    return table in file.model_fields_set or noun != type(noun)()
 
 
 def _lengths(table: LengthsTable, base_dir: Path) -> Lengths:

@@ -6,6 +6,7 @@ from fluidgate.batching import Batching
 from fluidgate.errors import InfeasiblePlanError
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan, Planner
+from fluidgate.planning.advice import advice
 from fluidgate.policies import Policy
 
 
@@ -51,6 +52,11 @@ class Plans:
             return self.unconstrained(batching)
         except InfeasiblePlanError:
             return None
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What a plan of the scenario would warn of, whatever its number of GPUs, and whether there is one."""
+        return advice(self._scenario, None)
 
     def _solve(self, **program: object) -> Plan:
         key = tuple(sorted(program.items()))

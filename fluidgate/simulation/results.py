@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,7 +81,7 @@ class SimulationResult:
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
         trajectory: mean path over the replications; None unless samples were asked for.
         plan: the plan that feeds the policy; None for one that reads no plan, where there is none.
-        remarks: what to know of the policy itself.
+        warnings: what a reader should know, a sentence each: of the plan, the policy, the scenario and the run.
     """
 
     scenario: str
@@ -94,12 +95,12 @@ class SimulationResult:
     classes: tuple[ClassResult, ...]
     plan: Plan | None = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
-    remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader should know of the policy's plan and of the policy."""
-        return (*(self.plan.warnings if self.plan else ()), *self.remarks)
+    def window_seconds(self) -> float:
+        """Time over which statistics are taken, s."""
+        return self.run.horizon - self.run.warmup
 
     def body(self) -> dict[str, Any]:
         """What differs between the policies of a comparison."""
@@ -111,6 +112,7 @@ class SimulationResult:
             "optimality_ratio": self.optimality_ratio.to_dict(),
             "objective_ratio": self.objective_ratio.to_dict(),
             "classes": [c.to_dict() for c in self.classes],
+            "warnings": list(self.warnings),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,8 +156,7 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The warnings of all policies' plans, each once."""
-        return tuple(dict.fromkeys(w for result in self.policies for w in result.warnings))
+        return warnings_of(self.policies)
 
     @property
     def paired(self) -> tuple[PairedDifference, ...]:
@@ -173,6 +174,7 @@ class Comparison:
             "policies": [result.body() for result in self.policies],
             "reference": self.reference,
             "paired": [{"policy": p.policy, "revenue_difference": p.revenue_difference.to_dict()} for p in self.paired],
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
@@ -183,6 +185,17 @@ class Comparison:
         import pandas as pd
 
         return pd.concat([result.to_dataframe() for result in self.policies], ignore_index=True)
+
+
+def warnings_of(results: Sequence[SimulationResult]) -> tuple[str, ...]:
+    """The warnings of all policies, each once; one that some do not have, after the names of those that have it."""
+    whose: dict[str, list[str]] = {}
+    for result in results:
+        for warning in result.warnings:
+            whose.setdefault(warning, []).append(result.policy)
+    return tuple(
+        warning if len(names) == len(results) else f"{', '.join(names)}: {warning}" for warning, names in whose.items()
+    )
 
 
 def rows_of(policy: str, each: ClassResult) -> Iterator[dict[str, Any]]:
@@ -206,15 +219,29 @@ def statistic_row(policy: str, cls: str | None, quantity: str, value: Statistic)
     }
 
 
-def trajectory(measurements: Sequence[Sampled], gpus: int, seconds: float) -> Trajectory | None:
-    """Mean path of the occupancies over the replications, if they were sampled, evenly from 0 to `seconds`."""
-    most = max(len(m.samples) for m in measurements)
-    if most == 0:
+LEAST_INTERVALS = 64
+"""Into at least so many the time is cut at whose ends occupancies are recorded: enough to see a queue grow."""
+
+
+def samples_taken(asked: int) -> int:
+    """How many times occupancies are recorded where a path of `asked` points is wanted, the points among them."""
+    return max(asked - 1, 1) * _cuts(asked) + 1
+
+
+def _cuts(asked: int) -> int:
+    """Parts that each interval of the path is cut into: a power of 2, so that its points stay where they are."""
+    return 1 << max(math.ceil(math.log2(LEAST_INTERVALS / max(asked - 1, 1))), 0)
+
+
+def trajectory(measurements: Sequence[Sampled], run: Options, seconds: float) -> Trajectory | None:
+    """Mean path of the occupancies over the replications, if it was asked for, evenly from 0 to `seconds`."""
+    if run.samples < 2:
         return None
-    shared = min(len(m.samples) for m in measurements)
-    samples = np.stack([m.samples[:shared] for m in measurements]).mean(axis=0) / gpus
+    paths = [m.samples[:: _cuts(run.samples)] for m in measurements]
+    shared = min(map(len, paths))
+    samples = np.stack([path[:shared] for path in paths]).mean(axis=0) / run.gpus
     return Trajectory(
-        time=np.linspace(0.0, seconds, most)[:shared],
+        time=np.linspace(0.0, seconds, run.samples)[:shared],
         prefill_queue=samples[:, PREFILL_QUEUE],
         prefill=samples[:, PREFILL],
         decode_queue=samples[:, MIXED_QUEUE] + samples[:, SOLO_QUEUE],

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.replanning import AnyPolicy, ReplannedPolicy, Replanning
 from fluidgate.simulation.executor import Executor
+from fluidgate.simulation.fidelity import Fidelity, default_fidelity
 from fluidgate.simulation.iteration.study import drawn_study
 from fluidgate.simulation.markov.study import MarkovStudy
 from fluidgate.simulation.options import HORIZON, REPLICATIONS, Options
 from fluidgate.simulation.results import Comparison, SimulationResult
 from fluidgate.simulation.study import Progress, Study
-
-Fidelity = Literal["markov", "iteration"]
 
 Studies = Callable[[Scenario, Sequence[str | AnyPolicy], Options], Study[Any, Any, Any, SimulationResult]]
 
@@ -37,7 +36,7 @@ def simulate(
     workers: int | None = None,
     executor: Executor | None = None,
     audited: bool = False,
-    fidelity: Fidelity = "markov",
+    fidelity: Fidelity | None = None,
     replanning: Replanning | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
@@ -58,14 +57,16 @@ def simulate(
         executor: where replications run, in the place of processes on this machine.
         audited: check every invariant after every event (slow: for tests of policies).
         fidelity: `markov`, the network of [LDHZ] section 2; or `iteration`, each request with its own lengths,
-            iteration by iteration. The result of the latter is a `RequestResult`.
+            iteration by iteration. The result of the latter is a `RequestResult`. None for what the scenario asks for,
+            see `fluidgate.simulation.fidelity.default_fidelity`.
         replanning: the rule of a name with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         progress: called with what is done and what there is to do.
 
     Raises:
         FluidgateError: an option or the policy is wrong, or the policy's plan is infeasible.
     """
-    study = _study(fidelity)
+    chosen = fidelity or default_fidelity(scenario)
+    study = _study(chosen)
     options = Options.checked(
         scenario,
         gpus=gpus,
@@ -73,7 +74,7 @@ def simulate(
         warmup=warmup,
         replications=replications,
         seed=seed,
-        fidelity=fidelity,
+        fidelity=chosen,
         samples=samples,
         audited=audited,
         replanning=replanning,
@@ -92,7 +93,7 @@ def compare(
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
-    fidelity: Fidelity = "markov",
+    fidelity: Fidelity | None = None,
     replanning: Replanning | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -102,7 +103,8 @@ def compare(
     """
     if not policies:
         raise FluidgateError("--policies: none is named; name at least one, e.g. gate-and-route,fi-wsp")
-    study = _study(fidelity)
+    chosen = fidelity or default_fidelity(scenario)
+    study = _study(chosen)
     options = Options.checked(
         scenario,
         gpus=gpus,
@@ -110,7 +112,7 @@ def compare(
         warmup=warmup,
         replications=replications,
         seed=seed,
-        fidelity=fidelity,
+        fidelity=chosen,
         replanning=replanning,
     )
     results = study(scenario, policies, options).results(executor=executor, workers=workers, progress=progress)

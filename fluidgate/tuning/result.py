@@ -53,7 +53,7 @@ class Tuning:
         trials: every candidate of the search, the default first.
         replications: fresh replications of each of the two.
         events: simulated, in all.
-        warnings: what a reader of the plan should know.
+        warnings: what a reader of the plan, and of these simulations, should know.
     """
 
     scenario: str
@@ -142,6 +142,7 @@ class Tuning:
             "gain": self.gain.to_dict(),
             "plan_objective": self.plan_objective,
             "trials": [trial.to_dict() for trial in self.trials],
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:

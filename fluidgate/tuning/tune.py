@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
+from fluidgate.planning.per_gpu_rates import looks_like_a_total
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.events import DECODE_END
 from fluidgate.simulation.executor import Executor
+from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.markov.results import revenue_rates
 from fluidgate.simulation.markov.study import prepare
@@ -153,8 +155,13 @@ class Search:
             gain=gain,
             plan_objective=self.plans.own().objective,
             trials=tuple(map(self._trial, range(len(self.values)))),
-            warnings=self.plan.warnings,
+            warnings=tuple(dict.fromkeys(self._warnings())),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        yield from self.plan.warnings
+        yield from looks_like_a_total(self.scenario, self.gpus)
+        yield from unseen(self.scenario, ELSEWHERE)
 
     def _add(self, values: dict[str, float], stage: int) -> int:
         """The number of the candidate with these values: an earlier one if its tables are the same."""

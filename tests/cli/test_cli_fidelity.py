@@ -15,7 +15,7 @@ TIMES = ("ttft", "tpot", "decode_wait", "prefill_wait", "latency", "gap", "stall
 QUANTILES = ("p50", "p90", "p95", "p99")
 RATES = ("goodput", "prompt_token_rate", "output_token_rate", "preemption_rate", "rejection_rate")
 BODY = {
-    *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes"),
+    *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes", "warnings"),
     *("batching", "parameters", "pilot", "overall", "gpu_time", "kv_tokens", "iterations", "window"),
 }
 RUN = {"schema", "scenario", "fidelity", "gpus", "horizon", "warmup", "replications", "seed"}
@@ -63,7 +63,7 @@ def test_compare_meets_the_same_requests_and_gives_what_simulate_gives(fluidgate
     command = ("compare", TWO_CLASS, "--policies", ",".join(names), *SMALL, "--json")
     compared = fluidgate(*command, "--workers", "1").json
     assert timeless(fluidgate(*command, "--workers", "2").json) == timeless(compared)
-    assert set(compared) == {*RUN, "policies", "reference", "paired"}
+    assert set(compared) == {*RUN, "policies", "reference", "paired", "warnings"}
     assert [p["policy"] for p in compared["paired"]] == names[1:]
     assert [p["batching"] for p in compared["policies"]] == ["single-prefill", "token-budget", "prefill-first"]
     arrivals = [[c["arrival_rate"] for c in p["classes"]] for p in compared["policies"]]
@@ -129,8 +129,10 @@ def test_a_policy_that_batches_otherwise_than_the_engine_is_refused(fluidgate: C
 
 def test_arrivals_that_the_markov_network_does_not_know(fluidgate: Command, scenario: Scenario) -> None:
     file = scenario(more='[arrivals]\nprocess = "mmpp"\nlevels = [1, 8]\nsojourns = [50, 5]\n')
-    assert fluidgate("simulate", file, "--policy", "fi-wsp", *SMALL[:-2]).status == 2
-    assert fluidgate("simulate", file, "--policy", "fi-wsp", *SMALL, "--json").json["events"] > 0
+    refused = fluidgate("simulate", file, "--policy", "fi-wsp", *SMALL[:-2], "--fidelity", "markov")
+    assert refused.status == 2
+    assert "'mmpp' is unknown to the Markov network; use --fidelity iteration" in refused.notices[0]
+    assert fluidgate("simulate", file, "--policy", "fi-wsp", *SMALL[:-2], "--json").json["fidelity"] == "iteration"
 
 
 def test_tables_and_pictures(fluidgate: Command, scenario: Scenario) -> None:

@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {
     "replications": 2,
     "seed": 0,
 }
-BODY = {"policy", "events", "wall_seconds", "classes", *WHOLE}
+BODY = {"policy", "events", "wall_seconds", "classes", "warnings", *WHOLE}
 
 Scenario = Callable[..., Path]
 
@@ -101,7 +101,7 @@ def test_compare_json(fluidgate: Command) -> None:
     compared = fluidgate("compare", TWO_CLASS, "--policies", ",".join(names), *SMALL, "--seed", "3", "--json").json
     run = {**RUN, "seed": 3}
     assert {key: compared[key] for key in run} == run
-    assert set(compared) == {*run, "policies", "reference", "paired"}
+    assert set(compared) == {*run, "policies", "reference", "paired", "warnings"}
     assert compared["reference"] == "gate-and-route"
     assert [p["policy"] for p in compared["paired"]] == names[1:]
     assert [p["policy"] for p in compared["policies"]] == names

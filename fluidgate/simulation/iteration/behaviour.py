@@ -117,6 +117,11 @@ class Behaviour(ABC):
     def plan(self, plans: Plans) -> Plan | None:
         """The plan to hold its results against; None where there is none."""
 
+    def advice(self, plans: Plans) -> tuple[str, ...]:
+        """What a reader of its results should know of the plan."""
+        plan = self.plan(plans)
+        return () if plan is None else plan.warnings
+
     def plan_path(self, gpus: int, outcomes: Sequence[IterationOutcome]) -> PlanPath | None:
         """How its plan followed the load; None where it stands."""
         return None
@@ -207,6 +212,9 @@ class Published(Behaviour):
 
     def plan(self, plans: Plans) -> Plan | None:
         return plans.own_if_feasible(self.batching)
+
+    def advice(self, plans: Plans) -> tuple[str, ...]:
+        return plans.advice
 
 
 BEHAVIOURS: dict[type, type[Behaviour]] = {Policy: Planned, ReplannedPolicy: Following, PlacedPolicy: Published}

@@ -12,6 +12,7 @@ from fluidgate.model import Scenario
 from fluidgate.replanning import AnyPolicy, Replanning
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.iteration.logged import LoggedRun
+from fluidgate.simulation.iteration.other_load import other_rates
 from fluidgate.simulation.iteration.replay_options import ReplayOptions, check_replay
 from fluidgate.simulation.iteration.results import ReplayComparison
 from fluidgate.simulation.iteration.source import Replayed
@@ -20,9 +21,6 @@ from fluidgate.simulation.options import gpus_of
 from fluidgate.simulation.study import Progress
 from fluidgate.time_units import TimeUnit
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
-
-FAR = 0.1
-"""Relative distance of the traces' rate from the scenario's at which a reader is warned."""
 
 
 def replay(
@@ -125,7 +123,7 @@ def replay(
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes_on(scenario, ready), *_rate_note(scenario, ready, found, rate_scale)),
+        remarks=(*notes_on(scenario, ready), *other_rates(scenario, ready, found, rate_scale)),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)
@@ -154,17 +152,3 @@ def _extent(
 
 def _arriving(each: ClassTrace, end: float) -> int:
     return int((each.trace.arrival_time <= end).sum())
-
-
-def _rate_note(scenario: Scenario, traces: Sequence[ClassTrace], gpus: int, scale: float) -> tuple[str, ...]:
-    """A word where the traces bring another load than the plan is for."""
-    planned = float(scenario.rates.arrival.sum()) * gpus
-    if any(each.trace.span <= 0 for each in traces):
-        return ()
-    rate = planned * scale / matching_scale(scenario, gpus, traces)
-    if abs(rate / planned - 1.0) <= FAR:
-        return ()
-    return (
-        f"the traces bring {rate:.4g} requests/s, the scenario's classes {planned:.4g}; its plan, and R*, are for the "
-        "latter (--match-load, or a scenario made by `fluidgate workload`, brings them together)",
-    )

@@ -140,6 +140,10 @@ class RequestResult(SimulationResult):
     window: float
     plan_path: PlanPath | None = None
 
+    @property
+    def window_seconds(self) -> float:
+        return self.window
+
     def body(self) -> dict[str, Any]:
         return {
             **super().body(),

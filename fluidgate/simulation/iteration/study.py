@@ -14,8 +14,10 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.policies import REPLAN, find_any_policy
 from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
+from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
 from fluidgate.simulation.iteration.job import IterationJob, placement_seed, prepare, replicate
+from fluidgate.simulation.iteration.other_load import other_pool
 from fluidgate.simulation.iteration.results import (
     RequestResult,
     class_results,
@@ -29,7 +31,7 @@ from fluidgate.simulation.iteration.source import Drawn, Source
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
-from fluidgate.simulation.results import trajectory
+from fluidgate.simulation.results import samples_taken, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
 from fluidgate.simulation.study import Study, Tell, refuse_duplicates
 
@@ -95,8 +97,8 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             horizon=options.horizon,
             warmup=options.warmup,
             seed=placement_seed(options.seed, replication),
-            samples=options.samples,
-            sample_over=self.seconds if options.samples else None,
+            samples=samples_taken(options.samples) if self.seconds < math.inf else 0,
+            sample_over=self.seconds,
             audited=options.audited,
             **targets_of(self.scenario),
         )
@@ -113,7 +115,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             [penalty_rate(scenario, m.occupancy / gpus, m.completions / (gpus * m.window)) for m in runs]
         )
         best, own = plans.unconstrained_if_feasible(policy.batching), plans.own_if_feasible(policy.batching)
-        return RequestResult(
+        result = RequestResult(
             scenario=scenario.name,
             policy=policy.name,
             run=self.options,
@@ -124,8 +126,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             objective_ratio=statistic(ratio(revenue - penalties, own.objective if own else 0.0)),
             classes=class_results(scenario, runs),
             plan=policy.plan(plans),
-            trajectory=trajectory(runs, gpus, self.seconds),
-            remarks=(*self.remarks, *policy.bare.remarks(scenario, gpus)),
+            trajectory=trajectory(runs, self.options, self.seconds),
             batching=policy.batching,
             parameters=policy.bare.values,
             pilot=policy.pilot,
@@ -137,6 +138,9 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             window=float(np.mean([m.window for m in runs])),
             plan_path=policy.plan_path(gpus, measured),
         )
+        known = (*policy.advice(plans), *policy.bare.remarks(scenario, gpus), *self.remarks)
+        drawn = isinstance(self.source, Drawn)
+        return doubted(result, scenario, known, [m.samples for m in runs], self.seconds, drawn=drawn)
 
     def _tell(self, tell: Tell, requests: int, epoch: float) -> None:
         tell(min(int(requests if self.most is not None else epoch), self.steps))
@@ -155,6 +159,7 @@ def drawn_study(scenario: Scenario, policies: Sequence[str | AnyPolicy], options
         options=options,
         source=Drawn(scenario, options.gpus, options.seed, options.horizon),
         seconds=options.horizon,
+        remarks=tuple(other_pool(scenario)),
     )
 
 

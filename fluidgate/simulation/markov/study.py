@@ -12,18 +12,17 @@ from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.replanning import AnyPolicy
+from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.events import DECODE_END
+from fluidgate.simulation.fidelity import MARKOV_ARRIVALS, unseen
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
 from fluidgate.simulation.markov.results import class_results, revenue_rates
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
-from fluidgate.simulation.results import SimulationResult, trajectory
+from fluidgate.simulation.results import SimulationResult, samples_taken, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
 from fluidgate.simulation.study import Study, refuse_duplicates
-
-ARRIVALS = ("poisson", "gamma")
-"""Processes that the kernel draws."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             FluidgateError: the network does not draw the scenario's arrivals, or a policy is unknown, named twice, or
                 runs at another fidelity only.
         """
-        if scenario.arrivals.process not in ARRIVALS:
+        if scenario.arrivals.process not in MARKOV_ARRIVALS:
             raise FluidgateError(
                 f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
-                f"give {' or '.join(ARRIVALS)}"
+                f"use --fidelity iteration, or give {' or '.join(MARKOV_ARRIVALS)}"
             )
         if options.replanning is not None:
             raise FluidgateError(
@@ -87,7 +86,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             warmup=options.warmup,
             seed=options.seed,
             replication=replication,
-            samples=options.samples,
+            samples=samples_taken(options.samples),
             audited=options.audited,
             rates=self.rates,
         )
@@ -102,7 +101,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
         penalties = np.array(
             [penalty_rate(scenario, m.occupancy / gpus, m.events[DECODE_END] / (gpus * m.window)) for m in measured]
         )
-        return SimulationResult(
+        result = SimulationResult(
             scenario=scenario.name,
             policy=bare.name,
             run=options,
@@ -113,9 +112,10 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             objective_ratio=statistic(ratio(revenue - penalties, plans.own().objective)),
             classes=class_results(scenario, measured, options.gpus),
             plan=plans.of(bare),
-            trajectory=trajectory(measured, options.gpus, options.horizon),
-            remarks=bare.remarks(scenario, options.gpus),
+            trajectory=trajectory(measured, options, options.horizon),
         )
+        known = (*plans.of(bare).warnings, *bare.remarks(scenario, options.gpus), *unseen(scenario))
+        return doubted(result, scenario, known, [m.samples for m in measured], options.horizon)
 
 
 def prepare(jobs: Sequence[Job]) -> None:

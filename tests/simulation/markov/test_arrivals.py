@@ -116,7 +116,7 @@ def test_bursts_cost_revenue(two_class: Scenario) -> None:
 def test_the_markov_network_refuses_processes_it_does_not_draw(two_class: Scenario) -> None:
     phases = two_class.replace(arrivals=Arrivals(process="mmpp", levels=(1.0, 8.0), sojourns=(50.0, 5.0)))
     with pytest.raises(FluidgateError, match=r"arrivals\.process: 'mmpp' is unknown to the Markov network"):
-        simulate(phases, "fi-wsp", gpus=4)
+        simulate(phases, "fi-wsp", gpus=4, fidelity="markov")
 
 
 def test_the_exact_optimum_is_for_poisson_arrivals_only(two_class: Scenario) -> None:

@@ -1,0 +1,57 @@
+"""Where the requests that are played are not those of the scenario's classes, which the plan, and R*, are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fluidgate.model import Scenario
+from fluidgate.simulation.doubts import FAR
+from fluidgate.workloads.streams import ClassTrace, matching_scale, read_class_traces
+
+FEW = 0.02
+"""Share of all requests below which the rate of a class says little of the load."""
+
+
+def other_rates(scenario: Scenario, traces: Sequence[ClassTrace], gpus: int, scale: float) -> Iterator[str]:
+    """Traces that bring more or fewer requests than the plan is for, in all or of some classes, by `FAR` or more."""
+    if any(each.trace.span <= 0 for each in traces):
+        return
+    planned = scenario.rates.arrival * gpus
+    rate = float(planned.sum()) * scale / matching_scale(scenario, gpus, traces)
+    if abs(rate / planned.sum() - 1.0) > FAR:
+        yield (
+            f"the traces bring {rate:.4g} requests/s, the scenario's classes {planned.sum():.4g}; its plan, and R*, "
+            "are for the latter (--match-load, or a scenario made by `fluidgate workload`, brings them together)"
+        )
+    rates = np.sum([np.bincount(each.cls, minlength=len(planned)) / each.trace.span for each in traces], axis=0)
+    found = [
+        f"{100 * here:.3g} % '{name}' ({100 * there:.3g} %)"
+        for name, here, there in zip(scenario.class_names, rates / rates.sum(), planned / planned.sum(), strict=True)
+        if here > 0 and abs(here - there) > FAR * there and max(here, there) > FEW
+    ]
+    if found:
+        yield (
+            f"of the traces' requests (of the scenario's) are {', '.join(found)}; its plan, and R*, are for the latter "
+            "(a scenario made by `fluidgate workload` has the traces' rates)"
+        )
+
+
+def other_pool(scenario: Scenario) -> Iterator[str]:
+    """Classes whose empirical lengths have another mean than the plan is for, by `FAR` or more."""
+    if not scenario.lengths.empirical:
+        return
+    traces = read_class_traces(scenario, scenario.lengths.traces)
+    cls = np.concatenate([each.cls for each in traces])
+    for what in ("prompt", "output"):
+        if getattr(scenario.lengths, what) != "empirical":
+            continue
+        tokens = np.concatenate([getattr(each.trace, f"{what}_tokens") for each in traces])
+        for k, each in enumerate(scenario.classes):
+            own, mean = tokens[cls == k], getattr(each, f"{what}_tokens")
+            if len(own) > 0 and abs(own.mean() / mean - 1.0) > FAR:
+                yield (
+                    f"class '{each.name}': the mean {what} of [lengths] traces is {own.mean():.4g} tokens, the "
+                    f"scenario's {mean:.4g}; its plan, and R*, are for the latter"
+                )
