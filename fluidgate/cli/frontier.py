@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fluidgate.cli.console import show
+from fluidgate.cli.console import show, warn
 from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
 
 
@@ -43,6 +43,7 @@ def frontier(
     if gpus is not None:
         check_gpus(gpus)
     found = trace(loaded, indicator, low=low, high=high, points=points, gpus=gpus)
+    warn(found.warnings)
     if output is not None:
         write_whole(output, found.to_csv())
     if plot is not None:

@@ -43,7 +43,7 @@ def paper(items: tuple[str, ...], quick: bool, out: str, again: bool, data: str 
     if every:
         write_page(records, folder)
     if as_json:
-        click.echo(json.dumps({"schema": 1, "items": records}, indent=2))
+        click.echo(json.dumps({"schema": 1, "items": records, "warnings": []}, indent=2))
         return
     for record in records:
         click.echo(f"{record['item']}: {record['title']} ({record['seconds']:g} s)")

@@ -28,7 +28,7 @@ def policies(as_json: bool) -> None:
             }
             for p in LISTED.values()
         ]
-        click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES}, indent=2))
+        click.echo(json.dumps({"schema": 1, "policies": listed, "aliases": ALIASES, "warnings": []}, indent=2))
     else:
         from fluidgate.reports.tables import policy_table
 

@@ -61,6 +61,7 @@ class Frontier:
         free_limit: from this limit on it costs nothing.
         unlimited_objective: without the limit. More than the frontier's top where a decode buffer pays, since
             each limit comes with `q_d = 0`.
+        warnings: what a reader of the plans should know.
     """
 
     scenario: str
@@ -76,6 +77,7 @@ class Frontier:
     least_limit: float
     free_limit: float
     unlimited_objective: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def price_confirmed(self) -> NDArray[np.bool_]:
@@ -102,6 +104,7 @@ class Frontier:
             "unlimited_objective": self.unlimited_objective,
             "step": self.step,
             "points": self._records(),
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
@@ -193,6 +196,7 @@ def frontier(
         least_limit=least,
         free_limit=free,
         unlimited_objective=unlimited.objective,
+        warnings=tuple(dict.fromkeys(warning for plan in (unlimited, *plans) for warning in plan.warnings)),
     )
 
 

@@ -59,6 +59,7 @@ class Sweep:
             some point, see `Plan`.
         flow_price: d objective / d lambda, shape (points, classes).
         reasons: why there is no plan; None where there is one.
+        warnings: what a reader of the plans should know, each once.
     """
 
     scenario: str
@@ -73,6 +74,7 @@ class Sweep:
     shadow_prices: dict[str, Array]
     flow_price: Array
     reasons: tuple[str | None, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: `points` are objects; a NaN is None."""
@@ -95,6 +97,7 @@ class Sweep:
                 }
                 for k in range(len(self.values))
             ],
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
@@ -133,6 +136,7 @@ class HeatMap:
         tpot: left side of (47), s.
         mixed_fraction: sum x, in 0..1.
         reasons: why there is no plan, a tuple for each row; None where there is one.
+        warnings: what a reader of the plans should know, each once.
     """
 
     scenario: str
@@ -146,6 +150,7 @@ class HeatMap:
     tpot: Array
     mixed_fraction: Array
     reasons: tuple[tuple[str | None, ...], ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: nested lists, a row for each y value; a NaN is None."""
@@ -158,6 +163,7 @@ class HeatMap:
             "scale": self.scale,
             **{name: [[_number(cell) for cell in row] for row in getattr(self, name)] for name in grids},
             "reasons": [list(row) for row in self.reasons],
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
@@ -219,6 +225,7 @@ def sweep(
         shadow_prices={name: np.array([_price(plan, name) for plan in plans]) for name in names},
         flow_price=np.array([unpriced if plan is None else plan.flow_price for plan in plans]),
         reasons=tuple(reason for _, reason in solved),
+        warnings=_warnings(plans),
     )
 
 
@@ -259,6 +266,7 @@ def heat_map(
         scale=scale,
         **{name: _of(plans, name).reshape(shape) for name in _MEASURED},
         reasons=tuple(tuple(reason for _, reason in row) for row in solved),
+        warnings=_warnings(plans),
     )
 
 
@@ -270,6 +278,10 @@ def _solved(planner: Planner, scenario: Scenario) -> tuple[Plan | None, str | No
         return planner.solve(scenario), None
     except InfeasiblePlanError as error:
         return None, str(error)
+
+
+def _warnings(plans: Sequence[Plan | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(warning for plan in plans if plan is not None for warning in plan.warnings))
 
 
 def _of(plans: Sequence[Plan | None], name: str) -> Array:

@@ -24,6 +24,7 @@ Scenario = Callable[..., Path]
         ("simulate", "FILE", "--policy", "vllm-round-robin", *SMALL, "--fidelity", "iteration"),
         ("compare", "FILE", "--policies", "fi-wsp,gi-wsp", *SMALL),
         ("replay", "FILE", "decode-heavy=t.csv", "--policy", "fi-wsp", "--gpus", "2"),
+        ("frontier", "FILE", "--indicator", "max_solo_gap", "--points", "3", "--from", "0", "--to", "1"),
     ],
     ids=lambda command: command[0],
 )
@@ -58,3 +59,7 @@ def test_optimum_and_its_policies(fluidgate: Command, scenario: Scenario) -> Non
     assert any("no request is completed" in warning for warning in beside.json["policies"][0]["warnings"])
     assert set(alone["warnings"]) | set(beside.json["policies"][0]["warnings"]) == set(beside.json["warnings"])
     assert beside.notices == [f"fluidgate: warning: {warning}" for warning in beside.json["warnings"]]
+
+
+def test_a_list_without_doubt_is_empty(fluidgate: Command) -> None:
+    assert fluidgate("policies", "--json").json["warnings"] == []

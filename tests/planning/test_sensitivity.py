@@ -201,3 +201,14 @@ def test_wrong_factors(field, values, message):
 def test_one_field_twice():
     with pytest.raises(FluidgateError, match="name the same field"):
         heat_map(two_class(), "classes.*.arrival_rate", [1], "classes[1].arrival_rate", [1])
+
+
+def test_what_its_plans_warn_of_stands_once() -> None:
+    """A chunk of 8 tokens makes a mixed iteration faster than a solo one; one of 256 does not."""
+    quiet, warned = (sweep(two_class(), "gpu.chunk_size", sizes) for sizes in ((128, 256), (8, 8, 256)))
+    assert json.loads(quiet.to_json())["warnings"] == []
+    found = json.loads(warned.to_json())["warnings"]
+    assert len(found) == len(set(found)) > 0
+    assert any("is faster than a solo one" in sentence for sentence in found)
+    map_of = heat_map(two_class(), "gpu.chunk_size", (8, 256), "pricing.prompt", (0.1, 0.2))
+    assert json.loads(map_of.to_json())["warnings"] == found
