@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 from fluidgate.model import Gpu, Scenario
 from fluidgate.planning.partition import Partition
+from fluidgate.planning.per_gpu_rates import looks_like_a_total
+from fluidgate.planning.wording import listed
 
 _FULL = 0.9
+
+_FILLED = 0.5
+"""Share of a chunk that a prompt fills at least for the chunk to pass as full."""
 
 AGED = "2025"
 """Profiles of before this year are of the engines before vLLM's V1; those of 2023 were found 2.4 to 5 times slow."""
@@ -16,23 +21,41 @@ AGED = "2025"
 def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
     """What was measured, the GPU's speeds (Proposition 3.2), and the partition's margin, a sentence each."""
     gpu, sentences = scenario.gpu, list(of_profile(scenario))
-    least_kappa = (gpu.batch_size - 1) / gpu.batch_size
-    if gpu.kappa < least_kappa:
-        sentences.append(
-            f"kappa {gpu.kappa:.4g} is less than (B-1)/B = {least_kappa:.4g}: a plan may keep a decode "
-            "buffer on purpose, and gate-and-route is then not optimal"
-        )
-    if gpu.kappa < 1:
-        sentences.append(
-            f"a mixed iteration ({gpu.tau * 1e3:.4g} ms) is faster than a solo one "
-            f"({gpu.solo * 1e3:.4g} ms): is chunk_size {gpu.chunk_size} below the calibrated range?"
-        )
+    if not gpu.iteration.by_batch:
+        sentences += _of_speeds(gpu)
     if partition is not None and partition.prefill_utilisation > _FULL:
         sentences.append(
             f"prefill utilisation is {partition.prefill_utilisation:.1%} on {partition.mixed} mixed GPUs: "
             "the bare partition leaves no margin"
         )
+    if partition is not None:
+        sentences += looks_like_a_total(scenario, partition.gpus)
     return tuple(sentences)
+
+
+def of_full_chunks(scenario: Scenario) -> Iterator[str]:
+    """The classes whose prompts hardly fill a chunk, where every chunk is taken as full."""
+    gpu = scenario.gpu
+    short = [f"'{c.name}'" for c in scenario.classes if c.prompt_tokens < _FILLED * gpu.chunk_size]
+    if short:
+        yield (
+            f"the prompts of {listed(short)} are much shorter than chunk_size {gpu.chunk_size}, but the model takes "
+            f"every chunk as full ({gpu.tau * 1e3:.4g} ms): with [lengths] in the scenario a plan counts them as they are"
+        )
+
+
+def _of_speeds(gpu: Gpu) -> Iterator[str]:
+    least_kappa = (gpu.batch_size - 1) / gpu.batch_size
+    if gpu.kappa < least_kappa:
+        yield (
+            f"kappa {gpu.kappa:.4g} is less than (B-1)/B = {least_kappa:.4g}: a plan may keep a decode "
+            "buffer on purpose, and gate-and-route is then not optimal"
+        )
+    if gpu.kappa < 1:
+        yield (
+            f"a mixed iteration ({gpu.tau * 1e3:.4g} ms) is faster than a solo one "
+            f"({gpu.solo * 1e3:.4g} ms): is chunk_size {gpu.chunk_size} below the calibrated range?"
+        )
 
 
 def of_profile(scenario: Scenario) -> Iterator[str]:

@@ -16,7 +16,10 @@ class OperatingPoint:
         kv_tokens: held, on average over time.
         kv_share: of the memory; None without a limit.
         busy: share of the time in which an iteration runs.
-        tpot: seconds per output token that the decodes feel; of an empty GPU's first where nobody decodes.
+        tpot: seconds per output token that the decodes feel where those in solo iterations are kept apart from
+            prefills as far as may be; of an empty GPU's first where nobody decodes.
+        pooled_tpot: the same where prefills and decodes are spread evenly over all GPUs, as policies without a
+            partition do; never less than what is possible at all.
     """
 
     mixed_iteration: float | None
@@ -27,6 +30,7 @@ class OperatingPoint:
     kv_share: float | None
     busy: float
     tpot: float
+    pooled_tpot: float
 
     def to_dict(self) -> dict[str, float | None]:
         """The contract's `operating_point`."""
@@ -38,4 +42,5 @@ class OperatingPoint:
             "kv_tokens": self.kv_tokens,
             "kv_share": self.kv_share,
             "busy": self.busy,
+            "pooled_tpot": self.pooled_tpot,
         }

@@ -6,7 +6,7 @@ import numpy as np
 
 from fluidgate.batching import Batching
 from fluidgate.model import Array
-from fluidgate.planning.advice import advice
+from fluidgate.planning.advice import advice, of_full_chunks
 from fluidgate.planning.instance import Instance
 from fluidgate.planning.linear_program import Vertex
 from fluidgate.planning.partition import partition
@@ -66,7 +66,7 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
         shadow_prices=prices,
         indicators=indicators,
         slots=float(instance.batch),
-        warnings=advice(instance.scenario, groups),
+        warnings=(*advice(instance.scenario, groups), *of_full_chunks(instance.scenario)),
         partition=groups,
     )
 

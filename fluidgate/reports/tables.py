@@ -54,6 +54,7 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         whole.add_row("time per output token, all slots busy, (47)", _milliseconds(plan.tpot))
     else:
         whole.add_row("time per output token, of the decodes", _milliseconds(plan.tpot))
+        whole.add_row("- spread over all GPUs, as in a pool", _milliseconds(plan.operating_point.pooled_tpot))
     whole.add_row("a solo decode is faster by (kappa)", number(plan.kappa, 4))
     if plan.operating_point is not None:
         for label, value in _operating_point(plan.operating_point, plan.batching):

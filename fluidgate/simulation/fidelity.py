@@ -68,8 +68,8 @@ def _targets(scenario: Scenario) -> Iterator[str]:
 def _law(scenario: Scenario) -> Iterator[str]:
     if scenario.gpu.iteration.by_batch:
         yield (
-            "[gpu] the iteration time depends on the batch: in the Markov network every iteration lasts as long as one "
-            "of a full batch"
+            "[gpu] the iteration time depends on the batch: in the Markov network every mixed and every solo iteration "
+            "lasts as long as at the plan's operating point"
         )
 
 

@@ -119,6 +119,7 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
         kv_share=held / instance.memory if math.isfinite(instance.memory) else None,
         busy=busy,
         tpot=(mixed * mixed_seconds + solo * solo_seconds) / flow if flow > 0.0 else solo_time(1.0),
+        pooled_tpot=_pooled_tpot(instance, flows, kinds, most),
     )
     return Running(
         point=point,
@@ -132,6 +133,28 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
         chunk=chunk,
         prefill_seconds=_prefill_seconds(instance, flows, kinds, beside, mixed_context, share),
     )
+
+
+def _pooled_tpot(instance: BatchInstance, flows: Flows, kinds: Iterations, most: float) -> float:
+    """Seconds per output token where every GPU has its share of prefills and decodes: the least fixed point of
+
+    `t = (1 - m) solo(b) + m mixed(b)`, `m` the share of iterations with a chunk, `t` times the chunks that a second
+    brings, `b = t` times its tokens, and one more, for a decode meets the others beside itself.
+    """
+    tokens, chunks = float(flows.mixed.sum() + flows.solo.sum()), float(instance.least_chunks @ flows.fed)
+    context = _mean(instance.context, flows.mixed + flows.solo, instance)
+    chunk = float(instance.prompt @ flows.fed) / chunks if chunks > 0.0 else 0.0
+    seconds = kinds.solo_seconds(1.0, context)
+    for _ in range(_STEPS):
+        decodes = min(1.0 + seconds * tokens, most)
+        mixed = min(1.0, seconds * chunks)
+        beside = min(decodes, instance.batch_size - 1.0)
+        fresh = (1.0 - mixed) * kinds.solo_seconds(decodes, decodes * context)
+        fresh += mixed * kinds.mixed_seconds(chunk, beside, beside * context)
+        if abs(fresh - seconds) <= _SAME * seconds:
+            break
+        seconds = fresh
+    return seconds
 
 
 def _mean(values: Array, weights: Array, instance: BatchInstance) -> float:
