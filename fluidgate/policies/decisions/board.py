@@ -25,6 +25,7 @@ GPU_FIELDS = (
     ("mixed", "i4"),  # whether its decodes count as mixed
     ("leaving", "i4"),  # whether it leaves the mixed group when its prefill has ended
     ("crowded", "i4"),  # whether it was full when it came under the mixed group's reserve, and still is
+    ("barred", "i4"),  # whether no prefill starts there for now
     ("decode_position", "i4"),  # in `decode_ready`, NOWHERE if it is not there
     ("prefill_position", "i4"),  # in `prefill_ready`
     ("beside_position", "i4"),  # in `beside_ready`
@@ -165,7 +166,8 @@ def update_ready(board: Board, gpu: int) -> None:
             view.free[group] += 1
         else:
             take_no_decodes(board, gpu)
-    if (group == MIXED and idle and here.occupied < view.batch_size) != (here.prefill_position != NOWHERE):
+    startable = group == MIXED and idle and here.barred == 0 and here.occupied < view.batch_size
+    if startable != (here.prefill_position != NOWHERE):
         if here.prefill_position == NOWHERE:
             here.prefill_position = view.startable[0]
             board.prefill_ready[here.prefill_position] = gpu

@@ -211,17 +211,15 @@ def _run(
     block = records(np.zeros(0, REQUEST))
     state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
     kernel(state, *parts, block, 0)
-    slice_events, events, wall = (1 if run.audited else SLICE), 0, 0.0
+    slice_events, wall = (1 if run.audited else SLICE), 0.0
     while True:
         if changes is not None:
             cluster.clock[UNTIL] = changes.next
         began = time.perf_counter()
         code = kernel(state, *parts, block, slice_events)
         wall += time.perf_counter() - began
-        if run.audited and cluster.tally[TOTAL_EVENTS] > events:
-            events = int(cluster.tally[TOTAL_EVENTS])
-            if (broken := audit(state)) != 0:
-                raise InvariantError(_located(MESSAGES[broken], cluster, policy))
+        if run.audited and code == pauses.PAUSED and (broken := audit(state)) != 0:
+            raise InvariantError(_located(MESSAGES[broken], cluster, policy))
         if progress is not None:
             progress(int(cluster.tally[NUMBER]), float(cluster.clock[NOW]))
         if code == pauses.DONE:

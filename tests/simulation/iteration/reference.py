@@ -46,6 +46,9 @@ class Request:
     swapped: bool = False
     landed: bool = False  # came from another GPU: joins as if it had been swapped out, in no time
     decodes_on: int = -1
+    home: Gpu | None = None  # with limited memory: who holds its KV until its decode has it
+    kept: int = 0  # blocks there
+    moving: bool = False  # its KV is on its way, and held on both sides
 
 
 @dataclass(eq=False)
@@ -72,6 +75,8 @@ class Gpu:
     reading: bool = False
     seated: list[Request] = field(default_factory=list)
     pending: list[Request] = field(default_factory=list)
+    fetching: list[Request] = field(default_factory=list)  # decodes that wait for memory here
+    barred: bool = False  # no prefill starts here for want of memory
     mixed: bool = True  # of the mixed group
     leaving: bool = False  # it leaves that group when its prefill has ended
 
@@ -115,6 +120,7 @@ class Reference:
         self.batching = engine.batching.name
         keys = engine.keys
         self.size = keys.kv_block if keys.kv_tokens is not None else 1
+        self.limited = keys.kv_tokens is not None
         self.capacity = keys.kv_tokens // keys.kv_block if keys.kv_tokens is not None else 10**12
         self.reservation = keys.kv_reservation
         self.swap = keys.preemption == "swap"
@@ -131,6 +137,7 @@ class Reference:
             for k, row in enumerate(requests)
         ]
         self.now = 0.0
+        self.asked = False
         self.serial = 0
         self.next_gpu = 0
         self.events: list[tuple[float, int, int, int, Any]] = []
@@ -161,7 +168,9 @@ class Reference:
     def run(self) -> Reference:
         for r in self.requests:
             self.push(r.arrival, ARRIVAL, r.number, r)
-        while self.events or self.admit_piles():
+        while self.unblock() or self.events or self.admit_piles():
+            if not self.events:
+                continue
             epoch, kind, _, _, what = heapq.heappop(self.events)
             if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
                 continue
@@ -313,6 +322,41 @@ class Reference:
         g.free_blocks += r.blocks
         r.blocks = 0
 
+    def keep(self, g: Gpu, r: Request) -> None:
+        """The prompt of `r` has been read: its KV stays on `g`, where there is a limit to it."""
+        if self.limited:
+            r.home, r.kept, r.blocks = g, r.blocks, 0
+        else:
+            self.free(g, r)
+
+    def let_go(self, r: Request) -> Gpu:
+        """Its KV leaves the GPU that has read it."""
+        home, r.home = r.home, None
+        assert home is not None
+        home.free_blocks += r.kept
+        home.freed += [None] * r.kept if self.caching else []
+        r.kept, r.moving = 0, False
+        return home
+
+    def spare(self, g: Gpu) -> int:
+        """Free blocks of `g` beside those of the next token of each of its decodes after the iteration under way."""
+        ahead = 0
+        for r in g.running:
+            if r.stage == MIXED_DECODE:
+                ahead += self.blocks(self.needs(r) + (1 if r in g.stepped else 0)) - r.blocks
+        return g.free_blocks - ahead
+
+    def kv_moves(self, g: Gpu) -> bool:
+        return any(r.moving and (r.home is g or r.gpu == g.number) for r in self.requests)
+
+    def is_stuck(self, g: Gpu) -> bool:
+        return g.end is None and not g.called and not g.composing and not self.kv_moves(g)
+
+    def held_up(self, g: Gpu) -> list[Request]:
+        """Whose KV `g` keeps for a GPU that is stuck, in order of reading."""
+        found = [r for r in self.requests if r.home is g and r.gpu != g.number and self.is_stuck(self.gpus[r.gpu])]
+        return sorted(found, key=lambda r: (r.since, r.number))
+
     def find_cached(self, g: Gpu, r: Request) -> None:
         """Take those blocks of `r` that are still whole; their tokens are not read again."""
         if self.caching:
@@ -375,6 +419,8 @@ class Reference:
                 if len(pile) >= self.thresholds[what.cls]:
                     self.admit_pile(g, what.cls)
         elif kind == LANDING:
+            if self.limited:
+                self.wake(self.let_go(what))
             what.stage, what.swapped, what.landed, what.came = SOLO_BUFFER, True, True, self.now
             self.gpus[what.gpu].waiting.append(what)
             self.wake(self.gpus[what.gpu])
@@ -384,6 +430,7 @@ class Reference:
             (g.waiting if r in g.waiting else g.piles[r.cls]).remove(r)
             self.tally("prefill_abandonments", r.cls)
             self.finish(r, 2)
+            self.wake(g)
         else:
             self.boundary_placed(what)
 
@@ -515,12 +562,72 @@ class Reference:
             r.decodes_on = min((q for q in self.gpus if q.pool == "TOKEN"), key=self.decodes_of).number
         if r.decodes_on == g.number:
             return
-        tokens = r.prompt + r.written - 1
-        self.free(g, r)
+        self.keep(g, r)
         g.running.remove(r)
         r.gpu, r.stage, r.since = r.decodes_on, SOLO_BUFFER, self.now
-        latency = self.engine.keys.transfer_latency
-        self.push(self.now + (latency + self.seconds_per_token * tokens), LANDING, r.number, r)
+        there = self.gpus[r.gpu]
+        if there.fetching or self.preempted_first(there) or self.blocks(r.prompt + r.written) > self.spare(there):
+            there.fetching.append(r)
+            self.wake(there)
+        else:
+            self.send(there, r)
+
+    def send(self, g: Gpu, r: Request) -> None:
+        """The KV of `r` goes to `g`, which has memory for it."""
+        self.take(g, r, r.prompt + r.written)
+        r.moving = self.limited
+        tokens = r.prompt + r.written - 1
+        self.push(
+            self.now + (self.engine.keys.transfer_latency + self.seconds_per_token * tokens), LANDING, r.number, r
+        )
+
+    def preempted_first(self, g: Gpu) -> bool:
+        return bool(g.waiting) and g.waiting[0].preemptions > 0 and not g.waiting[0].landed
+
+    def send_all(self, g: Gpu, ahead: int = 0) -> None:
+        while g.fetching and not self.preempted_first(g):
+            if self.blocks(g.fetching[0].prompt + g.fetching[0].written) > g.free_blocks - ahead:
+                break
+            self.send(g, g.fetching.pop(0))
+
+    def candidate(self, g: Gpu, ahead: int = 0) -> Request | None:
+        """Who is admitted next on `g`: the first, if there is memory, else one whose memory is there."""
+        if not g.waiting:
+            return None
+        r = g.waiting[0]
+        tokens = r.prompt + r.written if r.swapped else r.whole + self.reservation
+        if r.landed or min(self.blocks(tokens), self.capacity) <= g.free_blocks - ahead:
+            return r
+        return next((q for q in g.waiting if q.landed), None)
+
+    def stays(self, g: Gpu) -> bool:
+        """`g` stands still, as does a GPU that it keeps KV for: the request read first decodes here."""
+        waits = self.held_up(g)
+        if not g.fetching or self.kv_moves(g) or not waits:
+            return False
+        r = waits[0]
+        there = self.gpus[r.gpu]
+        there.fetching.remove(r)
+        self.wake(there)
+        r.gpu = r.decodes_on = g.number
+        more = self.blocks(r.prompt + r.written) - r.kept
+        if more <= g.free_blocks:
+            r.home, r.blocks, r.kept = None, r.kept, 0
+            self.take(g, r, r.prompt + r.written)
+            r.swapped = r.landed = True
+        else:
+            self.let_go(r)
+            r.preemptions += 1
+            self.tally("preemptions", r.cls)
+            r.swapped, r.stage = self.swap, PREFILL_QUEUE
+            r.to_read = r.whole = r.prompt + r.written
+        g.waiting.insert(0, r)
+        return True
+
+    def look_again(self, g: Gpu) -> None:
+        """Nothing runs on `g`: it composes anew if somebody has just made way, or is to stay."""
+        if g.end is None and (g.short or (self.limited and self.placement == "POOLS" and self.stays(g))):
+            self.wake(g)
 
     def seconds_to_swap_in(self, r: Request) -> float:
         if r.landed:
@@ -553,16 +660,17 @@ class Reference:
             r = g.waiting[0]
             self.find_cached(g, r)
             self.take(g, r, r.whole)
-            self.admit(g)
+            self.admit(g, r)
             chunks[r] = min(r.to_read, self.engine.tokens - sum(chunks.values()))
+        self.send_all(g, ahead)
         if self.engine.tokens - sum(chunks.values()) < len(decodes):
             decodes = []
         for r in decodes:
             self.take(g, r, self.needs(r))
         self.begin(g, chunks, decodes, 0.0)
 
-    def admit(self, g: Gpu) -> Request:
-        r = g.waiting.pop(0)
+    def admit(self, g: Gpu, r: Request) -> Request:
+        g.waiting.remove(r)
         r.wait += 1
         g.running.append(r)
         if r.swapped:
@@ -586,57 +694,62 @@ class Reference:
             elif r.stage == PREFILL and min(r.to_read, left) > 0:
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
-        while not g.short and left > 0 and g.waiting and len(g.running) < self.engine.batch_size:
-            r = g.waiting[0]
-            if r.came > g.latest:
+        while not g.short and left > 0 and len(g.running) < self.engine.batch_size:
+            r = self.candidate(g)
+            if r is None or r.came > g.latest:
                 break
             if r.swapped:
-                if chunks or not self.fits(g, r.prompt + r.written):
+                if chunks:
                     break
                 self.take(g, r, r.prompt + r.written)
                 delay += self.seconds_to_swap_in(r)
-                decodes.append(self.admit(g))
+                decodes.append(self.admit(g, r))
                 left -= 1
             else:
-                if not self.fits(g, r.whole + self.reservation):
-                    break
                 self.find_cached(g, r)
                 self.take(g, r, r.whole)
-                self.admit(g)
+                self.admit(g, r)
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
+        if not g.short:
+            self.send_all(g)
         self.begin(g, chunks, decodes, delay)
         ended = [r for r in g.running if r.stage == GONE]
         for r in ended:
             self.complete(g, r)
-        if g.end is None and g.waiting and (ended or g.waiting[0].came > g.latest):
+        late = any(r.came > g.latest for r in g.waiting)
+        if g.end is None and (late or (ended and (g.waiting or g.fetching))):
             self.wake(g)  # it has run idle, and composes at once
+        else:
+            self.look_again(g)
 
     def compose_prefill_first(self, g: Gpu) -> None:
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in g.running)
         chunks: dict[Request, int] = {}
-        while g.waiting and not g.waiting[0].swapped and len(g.running) < self.engine.batch_size:
-            r = g.waiting[0]
-            over = sum(chunks.values()) + r.whole > self.engine.tokens
-            short = min(self.blocks(r.whole + self.reservation), self.capacity) > g.free_blocks - ahead
-            if short or (chunks and over):
+        while len(g.running) < self.engine.batch_size:
+            r = self.candidate(g, ahead)
+            if r is None or r.swapped or (chunks and sum(chunks.values()) + r.whole > self.engine.tokens):
                 break
             self.find_cached(g, r)
             self.take(g, r, r.whole)
-            chunks[self.admit(g)] = r.to_read
+            chunks[self.admit(g, r)] = r.to_read
         if chunks:
+            self.send_all(g, ahead)
             self.begin(g, chunks, [], 0.0)
             return
         victims, delay = self.grow(g)
         self.send_back(g, victims)
-        while not victims and g.waiting and g.waiting[0].swapped and len(g.running) < self.engine.batch_size:
-            r = g.waiting[0]
-            if not self.fits(g, r.prompt + r.written):
+        while not victims and len(g.running) < self.engine.batch_size:
+            r = self.candidate(g)
+            if r is None or not r.swapped:
                 break
             self.take(g, r, r.prompt + r.written)
             delay += self.seconds_to_swap_in(r)
-            self.admit(g)
+            self.admit(g, r)
+        if not victims:
+            self.send_all(g)
         self.begin(g, {}, list(g.running), delay)
+        self.look_again(g)
 
     # --- single prefill, under a policy
 
@@ -651,18 +764,48 @@ class Reference:
             self.queues[r.stage][r.cls].remove(r)
             self.tally("decode_abandonments" if buffered else "prefill_abandonments", r.cls)
             self.finish(r, 3 if buffered else 2)
+            if r.home is not None:
+                self.recall(self.let_go(r))
         elif kind == TRANSFER:
             self.land(what)
             decide = False
         elif kind == CHANGE:
             self.change(what)
         elif kind == COMPOSE:
-            what.composing = decide = False
-            self.compose_single(what)
+            self.asked = self.compose_single(what) or self.asked
+            decide = False
         else:
             decide = self.boundary_single(what)
         if decide:
             self.decide()
+        while self.asked:
+            self.asked = False
+            self.decide()
+
+    def unblock(self) -> bool:
+        """Nothing moves: whether KV is given up for others, or slots that were kept for prefills without memory are."""
+        if self.batching != "SINGLE_PREFILL" or not self.limited or not all(map(self.is_stuck, self.gpus)):
+            return False
+        if any(self.gives_way(g) for g in self.gpus):
+            self.asked = False
+            self.decide()
+        elif any(g.barred for g in self.gpus):
+            for g in self.gpus:
+                self.open_again(g)
+            self.asked = False
+            self.place_decodes()
+        else:
+            return False
+        while self.asked:
+            self.asked = False
+            self.decide()
+        return True
+
+    def open_again(self, g: Gpu) -> None:
+        """Memory of `g` is free again: a prefill may start there, which the policy is asked about at once."""
+        if g.barred:
+            g.barred, self.asked = False, True
+            self.refresh(g)
 
     def enqueue(self, r: Request, queue: int) -> None:
         r.stage, r.since = queue, self.now
@@ -679,6 +822,7 @@ class Reference:
             self.complete(g, r)
             g.seated.remove(r)
             self.refresh(g)
+            self.open_again(g)
         ended = g.seat
         if ended is None or not g.reading or ended.to_read > 0:
             return bool(done)
@@ -698,10 +842,15 @@ class Reference:
     def leave_seat(self, g: Gpu) -> None:
         assert g.seat is not None
         g.running.remove(g.seat)
-        self.free(g, g.seat)
+        self.keep(g, g.seat)
         g.seat, g.reading = None, False
         self.see_off(g)
         self.refresh(g)
+        self.open_again(g)
+
+    def recall(self, g: Gpu) -> None:
+        self.open_again(g)
+        self.join_soon(g)
 
     def change(self, tables: Any) -> None:
         """The mixed group grows at once, by leavers, solo GPUs with room, full ones; or shrinks as prefills end."""
@@ -766,13 +915,24 @@ class Reference:
             cls = self.gate(self.view(), self.tables)
             if cls < 0:
                 break
-            r = self.queues[PREFILL_QUEUE][cls].pop(0)
-            r.wait += 1
             g = self.drawn(self.prefill_ready)
+            r = self.queues[PREFILL_QUEUE][cls][0]
+            if self.limited:
+                blocks = min(self.blocks(r.whole + max(self.reservation, 1)), self.capacity)
+                if g.fetching or blocks > self.spare(g) - len(g.pending):
+                    g.barred = True
+                    self.refresh(g)
+                    continue
+                self.take(g, r, r.whole)
+            self.queues[PREFILL_QUEUE][cls].pop(0)
+            r.wait += 1
             r.stage, r.gpu, r.prefill_gpu = PREFILL, g.number, g.number
             g.seat = r
             self.refresh(g)
             self.join_soon(g)
+        self.place_decodes()
+
+    def place_decodes(self) -> None:
         for group in (1, 0):
             buffer = MIXED_BUFFER + (group if self.tables.split_buffers else 0)
             while self.decode_ready[group] and any(self.queues[buffer]):
@@ -796,14 +956,33 @@ class Reference:
         r.stage, r.gpu = MIXED_DECODE, g.number
         g.seated.append(r)
         self.refresh(g)
+        if r.swapped:
+            g.fetching.append(r)
+            self.join_soon(g)
+        elif g.number == r.prefill_gpu:
+            self.land(r)
+        elif self.limited and (g.fetching or self.blocks(self.needs(r)) > self.spare(g)):
+            g.fetching.append(r)
+            assert r.home is not None
+            self.join_soon(g)
+            self.join_soon(r.home)
+        else:
+            self.send_to_slot(g, r)
+
+    def send_to_slot(self, g: Gpu, r: Request) -> None:
+        if self.limited:
+            self.take(g, r, self.needs(r))
         seconds = self.engine.keys.transfer_latency + self.seconds_per_token * (r.prompt + r.written)
-        if g.number != r.prefill_gpu and seconds > 0:
+        if seconds > 0:
+            r.moving = self.limited
             self.push(self.now + seconds, TRANSFER, r.number, r)
         else:
             self.land(r)
 
     def land(self, r: Request) -> None:
         g = self.gpus[r.gpu]
+        if r.home is not None and r.home is not g:
+            self.recall(self.let_go(r))
         g.pending.append(r)
         self.join_soon(g)
 
@@ -819,7 +998,7 @@ class Reference:
         group = self.group(g)
         prefills = 1 if g.seat is not None else 0
         slots = self.engine.batch_size - (1 if prefills or (group == 0 and self.tables.reserve) else 0)
-        can_start = group == 0 and not prefills and len(g.seated) < self.engine.batch_size
+        can_start = group == 0 and not prefills and not g.barred and len(g.seated) < self.engine.batch_size
         for ready, belongs in (
             (self.decode_ready[group], len(g.seated) < slots),
             (self.prefill_ready, can_start),
@@ -831,11 +1010,12 @@ class Reference:
                 ready[ready.index(g.number)] = ready[-1]
                 ready.pop()
 
-    def compose_single(self, g: Gpu) -> None:
+    def compose_single(self, g: Gpu) -> bool:
+        """Whether anybody has given way."""
         victims, delay = self.grow(g)
         for r in victims:
             if r.swapped:
-                g.pending.insert(0, r)
+                g.fetching.insert(0, r)
                 continue
             if r is g.seat:
                 g.seat, g.reading = None, False
@@ -843,30 +1023,94 @@ class Reference:
             else:
                 g.seated.remove(r)
             self.refresh(g)
-            r.stage, r.since = PREFILL_QUEUE, r.arrival
-            self.queues[PREFILL_QUEUE][r.cls].insert(0, r)
-        while not victims and g.pending:
-            r = g.pending[0]
-            if not self.fits(g, self.needs(r)):
-                break
+            self.open_again(g)
+            self.queue_in_front(r)
+        if not victims:
+            before = len(g.running)
+            self.join_pending(g)
+            while g.fetching and self.blocks(self.needs(g.fetching[0])) <= g.free_blocks:
+                r = g.fetching.pop(0)
+                if r.swapped:
+                    self.take(g, r, self.needs(r))
+                    delay += (r.prompt + r.written) * self.engine.keys.swap_seconds
+                    g.pending.append(r)
+                else:
+                    self.send_to_slot(g, r)
+            self.join_pending(g)
+            if len(g.running) > before and not g.fetching:
+                self.open_again(g)
+        seat = g.seat
+        chunks: dict[Request, int] = {}
+        if seat is not None:
+            if not (g.reading or victims):
+                self.take(g, seat, seat.whole)
+                g.reading = True
+                g.running.append(seat)
+                if math.isnan(seat.scheduled):
+                    seat.scheduled = self.now
+                    self.note("prefill_wait", seat.cls, self.now - seat.arrival)
+            if g.reading:
+                chunks[seat] = min(seat.to_read, self.engine.tokens)
+        self.begin(g, chunks, [q for q in g.running if q is not seat], delay)
+        g.composing = False
+        if victims and g.end is None:
+            self.wake(g)
+        return bool(victims) or (g.end is None and self.gives_way(g))
+
+    def queue_in_front(self, r: Request) -> None:
+        r.stage, r.since = PREFILL_QUEUE, r.arrival
+        self.queues[PREFILL_QUEUE][r.cls].insert(0, r)
+
+    def join_pending(self, g: Gpu) -> None:
+        """Those whose KV is here join, if there is memory for their next tokens."""
+        for r in list(g.pending):
+            if r.home is g:
+                if self.blocks(self.needs(r)) - r.kept > g.free_blocks:
+                    continue
+                r.home, r.blocks, r.kept = None, r.kept, 0
             self.take(g, r, self.needs(r))
-            g.pending.pop(0)
+            g.pending.remove(r)
             g.running.append(r)
             if r.swapped:
-                delay += (r.prompt + r.written) * self.engine.keys.swap_seconds
                 r.swapped = False
             else:
                 self.note("decode_wait", r.cls, self.now - r.since)
-        r = g.seat
-        chunks: dict[Request, int] = {}
-        if r is not None:
-            if not g.reading and not victims and self.fits(g, r.whole + self.reservation):
-                self.take(g, r, r.whole)
-                g.reading = True
-                g.running.append(r)
-                if math.isnan(r.scheduled):
-                    r.scheduled = self.now
-                    self.note("prefill_wait", r.cls, self.now - r.arrival)
-            if g.reading:
-                chunks[r] = min(r.to_read, self.engine.tokens)
-        self.begin(g, chunks, [q for q in g.running if q is not r], delay)
+
+    def gives_way(self, g: Gpu) -> bool:
+        """`g` is idle though somebody is there: KV that it keeps and that nobody can take or go on with is lost."""
+        if not self.limited or self.kv_moves(g):
+            return False
+        if g.pending:
+            r = g.pending.pop()
+            g.fetching.insert(0, r)
+        elif g.fetching:
+            waits = self.held_up(g)
+            if not waits and all(q is g or self.is_stuck(q) for q in self.gpus):
+                waits = [r for r in self.requests if r.home is g and r.stage in (MIXED_BUFFER, SOLO_BUFFER)]
+                waits.sort(key=lambda r: (r.since, r.number))
+            if not waits:
+                return False
+            r = waits[-1]
+        else:
+            return False
+        there = self.gpus[r.gpu]
+        self.let_go(r)
+        r.preemptions += 1
+        self.tally("preemptions", r.cls)
+        if self.swap:
+            r.swapped = True
+        else:
+            r.to_read = r.whole = r.prompt + r.written
+            if r.stage in (MIXED_BUFFER, SOLO_BUFFER):
+                self.queues[r.stage][r.cls].remove(r)
+                r.wait += 1
+            else:
+                there.fetching.remove(r)
+                there.seated.remove(r)
+                self.refresh(there)
+                self.open_again(there)
+            self.queue_in_front(r)
+        self.open_again(g)
+        self.join_soon(g)
+        self.join_soon(there)
+        return True

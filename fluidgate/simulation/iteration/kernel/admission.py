@@ -19,6 +19,7 @@ from fluidgate.simulation.iteration.kernel.cluster import DECODING, FRESH, NOW, 
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.kernel.live import preempt_decode
 from fluidgate.simulation.iteration.kernel.memory import (
+    admits,
     blocks_of,
     find_cached,
     hold,
@@ -54,7 +55,7 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
 
 @inlined
 def swap_in(cluster: Cluster, g: int, slot: int) -> float:
-    """The first of those who wait at `g` goes on decoding; the seconds its KV takes to come back."""
+    """One of those who wait at `g` goes on decoding; the seconds its KV takes to come back."""
     request = cluster.live[slot]
     if request.stage == stages.SOLO_QUEUE:
         join_landed(cluster, g, slot)
@@ -69,6 +70,37 @@ def swap_in(cluster: Cluster, g: int, slot: int) -> float:
     seat(cluster, g, request.cls)
     cluster.events[events.REJOIN, request.cls] += 1
     return held * cluster.set.keys.swap_seconds
+
+
+@inlined
+def next_to_admit(cluster: Cluster, g: int) -> int:
+    """Of those who wait at `g` the one to be admitted next, NOWHERE if there is none: the first, if there is memory.
+
+    Where there is none, one whose KV has come goes past: its memory is there.
+    """
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    if cluster.set.kv_blocks == 0 or slot == NOWHERE:
+        return slot
+    return slot if has_room(cluster, g, slot) else next_landed(cluster, slot)
+
+
+@inlined
+def has_room(cluster: Cluster, g: int, slot: int) -> bool:
+    """Whether a request that waits at `g` fits beside its decodes and what these take in their next iteration."""
+    request = cluster.live[slot]
+    if request.stage == stages.SOLO_QUEUE:
+        return True
+    if request.unread == 0:  # swapped out
+        return admits(cluster, g, request.prompt + request.produced)
+    return admits(cluster, g, request.unread + cluster.set.keys.kv_reservation)
+
+
+@called
+def next_landed(cluster: Cluster, slot: int) -> int:
+    """The first from `slot` on whose KV has come from another GPU; NOWHERE if there is none."""
+    while slot != NOWHERE and cluster.live[slot].stage != stages.SOLO_QUEUE:
+        slot = cluster.live[slot].next
+    return slot
 
 
 @inlined

@@ -25,11 +25,10 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
     Cluster,
 )
+from fluidgate.simulation.iteration.kernel.handover import blocks_to_join, read_tokens
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, policy_line
-from fluidgate.simulation.iteration.kernel.memory import (
-    blocks_of,
-)
+from fluidgate.simulation.iteration.kernel.memory import blocks_of, blocks_taken
 
 PLACED_IN_POOLS = int(Placement.POOLS)
 
@@ -126,7 +125,7 @@ def check_ready(cluster: Cluster, g: int) -> int:
     decode = room and not (reserved and here.occupied + 1 == cluster.batch_size)
     if decode != (here.decode_position != NOWHERE):
         return 10
-    if (room and idle and here.group == MIXED) != (here.prefill_position != NOWHERE):
+    if (room and idle and here.barred == 0 and here.group == MIXED) != (here.prefill_position != NOWHERE):
         return 10
     if (room and not idle) != (here.beside_position != NOWHERE):
         return 10
@@ -208,7 +207,22 @@ def check_memory(cluster: Cluster, g: int) -> int:
     if here.reading == 1:
         request = cluster.live[here.prefill_seat]
         held += blocks_of(cluster, request.prompt + request.produced)
-    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks:
+    moving = 0
+    for slot in range(len(cluster.live)):
+        request = cluster.live[slot]
+        if request.stage == NOWHERE:
+            continue
+        if request.kept == g:
+            held += blocks_of(cluster, read_tokens(cluster, slot))
+            moving += request.reserved
+        if request.reserved == 1 and request.gpu == g and request.stage == stages.PREFILL:
+            held += blocks_of(cluster, request.unread)
+        elif request.reserved == 1 and request.gpu == g:
+            held += blocks_to_join(cluster, slot)
+            moving += 1 if request.kept != NOWHERE else 0
+    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks or moving != here.moving:
+        return 5
+    if here.busy == 1 and here.batch == here.decodes and blocks_taken(cluster, g, here.length) > here.blocks:
         return 5
     return check_free_blocks(cluster, g) if cluster.set.keys.kv_caching else 0
 

@@ -60,14 +60,22 @@ LATE = 13  # whether the event is a landing, an abandonment or a change: the bou
 MIXED_GROUP = 14  # GPUs of the mixed group, but for those that are about to leave it
 CHANGED = 15  # whether the tables are new
 ACCUMULATING = 16  # requests that wait for their threshold
-TALLY = 17
+COMPOSER = 17  # the GPU that forms its next batch right now, NOWHERE at other times
+ASKED = 18  # whether the policy is asked before anything else happens, see ASK
+BARRED = 19  # GPUs where no prefill starts for now, for want of memory
+TALLY = 20
+
+# Values of `tally[ASKED]`.
+ASK = 1  # memory is free again, or a slot of one that has given way
+ASK_FOR_DECODES = 2  # nothing moves, and no prefill has memory: slots kept for prefills are kept in vain
 
 # Lines of a GPU; the policy's queues come before them, see `gpu_line`.
 WAITING = 0  # placed here, not admitted yet, FCFS
 READING = 1  # prompts in the batch, in order of admission
 DECODING = 2  # decodes in the batch, in order of admission (kept where that order matters)
-PENDING = 3  # decodes that join at the next boundary
-LINES = 4
+PENDING = 3  # decodes that join at the next boundary, their KV here
+FETCHING = 4  # decodes whose KV is elsewhere and comes here as soon as there is memory for it
+LINES = 5
 
 # Rows of `Cluster.batch`, decodes of a class on a GPU.
 RUNNING = 0  # in the batch
@@ -134,6 +142,11 @@ REQUEST_STATE = np.dtype(
         ("ahead", "i4"),  # free blocks that hold nothing and are taken before those
         ("decode_gpu", "i4"),  # with pools: where it decodes, NOWHERE while that is open
         ("accumulating", "i4"),  # whether it waits for the threshold of its class
+        (
+            "kept",
+            "i4",
+        ),  # with a limited memory: which GPU keeps its KV, read, until its decode has it
+        ("reserved", "i4"),  # whether its GPU holds memory for it before it has joined the batch
     ],
     align=True,
 )
@@ -163,6 +176,7 @@ GPU = np.dtype(
         ("busy", "i4"),
         ("due", "i4"),  # whether it stands in `due`
         ("reading", "i4"),  # whether its reading has begun
+        ("moving", "i4"),  # transfers of KV under way from here and to here, with a limited memory
     ],
     align=True,
 )
@@ -348,7 +362,7 @@ def empty_cluster(
     tree = tournament(n)
     pool_keys, pool_trees = empty_pools(settings, gpu)
     tally = np.zeros(TALLY, np.int64)
-    tally[FREE_SLOT] = NOWHERE
+    tally[FREE_SLOT] = tally[COMPOSER] = NOWHERE
     tally[MIXED_GROUP] = mixed
     cluster = Cluster(
         gpus=n,

@@ -71,6 +71,8 @@ def enter(cluster, arriving):
     request.ahead = 0
     request.decode_gpu = NOWHERE
     request.accumulating = 0
+    request.kept = NOWHERE
+    request.reserved = 0
     request.stage = stages.PREFILL_QUEUE
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1

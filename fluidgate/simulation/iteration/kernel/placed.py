@@ -32,6 +32,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ACCUMULATING,
     CURSOR,
     DECODING,
+    FETCHING,
     FRESH,
     LATE,
     LEFT_PREFILL_QUEUE,
@@ -42,11 +43,10 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
     Cluster,
 )
+from fluidgate.simulation.iteration.kernel.handover import arrived, shorten, spare_blocks
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, push_back, unlink
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
-from fluidgate.simulation.iteration.kernel.memory import (
-    give_back,
-)
+from fluidgate.simulation.iteration.kernel.memory import blocks_of, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
 from fluidgate.simulation.iteration.kernel.segment import (
@@ -127,7 +127,7 @@ def wait(cluster: Cluster, g: int, slot: int) -> None:
     line = gpu_line(cluster, g, WAITING)
     push_back(cluster, line, slot)
     cluster.live[slot].came = cluster.clock[NOW]
-    if cluster.lines[line].size == 1:
+    if cluster.lines[line].size == 1 or (cluster.live[slot].reserved == 1 and lacks_memory(cluster, g)):
         call(cluster, g, cluster.set.keys.async_scheduling)
 
 
@@ -169,8 +169,35 @@ def land(cluster: Cluster, slot: int) -> None:
     stop_timer(cluster, slot)
     request.stage = stages.SOLO_QUEUE
     request.unread = 0
+    if request.kept != NOWHERE:
+        leave_home(cluster, slot)
     change_load(cluster, request.gpu, 1, 0)
     wait(cluster, request.gpu, slot)
+
+
+@called
+def leave_home(cluster: Cluster, slot: int) -> None:
+    """The KV of a request that has landed leaves the GPU that has read it, where others may wait for the memory."""
+    home = cluster.live[slot].kept
+    short = lacks_memory(cluster, home)
+    arrived(cluster, slot)
+    if short and cluster.gpu[home].busy == 1:
+        shorten(cluster, home)
+    elif short:
+        cut_segment(cluster, home)
+
+
+@called
+def lacks_memory(cluster: Cluster, g: int) -> bool:
+    """Whether somebody waits for memory of `g`."""
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].size > 0:
+        return True
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    if slot == NOWHERE or cluster.live[slot].stage == stages.SOLO_QUEUE:
+        return False
+    request = cluster.live[slot]
+    tokens = request.prompt + request.produced + (cluster.set.keys.kv_reservation if request.unread > 0 else 0)
+    return min(blocks_of(cluster, tokens), cluster.set.kv_blocks) > spare_blocks(cluster, g)
 
 
 @inlined
@@ -261,7 +288,6 @@ def end_prefills(cluster: Cluster, g: int) -> None:
                 unbind(cluster, slot)
                 record_completion(cluster, slot)
         elif cluster.set.placement == POOLS and leaves(cluster, g, slot):
-            give_back(cluster, g, tokens)
             change_load(cluster, g, -1, 0)
             ship(cluster, slot)
         else:

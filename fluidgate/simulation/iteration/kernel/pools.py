@@ -11,7 +11,9 @@ from fluidgate.simulation import events
 from fluidgate.simulation.iteration.kernel.batch import join, seat
 from fluidgate.simulation.iteration.kernel.cluster import (
     BOUND,
+    FETCHING,
     FRESH,
+    LATE,
     MIXED_POOL,
     NOW,
     POOLS,
@@ -21,9 +23,20 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
     Cluster,
 )
-from fluidgate.simulation.iteration.kernel.lines import gpu_line, unlink
-from fluidgate.simulation.iteration.kernel.memory import blocks_of, overwrite
+from fluidgate.simulation.iteration.kernel.handover import (
+    blocks_to_join,
+    claim,
+    fetch,
+    held_up,
+    let_go,
+    read_tokens,
+    spare_blocks,
+)
+from fluidgate.simulation.iteration.kernel.keys import SWAP
+from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.kernel.memory import blocks_next, blocks_of, overwrite
 from fluidgate.simulation.iteration.kernel.record import count, observe
+from fluidgate.simulation.iteration.kernel.segment import cut_segment
 from fluidgate.simulation.iteration.kernel.timers import set_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
 from fluidgate.simulation.iteration.times import DECODE_WAIT
@@ -178,27 +191,106 @@ def leaves(cluster: Cluster, g: int, slot: int) -> bool:
 def ship(cluster: Cluster, slot: int) -> None:
     """The KV of a request leaves for the GPU where it decodes; it stands in the buffer until it joins a batch there."""
     request = cluster.live[slot]
-    request.gpu = request.decode_gpu
-    request.stage = stages.MIXED_DECODE
+    home, g = request.gpu, request.decode_gpu
+    request.gpu = g
     request.since = cluster.clock[NOW]
-    tokens = request.prompt + request.produced - 1
-    seconds = transfer_seconds(cluster, tokens)
     count(cluster, stages.SOLO_QUEUE, request.cls, 1)
+    if cluster.set.kv_blocks == 0:
+        send(cluster, slot, transfer_seconds(cluster, request.prompt + request.produced - 1))
+        return
+    request.kept = home
+    cluster.tally[LATE] = 1 if g < home else 0  # whether its boundary of this epoch is over
+    line = gpu_line(cluster, g, FETCHING)
+    if (
+        cluster.lines[line].size == 0
+        and not preempted_first(cluster, g)
+        and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g)
+    ):
+        send(cluster, slot, fetch(cluster, g, slot))
+    else:
+        request.stage = stages.MIXED_QUEUE
+        push_back(cluster, line, slot)
+        if cluster.gpu[g].busy == 0:
+            cut_segment(cluster, g)
+
+
+@inlined
+def send(cluster: Cluster, slot: int, seconds: float) -> None:
+    cluster.live[slot].stage = stages.MIXED_DECODE
     set_timer(cluster, slot, cluster.clock[NOW] + seconds)
 
 
 @inlined
+def preempted_first(cluster: Cluster, g: int) -> bool:
+    """Whether one that has been preempted waits at `g`, before whom no KV comes there."""
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    return slot != NOWHERE and cluster.live[slot].preemptions > 0 and cluster.live[slot].stage != stages.SOLO_QUEUE
+
+
+@called
+def fetch_all(cluster: Cluster, g: int) -> None:
+    """As many as `g` has memory for of those whose KV waits to come there are sent it."""
+    line = gpu_line(cluster, g, FETCHING)
+    while cluster.lines[line].head != NOWHERE and not preempted_first(cluster, g):
+        slot = cluster.lines[line].head
+        if blocks_to_join(cluster, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
+            return
+        unlink(cluster, line, slot)
+        send(cluster, slot, fetch(cluster, g, slot))
+
+
+@called
+def keeps_one(cluster: Cluster, g: int) -> bool:
+    """`g` stands still: whether it must decode a request itself that it has read for another, lest it do so for good.
+
+    It keeps the KV of some for a GPU that stands still as well, and each waits for the other's memory. The one read
+    first stays; where there is no memory for its next token it is one that has been preempted.
+    """
+    here = cluster.gpu[g]
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].size == 0 or here.moving > 0:
+        return False
+    slot = held_up(cluster, g, False)
+    if slot == NOWHERE:
+        return False
+    request = cluster.live[slot]
+    unlink(cluster, gpu_line(cluster, request.gpu, FETCHING), slot)
+    lose_decode(cluster, request.decode_gpu)
+    if cluster.gpu[request.gpu].busy == 0:
+        cut_segment(cluster, request.gpu)
+    request.gpu = g
+    bind(cluster, slot, g)
+    held = read_tokens(cluster, slot)
+    more = blocks_to_join(cluster, slot) - blocks_of(cluster, held)
+    if more <= here.blocks:
+        here.blocks -= more
+        overwrite(cluster, g, more)
+        request.kept = NOWHERE
+        request.reserved = 1
+        request.stage = stages.SOLO_QUEUE
+        request.unread = 0
+        change_load(cluster, g, 1, 0)
+    else:
+        let_go(cluster, slot)
+        request.unread = 0 if cluster.set.keys.preemption == SWAP else request.prompt + request.produced
+        request.stage = stages.PREFILL_QUEUE
+        request.preemptions += 1
+        cluster.events[events.DECODE_START, request.cls] += 1
+        cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
+        count(cluster, stages.SOLO_QUEUE, request.cls, -1)
+        count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
+        change_load(cluster, g, 1, request.unread)
+    push_front(cluster, gpu_line(cluster, g, WAITING), slot)
+    return True
+
+
+@inlined
 def join_landed(cluster: Cluster, g: int, slot: int) -> None:
-    """A request that came from another GPU, the first of those who wait at `g`, begins to decode."""
+    """A request that came from another GPU and waits at `g` begins to decode."""
     request = cluster.live[slot]
     held = request.prompt + request.produced - 1
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     if cluster.set.kv_blocks > 0:
-        cluster.gpu[g].blocks -= blocks_of(cluster, held)
-        overwrite(cluster, g, blocks_of(cluster, held + 1))
-        cluster.gpu[g].prepaid += (
-            blocks_of(cluster, held + 1) - blocks_of(cluster, held) if cluster.set.keys.kv_caching else 0
-        )
+        claim(cluster, g, slot)
     join(cluster, g, slot, held)
     cluster.batch[g, FRESH, request.cls] += 1
     count(cluster, stages.SOLO_QUEUE, request.cls, -1)

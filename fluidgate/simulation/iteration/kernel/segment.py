@@ -58,12 +58,21 @@ def cut_segment(cluster: Cluster, g: int) -> None:
         return
     if here.length == 1:
         return
-    k = boundary_from(here.origin, here.first, here.step, now)
-    if cluster.tally[LATE] == 1 and here.origin + span(here.first, here.step, k) <= now:
-        k += 1
+    k = under_way(cluster, g)
     if k < here.length:
         here.length = k
         set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+
+
+@inlined
+def under_way(cluster: Cluster, g: int) -> int:
+    """Which iteration of its segment, from 1, `g` is in now: what comes at a boundary comes before it, unless late."""
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    k = boundary_from(here.origin, here.first, here.step, now)
+    if cluster.tally[LATE] == 1 and here.origin + span(here.first, here.step, k) <= now:
+        k += 1
+    return k
 
 
 @inlined

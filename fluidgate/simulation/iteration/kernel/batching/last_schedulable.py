@@ -14,6 +14,7 @@ from fluidgate.simulation.iteration.kernel.batch import (
 )
 from fluidgate.simulation.iteration.kernel.batching.token_budget import within_budget
 from fluidgate.simulation.iteration.kernel.cluster import (
+    FETCHING,
     NOW,
     READING,
     WAITING,
@@ -24,6 +25,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
     prepay,
 )
+from fluidgate.simulation.iteration.kernel.pools import fetch_all
 from fluidgate.simulation.iteration.kernel.segment import (
     begin_segment,
 )
@@ -77,6 +79,8 @@ def prompts_first(cluster, law, g):
     chunk = cluster.set.tokens - left
     if chunk == 0:
         return False
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE:
+        fetch_all(cluster, g)
     set_mode(cluster, g, 1)
     if left < here.decodes:
         begin_segment(cluster, law, g, chunk, 0, 1, 0.0)

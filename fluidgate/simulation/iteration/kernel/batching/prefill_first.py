@@ -6,6 +6,7 @@ from fluidgate.compiled import inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.admission import (
     fresh,
+    next_to_admit,
     preempt,
     record_own_gaps,
     start_prefill,
@@ -16,19 +17,22 @@ from fluidgate.simulation.iteration.kernel.batch import (
     set_mode,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
+    FETCHING,
+    NOW,
     READING,
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
 from fluidgate.simulation.iteration.kernel.memory import (
-    admits,
     blocks_next,
     iterations_that_fit,
     prepay,
 )
+from fluidgate.simulation.iteration.kernel.pools import fetch_all, keeps_one
 from fluidgate.simulation.iteration.kernel.segment import (
     begin_segment,
     idle,
+    set_epoch,
 )
 
 
@@ -39,21 +43,20 @@ def compose(cluster, law, g, latest):
     waiting = gpu_line(cluster, g, WAITING)
     chunk = 0
     while cluster.lines[waiting].head != NOWHERE:
-        slot = cluster.lines[waiting].head
+        slot = next_to_admit(cluster, g)
+        if slot == NOWHERE:
+            break
         request = cluster.live[slot]
         tokens = request.unread
         batched = here.decodes + cluster.lines[gpu_line(cluster, g, READING)].size
-        if (
-            tokens == 0
-            or batched >= cluster.batch_size
-            or (chunk > 0 and chunk + tokens > cluster.set.tokens)
-            or not admits(cluster, g, tokens + cluster.set.keys.kv_reservation)
-        ):
+        if tokens == 0 or batched >= cluster.batch_size or (chunk > 0 and chunk + tokens > cluster.set.tokens):
             break
         start_prefill(cluster, g, slot)
         chunk += request.unread
         request.unread = 0
     if chunk > 0:
+        if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE:
+            fetch_all(cluster, g)
         set_mode(cluster, g, 1)
         begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
         return
@@ -68,15 +71,19 @@ def compose(cluster, law, g, latest):
     swapped = False
     joined = fresh(cluster, g)
     while not preempted and cluster.lines[waiting].head != NOWHERE and here.decodes < cluster.batch_size:
-        slot = cluster.lines[waiting].head
-        request = cluster.live[slot]
-        if request.unread > 0 or not admits(cluster, g, request.prompt + request.produced):
+        slot = next_to_admit(cluster, g)
+        if slot == NOWHERE or cluster.live[slot].unread > 0:
             break
         delay += swap_in(cluster, g, slot)
         swapped = True
         joined += 1
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE and not preempted:
+        fetch_all(cluster, g)
     if here.decodes == 0:
-        idle(cluster, g)
+        if preempted or (cluster.set.kv_blocks > 0 and keeps_one(cluster, g)):
+            set_epoch(cluster, g, cluster.clock[NOW])
+        else:
+            idle(cluster, g)
         return
     length = 1  # after a change of who waits first, prompts are looked at again
     if not (preempted or swapped):

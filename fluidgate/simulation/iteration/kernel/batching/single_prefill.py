@@ -12,7 +12,7 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import moves, stages
-from fluidgate.policies.decisions.board import FAULT, NOWHERE, update_ready
+from fluidgate.policies.decisions.board import FAULT, NOWHERE, PHASE, update_ready
 from fluidgate.policies.decisions.groups import prefill_gone, regroup
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
@@ -27,10 +27,17 @@ from fluidgate.simulation.iteration.kernel.batch import (
     unseat,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
+    ALIVE,
+    ASK,
+    ASK_FOR_DECODES,
+    ASKED,
+    BARRED,
     CHANGED,
+    COMPOSER,
     CURSOR,
     DECODING,
     DUE,
+    FETCHING,
     FRESH,
     LATE,
     LEFT_DECODE_BUFFER,
@@ -43,16 +50,26 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     UNTIL,
     Cluster,
 )
+from fluidgate.simulation.iteration.kernel.handover import (
+    all_stuck,
+    arrived,
+    blocks_to_join,
+    claim,
+    fetch,
+    held_up,
+    last_buffered,
+    let_go,
+    spare_blocks,
+    take,
+)
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
-    admits,
     blocks_next,
     blocks_of,
-    hold,
+    give_back,
     iterations_that_fit,
-    release,
 )
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
 from fluidgate.simulation.iteration.kernel.segment import begin_segment, cut_segment, end_segment, first_end, idle
@@ -85,22 +102,29 @@ def advance(cluster, law, tables, block, budget):
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
         landing = timer < np.inf and in_transit(cluster, cluster.timers[0])
+        if cluster.set.kv_blocks > 0 and boundary == np.inf and not landing and unblock(cluster):
+            continue
         early = min(arrival, boundary, timer if landing else np.inf)
-        if tally[DUE] > 0 and early > cluster.clock[NOW]:
+        if tally[DUE] > 0 and tally[ASKED] == 0 and early > cluster.clock[NOW]:
             compose_due(cluster, law)
             continue
         epoch = min(early, timer)
-        if tally[CHANGED] == 1:
+        if tally[CHANGED] == 1 or tally[ASKED] != 0:
             epoch = cluster.clock[NOW]
         elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
             move_clock(cluster, cluster.clock[UNTIL])
             return pauses.REACHED
         if not move_clock(cluster, epoch):
             return pauses.DONE
-        tally[LATE] = 0
         decide = True
         ended = NOWHERE
-        if tally[CHANGED] == 1:
+        if tally[ASKED] == 0:
+            tally[LATE] = 0
+            tally[COMPOSER] = NOWHERE
+        prefills = tally[ASKED] != ASK_FOR_DECODES
+        if tally[ASKED] != 0:
+            tally[ASKED] = 0
+        elif tally[CHANGED] == 1:
             tally[CHANGED] = 0
             tally[LATE] = 1
             regroup(cluster.board, tables.mixed_gpus)
@@ -113,9 +137,7 @@ def advance(cluster, law, tables, block, budget):
             if not refused(cluster, slot):
                 wait_in(cluster, stages.PREFILL_QUEUE, slot)
         elif landing and timer <= epoch:
-            slot = cluster.timers[0]
-            stop_timer(cluster, slot)
-            wait_for_boundary(cluster, slot)
+            land(cluster, cluster.timers[0])
             decide = False
         elif boundary <= epoch:
             ended = g
@@ -124,7 +146,7 @@ def advance(cluster, law, tables, block, budget):
             tally[LATE] = 1
             abandon(cluster, cluster.timers[0])
         if decide:
-            start_all(cluster, tables)
+            start_all(cluster, tables, prefills)
         if ended != NOWHERE and cluster.gpu[ended].prefill_seat == NOWHERE:
             set_mode(cluster, ended, 0)
         tally[TOTAL_EVENTS] += 1
@@ -180,6 +202,10 @@ def abandon(cluster: Cluster, slot: int) -> None:
     if len(cluster.estimates) > 0:
         estimates.left(cluster.estimates, request.cls)
     cluster.events[events.DECODE_ABANDONMENT if buffered else events.PREFILL_ABANDONMENT, request.cls] += 1
+    if request.kept != NOWHERE:
+        home = request.kept
+        let_go(cluster, slot)
+        recall(cluster, home)
     retire(cluster, slot, LEFT_DECODE_BUFFER if buffered else LEFT_PREFILL_QUEUE)
 
 
@@ -218,17 +244,19 @@ def free_slot(cluster: Cluster, g: int) -> None:
     cluster.gpu[g].occupied -= 1
     cluster.gpu[g].crowded = 0
     update_ready(cluster.board, g)
+    if cluster.set.kv_blocks > 0:
+        open_again(cluster, g)
 
 
 @inlined
 def vacate(cluster: Cluster, g: int) -> int:
-    """Take the prefill of `g` from its slot with its memory; the request."""
+    """Take the prefill of `g` from its slot; the request. Its memory is left to the caller."""
     here = cluster.gpu[g]
     slot = here.prefill_seat
     request = cluster.live[slot]
     here.prefill_seat = NOWHERE
     if here.reading == 1:
-        release(cluster, g, request.prompt + request.produced)
+        here.held -= request.prompt + request.produced
     here.reading = 0
     count(cluster, stages.PREFILL, request.cls, -1)
     prefill_gone(cluster.board, g)
@@ -242,6 +270,8 @@ def end_prefill(cluster, tables, g):
     slot = vacate(cluster, g)
     request = cluster.live[slot]
     request.since = cluster.clock[NOW]
+    if cluster.set.kv_blocks > 0:
+        request.kept = g
     cluster.events[events.PREFILL_END, request.cls] += 1
     if request.produced == 0:
         cluster.tokens[PROMPT_READ, request.cls] += request.prompt
@@ -255,15 +285,20 @@ def end_prefill(cluster, tables, g):
 
 
 @inlined
-def start_all(cluster, tables):
-    """Let start who may start after an event."""
+def start_all(cluster, tables, prefills):
+    """Let start who may start after an event; `prefills` too or decodes alone."""
     moves.open_round(cluster.board)
+    if not prefills:
+        cluster.board.round[PHASE] = moves.SOLO_DECODES
     while True:
         kind, cls, g = moves.next_start(cluster.board, tables)
         if kind == moves.NOBODY:
             return
         queue = stages.PREFILL_QUEUE if kind == moves.NEW_PREFILL else stages.MIXED_QUEUE + kind
         slot = cluster.lines[policy_line(cluster, queue, cls)].head
+        if kind == moves.NEW_PREFILL and cluster.set.kv_blocks > 0 and not has_memory(cluster, g, slot):
+            bar(cluster, g)
+            continue
         wait_no_more(cluster, slot)
         if kind == moves.NEW_PREFILL:
             start_prefill(cluster, slot, g)
@@ -271,10 +306,60 @@ def start_all(cluster, tables):
             start_decode(cluster, slot, g)
 
 
+@called
+def has_memory(cluster: Cluster, g: int, slot: int) -> bool:
+    """Whether `g` has memory for a prompt and its first token, beside what decodes take there next or wait for."""
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].size > 0:
+        return False
+    blocks = blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
+    joining = cluster.lines[gpu_line(cluster, g, PENDING)].size
+    return min(blocks, cluster.set.kv_blocks) <= spare_blocks(cluster, g) - joining
+
+
+@called
+def open_again(cluster: Cluster, g: int) -> None:
+    """Memory of `g` has become free: a prefill may start there, which the policy is asked about."""
+    if cluster.gpu[g].barred == 1:
+        cluster.gpu[g].barred = 0
+        cluster.tally[BARRED] -= 1
+        cluster.tally[ASKED] = ASK
+        update_ready(cluster.board, g)
+
+
+@inlined
+def bar(cluster: Cluster, g: int) -> None:
+    """No prefill starts on `g` until some of its memory has become free."""
+    cluster.gpu[g].barred = 1
+    cluster.tally[BARRED] += 1
+    update_ready(cluster.board, g)
+
+
+@called
+def unblock(cluster: Cluster) -> bool:
+    """No GPU is busy; if no KV moves either: whether something is done lest those who are there wait for good."""
+    tally = cluster.tally
+    if tally[ALIVE] == 0 or tally[DUE] > 0 or tally[ASKED] != 0 or not all_stuck(cluster):
+        return False
+    tally[COMPOSER] = NOWHERE
+    for g in range(cluster.gpus):
+        if gives_way(cluster, g):
+            tally[ASKED] = ASK
+            return True
+    if tally[BARRED] == 0:
+        return False
+    for g in range(cluster.gpus):
+        open_again(cluster, g)
+    tally[ASKED] = ASK_FOR_DECODES
+    return True
+
+
 @inlined
 def start_prefill(cluster: Cluster, slot: int, g: int) -> None:
-    """A prompt takes a slot of `g`, which reads it from its next iteration on."""
+    """A prompt takes a slot of `g` and its memory there; it is read from the next iteration on."""
     request = cluster.live[slot]
+    if cluster.set.kv_blocks > 0:
+        take(cluster, g, blocks_of(cluster, request.unread))
+        request.reserved = 1
     request.stage = stages.PREFILL
     request.gpu = g
     request.prefill_gpu = g
@@ -297,13 +382,63 @@ def start_decode(cluster: Cluster, slot: int, g: int) -> None:
     request.stage = stages.MIXED_DECODE if cluster.gpu[g].mixed == 1 else stages.SOLO_DECODE
     cluster.events[events.DECODE_START, request.cls] += 1
     update_ready(cluster.board, g)
-    seconds = 0.0
-    if g != request.prefill_gpu:
-        seconds = transfer_seconds(cluster, request.prompt + request.produced)
+    if request.unread < 0:  # swapped out while it waited
+        push_back(cluster, gpu_line(cluster, g, FETCHING), slot)
+        call(cluster, g)
+    elif g == request.prefill_gpu:
+        wait_for_boundary(cluster, slot)
+    elif cluster.set.kv_blocks == 0:
+        send(cluster, slot, transfer_seconds(cluster, request.prompt + request.produced))
+    else:
+        send_if_there_is_memory(cluster, slot, g)
+
+
+@inlined
+def send(cluster: Cluster, slot: int, seconds: float) -> None:
+    """The KV of a decode goes to its GPU."""
     if seconds > 0.0:
         set_timer(cluster, slot, cluster.clock[NOW] + seconds)
     else:
-        wait_for_boundary(cluster, slot)
+        land(cluster, slot)
+
+
+@called
+def send_if_there_is_memory(cluster: Cluster, slot: int, g: int) -> None:
+    """The KV of a decode goes to `g`, behind that of others that wait for memory there."""
+    line = gpu_line(cluster, g, FETCHING)
+    if cluster.lines[line].size == 0 and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g):
+        send(cluster, slot, fetch(cluster, g, slot))
+        return
+    push_back(cluster, line, slot)
+    look_about(cluster, g)
+    look_about(cluster, cluster.live[slot].kept)
+
+
+@inlined
+def look_about(cluster: Cluster, g: int) -> None:
+    """A GPU that stands still may wait for another now that waits for it."""
+    if cluster.gpu[g].busy == 0:
+        call(cluster, g)
+
+
+@called
+def land(cluster: Cluster, slot: int) -> None:
+    """The KV of a decode is on its GPU."""
+    stop_timer(cluster, slot)
+    home = cluster.live[slot].kept
+    if home != NOWHERE:
+        arrived(cluster, slot)
+        recall(cluster, home)
+    wait_for_boundary(cluster, slot)
+
+
+@called
+def recall(cluster: Cluster, g: int) -> None:
+    """Memory of `g` has become free: it looks again at whom it had none for."""
+    open_again(cluster, g)
+    pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
+    if cluster.lines[pending].size > 0 or cluster.lines[fetching].size > 0:
+        call(cluster, g)
 
 
 @inlined
@@ -317,6 +452,9 @@ def wait_for_boundary(cluster: Cluster, slot: int) -> None:
 @inlined
 def call(cluster: Cluster, g: int) -> None:
     if cluster.gpu[g].due == 0:
+        composer = cluster.tally[COMPOSER]
+        if composer != NOWHERE:  # GPUs before it have formed their batches at this epoch
+            cluster.tally[LATE] = 1 if g <= composer else 0
         cut_segment(cluster, g)
 
 
@@ -335,15 +473,32 @@ def make_due(cluster: Cluster, g: int) -> None:
 
 @inlined
 def compose_due(cluster, law):
-    for k in range(cluster.tally[DUE]):
-        cluster.gpu[cluster.due[k]].due = 0
-        compose(cluster, law, cluster.due[k])
-    cluster.tally[DUE] = 0
+    """The GPUs that are due form their next batches, by number.
+
+    Where memory has run out a decode may have lost its slot, and where KV has left it another GPU may be called: that
+    comes before the rest.
+    """
+    due, k = cluster.tally[DUE], 0
+    while k < due:
+        g = cluster.due[k]
+        k += 1
+        cluster.gpu[g].due = 0
+        cluster.tally[COMPOSER] = g
+        if compose(cluster, law, g):
+            cluster.tally[ASKED] = ASK
+        if cluster.tally[ASKED] != 0 or cluster.epochs[winner(cluster.tree)] <= cluster.clock[NOW]:
+            break
+    for j in range(k, due):
+        cluster.due[j - k] = cluster.due[j]
+    cluster.tally[DUE] = due - k
 
 
 @inlined
 def compose(cluster, law, g):
-    """The next batch of `g`: its decodes, those that wait to join, and a chunk of its prefill."""
+    """The next batch of `g`: its decodes, those that wait to join, and a chunk of its prefill.
+
+    True if anybody has given way.
+    """
     here = cluster.gpu[g]
     delay = 0.0
     preempted = False
@@ -352,31 +507,21 @@ def compose(cluster, law, g):
             delay += preempt(cluster, g)
             preempted = True
     joined = 0
-    pending = gpu_line(cluster, g, PENDING)
-    while not preempted and cluster.lines[pending].head != NOWHERE:
-        slot = cluster.lines[pending].head
-        request = cluster.live[slot]
-        held = request.prompt + request.produced
-        if not admits(cluster, g, held + 1):
-            break
-        unlink(cluster, pending, slot)
-        if cluster.set.kv_blocks > 0:
-            here.blocks -= blocks_of(cluster, held)
-        if request.unread < 0:  # swapped out before
-            delay += held * cluster.set.keys.swap_seconds
-            request.unread = 0
-        else:
-            observe(cluster, DECODE_WAIT, request.cls, cluster.clock[NOW] - request.since, cluster.clock[NOW])
-        join(cluster, g, slot, held)
-        cluster.batch[g, FRESH, request.cls] += 1
-        joined += 1
+    if not preempted:
+        joined = join_pending(cluster, g)
+        if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE:
+            delay += fetch_all(cluster, g)
+            joined += join_pending(cluster, g)
+        if joined > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].size == 0:
+            open_again(cluster, g)
     chunk = 0
     if here.prefill_seat != NOWHERE:
         request = cluster.live[here.prefill_seat]
-        if here.reading == 0 and not preempted and admits(cluster, g, request.unread + cluster.set.keys.kv_reservation):
+        if here.reading == 0 and not preempted:
             here.reading = 1
+            here.held += request.unread
             request.joined = here.iteration
-            hold(cluster, g, request.unread, 0)
+            request.reserved = 0
             if np.isnan(request.scheduled):
                 request.scheduled = cluster.clock[NOW]
                 observe(cluster, PREFILL_WAIT, request.cls, request.scheduled - request.arrival, request.scheduled)
@@ -384,7 +529,9 @@ def compose(cluster, law, g):
             chunk = min(request.unread, cluster.set.tokens)
     if chunk == 0 and here.decodes == 0:
         idle(cluster, g)
-        return
+        if preempted:  # the last of its decodes too, and others may join now
+            call(cluster, g)
+        return preempted or (cluster.set.kv_blocks > 0 and gives_way(cluster, g))
     length = 1
     if not preempted:
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
@@ -393,6 +540,57 @@ def compose(cluster, law, g):
     begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
     if joined > 0:
         record_first_tokens(cluster, g, joined)
+    return preempted
+
+
+@called
+def join_pending(cluster: Cluster, g: int) -> int:
+    """Those whose KV is on `g` join its batch, if there is memory for their next tokens too; how many."""
+    joined = 0
+    pending = gpu_line(cluster, g, PENDING)
+    limited = cluster.set.kv_blocks > 0
+    after = cluster.lines[pending].head
+    while after != NOWHERE:
+        slot = after
+        request = cluster.live[slot]
+        after = request.next
+        held = request.prompt + request.produced
+        if limited and request.reserved == 0:
+            more = blocks_to_join(cluster, slot) - blocks_of(cluster, held)
+            if more > cluster.gpu[g].blocks - blocks_next(cluster, g):
+                continue
+        unlink(cluster, pending, slot)
+        if limited:
+            claim(cluster, g, slot)
+        if request.unread < 0:  # swapped out before
+            request.unread = 0
+        else:
+            observe(cluster, DECODE_WAIT, request.cls, cluster.clock[NOW] - request.since, cluster.clock[NOW])
+        join(cluster, g, slot, held)
+        cluster.batch[g, FRESH, request.cls] += 1
+        joined += 1
+    return joined
+
+
+@called
+def fetch_all(cluster: Cluster, g: int) -> float:
+    """As many as `g` has memory for of those whose KV is elsewhere get it; seconds of swapping."""
+    delay = 0.0
+    line = gpu_line(cluster, g, FETCHING)
+    while cluster.lines[line].head != NOWHERE:
+        slot = cluster.lines[line].head
+        request = cluster.live[slot]
+        if blocks_to_join(cluster, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
+            break
+        unlink(cluster, line, slot)
+        if request.kept != NOWHERE:
+            send(cluster, slot, fetch(cluster, g, slot))
+            continue
+        cluster.gpu[g].blocks -= blocks_to_join(cluster, slot)
+        request.reserved = 1
+        delay += (request.prompt + request.produced) * cluster.set.keys.swap_seconds
+        push_back(cluster, gpu_line(cluster, g, PENDING), slot)
+    return delay
 
 
 @inlined
@@ -406,7 +604,7 @@ def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
             request.first = token
             observe(cluster, TTFT, request.cls, token - request.arrival, token)
         else:
-            record_own_gap(cluster, slot, token, True)
+            record_own_gap(cluster, slot, token, cluster.gpu[g].chunk > 0 or request.last < cluster.gpu[g].start)
         slot = request.previous
 
 
@@ -422,6 +620,7 @@ def preempt(cluster: Cluster, g: int) -> float:
     if here.reading == 1 and cluster.live[here.prefill_seat].joined >= cluster.live[slot].joined:
         slot = vacate(cluster, g)
         request = cluster.live[slot]
+        give_back(cluster, g, request.prompt + request.produced)
         set_mode(cluster, g, 0)
         request.unread = request.prompt + request.produced
         request.preemptions += 1
@@ -433,12 +632,63 @@ def preempt(cluster: Cluster, g: int) -> float:
     request.preemptions += 1
     if cluster.set.keys.preemption == SWAP:
         request.unread = -1
-        push_front(cluster, gpu_line(cluster, g, PENDING), slot)
+        push_front(cluster, gpu_line(cluster, g, FETCHING), slot)
     else:
-        unseat(cluster, g, request.cls)
-        free_slot(cluster, g)
-        wait_in_front(cluster, slot)
+        lose_slot(cluster, g, slot)
     return delay
+
+
+@inlined
+def lose_slot(cluster: Cluster, g: int, slot: int) -> None:
+    """A decode whose KV is lost is to be read again."""
+    request = cluster.live[slot]
+    request.unread = request.prompt + request.produced
+    unseat(cluster, g, request.cls)
+    free_slot(cluster, g)
+    wait_in_front(cluster, slot)
+
+
+@called
+def gives_way(cluster: Cluster, g: int) -> bool:
+    """`g` stands still: whether it must give up the KV of a prompt that it has read, lest it do so for good.
+
+    Those that would join have no memory for their next tokens; or it keeps KV for a GPU that stands still as well, and
+    each waits for the other's memory; or all stand still, and those whose KV it keeps wait for slots of those who wait
+    for its memory. The one read last gives way, as if its decode had been preempted.
+    """
+    pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
+    if cluster.gpu[g].moving > 0 or (cluster.lines[pending].size == 0 and cluster.lines[fetching].size == 0):
+        return False
+    slot = cluster.lines[pending].tail
+    if slot != NOWHERE:
+        unlink(cluster, pending, slot)
+        push_front(cluster, fetching, slot)
+    else:
+        slot = held_up(cluster, g, True)
+    if slot == NOWHERE and all_stuck(cluster):
+        slot = last_buffered(cluster, g)
+    if slot == NOWHERE:
+        return False
+    request = cluster.live[slot]
+    there = request.gpu
+    let_go(cluster, slot)
+    request.preemptions += 1
+    cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
+    if cluster.set.keys.preemption == SWAP:
+        request.unread = -1
+    elif request.stage < stages.MIXED_DECODE:
+        wait_no_more(cluster, slot)
+        cluster.events[events.DECODE_START, request.cls] += 1
+        request.unread = request.prompt + request.produced
+        wait_in_front(cluster, slot)
+    else:
+        unlink(cluster, gpu_line(cluster, there, FETCHING), slot)
+        lose_slot(cluster, there, slot)
+    open_again(cluster, g)
+    call(cluster, g)
+    if there != g:
+        call(cluster, there)
+    return True
 
 
 @inlined

@@ -7,6 +7,7 @@ from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.admission import (
     finish_all,
     fresh,
+    next_to_admit,
     preempt,
     record_own_gaps,
     start_prefill,
@@ -17,17 +18,18 @@ from fluidgate.simulation.iteration.kernel.batch import (
     set_mode,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
+    FETCHING,
     NOW,
     READING,
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
 from fluidgate.simulation.iteration.kernel.memory import (
-    admits,
     blocks_next,
     iterations_that_fit,
     prepay,
 )
+from fluidgate.simulation.iteration.kernel.pools import fetch_all, keeps_one
 from fluidgate.simulation.iteration.kernel.segment import (
     begin_segment,
     idle,
@@ -65,45 +67,48 @@ def within_budget(cluster, law, g, latest, runs_on):
         request.unread -= chunk
         left -= chunk
     swapped = 0
+    late = False
     while (
         not preempted
         and left > 0
         and cluster.lines[waiting].head != NOWHERE
         and here.decodes + here.finished + cluster.lines[reading].size < cluster.batch_size
     ):
-        slot = cluster.lines[waiting].head
-        request = cluster.live[slot]
-        if request.came > latest:
+        slot = next_to_admit(cluster, g)
+        late = slot != NOWHERE and cluster.live[slot].came > latest
+        if slot == NOWHERE or late:
             break
+        request = cluster.live[slot]
         if request.unread == 0:
             # behind a prompt it waits for the next batch: who joined last is who is preempted first
-            if cluster.lines[reading].size > 0 or not admits(cluster, g, request.prompt + request.produced):
+            if cluster.lines[reading].size > 0:
                 break
             delay += swap_in(cluster, g, slot)
             swapped += 1
             left -= 1
             continue
-        if not admits(cluster, g, request.unread + cluster.set.keys.kv_reservation):
-            break
         start_prefill(cluster, g, slot)
         part = min(request.unread, left)
         request.unread -= part
         chunk += part
         left -= part
-    one_by_one = False
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE and not preempted:
+        fetch_all(cluster, g)
+    one_by_one = fetches = False
     if cluster.set.keys.async_scheduling:  # who waits is looked at again when the next is composed, knowing more
         head = cluster.lines[waiting].head
-        one_by_one = head != NOWHERE and (here.finished > 0 or cluster.live[head].came > latest)
+        fetches = here.finished > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE
+        one_by_one = late or (head != NOWHERE and (here.finished > 0 or cluster.live[head].came > latest))
         finish_all(cluster, g)
     if chunk == 0 and here.decodes == 0:
-        if one_by_one:
+        if one_by_one or fetches or preempted or (cluster.set.kv_blocks > 0 and keeps_one(cluster, g)):
             set_epoch(cluster, g, cluster.clock[NOW])  # it has run idle, and composes at once
         else:
             idle(cluster, g)
         return
 
     length = 1
-    if not (preempted or (one_by_one and left > 0)):
+    if not (preempted or fetches or (one_by_one and left > 0)):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
         if chunk > 0:
             alone = cluster.live[cluster.lines[reading].head]

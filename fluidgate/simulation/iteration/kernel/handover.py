@@ -1,0 +1,161 @@
+"""Prompts that have been read, with a limited memory: who holds their KV until their decode has it.
+
+It stays where it was read, as an engine pins it for another that is to fetch it. A decode elsewhere gets memory first,
+as soon as there is enough; then its KV comes, and both GPUs hold it as long as that takes. A decode that stays has it.
+"""
+
+from __future__ import annotations
+
+from fluidgate.compiled import called, inlined
+from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.simulation.iteration.kernel.cluster import (
+    READING,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.memory import blocks_next, blocks_of, blocks_taken, give_back, overwrite
+from fluidgate.simulation.iteration.kernel.segment import set_epoch, under_way
+from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.law import span
+
+
+@inlined
+def read_tokens(cluster: Cluster, slot: int) -> int:
+    """KV tokens of a request that has been read and waits to decode."""
+    request = cluster.live[slot]
+    return request.prompt + request.produced - (0 if cluster.set.by_policy else 1)
+
+
+@inlined
+def blocks_to_join(cluster: Cluster, slot: int) -> int:
+    """Blocks that it takes a GPU to let it decode: its KV and its next token's."""
+    return blocks_of(cluster, read_tokens(cluster, slot) + 1)
+
+
+@called
+def spare_blocks(cluster: Cluster, g: int) -> int:
+    """Blocks of `g` that are free now, beside those that its decodes take in their next iteration."""
+    here = cluster.gpu[g]
+    if here.busy == 0 or here.batch != here.decodes:
+        return here.blocks - blocks_next(cluster, g)
+    return here.blocks - blocks_taken(cluster, g, min(under_way(cluster, g), here.length) + 1)
+
+
+@called
+def fetch(cluster: Cluster, g: int, slot: int) -> float:
+    """Memory of `g` is set aside for a request, and its KV is sent there; how long that takes."""
+    take(cluster, g, blocks_to_join(cluster, slot))
+    request = cluster.live[slot]
+    request.reserved = 1
+    cluster.gpu[g].moving += 1
+    cluster.gpu[request.kept].moving += 1
+    return transfer_seconds(cluster, read_tokens(cluster, slot))
+
+
+@called
+def take(cluster: Cluster, g: int, blocks: int) -> None:
+    """Free blocks of `g` are set aside. A segment under way ends where the memory that is left does."""
+    here = cluster.gpu[g]
+    if here.busy == 1 and here.batch == here.decodes:
+        taken = blocks_taken(cluster, g, min(under_way(cluster, g), here.length))
+        if cluster.set.keys.kv_caching:
+            overwrite(cluster, g, taken - here.prepaid)
+            here.prepaid = taken
+        if blocks > here.blocks - blocks_taken(cluster, g, here.length):
+            shorten(cluster, g)
+    here.blocks -= blocks
+    overwrite(cluster, g, blocks)
+
+
+@called
+def shorten(cluster: Cluster, g: int) -> None:
+    """The segment of `g` ends with the iteration under way, whatever is in it."""
+    here = cluster.gpu[g]
+    k = under_way(cluster, g)
+    if k >= here.length:
+        return
+    if here.chunk > 0 and not cluster.set.by_policy:  # there the chunks of a segment are taken off when it begins
+        slot = cluster.lines[gpu_line(cluster, g, READING)].head
+        cluster.live[slot].unread += here.chunk * (here.length - k)
+    here.length = k
+    set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+
+
+@called
+def let_go(cluster: Cluster, slot: int) -> None:
+    """The KV of a request leaves the GPU that has read it."""
+    give_back(cluster, cluster.live[slot].kept, read_tokens(cluster, slot))
+    cluster.live[slot].kept = NOWHERE
+
+
+@called
+def arrived(cluster: Cluster, slot: int) -> None:
+    """The KV of a request is on the GPU where it decodes."""
+    request = cluster.live[slot]
+    cluster.gpu[request.gpu].moving -= 1
+    cluster.gpu[request.kept].moving -= 1
+    let_go(cluster, slot)
+
+
+@inlined
+def claim(cluster: Cluster, g: int, slot: int) -> None:
+    """The request joins the batch of `g`, whose decodes hold their own KV and take the next token's as they go."""
+    request = cluster.live[slot]
+    if request.reserved == 1:
+        spared = blocks_to_join(cluster, slot) - blocks_of(cluster, read_tokens(cluster, slot))
+        cluster.gpu[g].blocks += spared
+        if cluster.set.keys.kv_caching:
+            cluster.gpu[g].prepaid += spared
+    request.reserved = 0
+    request.kept = NOWHERE
+
+
+@inlined
+def is_stuck(cluster: Cluster, g: int) -> bool:
+    """Whether `g` stands still, and no KV on its way changes that."""
+    here = cluster.gpu[g]
+    return here.busy == 0 and here.due == 0 and here.moving == 0 and cluster.epochs[g] == float("inf")
+
+
+@called
+def held_up(cluster: Cluster, g: int, last: bool) -> int:
+    """Of those whose KV `g` keeps for a GPU that has no memory for it and stands still, the one read first, or last.
+
+    Both wait for each other, or in a longer ring, where `g` has no memory for others of those GPUs. NOWHERE if there is
+    none.
+    """
+    found = NOWHERE
+    for slot in range(len(cluster.live)):
+        request = cluster.live[slot]
+        if request.stage == NOWHERE or request.kept != g or request.gpu == g or not is_stuck(cluster, request.gpu):
+            continue
+        if found == NOWHERE or (read_before(cluster, found, slot) == last):
+            found = slot
+    return found
+
+
+@called
+def all_stuck(cluster: Cluster) -> bool:
+    stuck = 0
+    for g in range(cluster.gpus):
+        stuck += 1 if is_stuck(cluster, g) else 0
+    return stuck == cluster.gpus
+
+
+@called
+def last_buffered(cluster: Cluster, g: int) -> int:
+    """Of those whose KV `g` keeps and that wait for a slot the one read last; NOWHERE if there is none."""
+    found = NOWHERE
+    for slot in range(len(cluster.live)):
+        request = cluster.live[slot]
+        buffered = request.stage == stages.MIXED_QUEUE or request.stage == stages.SOLO_QUEUE
+        if buffered and request.kept == g and (found == NOWHERE or read_before(cluster, found, slot)):
+            found = slot
+    return found
+
+
+@inlined
+def read_before(cluster: Cluster, a: int, b: int) -> bool:
+    one, other = cluster.live[a], cluster.live[b]
+    return one.since < other.since or (one.since == other.since and one.number < other.number)
