@@ -20,7 +20,7 @@ class Pilot:
     """The run that found the size of a prompt pool.
 
     Attributes:
-        requests: that it played, the first of the first replication, until the last had left.
+        requests: that it played, the first of the first replication.
         maximised: what the size is the best in.
     """
 
@@ -45,10 +45,13 @@ def with_prompt_pool(
     """
     if not policy.has_pools or policy.values["prompt_gpus"] > 0:
         return policy, None
-    requests = list(until(source.requests(0), math.inf, int(policy.values["pilot"]) * gpus))
+    engine = engine_of(scenario, policy.batching)
+    most = (engine.batch_size + int(policy.values["pilot"])) * gpus
+    requests = list(until(source.requests(0), math.inf, most))
     run = Run(gpus, len(scenario.classes), **targets_of(scenario))  # type: ignore[arg-type]
-    size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy)
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
-    maximised = "requests within targets" if has_targets else "completed requests"
+    pricing = None if has_targets else scenario.pricing
+    size, _ = best_prompt_gpus(lambda: requests, engine, run, policy, pricing)
+    maximised = "requests within targets" if has_targets else "revenue"
     pilot = Pilot(sum(map(len, requests)), f"{maximised}, then least mean latency")
     return policy.with_parameters({"prompt_gpus": size}), pilot

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
+
+import numpy as np
 
 from fluidgate.batching import Batching
 from fluidgate.errors import FluidgateError
+from fluidgate.model import Pricing
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.simulation.iteration.engine import Engine, Pools
@@ -18,6 +22,8 @@ from fluidgate.workloads.streams import Requests
 
 CANDIDATES = 15
 """Sizes of the prompt pool that one round of `best_prompt_gpus` tries."""
+LEVEL = 0.005
+"""Sizes that earn this much less than the best, relatively, earn as much: a pilot run tells no more."""
 
 
 def run_published(
@@ -90,19 +96,37 @@ def shared_out(threshold: int, rates: Sequence[float]) -> tuple[int, ...]:
     return tuple(max(1, int(threshold * rate / total + 1e-9)) for rate in rates)
 
 
-def best_prompt_gpus(
-    stream: Callable[[], Iterable[Requests]], engine: Engine, run: Run, policy: PlacedPolicy
-) -> tuple[int, dict[int, Any]]:
-    """The size of the prompt pool with the most requests within the run's targets; ties to the least mean latency.
+class Tried(NamedTuple):
+    """What a pilot run with one size of the prompt pool gave.
 
-    Where there are no targets, every completed request is within them. Found by simulation: evenly spaced sizes, at
-    most 15 or so, then those between the neighbours of the best, and so on until all of those are tried.
+    Attributes:
+        earned: requests within targets, or money, while the load lasted.
+        latency: mean of those that were completed then, s; inf if there were none.
+    """
+
+    earned: float
+    latency: float
+
+
+def best_prompt_gpus(
+    stream: Callable[[], Iterable[Requests]],
+    engine: Engine,
+    run: Run,
+    policy: PlacedPolicy,
+    pricing: Pricing | None = None,
+) -> tuple[int, dict[int, Tried]]:
+    """The size of the prompt pool that earns most under load; ties to the least mean latency.
+
+    Counted are the requests within the run's targets, or the money if a pricing is given, from when the cluster could
+    be full until the last request has arrived: what a pool that is too small still serves later is not. Less than half
+    a per cent apart is a tie. Found by simulation: evenly spaced sizes, at most 15 or so, then those between the
+    neighbours of the best, and so on until all of those are tried.
 
     Args:
         stream: gives the requests of a pilot run, the same every time.
 
     Returns:
-        The size, and by size tried the requests within targets and minus the mean latency in s.
+        The size, and what each size tried gave.
 
     Raises:
         FluidgateError: the policy has no pools, or there are fewer than 2 GPUs.
@@ -110,17 +134,54 @@ def best_prompt_gpus(
     if not policy.has_pools:
         raise FluidgateError(f"policy '{policy.name}': every GPU reads prompts; there is no ratio to find")
     check_pools(policy, run.gpus)
-    tried: dict[int, Any] = {}
-    low, high = 1, run.gpus - 1
+    loaded = under_load(stream(), engine, run)
+    found = _search(lambda size: _try(size, stream, engine, loaded, policy, pricing), run.gpus)
+    if any(each.earned > 0 for each in found[1].values()):
+        return found
+    return _search(lambda size: _try(size, stream, engine, run, policy, pricing), run.gpus)  # too few to tell
+
+
+def under_load(blocks: Iterable[Requests], engine: Engine, run: Run) -> Run:
+    """The run with a window in which the load lasts: from where its requests could fill all batches to its last one.
+
+    The window is half of the requests at least.
+    """
+    arrivals = np.concatenate([block["arrival"] for block in blocks] or [np.zeros(0)])
+    full = min(engine.batch_size * run.gpus, len(arrivals) // 2)
+    if len(arrivals) == 0 or not arrivals[full] < arrivals[-1]:
+        return run
+    return replace(run, warmup=float(arrivals[full]), horizon=float(arrivals[-1]))
+
+
+def _try(
+    size: int,
+    stream: Callable[[], Iterable[Requests]],
+    engine: Engine,
+    run: Run,
+    policy: PlacedPolicy,
+    pricing: Pricing | None,
+) -> Tried:
+    measured = run_published(stream(), engine, run, policy.with_parameters({"prompt_gpus": size}))
+    earned = measured.within_targets if pricing is None else measured.revenue(pricing)
+    latency = measured.distribution("latency").mean
+    return Tried(float(earned.sum()), math.inf if latency is None else latency)
+
+
+def _search(attempt: Callable[[int], Tried], gpus: int) -> tuple[int, dict[int, Tried]]:
+    tried: dict[int, Tried] = {}
+    low, high = 1, gpus - 1
     while True:
         step = -(-(high - low + 1) // CANDIDATES)
         sizes = range(low, high + 1, step)
-        for size in sizes:
-            if size not in tried:
-                measured = run_published(stream(), engine, run, policy.with_parameters({"prompt_gpus": size}))
-                latency = measured.distribution("latency").mean
-                tried[size] = (int(measured.within_targets.sum()), -latency if latency is not None else float("-inf"))
-        best = max(sizes, key=lambda size: tried[size])
+        tried |= {size: attempt(size) for size in sizes if size not in tried}
+        best = best_of({size: tried[size] for size in sizes})
         if step == 1:
             return best, tried
         low, high = max(low, best - step + 1), min(high, best + step - 1)
+
+
+def best_of(tried: dict[int, Tried]) -> int:
+    """The size that earns most; of those that earn as much but for `LEVEL`, the one of the least latency."""
+    most = max(each.earned for each in tried.values())
+    level = [size for size, each in tried.items() if each.earned >= (1 - LEVEL) * most]
+    return min(level, key=lambda size: (tried[size].latency, -tried[size].earned))

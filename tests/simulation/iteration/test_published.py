@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluidgate import Scenario, simulate
 from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.policies import PLACED
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
-from fluidgate.simulation.iteration.published import best_prompt_gpus, run_published, shared_out
+from fluidgate.simulation.iteration.published import best_prompt_gpus, run_published, shared_out, under_load
 from fluidgate.simulation.iteration.run import Run
 from fluidgate.workloads.streams import REQUEST
 
@@ -128,17 +129,68 @@ def test_best_ratio_is_the_best_of_all() -> None:
     policy = PLACED["distserve"]
     best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, run, policy)
     assert sorted(tried) == [1, 2, 3, 4, 5]
+    loaded = under_load([crowd()], PLAIN, run)
     every = {
-        size: run_published([crowd()], PLAIN, run, policy.with_parameters({"prompt_gpus": size})).within_targets.sum()
+        size: run_published(
+            [crowd()], PLAIN, loaded, policy.with_parameters({"prompt_gpus": size})
+        ).within_targets.sum()
         for size in range(1, 6)
     }
-    assert every[best] == max(every.values()) > min(every.values())
+    assert every[best] >= 0.995 * max(every.values()) > min(every.values())
 
 
 def test_best_ratio_of_many_gpus_narrows_down() -> None:
     best, tried = best_prompt_gpus(lambda: [crowd()], PLAIN, Run(40, 1), PLACED["distserve"])
     assert len(tried) < 39
-    assert all(tried[best] >= tried[size] for size in tried)
+    assert all(tried[best].earned >= 0.995 * each.earned for each in tried.values())
+
+
+# Scenarios in which one of the pools is short under most sizes: prompts, decodes, or both.
+SHORT = {
+    "decodes": {"prompt": 300, "output": 1000, "rate": 0.5, "patience": 0.1},
+    "prompts": {"prompt": 4000, "output": 60, "rate": 0.6, "patience": 0.1},
+    "both": {"prompt": 2000, "output": 500, "rate": 0.8, "patience": 0.05},
+    "nobody leaves": {"prompt": 300, "output": 1000, "rate": 0.5, "patience": 0.0},
+}
+
+
+@pytest.mark.parametrize("scheme", ["bundled", "separate"])
+@pytest.mark.parametrize("name", ["distserve", "splitwise"])
+@pytest.mark.parametrize("short", SHORT)
+def test_the_pilot_takes_the_size_that_earns_most(short: str, name: str, scheme: str) -> None:
+    scenario = single(**SHORT[short], scheme=scheme)
+    chosen = simulate(scenario, name, gpus=5, horizon=3000, replications=1, seed=1, fidelity="iteration")
+    earned = {}
+    for size in range(1, 5):
+        policy = PLACED[name].with_parameters({"prompt_gpus": size})
+        found = simulate(scenario, policy, gpus=5, horizon=3000, replications=1, seed=1, fidelity="iteration")
+        earned[size] = found.revenue_rate.mean
+    # 7,500 requests or more, of which the pilot sees 1,580: two standard errors of its mean are some 2 %
+    assert chosen.revenue_rate.mean >= 0.98 * max(earned.values())
+    assert min(earned.values()) < 0.95 * max(earned.values()) or name == "splitwise"
+
+
+def single(*, prompt: int, output: int, rate: float, patience: float, scheme: str) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "name": "one",
+            "gpu": {
+                "batch_size": 16,
+                "chunk_size": 256,
+                "iteration": {"alpha": 0.0174, "beta": 6.2e-5, "gamma": 45.45},
+            },
+            "pricing": {"scheme": scheme, "prompt": 0.1, "output": 0.2},
+            "classes": (
+                {
+                    "name": "a",
+                    "prompt_tokens": prompt,
+                    "output_tokens": output,
+                    "arrival_rate": rate,
+                    "patience_rate": patience,
+                },
+            ),
+        }
+    )
 
 
 def test_wrong_use_is_told() -> None:
