@@ -40,7 +40,7 @@ def of_full_chunks(scenario: Scenario) -> Iterator[str]:
     if short:
         yield (
             f"the prompts of {listed(short)} are much shorter than chunk_size {gpu.chunk_size}, but the model takes "
-            f"every chunk as full ({gpu.tau * 1e3:.4g} ms): with [lengths] in the scenario a plan counts them as they are"
+            f"every chunk as full ({gpu.tau * 1e3:.4g} ms): with [lengths] a plan counts them as they are"
         )
 
 

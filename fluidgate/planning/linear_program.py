@@ -15,9 +15,6 @@ from fluidgate.model import Array
 TOLERANCE = 1e-10
 """Feasibility tolerance of the solver, primal and dual (relative to the dearest column)."""
 
-_COARSE = 1e-8
-"""That of a last try."""
-
 TIE = 1e-9
 """A reduced cost below this share of the dearest column's value counts as none."""
 
@@ -77,9 +74,10 @@ class LinearProgram(ABC):
         for option, value in (
             ("output_flag", False),
             ("parallel", "off"),
+            ("primal_feasibility_tolerance", TOLERANCE),
+            ("dual_feasibility_tolerance", TOLERANCE),
         ):
             self._highs.setOptionValue(option, value)
-        self._set_tolerance(TOLERANCE)
         self._columns: Array = np.empty(0)
         self.column_unit: Array = np.empty(0)
         self.row_unit: Array = np.empty(0)
@@ -232,16 +230,8 @@ class LinearProgram(ABC):
             self._highs.clearSolver()
             status = self._run()
         if status not in known:
-            self._set_tolerance(_COARSE)
-            status = self._run()
-            self._set_tolerance(TOLERANCE)
-        if status not in known:
             raise ArithmeticError(f"the solver stopped with '{self._highs.modelStatusToString(status)}'")
         return status
-
-    def _set_tolerance(self, tolerance: float) -> None:
-        for option in ("primal_feasibility_tolerance", "dual_feasibility_tolerance"):
-            self._highs.setOptionValue(option, tolerance)
 
     def _run(self) -> Any:
         self._highs.run()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fluidgate.errors import InfeasiblePlanError, one_line
-from fluidgate.model import Indicators
+from fluidgate.model import Array, Indicators
 from fluidgate.planning.batches.infeasible import explain
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.limits import between, first_grid, limits_at, refined
 from fluidgate.planning.batches.prices import Prices
-from fluidgate.planning.batches.program import BatchProgram
+from fluidgate.planning.batches.program import BatchProgram, Limits
 from fluidgate.planning.batches.running import Flows, Running, running
 from fluidgate.planning.batches.ties import settle_ties
 from fluidgate.planning.linear_program import Vertex
@@ -24,6 +24,9 @@ _ROUNDS = 30
 
 _STEADY = 10
 """Rounds after which each is taken half way, so that the search settles."""
+
+_NUDGE = 1e-6
+"""By how much a limit is tightened where the solver gets lost at it."""
 
 _HELD = 1e-7
 """Relative excess over a limit that is rounding."""
@@ -141,18 +144,20 @@ def _limited(
     limits = limits_at(instance, start, math.inf if limit is None else limit, grid)
     before, kept = None, None
     for attempt in range(_ROUNDS):
-        program.load(instance, grid, limits)
-        vertex = program.maximise(program.objective())
-        if vertex is None:
+        try:
+            found, vertex = _at(program, instance, grid, limits)
+        except ArithmeticError:
+            limits = replace(limits, tpot=limits.tpot * (1.0 - _NUDGE * (attempt + 1)))
+            continue
+        if found is None:
             break
-        found = _settled(program, vertex)
         if _holds(instance.indicators, found) and (kept is None or found.objective > kept.objective):
             kept = found
         if before is not None and _are_one(before, found):
             break
         if any_will_do and kept is not None and kept.flows.fed.any():
             break
-        if grid is not None and len(grid) < _MOST_KINDS:
+        if grid is not None and vertex is not None and len(grid) < _MOST_KINDS:
             grid = refined(grid, program, vertex)
         tpot = _stricter(limits.tpot, limit, found) if attempt > _STEADY else limits.tpot
         fresh = limits_at(instance, found.running, tpot, grid)
@@ -165,6 +170,19 @@ def _limited(
     if kept is None or (limit is not None and not kept.flows.fed.any()):
         return None
     return replace(kept, limited=True)
+
+
+def _at(
+    program: BatchProgram, instance: BatchInstance, grid: Array | None, limits: Limits
+) -> tuple[Solution | None, Vertex | None]:
+    """The best flows within some limits; None where there are none.
+
+    Raises:
+        ArithmeticError: the solver got lost, as it may next to a limit that makes a class all but worthless.
+    """
+    program.load(instance, grid, limits)
+    vertex = program.maximise(program.objective())
+    return (None, None) if vertex is None else (_settled(program, vertex), vertex)
 
 
 def _holds(indicators: Indicators, solution: Solution) -> bool:
@@ -217,6 +235,8 @@ def _under(program: BatchProgram, instance: BatchInstance, name: str, limit: flo
 def least_limit(program: BatchProgram, instance: BatchInstance, name: str, loosest: Solution) -> float:
     """The least value of a limit that can be met, by bisection, up to the value at `loosest`."""
     low, high = 0.0, loosest.values()[name.removeprefix("max_")]
+    if name == "max_tpot":
+        low = min(high, 0.5 * instance.iterations().solo_seconds(1.0, 0.0))
     for _ in range(_HALVINGS):
         if high - low <= _FOUND * high:
             break
