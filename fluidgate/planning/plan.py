@@ -46,6 +46,8 @@ class Plan:
             ends, of `memory`.
         indicators: for each limit its `limit`, `value` and `shadow_price` (d objective / d limit); for each
             penalty its `weight` and `value`.
+        request_seconds: of a GPU that one request more takes where it runs, shape (classes,); None under [LDHZ]'s law
+            with full chunks.
         slots: decodes of a GPU at most, as many as its batch size and its memory hold.
         operating_point: the batch that runs; None under [LDHZ]'s law with full chunks.
         warnings: what a reader of the plan should know, a sentence each.
@@ -73,6 +75,7 @@ class Plan:
     shadow_prices: dict[str, float]
     indicators: dict[str, dict[str, float]]
     slots: float
+    request_seconds: Array | None = None
     operating_point: OperatingPoint | None = None
     warnings: tuple[str, ...] = ()
     partition: Partition | None = None

@@ -30,18 +30,28 @@ def gate_index(plan: Plan) -> Array:
     """The order in which classes start, larger first, shape (classes,).
 
     Where the plan turns someone away: the value index. Where it serves everyone, only those are lost who leave while
-    they wait, so the index (at the least load at which slots are scarce) is taken times the patience rate, the c-mu
-    rule. Paid at completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and
-    `w/cost` right; in one that is over before a service ends each slot that comes free saves one request, however long,
-    and `w` is right; this is the geometric mean of both. Where nobody pays, all are alike.
+    they wait, so the index (once slots, or time, are scarce) is taken times the patience rate, the c-mu rule. Paid at
+    completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and `w/cost` right; in
+    one that is over before a service ends each slot that comes free saves one request, however long, and `w` is right;
+    this is the geometric mean of both. Where nobody pays, all are alike.
     """
     if not plan.rates.bundled_value.any():
         return np.ones(len(plan.prefill))
     if not serves_everyone(plan):
         return value_index(plan)
-    scarce = plan if is_binding(plan) else binding(plan)
     worth = np.sqrt(plan.rates.bundled_value) if plan.scheme == "bundled" else 1.0
-    return np.asarray(value_index(scarce) * plan.rates.patience * worth)
+    return np.asarray(_index_to_come(plan) * plan.rates.patience * worth)
+
+
+def _index_to_come(plan: Plan) -> Array:
+    """The index once something is scarce: slots at the least load at which they are; where a plan knows what runs, the
+    time of a GPU there, so that a batch size that nobody reaches has no part in it.
+    """
+    if is_binding(plan):
+        return value_index(plan)
+    if plan.request_seconds is not None:
+        return np.asarray(plan.rates.bundled_value / plan.request_seconds)
+    return value_index(binding(plan))
 
 
 def serves_everyone(plan: Plan) -> bool:

@@ -146,3 +146,18 @@ def test_the_tpot_of_a_pool_is_the_one_that_its_decodes_feel(load: float) -> Non
     assert point.tpot <= point.pooled_tpot
     held = found.kv_tokens.mean  # type: ignore[attr-defined]
     assert point.kv_tokens < held
+
+
+@pytest.mark.parametrize("policy", ["index-and-pool", "gate-and-route", "sli-aware", "gf-wsp", "vllm-least-loaded"])
+def test_a_cap_that_nobody_reaches_changes_no_number_of_a_simulation(policy: str) -> None:
+    """Two classes that may leave; 20 decodes on a GPU at most, under 64 and under 256."""
+    given = Scenario.load("examples/azure-h100.toml")
+    classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * 0.15}) for c in given.classes)
+    engine = given.engine.model_copy(update={"max_batched_tokens": 2048})
+    found = []
+    for size in (64, 256):
+        gpu = given.gpu.model_copy(update={"batch_size": size})
+        capped = given.replace(classes=classes, engine=engine, gpu=gpu)
+        run = simulate(capped, policy, gpus=4, horizon=60.0, replications=1, seed=1, fidelity="iteration").to_dict()
+        found.append({key: value for key, value in run.items() if key not in ("wall_seconds", "warnings")})
+    assert found[0] == found[1]

@@ -44,6 +44,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
         flow_price=prices.flow,
         prefill_cost=prices.prefill,
         decode_cost=prices.decode,
+        request_seconds=running.request_seconds(instance),
         revenue_rate=revenue,
         penalty=float(sum(entry["weight"] * entry["value"] for entry in indicators.values() if "weight" in entry)),
         mixed_fraction=running.mixed_share,

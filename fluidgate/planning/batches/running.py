@@ -60,6 +60,14 @@ class Running:
     chunk: float
     prefill_seconds: Array
 
+    def request_seconds(self, instance: BatchInstance) -> Array:
+        """Seconds of a GPU that one request more takes where this runs, shape (classes,): of its chunks, and what each
+        of its decode tokens adds to an iteration that runs anyway.
+        """
+        kinds, decodes, context = instance.iterations(), self.solo_decodes, self.solo_context
+        more = kinds.solo_seconds(decodes + 1.0, decodes * context) - kinds.solo_seconds(decodes, decodes * context)
+        return self.prefill_seconds + instance.decodes * (more + kinds.context * instance.context)
+
     def rates(self, instance: BatchInstance) -> Rates:
         """Service rates, (4), where this runs."""
         decodes = np.maximum(instance.decodes, 1e-9)
@@ -205,13 +213,16 @@ def _solo_decodes(flow: float, time: float, most: float, seconds: Callable[[floa
         return 1.0
     if flow * seconds(most) >= most * time:
         return most
-    low, high = 1.0, most
+    high = 2.0
+    while high < most and flow * seconds(high) > high * time:
+        high *= 2.0
+    low = high / 2.0
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if flow * seconds(middle) > middle * time else (low, middle)
         if high - low <= _SAME * high:
             break
-    return high
+    return min(high, most)
 
 
 def _held(

@@ -29,7 +29,8 @@ def flows_of(program: BatchProgram, vertex: Vertex) -> Flows:
     """The flows of a vertex, without the solver's dust."""
     columns, instance = vertex.columns, program.instance
     fed, lost = columns[program.fed], columns[program.lost]
-    fed = np.where(fed > _NOISE * instance.arrival, np.minimum(fed, instance.arrival), 0.0)
+    fed = np.where(fed > _NOISE * instance.arrival, fed, 0.0)
+    fed = np.where(fed > (1.0 - _NOISE) * instance.arrival, instance.arrival, fed)
     lost = np.where(lost > _NOISE * instance.arrival, np.minimum(lost, fed), 0.0)
     tokens = instance.decodes * (fed - lost)
     solo = np.clip(columns[program.solo], 0.0, tokens)
