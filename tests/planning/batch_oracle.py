@@ -82,7 +82,7 @@ def best_revenue(scenario, *, budget=None):
             if exponential:
                 stay = (1.0 - 1.0 / prompt) ** size
                 reading = prompt / (1.0 - stay) + size * stay / (1.0 - stay) ** 2
-            kv_mixed[p] = prompt * pieces if budget else reading
+            kv_mixed[p] = reading
     for k, (chunk, decodes, seconds) in enumerate([*mixed, *solo]):
         u = 4 * count + k
         time[u] = seconds

@@ -36,6 +36,7 @@ class BatchInstance:
         least_chunks: mixed iterations that a prompt is part of, at least.
         most_chunks: mixed iterations that there are for a prompt, at most.
         held_reading: tokens times iterations that a prompt holds while it is read, H.
+        capped_prompt: `E min(P, tokens)`.
         prompt_value, output_value: c_p P and c_d D, money.
     """
 
@@ -79,7 +80,6 @@ class BatchInstance:
         prompt = np.array([each.prompt for each in sizes])
         output = np.array([each.output for each in sizes])
         least, most = _chunks(scenario, sizes, known, batching, tokens)
-        reading = np.array([each.held_reading(tokens) for each in sizes])
         return BatchInstance(
             scenario=scenario,
             scheme=scheme,
@@ -97,7 +97,7 @@ class BatchInstance:
             held=np.array([each.context_within(skipped, memory) for each in sizes]),
             least_chunks=least,
             most_chunks=most,
-            held_reading=np.minimum(reading if least is most else prompt * least, least * memory),
+            held_reading=np.minimum(_held_reading(sizes, batching, tokens), least * memory),
             capped_prompt=np.array([each.capped(tokens) for each in sizes]),
             prompt_value=scenario.pricing.prompt * prompt,
             output_value=scenario.pricing.output * output,
@@ -129,8 +129,8 @@ class BatchInstance:
         kinds = self.iterations()
         sizes = np.union1d(kinds.mixed.decodes, 1.0)
         token = 1.0 if kinds.by_node else 0.0
-        mixed = np.array([kinds.mixed_seconds(token, b, b * kinds.context) for b in sizes])
-        solo = np.array([kinds.solo_seconds(b, b * kinds.context) for b in sizes])
+        mixed = np.array([kinds.mixed_seconds(token, b, 0.0) for b in sizes])
+        solo = np.array([kinds.solo_seconds(b, 0.0) for b in sizes])
         return bool((mixed < solo * (1.0 - 1e-9)).any())
 
     @property
@@ -154,6 +154,13 @@ class BatchInstance:
         """The kinds of iterations; with a `grid`, by the number of decodes, mixed ones with a `chunk` of one size."""
         gpu = self.scenario.gpu
         return iterations_of(gpu.iteration, gpu.batch_size, self.largest_chunk, gpu.context_tokens, grid, chunk)
+
+
+def _held_reading(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> Array:
+    """Tokens times iterations that a prompt holds at least: all of it in each of its chunks."""
+    if batching == Batching.PREFILL_FIRST:
+        return np.array([s.prompt for s in sizes])
+    return np.array([s.held_reading(tokens) for s in sizes])
 
 
 def _chunks(
