@@ -77,7 +77,7 @@ def test_read_by_content_whatever_the_name(tmp_path: Path, pack: Callable[[bytes
         (gzip.compress(tarred()), "a tar archive; unpack it, and give the files that you mean"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS in the place of the file; fetch"),
     ],
-    ids=["half a gzip", "no gzip", "half a bzip2", "half an xz", "half a zip", "empty", "two", "zstd", "tar", "pointer"],
+    ids=["half gzip", "no gzip", "half bzip2", "half xz", "half zip", "empty", "two", "zstd", "tar", "pointer"],
 )
 def test_what_cannot_be_unpacked_is_said_in_a_line(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "t.csv"
