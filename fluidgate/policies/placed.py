@@ -38,7 +38,7 @@ class PlacedPolicy(BasePolicy):
 
 POOL = (
     Parameter("prompt_gpus", 0, 0, MOST_GPUS, "GPUs of the prompt pool; 0: the best number in a pilot run", whole=True),
-    Parameter("pilot", 300, 1, 100_000, "requests a GPU in that pilot run, beyond those that fill it", whole=True),
+    Parameter("pilot", 300, 1, 100_000, "requests a GPU in that pilot run, after as many that fill it", whole=True),
 )
 QUEUE = Parameter(
     "queue_tokens", 8192, 1, 2**31 - 1, "unread prompt tokens beyond which the queue of a GPU is long", whole=True

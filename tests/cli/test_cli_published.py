@@ -43,7 +43,7 @@ def test_every_policy_runs_by_name_whatever_the_workers(fluidgate: Command, scen
         assert 1 <= bodies[name]["parameters"]["prompt_gpus"] <= 3
         maximised = "requests within targets, then least mean latency"
         assert bodies[name]["pilot"]["maximised"] == maximised
-        assert 400 < bodies[name]["pilot"]["requests"] <= 4 * (300 + 16)
+        assert 400 < bodies[name]["pilot"]["requests"] <= 4 * 2 * 300
         assert bodies[name]["gpu_time"]["prefill"]["mean"] > 0
     assert bodies["slai"]["pilot"] is None
 

@@ -45,13 +45,12 @@ def with_prompt_pool(
     """
     if not policy.has_pools or policy.values["prompt_gpus"] > 0:
         return policy, None
-    engine = engine_of(scenario, policy.batching)
-    most = (engine.batch_size + int(policy.values["pilot"])) * gpus
+    most = 2 * int(policy.values["pilot"]) * gpus  # those that fill the cluster, and those that are counted
     requests = list(until(source.requests(0), math.inf, most))
     run = Run(gpus, len(scenario.classes), **targets_of(scenario))  # type: ignore[arg-type]
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
     pricing = None if has_targets else scenario.pricing
-    size, _ = best_prompt_gpus(lambda: requests, engine, run, policy, pricing)
+    size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy, pricing)
     maximised = "requests within targets" if has_targets else "revenue"
     pilot = Pilot(sum(map(len, requests)), f"{maximised}, then least mean latency")
     return policy.with_parameters({"prompt_gpus": size}), pilot

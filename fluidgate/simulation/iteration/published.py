@@ -117,9 +117,9 @@ def best_prompt_gpus(
 ) -> tuple[int, dict[int, Tried]]:
     """The size of the prompt pool that earns most under load; ties to the least mean latency.
 
-    Counted are the requests within the run's targets, or the money if a pricing is given, from when the cluster could
-    be full until the last request has arrived: what a pool that is too small still serves later is not. Less than half
-    a per cent apart is a tie. Found by simulation: evenly spaced sizes, at most 15 or so, then those between the
+    Counted are the requests within the run's targets, or the money if a pricing is given, while the second half of the
+    requests arrives: what a pool that is too small still serves later is not. Less than half a per cent apart is a tie.
+    Found by simulation: evenly spaced sizes, at most 15 or so, then those between the
     neighbours of the best, and so on until all of those are tried.
 
     Args:
@@ -134,23 +134,19 @@ def best_prompt_gpus(
     if not policy.has_pools:
         raise FluidgateError(f"policy '{policy.name}': every GPU reads prompts; there is no ratio to find")
     check_pools(policy, run.gpus)
-    loaded = under_load(stream(), engine, run)
+    loaded = under_load(stream(), run)
     found = _search(lambda size: _try(size, stream, engine, loaded, policy, pricing), run.gpus)
     if any(each.earned > 0 for each in found[1].values()):
         return found
     return _search(lambda size: _try(size, stream, engine, run, policy, pricing), run.gpus)  # too few to tell
 
 
-def under_load(blocks: Iterable[Requests], engine: Engine, run: Run) -> Run:
-    """The run with a window in which the load lasts: from where its requests could fill all batches to its last one.
-
-    The window is half of the requests at least.
-    """
+def under_load(blocks: Iterable[Requests], run: Run) -> Run:
+    """The run with a window in which the load lasts: the second half of its requests, the first fills the cluster."""
     arrivals = np.concatenate([block["arrival"] for block in blocks] or [np.zeros(0)])
-    full = min(engine.batch_size * run.gpus, len(arrivals) // 2)
-    if len(arrivals) == 0 or not arrivals[full] < arrivals[-1]:
+    if len(arrivals) == 0 or not arrivals[len(arrivals) // 2] < arrivals[-1]:
         return run
-    return replace(run, warmup=float(arrivals[full]), horizon=float(arrivals[-1]))
+    return replace(run, warmup=float(arrivals[len(arrivals) // 2]), horizon=float(arrivals[-1]))
 
 
 def _try(

@@ -73,7 +73,7 @@ def test_a_pilot_finds_the_open_size_of_a_pool(two_class: Scenario) -> None:
     policy = PLACED["distserve"].with_parameters({"pilot": 5})
     found = ready(two_class, policy)
     assert 1 <= found.policy.values["prompt_gpus"] < GPUS
-    assert found.pilot.requests == (5 + two_class.gpu.batch_size) * GPUS
+    assert found.pilot.requests == 2 * 5 * GPUS
     assert found.pilot.maximised == "revenue, then least mean latency"
     sized = ready(two_class, policy.with_parameters({"prompt_gpus": 2}))
     assert sized.pilot is None
