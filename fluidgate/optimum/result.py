@@ -18,6 +18,12 @@ from fluidgate.simulation.results import warnings_of
 SCHEMA = 1
 
 
+def worth_of_all(scenario: Scenario) -> float:
+    """Money that all who arrive would bring if they were served to their end, per GPU and second."""
+    rates = scenario.rates  # in both schemes: what pays for a prompt, and for its output
+    return float(rates.arrival @ rates.bundled_value)
+
+
 class Action(NamedTuple):
     """One decision: start the prefill, or place the decode, of a class (a number from 0) on a GPU in a given state."""
 
@@ -85,6 +91,8 @@ class Optimum:
         queue_limits, buffer_limit: where the queues are cut off; see `Size`.
         queue_limit_chance: share of the time that some queue for prefill stands at its limit.
         buffer_limit_chance: share of the time that the decode buffer stands at its limit.
+        endless: classes that never leave and whose queues grow without end under the optimal policy.
+        settled: whether the bounds are as close as was asked for.
         states: size of the state space; `visited`: how many the optimal policy meets.
         iterations: sweeps over all states.
         holding_chance: share of the time that a prefill could start and the optimal policy holds it back.
@@ -104,6 +112,8 @@ class Optimum:
     visited: int
     iterations: int
     holding_chance: float
+    endless: tuple[str, ...]
+    settled: bool
     policy: PolicyTable = field(repr=False, compare=False)
 
     @property
@@ -114,6 +124,25 @@ class Optimum:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the number should know."""
+        return (*self._limits(), *self._accuracy())
+
+    def _accuracy(self) -> tuple[str, ...]:
+        if self.settled:
+            return ()
+        apart = (self.upper - self.lower) / abs(self.upper)
+        return (
+            f"the bounds are still {100 * apart:.2g} % apart after as many sweeps as are made; the optimum is between",
+        )
+
+    def _limits(self) -> tuple[str, ...]:
+        if self.lower >= (1 - TRUNCATION) * worth_of_all(self.scenario):
+            return ()  # all are served, whatever the limits
+        if self.endless:
+            names = ", ".join(f"'{name}'" for name in self.endless)
+            return (
+                f"class {names}: nobody leaves and not all are served, so the queue grows without end; the revenue is "
+                "that of those who are served; lower the load, or give a patience_rate",
+            )
         limits = (
             ("a queue for prefill", self.queue_limit_chance, "--queue-limit"),
             ("the decode buffer", self.buffer_limit_chance, "--buffer-limit"),

@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.optimum import kernel
-from fluidgate.optimum.result import TRUNCATION, Optimum, PolicyTable, Yardstick
+from fluidgate.optimum.result import TRUNCATION, Optimum, PolicyTable, Yardstick, worth_of_all
 from fluidgate.optimum.space import Counts, Integers, Size, Space, Tables
 from fluidgate.planning import Planner, check_gpus
 from fluidgate.policies import Policy
@@ -39,11 +40,17 @@ NOTICE = 300_000
 TAILS = (1e-6, 1e-5, 1e-4, 1e-3)
 """Chances to stand at a queue's limit, whatever the policy: the first that fits is taken."""
 PATIENT_LIMIT = 20
-"""Queue limit of a class that never leaves, where no such bound holds."""
+"""Where the search for the queue limit of a class that never leaves begins, where no such bound holds; it is doubled
+while the policy stands there."""
+ENDLESS = 0.6
+"""A queue that stands at twice the limit this share of the time that it stood at the limit, or more, has no end: at its
+capacity it would be half, below less."""
 BUFFER_LIMIT = 3
 """Where the search for a buffer limit begins; it is doubled while the policy stands there."""
 COARSE = 1e-3
 """Accuracy of the search."""
+FIRST_LOOK = 500
+"""Sweeps after which the policy is looked at first, where somebody never leaves."""
 USEFUL = 4
 """Shorter queue limits are not suggested: they would be met too often."""
 TIE = 1e-9
@@ -66,7 +73,8 @@ def optimum(
         scenario: cluster and load.
         gpus: number of GPUs n; the scenario's own number if it has one.
         queue_limit: most requests of each class that wait for prefill; by default so many that a queue which is
-            never served stands there a millionth of the time (a thousandth if only that fits `max_states`).
+            never served stands there a millionth of the time (a thousandth if only that fits `max_states`), and of a
+            class that never leaves 20, doubled like the buffer's unless its queue has no end.
         buffer_limit: most requests that wait for decode, all classes together; by default 3, doubled as long as the
             optimal policy stands there more than a ten-thousandth of the time and `max_states` allows.
         accuracy: largest relative distance of the certified bounds of the revenue.
@@ -89,22 +97,32 @@ def optimum(
             raise FluidgateError(f"{name}: must be at least 1, but is {limit}")
     if not 0 < accuracy < 1:
         raise FluidgateError(f"--accuracy: must be between 0 and 1, but is {accuracy:g}")
-    given = buffer_limit
-    size = fitting_size(scenario, gpus, queue_limit, BUFFER_LIMIT if given is None else given, max_states)
+    patient = PATIENT_LIMIT if queue_limit is None else queue_limit
+    buffer = BUFFER_LIMIT if buffer_limit is None else buffer_limit
+    size = fitting_size(scenario, gpus, queue_limit, buffer, max_states, patient)
     scenario = scenario.for_gpus(gpus)
     fluid = Planner().solve(scenario, with_indicators=False).revenue_rate
     solution = _Solution(scenario, size)
     solution.improve(max(accuracy, COARSE))
-    while given is None and solution.buffer_limit_chance > TRUNCATION:
-        wider = _with_buffer(scenario, gpus, queue_limit, 2 * size.buffer_limit, max_states)
+    endless: tuple[int, ...] = ()
+    while True:
+        before = solution.patient_limit_chances
+        longer = queue_limit is None and any(c > TRUNCATION for i, c in before.items() if i not in endless)
+        fuller = buffer_limit is None and solution.buffer_limit_chance > TRUNCATION
+        if not (longer or fuller) or solution.is_all_there_is(accuracy):
+            break
+        patient, buffer = patient * (2 if longer else 1), buffer * (2 if fuller else 1)
+        wider = _with_buffer(scenario, gpus, queue_limit, buffer, max_states, patient)
         if wider is None:
             break
-        size = wider
-        solution = _Solution(scenario, size)
+        solution = _Solution(scenario, wider)
         solution.improve(max(accuracy, COARSE))
+        if longer:
+            after = solution.patient_limit_chances
+            endless = tuple(i for i, chance in after.items() if chance > max(ENDLESS * before[i], TRUNCATION))
     if accuracy < COARSE:
         solution.improve(accuracy)
-    return solution.optimum(fluid)
+    return solution.optimum(fluid, endless)
 
 
 def yardstick(
@@ -136,14 +154,21 @@ def yardstick(
 # ---- the size
 
 
-def fitting_size(scenario: Scenario, gpus: int, queue_limit: int | None, buffer_limit: int, max_states: int) -> Size:
+def fitting_size(
+    scenario: Scenario,
+    gpus: int,
+    queue_limit: int | None,
+    buffer_limit: int,
+    max_states: int,
+    patient_limit: int = PATIENT_LIMIT,
+) -> Size:
     """The shape of the state space, limits chosen where they are not given.
 
     Raises:
         FluidgateError: it has more than `max_states` states.
     """
     batch = scenario.gpu.batch_size
-    found = _with_buffer(scenario, gpus, queue_limit, buffer_limit, max_states)
+    found = _with_buffer(scenario, gpus, queue_limit, buffer_limit, max_states, patient_limit)
     if found is not None:
         return found
     asked = _sizes(scenario, gpus, batch, queue_limit, buffer_limit)[-1]
@@ -179,9 +204,9 @@ def fitting_size(scenario: Scenario, gpus: int, queue_limit: int | None, buffer_
 
 
 def _with_buffer(
-    scenario: Scenario, gpus: int, queue_limit: int | None, buffer_limit: int, max_states: int
+    scenario: Scenario, gpus: int, queue_limit: int | None, buffer_limit: int, max_states: int, patient_limit: int
 ) -> Size | None:
-    sizes = _sizes(scenario, gpus, scenario.gpu.batch_size, queue_limit, buffer_limit)
+    sizes = _sizes(scenario, gpus, scenario.gpu.batch_size, queue_limit, buffer_limit, patient_limit)
     return next((size for size in sizes if size.states <= max_states), None)
 
 
@@ -191,14 +216,21 @@ def _fits(
     return any(s.states <= max_states for s in _sizes(scenario, gpus, batch, queue_limit, buffer_limit))
 
 
-def _sizes(scenario: Scenario, gpus: int, batch: int, queue_limit: int | None, buffer_limit: int) -> list[Size]:
+def _sizes(
+    scenario: Scenario,
+    gpus: int,
+    batch: int,
+    queue_limit: int | None,
+    buffer_limit: int,
+    patient_limit: int = PATIENT_LIMIT,
+) -> list[Size]:
     """The sizes to try, the largest first."""
     rates = scenario.for_gpus(gpus).rates
     if queue_limit is not None:
         return [Size(gpus, batch, (queue_limit,) * len(rates.arrival), buffer_limit)]
     limits: list[Counts] = [
         tuple(
-            PATIENT_LIMIT if theta == 0 else poisson_limit(gpus * arrival / theta, tail)
+            patient_limit if theta == 0 else poisson_limit(gpus * arrival / theta, tail)
             for arrival, theta in zip(rates.arrival, rates.patience, strict=True)
         )
         for tail in TAILS
@@ -236,16 +268,33 @@ class _Solution:
         states = self.space.states
         self.value, self.best = np.zeros(states), np.zeros(states)
         self.gain = 0.5 * float(self.tables.reward.max())
-        self.lower, self.upper = -math.inf, math.inf
+        self.lower, self.upper = -math.inf, size.gpus * worth_of_all(scenario)
         self.sweeps = 0
+        self.patient = bool((self.tables.patience == 0).any())
 
     def improve(self, accuracy: float) -> None:
-        """Sweep until the bounds are that close, then read off the policy and how much of the time it is where."""
-        self._iterate(accuracy)
+        """Sweep until the bounds are that close, then read off the policy and how much of the time it is where.
+
+        Where somebody never leaves, values of long queues settle slowly, though they hardly matter: the policy found so
+        far is looked at now and then, and is good enough if it earns as much, but for the accuracy, as anybody could.
+        """
+        self.settled = False
+        sweeps = FIRST_LOOK if self.patient else MAX_SWEEPS
+        last = self.sweeps + MAX_SWEEPS
+        while not self.settled and self.sweeps < last:
+            self._iterate(accuracy, min(self.sweeps + sweeps, last))
+            self._read_off()
+            self.settled = self.upper - self.lower <= accuracy * abs(self.upper)
+            sweeps *= 2
+
+    def _read_off(self) -> None:
         states = self.space.states
         self.after, final = np.empty(states, dtype=np.int64), np.empty(states, dtype=np.int64)
         kernel.decide(self.tables, self.value, self.best, TIE * float(np.ptp(self.value)), self.after, final)
         self.visited, self.chance = _stationary(self.tables, self.best, final)
+        if self.patient:
+            _, _, clusters = self._parts()
+            self.lower = max(self.lower, min(float(self.chance @ self.tables.reward[clusters]), self.upper))
 
     def _parts(self) -> tuple[Integers, Integers, Integers]:
         """Of the visited states: the number of the queues, of the buffer, and of what is on the GPUs."""
@@ -257,8 +306,19 @@ class _Solution:
         _, buffers, _ = self._parts()
         return float(self.chance[self.tables.buffered[buffers].sum(axis=1) >= self.size.buffer_limit].sum())
 
-    def optimum(self, fluid_rate: float) -> Optimum:
-        """What there is to tell."""
+    def is_all_there_is(self, accuracy: float) -> bool:
+        """Whether the policy earns what all that arrive are worth, but for the accuracy: no queue is too short."""
+        return self.lower >= (1 - accuracy) * self.size.gpus * worth_of_all(self.scenario)
+
+    @property
+    def patient_limit_chances(self) -> dict[int, float]:
+        """Of each class that never leaves: share of the time that its queue stands at its limit."""
+        queues, _, _ = self._parts()
+        full = self.tables.waiting[queues] >= np.array(self.size.queue_limits)
+        return {i: float(self.chance[full[:, i]].sum()) for i in np.flatnonzero(self.tables.patience == 0).tolist()}
+
+    def optimum(self, fluid_rate: float, endless: tuple[int, ...] = ()) -> Optimum:
+        """What there is to tell; `endless`: the classes whose queues have no end."""
         queues, _, clusters = self._parts()
         waiting = self.tables.waiting[queues]
         full = (waiting >= np.array(self.size.queue_limits)).any(axis=1)
@@ -275,6 +335,8 @@ class _Solution:
             buffer_limit=self.size.buffer_limit,
             queue_limit_chance=float(self.chance[full].sum()),
             buffer_limit_chance=self.buffer_limit_chance,
+            endless=tuple(self.scenario.classes[i].name for i in endless),
+            settled=self.settled,
             states=self.space.states,
             visited=len(self.visited),
             iterations=self.sweeps,
@@ -282,19 +344,18 @@ class _Solution:
             policy=PolicyTable(self.space, self.value, self.after, self.visited, self.chance),
         )
 
-    def _iterate(self, accuracy: float) -> None:
-        """Sweep until the bounds are that close.
+    def _iterate(self, accuracy: float, last: int) -> None:
+        """Sweep until the bounds are that close, or `last` sweeps have been.
 
         Gauss-Seidel sweeps go on with a guess of the gain. Where it is off, all values soon drift alike in each sweep,
         up if the guess is too low; it is corrected by the drift, gently where that is slow to settle. The bounds hold
-        for any values.
+        for any values; nobody earns more than all that arrive are worth.
         """
         tables, value, best, found = self.tables, self.value, self.best, np.zeros(2)
         correction = float(tables.arrival.sum())
         if self.sweeps == 0 and len(value) > NOTICE:
             log.info("solving for %s states ...", f"{len(value):,}")
-        drift, patience, gap = 0.0, 0, math.inf
-        last = self.sweeps + MAX_SWEEPS
+        drift, patience, gap, least = 0.0, 0, math.inf, math.inf
         while self.sweeps < last:
             for k in range(SWEEPS_PER_CHECK):
                 before = value[0]
@@ -308,14 +369,10 @@ class _Solution:
                 return
             self.gain = min(max(self.gain + correction * drift, self.lower), self.upper)
             patience += 1
-            if self.upper - self.lower < 0.9 * gap:
-                gap, patience = self.upper - self.lower, 0
+            if self.upper - self.lower < 0.9 * gap or abs(drift) < 0.9 * least:
+                gap, least, patience = min(gap, self.upper - self.lower), min(least, abs(drift)), 0
             elif patience == STALLED:
-                correction, gap, patience = correction / 2, self.upper - self.lower, 0
-        raise FluidgateError(
-            f"--accuracy: {accuracy:g} was not reached in {MAX_SWEEPS:,} sweeps (the bounds are {self.lower:g} and "
-            f"{self.upper:g}); ask for less"
-        )
+                correction, gap, least, patience = correction / 2, self.upper - self.lower, abs(drift), 0
 
 
 def _stationary(tables: Tables, best: Array, final: Integers) -> tuple[Integers, Array]:
@@ -336,5 +393,17 @@ def _stationary(tables: Tables, best: Array, final: Integers) -> tuple[Integers,
     begins, sources = inflow.indptr.astype(np.int64), inflow.indices.astype(np.int64)
     for _ in range(500):
         if kernel.balance(begins, sources, inflow.data, out, chance, 20) < SETTLED:
-            break
-    return order[:size], chance
+            return order[:size], chance
+    return order[:size], _solved(inflow, out)
+
+
+def _solved(inflow: Any, out: Array) -> Array:
+    """The stationary chances of a chain that is slow to settle, by elimination: inflow and outflow balance."""
+    import scipy.sparse as sp
+    from scipy.sparse.linalg import spsolve
+
+    last = len(out) - 1
+    balance = (inflow - sp.diags(out)).tocsc()[:last, :]
+    whole = sp.vstack([balance, sp.csr_matrix(np.ones((1, last + 1)))]).tocsc()  # they sum to 1
+    chance = np.maximum(spsolve(whole, np.append(np.zeros(last), 1.0)), 0.0)
+    return np.asarray(chance / chance.sum())

@@ -15,6 +15,7 @@ from fluidgate import FluidgateError, Scenario
 from fluidgate.cli.app import app
 from fluidgate.model import Pricing
 from fluidgate.optimum import Action, GpuState, Optimum, State, optimum, yardstick
+from fluidgate.optimum.result import worth_of_all
 from fluidgate.optimum.solve import poisson_limit
 from fluidgate.optimum.space import Size, Space
 from tests.optimum.brute_force import BruteForce
@@ -265,3 +266,55 @@ def test_command_refuses_what_is_too_large(tmp_path):
     assert isinstance(outcome.exception, FluidgateError)
     unknown = invoke(tmp_path, "--gpus", "1", "--policies", "fi-wps")
     assert "fi-wsp" in str(unknown.exception)
+
+
+def patient(load: float, scheme: str = "bundled") -> Scenario:
+    """Requests that never leave and keep the only slot busy this share of the time: a prefill of 1 s and a decode."""
+    return scenario("patient", 1, [(1.0, 1.0, load / 2, 0.0)], scheme=scheme)
+
+
+@pytest.mark.parametrize("scheme", ["bundled", "separate"])
+@pytest.mark.parametrize("load", [0.5, 0.9, 0.95])
+def test_who_never_leaves_is_served_where_there_is_room(load: float, scheme: str) -> None:
+    where = patient(load, scheme)
+    assert 1 / where.rates.prefill[0] + 1 / where.rates.solo_decode[0] == pytest.approx(2.0)
+    best = optimum(where, gpus=1)
+    assert best.settled
+    assert best.revenue_rate == pytest.approx(worth_of_all(where), rel=2e-6)
+    assert best.lower <= worth_of_all(where) <= best.upper * (1 + 1e-9)
+    assert best.warnings == ()
+    assert best.queue_limits[0] >= 20
+    assert best.queue_limit_chance < 1e-4
+
+
+def test_a_given_limit_and_any_accuracy_are_kept_to() -> None:
+    best = optimum(patient(0.9), gpus=1, queue_limit=10, accuracy=0.05)
+    assert best.queue_limits == (10,)
+    assert best.upper - best.lower <= 0.05 * best.upper
+    assert best.lower <= best.revenue_rate * (1 + 1e-9)
+    narrow = optimum(patient(0.9), gpus=1, queue_limit=10, buffer_limit=1, accuracy=1e-7)
+    assert narrow.settled
+    assert narrow.revenue_rate < worth_of_all(patient(0.9))
+
+
+def test_more_than_can_be_served_of_those_who_never_leave_is_said_in_a_line() -> None:
+    with pytest.raises(FluidgateError, match=r"need 1\.2\d* times the GPUs there are") as told:
+        optimum(patient(1.2), gpus=1)
+    assert "\n" not in str(told.value)
+
+
+def test_patient_and_impatient_classes_together() -> None:
+    both = scenario("both", 1, [(1.0, 1.0, 0.2, 0.0), (1.0, 1.0, 0.2, 1.0)])
+    best = optimum(both, gpus=1, accuracy=1e-4)
+    values = both.rates.arrival * both.rates.bundled_value
+    assert best.upper - best.lower <= 1e-4 * best.upper or any("apart" in line for line in best.warnings)
+    assert float(values.max()) < best.revenue_rate < float(values.sum())
+
+
+def test_a_patient_class_that_is_not_worth_its_slot_has_a_queue_without_end() -> None:
+    """Ten seconds of a slot bring 8; the other class, which is always there, brings 5 a second."""
+    both = scenario("both", 1, [(100.0, 0.1, 0.02, 0.0), (1.0, 100.0, 3.0, 3.0)])
+    best = optimum(both, gpus=1, accuracy=0.01)
+    assert best.endless == ("class-0",)
+    assert len(best.warnings) == 1
+    assert "class 'class-0': nobody leaves and not all are served" in best.warnings[0]
