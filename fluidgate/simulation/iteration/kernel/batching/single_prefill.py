@@ -13,11 +13,10 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, PHASE, update_ready
-from fluidgate.policies.decisions.groups import prefill_gone, regroup
+from fluidgate.policies.decisions.groups import regroup
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.batch import (
-    join,
     leave,
     next_end,
     pop_end,
@@ -27,43 +26,31 @@ from fluidgate.simulation.iteration.kernel.batch import (
     unseat,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
-    ALIVE,
     ASK,
     ASK_FOR_DECODES,
     ASKED,
-    BARRED,
     CHANGED,
     COMPOSER,
     CURSOR,
     DECODING,
     DUE,
     FETCHING,
-    FRESH,
     LATE,
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
     MIXED_GROUP,
     NOW,
-    PENDING,
     PROMPT_READ,
     TOTAL_EVENTS,
     UNTIL,
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.handover import (
-    all_stuck,
-    arrived,
-    blocks_to_join,
-    claim,
-    fetch,
-    held_up,
-    last_buffered,
     let_go,
-    spare_blocks,
     take,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
-from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front, unlink
+from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front
 from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
@@ -72,10 +59,33 @@ from fluidgate.simulation.iteration.kernel.memory import (
     iterations_that_fit,
 )
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
-from fluidgate.simulation.iteration.kernel.segment import begin_segment, cut_segment, end_segment, first_end, idle
-from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.kernel.seats import (
+    bar,
+    call,
+    free_slot,
+    lose_slot,
+    open_again,
+    recall,
+    vacate,
+    wait_for_boundary,
+    wait_in,
+    wait_in_front,
+    wait_no_more,
+)
+from fluidgate.simulation.iteration.kernel.segment import begin_segment, end_segment, first_end, idle
+from fluidgate.simulation.iteration.kernel.sending import (
+    fetch_all,
+    gives_way,
+    has_memory,
+    join_pending,
+    land,
+    send,
+    send_if_there_is_memory,
+    unblock,
+)
+from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
-from fluidgate.simulation.iteration.times import DECODE_WAIT, PREFILL_WAIT, TTFT
+from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
 
 
 @inlined
@@ -155,44 +165,6 @@ def advance(cluster, law, tables, block, budget):
     return pauses.PAUSED
 
 
-@inlined
-def wait_in(cluster: Cluster, queue: int, slot: int) -> None:
-    """A request joins the end of a queue now, and leaves it when its patience ends."""
-    request = cluster.live[slot]
-    now = cluster.clock[NOW]
-    line = policy_line(cluster, queue, request.cls)
-    request.stage = queue
-    request.since = now
-    if cluster.lines[line].size == 0:
-        cluster.since[queue, request.cls] = now
-    push_back(cluster, line, slot)
-    count(cluster, queue, request.cls, 1)
-    if len(cluster.estimates) > 0:
-        estimates.waits(cluster.estimates, request.cls, now)
-    if request.patience < np.inf:
-        set_timer(cluster, slot, now + request.patience)
-
-
-@inlined
-def wait_no_more(cluster: Cluster, slot: int) -> None:
-    """A request leaves its queue, wherever it stands in it."""
-    request = cluster.live[slot]
-    line = policy_line(cluster, request.stage, request.cls)
-    stop_timer(cluster, slot)
-    unlink(cluster, line, slot)
-    if len(cluster.estimates) > 0 and could_leave(cluster, slot):
-        estimates.waits_no_more(cluster.estimates, request.cls, cluster.clock[NOW])
-    count(cluster, request.stage, request.cls, -1)
-    head = cluster.lines[line].head
-    cluster.since[request.stage, request.cls] = np.inf if head == NOWHERE else cluster.live[head].since
-
-
-@inlined
-def could_leave(cluster: Cluster, slot: int) -> bool:
-    """Whether a waiting request has not been preempted into its queue."""
-    return cluster.live[slot].stage != stages.PREFILL_QUEUE or cluster.live[slot].preemptions == 0
-
-
 @called
 def abandon(cluster: Cluster, slot: int) -> None:
     """The patience of a waiting request is at its end."""
@@ -240,31 +212,6 @@ def end_iteration(cluster, tables, g):
 
 
 @inlined
-def free_slot(cluster: Cluster, g: int) -> None:
-    cluster.gpu[g].occupied -= 1
-    cluster.gpu[g].crowded = 0
-    update_ready(cluster.board, g)
-    if cluster.set.kv_blocks > 0:
-        open_again(cluster, g)
-
-
-@inlined
-def vacate(cluster: Cluster, g: int) -> int:
-    """Take the prefill of `g` from its slot; the request. Its memory is left to the caller."""
-    here = cluster.gpu[g]
-    slot = here.prefill_seat
-    request = cluster.live[slot]
-    here.prefill_seat = NOWHERE
-    if here.reading == 1:
-        here.held -= request.prompt + request.produced
-    here.reading = 0
-    count(cluster, stages.PREFILL, request.cls, -1)
-    prefill_gone(cluster.board, g)
-    free_slot(cluster, g)
-    return slot
-
-
-@inlined
 def end_prefill(cluster, tables, g):
     """The prefill of `g` ends: its decode goes where the policy routes it."""
     slot = vacate(cluster, g)
@@ -306,53 +253,6 @@ def start_all(cluster, tables, prefills):
             start_decode(cluster, slot, g)
 
 
-@called
-def has_memory(cluster: Cluster, g: int, slot: int) -> bool:
-    """Whether `g` has memory for a prompt and its first token, beside what decodes take there next or wait for."""
-    if cluster.lines[gpu_line(cluster, g, FETCHING)].size > 0:
-        return False
-    blocks = blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
-    joining = cluster.lines[gpu_line(cluster, g, PENDING)].size
-    return min(blocks, cluster.set.kv_blocks) <= spare_blocks(cluster, g) - joining
-
-
-@called
-def open_again(cluster: Cluster, g: int) -> None:
-    """Memory of `g` has become free: a prefill may start there, which the policy is asked about."""
-    if cluster.gpu[g].barred == 1:
-        cluster.gpu[g].barred = 0
-        cluster.tally[BARRED] -= 1
-        cluster.tally[ASKED] = ASK
-        update_ready(cluster.board, g)
-
-
-@inlined
-def bar(cluster: Cluster, g: int) -> None:
-    """No prefill starts on `g` until some of its memory has become free."""
-    cluster.gpu[g].barred = 1
-    cluster.tally[BARRED] += 1
-    update_ready(cluster.board, g)
-
-
-@called
-def unblock(cluster: Cluster) -> bool:
-    """No GPU is busy; if no KV moves either: whether something is done lest those who are there wait for good."""
-    tally = cluster.tally
-    if tally[ALIVE] == 0 or tally[DUE] > 0 or tally[ASKED] != 0 or not all_stuck(cluster):
-        return False
-    tally[COMPOSER] = NOWHERE
-    for g in range(cluster.gpus):
-        if gives_way(cluster, g):
-            tally[ASKED] = ASK
-            return True
-    if tally[BARRED] == 0:
-        return False
-    for g in range(cluster.gpus):
-        open_again(cluster, g)
-    tally[ASKED] = ASK_FOR_DECODES
-    return True
-
-
 @inlined
 def start_prefill(cluster: Cluster, slot: int, g: int) -> None:
     """A prompt takes a slot of `g` and its memory there; it is read from the next iteration on."""
@@ -391,71 +291,6 @@ def start_decode(cluster: Cluster, slot: int, g: int) -> None:
         send(cluster, slot, transfer_seconds(cluster, request.prompt + request.produced))
     else:
         send_if_there_is_memory(cluster, slot, g)
-
-
-@inlined
-def send(cluster: Cluster, slot: int, seconds: float) -> None:
-    """The KV of a decode goes to its GPU."""
-    if seconds > 0.0:
-        set_timer(cluster, slot, cluster.clock[NOW] + seconds)
-    else:
-        land(cluster, slot)
-
-
-@called
-def send_if_there_is_memory(cluster: Cluster, slot: int, g: int) -> None:
-    """The KV of a decode goes to `g`, behind that of others that wait for memory there."""
-    line = gpu_line(cluster, g, FETCHING)
-    if cluster.lines[line].size == 0 and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g):
-        send(cluster, slot, fetch(cluster, g, slot))
-        return
-    push_back(cluster, line, slot)
-    look_about(cluster, g)
-    look_about(cluster, cluster.live[slot].kept)
-
-
-@inlined
-def look_about(cluster: Cluster, g: int) -> None:
-    """A GPU that stands still may wait for another now that waits for it."""
-    if cluster.gpu[g].busy == 0:
-        call(cluster, g)
-
-
-@called
-def land(cluster: Cluster, slot: int) -> None:
-    """The KV of a decode is on its GPU."""
-    stop_timer(cluster, slot)
-    home = cluster.live[slot].kept
-    if home != NOWHERE:
-        arrived(cluster, slot)
-        recall(cluster, home)
-    wait_for_boundary(cluster, slot)
-
-
-@called
-def recall(cluster: Cluster, g: int) -> None:
-    """Memory of `g` has become free: it looks again at whom it had none for."""
-    open_again(cluster, g)
-    pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
-    if cluster.lines[pending].size > 0 or cluster.lines[fetching].size > 0:
-        call(cluster, g)
-
-
-@inlined
-def wait_for_boundary(cluster: Cluster, slot: int) -> None:
-    """A decode is on its GPU and joins its batch at the next boundary."""
-    g = cluster.live[slot].gpu
-    push_back(cluster, gpu_line(cluster, g, PENDING), slot)
-    call(cluster, g)
-
-
-@inlined
-def call(cluster: Cluster, g: int) -> None:
-    if cluster.gpu[g].due == 0:
-        composer = cluster.tally[COMPOSER]
-        if composer != NOWHERE:  # GPUs before it have formed their batches at this epoch
-            cluster.tally[LATE] = 1 if g <= composer else 0
-        cut_segment(cluster, g)
 
 
 @inlined
@@ -543,56 +378,6 @@ def compose(cluster, law, g):
     return preempted
 
 
-@called
-def join_pending(cluster: Cluster, g: int) -> int:
-    """Those whose KV is on `g` join its batch, if there is memory for their next tokens too; how many."""
-    joined = 0
-    pending = gpu_line(cluster, g, PENDING)
-    limited = cluster.set.kv_blocks > 0
-    after = cluster.lines[pending].head
-    while after != NOWHERE:
-        slot = after
-        request = cluster.live[slot]
-        after = request.next
-        held = request.prompt + request.produced
-        if limited and request.reserved == 0:
-            more = blocks_to_join(cluster, slot) - blocks_of(cluster, held)
-            if more > cluster.gpu[g].blocks - blocks_next(cluster, g):
-                continue
-        unlink(cluster, pending, slot)
-        if limited:
-            claim(cluster, g, slot)
-        if request.unread < 0:  # swapped out before
-            request.unread = 0
-        else:
-            observe(cluster, DECODE_WAIT, request.cls, cluster.clock[NOW] - request.since, cluster.clock[NOW])
-        join(cluster, g, slot, held)
-        cluster.batch[g, FRESH, request.cls] += 1
-        joined += 1
-    return joined
-
-
-@called
-def fetch_all(cluster: Cluster, g: int) -> float:
-    """As many as `g` has memory for of those whose KV is elsewhere get it; seconds of swapping."""
-    delay = 0.0
-    line = gpu_line(cluster, g, FETCHING)
-    while cluster.lines[line].head != NOWHERE:
-        slot = cluster.lines[line].head
-        request = cluster.live[slot]
-        if blocks_to_join(cluster, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
-            break
-        unlink(cluster, line, slot)
-        if request.kept != NOWHERE:
-            send(cluster, slot, fetch(cluster, g, slot))
-            continue
-        cluster.gpu[g].blocks -= blocks_to_join(cluster, slot)
-        request.reserved = 1
-        delay += (request.prompt + request.produced) * cluster.set.keys.swap_seconds
-        push_back(cluster, gpu_line(cluster, g, PENDING), slot)
-    return delay
-
-
 @inlined
 def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
     """The `joined` decodes that joined `g` last gain their first token, or go on, with its next iteration."""
@@ -636,67 +421,3 @@ def preempt(cluster: Cluster, g: int) -> float:
     else:
         lose_slot(cluster, g, slot)
     return delay
-
-
-@inlined
-def lose_slot(cluster: Cluster, g: int, slot: int) -> None:
-    """A decode whose KV is lost is to be read again."""
-    request = cluster.live[slot]
-    request.unread = request.prompt + request.produced
-    unseat(cluster, g, request.cls)
-    free_slot(cluster, g)
-    wait_in_front(cluster, slot)
-
-
-@called
-def gives_way(cluster: Cluster, g: int) -> bool:
-    """`g` stands still: whether it must give up the KV of a prompt that it has read, lest it do so for good.
-
-    Those that would join have no memory for their next tokens; or it keeps KV for a GPU that stands still as well, and
-    each waits for the other's memory; or all stand still, and those whose KV it keeps wait for slots of those who wait
-    for its memory. The one read last gives way, as if its decode had been preempted.
-    """
-    pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
-    if cluster.gpu[g].moving > 0 or (cluster.lines[pending].size == 0 and cluster.lines[fetching].size == 0):
-        return False
-    slot = cluster.lines[pending].tail
-    if slot != NOWHERE:
-        unlink(cluster, pending, slot)
-        push_front(cluster, fetching, slot)
-    else:
-        slot = held_up(cluster, g, True)
-    if slot == NOWHERE and all_stuck(cluster):
-        slot = last_buffered(cluster, g)
-    if slot == NOWHERE:
-        return False
-    request = cluster.live[slot]
-    there = request.gpu
-    let_go(cluster, slot)
-    request.preemptions += 1
-    cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
-    if cluster.set.keys.preemption == SWAP:
-        request.unread = -1
-    elif request.stage < stages.MIXED_DECODE:
-        wait_no_more(cluster, slot)
-        cluster.events[events.DECODE_START, request.cls] += 1
-        request.unread = request.prompt + request.produced
-        wait_in_front(cluster, slot)
-    else:
-        unlink(cluster, gpu_line(cluster, there, FETCHING), slot)
-        lose_slot(cluster, there, slot)
-    open_again(cluster, g)
-    call(cluster, g)
-    if there != g:
-        call(cluster, there)
-    return True
-
-
-@inlined
-def wait_in_front(cluster: Cluster, slot: int) -> None:
-    """A preempted request is the next of its class; it has been served and does not leave."""
-    request = cluster.live[slot]
-    request.stage = stages.PREFILL_QUEUE
-    request.since = request.arrival
-    push_front(cluster, policy_line(cluster, stages.PREFILL_QUEUE, request.cls), slot)
-    cluster.since[stages.PREFILL_QUEUE, request.cls] = request.since
-    count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
