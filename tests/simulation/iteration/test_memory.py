@@ -7,7 +7,11 @@ prompts that it has read and whose decodes have no place yet, and the hand-overs
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,3 +195,24 @@ def keeping() -> Cluster:
     start.cluster.live["kept"][2:] = -1  # rows that nobody has had
     assert audit(by_reference(start.cluster)) == 0
     return start.cluster
+
+
+def test_as_python_the_kernels_do_the_same(tmp_path: Path) -> None:
+    """Without compilation the fields of a record are attributes, and none may be hidden. One run of each kind."""
+    program = tmp_path / "runs.py"
+    program.write_text(
+        "from tests.simulation.iteration.test_memory import pooled\n"
+        "from tests.simulation.iteration.instances import policy_instance\n"
+        "for instance in (policy_instance(3, 'index-and-pool'), *pooled(3)):\n"
+        "    _, log = instance.by_kernel()\n"
+        "    print(sorted((k, row.item()) for k, row in log.items()))\n"
+    )
+
+    def run(**more: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), **more}
+        made = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
+        return made.stdout
+
+    compiled = run()
+    assert compiled.count("\n") == 4
+    assert run(NUMBA_DISABLE_JIT="1") == compiled

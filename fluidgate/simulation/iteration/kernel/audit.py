@@ -99,7 +99,7 @@ def check_slots(cluster: Cluster, g: int) -> int:
     if here.decodes < 0 or here.decodes > cluster.batch_size or here.finished != 0:
         return 2
     if not cluster.set.by_policy:
-        reading = cluster.lines[gpu_line(cluster, g, READING)].size
+        reading = cluster.lines[gpu_line(cluster, g, READING)].members
         return 2 if here.decodes + reading > cluster.batch_size else 0
     prefills = 1 if here.prefill_seat != NOWHERE else 0
     seated = 0
@@ -257,7 +257,7 @@ def check_loads(cluster: Cluster, g: int) -> int:
     if cluster.set.accumulate:
         for i in range(cluster.counts.shape[1]):
             slot = cluster.lines[accumulating_line(cluster, g, i)].head
-            if cluster.lines[accumulating_line(cluster, g, i)].size >= cluster.thresholds[i]:
+            if cluster.lines[accumulating_line(cluster, g, i)].members >= cluster.thresholds[i]:
                 return 9
             while slot != NOWHERE:
                 load += 1
@@ -291,12 +291,12 @@ def check_line(cluster: Cluster, number: int) -> int:
     line = cluster.lines[number]
     size, last, slot = 0, NOWHERE, line.head
     while slot != NOWHERE:
-        if cluster.live[slot].previous != last or size > line.size:
+        if cluster.live[slot].previous != last or size > line.members:
             return 6
         size += 1
         last = slot
         slot = cluster.live[slot].next
-    if size != line.size or line.tail != last:
+    if size != line.members or line.tail != last:
         return 6
     if number < policy_line(cluster, stages.QUEUES, 0):
         classes = cluster.counts.shape[1]

@@ -181,7 +181,7 @@ GPU = np.dtype(
     align=True,
 )
 
-LINE = np.dtype([("head", "i4"), ("tail", "i4"), ("size", "i4")])
+LINE = np.dtype([("head", "i4"), ("tail", "i4"), ("members", "i4")])
 
 LOG = np.dtype(
     [

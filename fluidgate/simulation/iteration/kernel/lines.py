@@ -35,7 +35,7 @@ def push_back(cluster: Cluster, line: int, slot: int) -> None:
     else:
         cluster.live[last].next = slot
     here.tail = slot
-    here.size += 1
+    here.members += 1
 
 
 @inlined
@@ -49,7 +49,7 @@ def push_front(cluster: Cluster, line: int, slot: int) -> None:
     else:
         cluster.live[head].previous = slot
     here.head = slot
-    here.size += 1
+    here.members += 1
 
 
 @inlined
@@ -64,4 +64,4 @@ def unlink(cluster: Cluster, line: int, slot: int) -> None:
         here.tail = before
     else:
         cluster.live[after].previous = before
-    here.size -= 1
+    here.members -= 1

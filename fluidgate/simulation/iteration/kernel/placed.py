@@ -127,7 +127,7 @@ def wait(cluster: Cluster, g: int, slot: int) -> None:
     line = gpu_line(cluster, g, WAITING)
     push_back(cluster, line, slot)
     cluster.live[slot].came = cluster.clock[NOW]
-    if cluster.lines[line].size == 1 or (cluster.live[slot].reserved == 1 and lacks_memory(cluster, g)):
+    if cluster.lines[line].members == 1 or (cluster.live[slot].reserved == 1 and lacks_memory(cluster, g)):
         call(cluster, g, cluster.set.keys.async_scheduling)
 
 
@@ -139,14 +139,14 @@ def accumulate(cluster: Cluster, g: int, slot: int) -> None:
     push_back(cluster, line, slot)
     cluster.live[slot].accumulating = 1
     cluster.tally[ACCUMULATING] += 1
-    if cluster.lines[line].size >= cluster.thresholds[cls]:
+    if cluster.lines[line].members >= cluster.thresholds[cls]:
         admit_all(cluster, g, line)
 
 
 @called
 def admit_all(cluster: Cluster, g: int, line: int) -> None:
     """Those who have accumulated in `line` come after those who wait at `g`."""
-    while cluster.lines[line].size > 0:
+    while cluster.lines[line].members > 0:
         slot = cluster.lines[line].head
         unlink(cluster, line, slot)
         cluster.live[slot].accumulating = 0
@@ -190,7 +190,7 @@ def leave_home(cluster: Cluster, slot: int) -> None:
 @called
 def lacks_memory(cluster: Cluster, g: int) -> bool:
     """Whether somebody waits for memory of `g`."""
-    if cluster.lines[gpu_line(cluster, g, FETCHING)].size > 0:
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].members > 0:
         return True
     slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
     if slot == NOWHERE or cluster.live[slot].stage == stages.SOLO_QUEUE:
@@ -228,7 +228,7 @@ def abandon(cluster: Cluster, slot: int) -> None:
     change_load(cluster, g, -1, -request.unread)
     unbind(cluster, slot)
     retire(cluster, slot, LEFT_PREFILL_QUEUE)
-    if was_first and cluster.lines[line].size > 0:
+    if was_first and cluster.lines[line].members > 0:
         call(cluster, g, False)
 
 

@@ -202,7 +202,7 @@ def ship(cluster: Cluster, slot: int) -> None:
     cluster.tally[LATE] = 1 if g < home else 0  # whether its boundary of this epoch is over
     line = gpu_line(cluster, g, FETCHING)
     if (
-        cluster.lines[line].size == 0
+        cluster.lines[line].members == 0
         and not preempted_first(cluster, g)
         and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g)
     ):
@@ -247,7 +247,7 @@ def keeps_one(cluster: Cluster, g: int) -> bool:
     first stays; where there is no memory for its next token it is one that has been preempted.
     """
     here = cluster.gpu[g]
-    if cluster.lines[gpu_line(cluster, g, FETCHING)].size == 0 or here.moving > 0:
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].members == 0 or here.moving > 0:
         return False
     slot = held_up(cluster, g, False)
     if slot == NOWHERE:

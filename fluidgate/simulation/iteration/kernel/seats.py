@@ -37,7 +37,7 @@ def wait_in(cluster: Cluster, queue: int, slot: int) -> None:
     line = policy_line(cluster, queue, request.cls)
     request.stage = queue
     request.since = now
-    if cluster.lines[line].size == 0:
+    if cluster.lines[line].members == 0:
         cluster.since[queue, request.cls] = now
     push_back(cluster, line, slot)
     count(cluster, queue, request.cls, 1)
@@ -144,7 +144,7 @@ def recall(cluster: Cluster, g: int) -> None:
     """Memory of `g` has become free: it looks again at whom it had none for."""
     open_again(cluster, g)
     pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
-    if cluster.lines[pending].size > 0 or cluster.lines[fetching].size > 0:
+    if cluster.lines[pending].members > 0 or cluster.lines[fetching].members > 0:
         call(cluster, g)
 
 

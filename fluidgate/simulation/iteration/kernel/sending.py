@@ -57,10 +57,10 @@ from fluidgate.simulation.iteration.times import DECODE_WAIT
 @called
 def has_memory(cluster: Cluster, g: int, slot: int) -> bool:
     """Whether `g` has memory for a prompt and its first token, beside what decodes take there next or wait for."""
-    if cluster.lines[gpu_line(cluster, g, FETCHING)].size > 0:
+    if cluster.lines[gpu_line(cluster, g, FETCHING)].members > 0:
         return False
     blocks = blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
-    joining = cluster.lines[gpu_line(cluster, g, PENDING)].size
+    joining = cluster.lines[gpu_line(cluster, g, PENDING)].members
     return min(blocks, cluster.set.kv_blocks) <= spare_blocks(cluster, g) - joining
 
 
@@ -77,7 +77,7 @@ def send(cluster: Cluster, slot: int, seconds: float) -> None:
 def send_if_there_is_memory(cluster: Cluster, slot: int, g: int) -> None:
     """The KV of a decode goes to `g`, behind that of others that wait for memory there."""
     line = gpu_line(cluster, g, FETCHING)
-    if cluster.lines[line].size == 0 and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g):
+    if cluster.lines[line].members == 0 and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g):
         send(cluster, slot, fetch(cluster, g, slot))
         return
     push_back(cluster, line, slot)
@@ -162,7 +162,7 @@ def gives_way(cluster: Cluster, g: int) -> bool:
     for its memory. The one read last gives way, as if its decode had been preempted.
     """
     pending, fetching = gpu_line(cluster, g, PENDING), gpu_line(cluster, g, FETCHING)
-    if cluster.gpu[g].moving > 0 or (cluster.lines[pending].size == 0 and cluster.lines[fetching].size == 0):
+    if cluster.gpu[g].moving > 0 or (cluster.lines[pending].members == 0 and cluster.lines[fetching].members == 0):
         return False
     slot = cluster.lines[pending].tail
     if slot != NOWHERE:

@@ -47,7 +47,7 @@ def busy_placed() -> Cluster:
     cluster = new_cluster(engine, Run(3, 2, audited=True), False, placement=Placement.LEAST_LOADED)
     cluster.tally[ENDED] = 1
     kernel = build(Batching.TOKEN_BUDGET)
-    while cluster.lines["size"].max() < 3 or cluster.tally[TIMERS] < 2 or cluster.gpu["decodes"].max() < 2:
+    while cluster.lines["members"].max() < 3 or cluster.tally[TIMERS] < 2 or cluster.gpu["decodes"].max() < 2:
         code = kernel(by_reference(cluster), by_reference(engine.law), stream, 1)
         assert code == pauses.PAUSED, "the cluster is never as busy as it should be"
     return cluster
@@ -104,7 +104,7 @@ def break_memory(cluster: Cluster) -> None:
 
 
 def break_line(cluster: Cluster) -> None:
-    line = int(cluster.lines["size"].argmax())
+    line = int(cluster.lines["members"].argmax())
     cluster.live["previous"][cluster.lines["tail"][line]] = NOWHERE
 
 

@@ -66,7 +66,7 @@ def prompts_first(cluster, law, g):
     while (
         left > 0
         and cluster.lines[waiting].head != NOWHERE
-        and here.decodes + cluster.lines[reading].size < cluster.batch_size
+        and here.decodes + cluster.lines[reading].members < cluster.batch_size
     ):
         slot = cluster.lines[waiting].head
         request = cluster.live[slot]

@@ -48,7 +48,7 @@ def compose(cluster, law, g, latest):
             break
         request = cluster.live[slot]
         tokens = request.unread
-        batched = here.decodes + cluster.lines[gpu_line(cluster, g, READING)].size
+        batched = here.decodes + cluster.lines[gpu_line(cluster, g, READING)].members
         if tokens == 0 or batched >= cluster.batch_size or (chunk > 0 and chunk + tokens > cluster.set.tokens):
             break
         start_prefill(cluster, g, slot)

@@ -347,7 +347,7 @@ def compose(cluster, law, g):
         if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE:
             delay += fetch_all(cluster, g)
             joined += join_pending(cluster, g)
-        if joined > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].size == 0:
+        if joined > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].members == 0:
             open_again(cluster, g)
     chunk = 0
     if here.prefill_seat != NOWHERE:

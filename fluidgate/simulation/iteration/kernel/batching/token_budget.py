@@ -72,7 +72,7 @@ def within_budget(cluster, law, g, latest, runs_on):
         not preempted
         and left > 0
         and cluster.lines[waiting].head != NOWHERE
-        and here.decodes + here.finished + cluster.lines[reading].size < cluster.batch_size
+        and here.decodes + here.finished + cluster.lines[reading].members < cluster.batch_size
     ):
         slot = next_to_admit(cluster, g)
         late = slot != NOWHERE and cluster.live[slot].came > latest
@@ -81,7 +81,7 @@ def within_budget(cluster, law, g, latest, runs_on):
         request = cluster.live[slot]
         if request.unread == 0:
             # behind a prompt it waits for the next batch: who joined last is who is preempted first
-            if cluster.lines[reading].size > 0:
+            if cluster.lines[reading].members > 0:
                 break
             delay += swap_in(cluster, g, slot)
             swapped += 1
@@ -112,7 +112,7 @@ def within_budget(cluster, law, g, latest, runs_on):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
         if chunk > 0:
             alone = cluster.live[cluster.lines[reading].head]
-            full = cluster.lines[reading].size == 1 and left == 0 and alone.unread > 0
+            full = cluster.lines[reading].members == 1 and left == 0 and alone.unread > 0
             full = full and runs_on
             length = min(length, 1 + (alone.unread - 1) // chunk) if full else 1
             if full:
