@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,18 +45,33 @@ def explain(program: BatchProgram) -> str:
     rates = [f"class '{instance.scenario.classes[i].name}' {unserved[i]:.4g}" for i in largest]
     gpus = instance.scenario.cluster_gpus
     more = f"use {math.ceil(gpus * multiple * (1 - _ROUNDING))} GPUs instead of {gpus}, " if gpus else ""
-    mends = ", ".join(_MENDS[what] for what in short)
+    mends = "".join(f"{_MENDS[what]}, " for what in short)
+    lacking = ", ".join(short) + " and time" if short else "time"
     return one_line(
         f"scenario '{instance.scenario.name}': requests that never leave (patience_rate 0) need "
-        f"{rounded_up(multiple, 4)} times the GPUs there are, short of {' and '.join([*short, 'time'])}: "
+        f"{rounded_up(multiple, 4)} times the GPUs there are, short of {lacking}: "
         f"at least {unserved.sum():.4g} requests/s per GPU stay unserved ({listed(rates)}); "
-        f"{more}{mends + ', ' if mends else ''}lower the arrival rates, or set a patience_rate above 0"
+        f"{more}{mends}lower the arrival rates, or set a patience_rate above 0"
     )
 
 
-def _gpus_needed(program: BatchProgram) -> tuple[float, list[str]]:
-    """GPUs, for each GPU there is, that the classes with `theta = 0` need, and what is short besides time."""
+def is_overloaded(program: BatchProgram) -> bool:
+    """Whether the classes that never leave need more GPUs than there are; leaves the program as it was."""
+    if not program.instance.waits_for_ever.any():
+        return False
+    multiple, _ = _gpus_needed(program)
     program.restore()
+    return multiple > 1.0 + _ROUNDING
+
+
+def _gpus_needed(program: BatchProgram) -> tuple[float, list[str]]:
+    """GPUs, for each GPU there is, that the classes with `theta = 0` need, and what is short besides time.
+
+    Found for so small a share of the load that one GPU about serves it: the solver's zero is one for all.
+    """
+    instance = program.instance
+    share = 1.0 / max(float(program.request_seconds() @ instance.arrival), 1.0)
+    program.load(replace(instance, arrival=instance.arrival * share))
     program.bound(program.capacity, 0.0, np.inf)
     cost = np.zeros(program.column_count)
     cost[program.capacity] = -1.0
@@ -63,7 +79,8 @@ def _gpus_needed(program: BatchProgram) -> tuple[float, list[str]]:
     assert vertex is not None, "enough GPUs serve any load"
     priced = program.is_short(vertex)
     found = [what for row, what in _SHORT.items() if (place := program.row(row)) is not None and priced[place]]
-    return float(vertex.columns[program.capacity]), list(dict.fromkeys(found))
+    program.load(instance)
+    return float(vertex.columns[program.capacity]) / share, list(dict.fromkeys(found))
 
 
 def _least_unserved(program: BatchProgram) -> Array:

@@ -278,14 +278,20 @@ class BatchProgram(LinearProgram):
         instance, kinds, unit = self.instance, self.iterations, np.ones(self.column_count)
         mixed = kinds.mixed_seconds(instance.tokens, 0.0, 0.0)
         solo = kinds.solo_seconds(instance.batch_size, float(instance.batch_size * instance.context.mean()))
-        per_decode = kinds.solo_seconds(1.0, 0.0) / instance.batch_size + kinds.context * instance.context
-        alone = instance.least_chunks * abs(mixed) + instance.decodes * np.abs(per_decode)
+        alone = self.request_seconds()
         fed = np.minimum(instance.arrival, 1.0 / np.where(alone > 0.0, alone, 1.0))
         unit[self.fed] = unit[self.lost] = fed
         unit[self.mixed] = unit[self.solo] = fed * np.where(instance.decodes > 0.0, instance.decodes, 1.0)
         unit[self.mixed_kinds] = 1.0 / np.maximum(np.abs(kinds.mixed.seconds), 0.1 * abs(mixed) + 1e-300)
         unit[self.solo_kinds] = 1.0 / np.maximum(np.abs(kinds.solo.seconds), 0.1 * abs(solo) + 1e-300)
         return unit
+
+    def request_seconds(self) -> Array:
+        """About the seconds of a GPU that a request takes, its decode in a full batch, shape (classes,)."""
+        instance, kinds = self.instance, self.iterations
+        mixed = kinds.mixed_seconds(instance.tokens, 0.0, 0.0)
+        per_decode = kinds.solo_seconds(1.0, 0.0) / instance.batch_size + kinds.context * instance.context
+        return np.asarray(instance.least_chunks * abs(mixed) + instance.decodes * np.abs(per_decode))
 
     def column_bounds(self) -> tuple[Array, Array]:
         instance = self.instance

@@ -9,7 +9,7 @@ import numpy as np
 
 from fluidgate.errors import InfeasiblePlanError, one_line
 from fluidgate.model import Array, Indicators
-from fluidgate.planning.batches.infeasible import explain
+from fluidgate.planning.batches.infeasible import explain, is_overloaded
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.limits import between, first_grid, limits_at, refined
 from fluidgate.planning.batches.prices import Prices
@@ -36,7 +36,7 @@ _SAME = 1e-9
 
 _POINTS = 9
 """Limits on TPOT between which the best is sought where TPOT has a weight, in each of so many narrowings:"""
-_NARROWINGS = 6
+_NARROWINGS = 4
 
 _HALVINGS = 45
 _FOUND = 1e-7
@@ -108,16 +108,21 @@ def _beside_its_bound(program: BatchProgram, instance: BatchInstance) -> Solutio
 def _free(program: BatchProgram, instance: BatchInstance) -> Solution:
     """Without limits."""
     program.load(instance)
-    vertex = program.maximise(program.objective())
+    try:
+        vertex = program.maximise(program.objective())
+    except ArithmeticError:
+        if not is_overloaded(program):
+            raise
+        vertex = None
     if vertex is None:
         raise InfeasiblePlanError(explain(program))
     return _settled(program, vertex)
 
 
-def _settled(program: BatchProgram, vertex: Vertex) -> Solution:
+def _settled(program: BatchProgram, vertex: Vertex, *, alike: bool = True) -> Solution:
     prices = Prices.of(program, vertex)
     program.check(vertex.columns)
-    flows = settle_ties(program, vertex)
+    flows = settle_ties(program, vertex, alike=alike)
     return Solution(vertex.objective, prices, flows, running(program.instance, flows))
 
 
@@ -142,7 +147,7 @@ def _limited(
     limit = instance.indicators.max_tpot
     grid = None if limit is None else first_grid(instance)
     limits = limits_at(instance, start, math.inf if limit is None else limit, grid)
-    before, kept = None, None
+    before, kept, within = None, None, (grid, limits)
     for attempt in range(_ROUNDS):
         try:
             found, vertex = _at(program, instance, grid, limits)
@@ -152,7 +157,7 @@ def _limited(
         if found is None:
             break
         if _holds(instance.indicators, found) and (kept is None or found.objective > kept.objective):
-            kept = found
+            kept, within = found, (grid, limits)
         if before is not None and _are_one(before, found):
             break
         if any_will_do and kept is not None and kept.flows.fed.any():
@@ -169,11 +174,22 @@ def _limited(
         before = found
     if kept is None or (limit is not None and not kept.flows.fed.any()):
         return None
-    return replace(kept, limited=True)
+    return replace(kept if any_will_do else _alike(program, instance, kept, *within), limited=True)
+
+
+def _alike(
+    program: BatchProgram, instance: BatchInstance, kept: Solution, grid: Array | None, limits: Limits
+) -> Solution:
+    """The solution with classes that are worth the same taken alike, where that keeps the limits too."""
+    try:
+        found, _ = _at(program, instance, grid, limits, alike=True)
+    except ArithmeticError:
+        return kept
+    return found if found is not None and _holds(instance.indicators, found) else kept
 
 
 def _at(
-    program: BatchProgram, instance: BatchInstance, grid: Array | None, limits: Limits
+    program: BatchProgram, instance: BatchInstance, grid: Array | None, limits: Limits, *, alike: bool = False
 ) -> tuple[Solution | None, Vertex | None]:
     """The best flows within some limits; None where there are none.
 
@@ -182,7 +198,7 @@ def _at(
     """
     program.load(instance, grid, limits)
     vertex = program.maximise(program.objective())
-    return (None, None) if vertex is None else (_settled(program, vertex), vertex)
+    return (None, None) if vertex is None else (_settled(program, vertex, alike=alike), vertex)
 
 
 def _holds(indicators: Indicators, solution: Solution) -> bool:

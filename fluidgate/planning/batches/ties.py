@@ -11,15 +11,19 @@ from fluidgate.planning.linear_program import Vertex
 _NOISE = 1e-12
 
 
-def settle_ties(program: BatchProgram, optimum: Vertex) -> Flows:
+def settle_ties(program: BatchProgram, optimum: Vertex, *, alike: bool = True) -> Flows:
     """The flows that plans settle on: least `sum q_d`, classes that are worth the same alike, most decodes in solo
     iterations, each class split mixed : solo in one proportion where the memory holds it.
 
     Leaves the program restricted.
+
+    Args:
+        alike: whether classes that are worth the same are taken alike, which takes the longest.
     """
     program.restrict_to_optimal_face(optimum)
     _least_decode_queue(program, optimum)
-    _share_what_is_left(program)
+    if alike:
+        _share_what_is_left(program)
     cost = np.zeros(program.column_count)
     cost[program.solo] = 1.0
     return _in_one_proportion(program, program.on_the_face(cost))
