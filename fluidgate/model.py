@@ -175,8 +175,9 @@ class Calibrated(Noun):
 class Gpu(Noun):
     """A GPU (or one tensor-parallel engine): its batch, its chunk, its iteration time.
 
-    Plans read an iteration time that depends on the batch at full batches: mixed with `B - 1` decodes beside a chunk,
-    solo with `B`, each decode with `context_tokens` of context.
+    Where the iteration time depends on the batch, `tau`, `solo`, `gamma` and `kappa` are those of full batches: mixed
+    with `B - 1` decodes beside a chunk, solo with `B`, each with `context_tokens` of context. Plans count the batch
+    that runs, see `fluidgate.planning.batches`.
     """
 
     batch_size: int = Field(ge=1, description="most requests in a batch, B")

@@ -21,7 +21,7 @@ ASKED = {
     '[lengths]\noutput = "lognormal"\noutput_cv = 1.2\n': '[lengths] output = "lognormal": the Markov network has',
     "[targets]\nttft = 1.5\n": "[targets] ttft = 1.5: the Markov network counts no goodput",
     "tpot_target = 0.05\n": "[[classes]] tpot_target of 'chat': the Markov network counts no goodput",
-    LAW: "[gpu] the iteration time depends on the batch: in the Markov network every iteration lasts as long",
+    LAW: "[gpu] the iteration time depends on the batch: in the Markov network every mixed and every solo iteration",
 }
 
 
