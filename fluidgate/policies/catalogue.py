@@ -61,6 +61,7 @@ def tables_of(
         target_queue=gpus * plan.prefill_queue,
         cap=np.array(caps, dtype=np.int64),
         priority=gate_index(plan) if gate is GateRule.VALUE else decode_per_prompt(plan),
+        deadline=np.array([math.inf if target is None else target for target in plan.scenario.ttft_targets]),
         solo_probability=np.array(plan.solo_probability, dtype=np.float64),
         split_buffers=route is RouteRule.SPLIT,
         weights=np.stack([rates.mixed_decode * plan.mixed_decode, rates.solo_decode * plan.solo_decode]),
@@ -77,6 +78,8 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
     the plan has a prefill on every GPU, each keeps its prefill slot instead, and decodes may wait. Classes of the same
     index start in the proportions of the plan. Where prompts are paid apart, a freed slot goes to a waiting prefill
     first, and of the same index the class with the longest answers starts first: it keeps the decode stage in work.
+    Classes that never leave, where everybody is served, have no index: their earliest deadline starts first (the TTFT
+    target), the oldest where there is none.
 
     What a finite cluster keeps free, and for whom: `fluidgate.policies.reservation`. `reservation` adds to it, in
     standard deviations of a Poisson number: `sqrt(B n)` slots for all classes but that of the largest index, or
@@ -93,7 +96,7 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
         cap_prefills=False,
     )._replace(spare=1 if plan.kappa >= 1.0 else gpus)
     if apart:
-        order = ranked(tables.priority, decode_per_prompt(plan))
+        order = np.where(tables.priority > 0.0, 1.0 + ranked(tables.priority, decode_per_prompt(plan)), 0.0)
         ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)
         return tables._replace(priority=order, ready=ready)
     slots = max(1, math.floor(gpus * plan.slots))

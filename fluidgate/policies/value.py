@@ -33,10 +33,11 @@ def gate_index(plan: Plan) -> Array:
     they wait, so the index (once slots, or time, are scarce) is taken times the patience rate, the c-mu rule. Paid at
     completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and `w/cost` right; in
     one that is over before a service ends each slot that comes free saves one request, however long, and `w` is right;
-    this is the geometric mean of both. Where nobody pays, all are alike.
+    this is the geometric mean of both. Where nobody pays, all who may leave are alike. Who never leaves loses nothing
+    by waiting: index 0, in the order of deadlines.
     """
     if not plan.rates.bundled_value.any():
-        return np.ones(len(plan.prefill))
+        return np.where(plan.rates.patience > 0.0, 1.0, 0.0)
     if not serves_everyone(plan):
         return value_index(plan)
     worth = np.sqrt(plan.rates.bundled_value) if plan.scheme == "bundled" else 1.0

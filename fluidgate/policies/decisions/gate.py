@@ -44,9 +44,18 @@ def precedes(view: View, tables: Tables, i: int, j: int) -> bool:
         return less_occupied(view, tables, i, j)
     if tables.gate_rule == FCFS:
         return view.waiting_since[i] < view.waiting_since[j]
+    if tables.gate_rule == VALUE and tables.priority[i] <= 0.0 and tables.priority[j] <= 0.0:
+        return due_earlier(view, tables, i, j)
     if tables.gate_rule == VALUE and abs(tables.priority[i] - tables.priority[j]) <= SAME * tables.priority[j]:
         return less_occupied(view, tables, i, j)
     return tables.priority[i] > tables.priority[j]
+
+
+@inlined
+def due_earlier(view: View, tables: Tables, i: int, j: int) -> bool:
+    """Whether the oldest of class `i` is due before that of class `j`, or has waited longer where neither is due."""
+    due_i, due_j = view.waiting_since[i] + tables.deadline[i], view.waiting_since[j] + tables.deadline[j]
+    return due_i < due_j if due_i != due_j else view.waiting_since[i] < view.waiting_since[j]
 
 
 @inlined

@@ -38,7 +38,7 @@ class GateRule(IntEnum):
     OCCUPANCY = 0  # least X_i / x*_i, ties by largest Q_p,i - n q*_p,i
     FCFS = 1  # oldest request
     PRIORITY = 2  # largest index
-    VALUE = 3  # largest index, ties by OCCUPANCY
+    VALUE = 3  # largest index, ties by OCCUPANCY; those of index 0 by their deadlines
 
 
 class RouteRule(IntEnum):
@@ -70,6 +70,8 @@ class Tables(NamedTuple):
         target_queue: n q_p*; float64, shape (classes,).
         cap: no prefill of the class starts while this many of it run; int64, shape (classes,).
         priority: index of the PRIORITY and VALUE gates, larger first; float64, shape (classes,).
+        deadline: time from arrival within which a request's first token is due, s, inf for none. The VALUE gate starts
+            the earliest due first among classes of index 0, the oldest where nothing is due; float64, shape (classes,).
         solo_probability: p_s of the SPLIT route; float64, shape (classes,).
         split_buffers: whether each group has a decode buffer of its own.
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
@@ -90,6 +92,7 @@ class Tables(NamedTuple):
     target_queue: Any
     cap: Any
     priority: Any
+    deadline: Any
     solo_probability: Any
     split_buffers: bool
     weights: Any
@@ -111,6 +114,7 @@ class Tables(NamedTuple):
             target_queue=np.zeros(classes),
             cap=np.zeros(classes, np.int64),
             priority=np.zeros(classes),
+            deadline=np.full(classes, np.inf),
             solo_probability=np.zeros(classes),
             split_buffers=False,
             weights=np.zeros((2, classes)),

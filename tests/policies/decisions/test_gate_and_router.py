@@ -68,6 +68,7 @@ def tables(**given: Any) -> Tables:
         "target_queue": np.array([0.0, 0.0, 0.0]),
         "cap": np.full(3, 1 << 60),
         "priority": np.array([1.0, 3.0, 2.0]),
+        "deadline": np.full(3, np.inf),
         "solo_probability": np.array([0.25, 0.0, 1.0]),
         "split_buffers": False,
         "weights": np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]),
@@ -125,6 +126,16 @@ def test_value_gate_takes_the_largest_index_and_the_least_occupied_on_a_tie() ->
     tied = tables(gate_rule=value, priority=np.array([2.0, 2.0 * (1 + 1e-9), 1.0]))
     assert gate(view(waiting=[1, 1, 1], prefilling=[1, 1, 0]), tied) == 0
     assert gate(view(waiting=[1, 1, 1], prefilling=[1, 0, 0]), tied) == 1
+
+
+def test_value_gate_starts_the_earliest_due_of_those_without_an_index() -> None:
+    ages = {"waiting": [1, 1, 1], "waiting_since": [3.0, 1.0, 2.0]}
+    nobody_leaves = {"gate_rule": int(GateRule.VALUE), "priority": np.zeros(3)}
+    assert gate(view(**ages), tables(**nobody_leaves)) == 1
+    assert gate(view(**ages), tables(**nobody_leaves, deadline=np.array([0.5, 9.0, 1.0]))) == 2
+    assert gate(view(**ages), tables(**nobody_leaves, deadline=np.array([np.inf, np.inf, 100.0]))) == 2
+    one_leaves = {"gate_rule": int(GateRule.VALUE), "priority": np.array([1e-3, 0.0, 0.0])}
+    assert gate(view(**ages), tables(**one_leaves, deadline=np.array([np.inf, 0.1, 0.1]))) == 0
 
 
 def test_pool_route_takes_a_slot_at_once() -> None:
