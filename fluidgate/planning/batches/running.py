@@ -107,7 +107,10 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     left = 1.0 - solo / most * solo_time(most)
     mixed_rate = _mixed_iterations(instance, flows, lambda rate: mixed_time(rate) <= left)
     share = mixed_time(mixed_rate) if mixed_rate > 0.0 else 0.0
-    decodes = _solo_decodes(solo, max(1.0 - share, 0.0), most, solo_time)
+    if solo > 0.0:
+        decodes = _solo_decodes(solo, max(1.0 - share, 0.0), most, solo_time)
+    else:
+        decodes = min(most, max(1.0, mixed / mixed_rate if mixed_rate > 0.0 else 1.0))
     solo_rate, solo_seconds = solo / decodes, solo_time(decodes)
     beside = mixed / mixed_rate if mixed_rate > 0.0 else min(decodes, instance.batch_size - 1.0)
     chunk = prompts / mixed_rate if mixed_rate > 0.0 else _mean_chunk(instance)
