@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fluidgate.planning.class_blocks import ClassBlocks
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -30,7 +32,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(ClassBlocks):
     """Place of every column and row, from the number of classes and the gaps present.
 
     Columns, one per class unless said otherwise (slots at mixed speed, see `Instance`):
@@ -54,24 +56,9 @@ class Layout:
     has_prefill_gap: bool
     has_solo_gap: bool
 
-    def _block(self, number: int) -> slice:
-        return slice(number * self.classes, (number + 1) * self.classes)
-
     @property
-    def fed(self) -> slice:
-        return self._block(0)
-
-    @property
-    def lost(self) -> slice:
-        return self._block(1)
-
-    @property
-    def mixed(self) -> slice:
-        return self._block(2)
-
-    @property
-    def solo(self) -> slice:
-        return self._block(3)
+    def class_count(self) -> int:
+        return self.classes
 
     @property
     def fraction(self) -> int:

@@ -7,34 +7,15 @@ import pytest
 
 from fluidgate import Gpu, InfeasiblePlanError, IterationTime, Pricing, RequestClass, Scenario, plan
 from fluidgate.batching import Batching
-from fluidgate.model import EngineModel, Indicators, Lengths, TimeTable
+from fluidgate.model import EngineModel, Indicators, Lengths
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.program import BatchProgram
 from fluidgate.planning.batches.solve import solve
+from tests.laws import random_law
 from tests.planning.batch_oracle import best_revenue
 from tests.scenarios import two_class_scenario
 
 SEEDS = range(30)
-
-
-def law(random, kind):
-    alpha, beta = random.uniform(0.003, 0.02), 10 ** random.uniform(-5, -4)
-    if kind == "paper":
-        return IterationTime(alpha=alpha, beta=beta, gamma=random.uniform(20, 80))
-    if kind == "linear":
-        return IterationTime(
-            alpha=alpha,
-            beta=beta,
-            delta=10 ** random.uniform(-5, -3.3),
-            epsilon=10 ** random.uniform(-8, -6.5),
-            solo_alpha=alpha * random.uniform(0.6, 1.3),
-            solo_delta=10 ** random.uniform(-5, -3.3),
-        )
-    chunks, batches = (0, 64, 512, 4096), (1, 8, 32, 128)
-    seconds = np.array([[alpha + beta * c * random.uniform(0.9, 1.1) + 2e-4 * b**0.9 for b in batches] for c in chunks])
-    seconds = np.maximum.accumulate(np.maximum.accumulate(seconds, 0), 1)
-    table = TimeTable(chunk_sizes=chunks, batch_sizes=batches, seconds=tuple(map(tuple, seconds.tolist())), context=16)
-    return IterationTime(alpha=alpha, beta=beta, epsilon=10 ** random.uniform(-8.5, -7.3), table=table)
 
 
 def scenario(seed, kind, *, memory=None, lengths=None, full=False):
@@ -57,7 +38,7 @@ def scenario(seed, kind, *, memory=None, lengths=None, full=False):
     tokens = int(longest * 10 ** random.uniform(1.5, 2.2)) // 16 * 16
     return Scenario(
         name=f"{kind}-{seed}",
-        gpu=Gpu(batch_size=int(random.choice([4, 16, 64, 256])), chunk_size=chunk, iteration=law(random, kind)),
+        gpu=Gpu(batch_size=int(random.choice([4, 16, 64, 256])), chunk_size=chunk, iteration=random_law(random, kind)),
         pricing=Pricing(scheme=random.choice(["bundled", "separate"]), prompt=0.1, output=0.2),
         classes=classes,
         lengths=lengths or Lengths(**dict.fromkeys(("prompt", "output"), random.choice(["fixed", "exponential"]))),

@@ -76,14 +76,13 @@ def iterations_of(
         largest_chunk: most prompt tokens in an iteration.
         full_context: context of each decode of the full batch that `gamma` is the speed of, tokens.
         grid: decodes of the kinds, where limits ask for several, within 0 to B; None for as few as will do.
-        chunk: of all mixed iterations, with a grid: a table is then taken as straight over the chunk, there.
+        chunk: of all mixed iterations, with a grid: a table is then taken as straight over the chunk, there;
+            `largest_chunk` if None.
     """
-    if time.table is not None:
-        return (
-            _of_table(time, batch_size, largest_chunk)
-            if grid is None
-            else _at_chunk(time, batch_size, grid, chunk or 1.0)
-        )
+    if time.table is not None and grid is None:
+        return _of_table(time, batch_size, largest_chunk)
+    if time.table is not None and grid is not None:
+        return _at_chunk(time, batch_size, grid, largest_chunk if chunk is None else chunk)
     solo_delta = time.delta if time.solo_delta is None else time.solo_delta
     if time.gamma is not None:
         solo_alpha = 1.0 / time.gamma - batch_size * (time.delta + time.epsilon * full_context)
@@ -110,14 +109,10 @@ def _of_table(time: IterationTime, batch_size: int, largest_chunk: float) -> Ite
     beside, alone = _batches(time, batch_size, np.empty(0))
     chunks = _within(np.array(table.chunk_sizes, float), 1.0, largest_chunk)
     chunk, decodes = (grid.ravel() for grid in np.meshgrid(chunks, beside, indexing="ij"))
-
-    def seconds(chunk: Array, decodes: Array) -> Array:
-        return _read(table, chunk, decodes) - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
-
     return Iterations(
         time=time,
-        mixed=Kinds(chunk, decodes, seconds(chunk, decodes)),
-        solo=Kinds(np.zeros(len(alone)), alone, seconds(np.zeros(len(alone)), alone)),
+        mixed=Kinds(chunk, decodes, _at_no_context(time, chunk, decodes)),
+        solo=Kinds(np.zeros(len(alone)), alone, _at_no_context(time, np.zeros(len(alone)), alone)),
         by_node=True,
         prompt_token=0.0,
         mixed_decode=0.0,
@@ -131,17 +126,11 @@ def _at_chunk(time: IterationTime, batch_size: int, grid: Array, chunk: float) -
     beside, alone = _batches(time, batch_size, grid)
     step = 0.5 * min(chunk, 1.0)
     slope = (time.mixed(chunk + step) - time.mixed(chunk - step)) / (2.0 * step)
-    table = time.table
-    assert table is not None
-
-    def seconds(tokens: float, decodes: Array) -> Array:
-        own = _read(table, np.full(len(decodes), tokens), decodes)
-        return own - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
-
+    chunks = np.full(len(beside), chunk)
     return Iterations(
         time=time,
-        mixed=Kinds(np.full(len(beside), chunk), beside, seconds(chunk, beside) - slope * chunk),
-        solo=Kinds(np.zeros(len(alone)), alone, seconds(0.0, alone)),
+        mixed=Kinds(chunks, beside, _at_no_context(time, chunks, beside) - slope * chunk),
+        solo=Kinds(np.zeros(len(alone)), alone, _at_no_context(time, np.zeros(len(alone)), alone)),
         by_node=False,
         prompt_token=slope,
         mixed_decode=0.0,
@@ -155,6 +144,13 @@ def _batches(time: IterationTime, batch_size: int, grid: Array) -> tuple[Array, 
     assert time.table is not None
     batches = np.union1d(np.array(time.table.batch_sizes, float), grid)
     return _within(batches, 0.0, batch_size - 1.0), _within(batches, 1.0, batch_size)
+
+
+def _at_no_context(time: IterationTime, chunk: Array, decodes: Array) -> Array:
+    """Seconds of iterations of a table but for their context, shape (iterations,)."""
+    table = time.table
+    assert table is not None
+    return _read(table, chunk, decodes) - time.epsilon * table.context * np.maximum(decodes, table.batch_sizes[0])
 
 
 def _read(table: TimeTable, chunk: Array, decodes: Array) -> Array:

@@ -29,6 +29,7 @@ from fluidgate.batching import Batching
 from fluidgate.model import Array
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.iterations import Iterations
+from fluidgate.planning.class_blocks import ClassBlocks
 from fluidgate.planning.linear_program import LinearProgram, Vertex
 
 _SOLVED = 1e-6
@@ -63,8 +64,11 @@ class Limits:
     decode_seconds: float
 
 
-class BatchProgram(LinearProgram):
-    """The program of one instance at a time, in a live solver."""
+class BatchProgram(LinearProgram, ClassBlocks):
+    """The program of one instance at a time, in a live solver.
+
+    Its blocks are p and l in requests/s, d_m and d_s in decode tokens/s.
+    """
 
     instance: BatchInstance
     iterations: Iterations
@@ -92,28 +96,9 @@ class BatchProgram(LinearProgram):
 
     # Columns.
 
-    def _block(self, number: int) -> slice:
-        return slice(number * self.instance.classes, (number + 1) * self.instance.classes)
-
     @property
-    def fed(self) -> slice:
-        """Requests/s prefilled, p."""
-        return self._block(0)
-
-    @property
-    def lost(self) -> slice:
-        """Requests/s that leave the decode buffer, l."""
-        return self._block(1)
-
-    @property
-    def mixed(self) -> slice:
-        """Decode tokens/s beside chunks, d_m."""
-        return self._block(2)
-
-    @property
-    def solo(self) -> slice:
-        """Decode tokens/s without, d_s."""
-        return self._block(3)
+    def class_count(self) -> int:
+        return self.instance.classes
 
     @property
     def mixed_kinds(self) -> slice:

@@ -38,13 +38,12 @@ _POINTS = 9
 """Limits on TPOT between which the best is sought where TPOT has a weight, in each of so many narrowings:"""
 _NARROWINGS = 4
 
-_HALVINGS = 45
 _FOUND = 1e-7
-"""Relative width at which the search for a least limit ends."""
+"""Relative width at which the search for a least limit ends, after so many halvings at most:"""
+_HALVINGS = 45
 
 _MOST_KINDS = 120
-
-LIMITS = ("max_prefill_gap", "max_solo_gap", "max_tpot")
+"""Numbers of decodes beyond which a grid is not refined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +151,8 @@ def _limited(
         try:
             found, vertex = _at(program, instance, grid, limits)
         except ArithmeticError:
+            if limit is None:
+                raise
             limits = replace(limits, tpot=limits.tpot * (1.0 - _NUDGE * (attempt + 1)))
             continue
         if found is None:
@@ -242,10 +243,18 @@ def _at_best_tpot(program: BatchProgram, instance: BatchInstance) -> Solution:
     return best
 
 
-def _under(program: BatchProgram, instance: BatchInstance, name: str, limit: float, start: Solution) -> Solution | None:
-    """With a limit in the place of the instance's own, other ways as it is."""
+def _under(
+    program: BatchProgram,
+    instance: BatchInstance,
+    name: str,
+    limit: float,
+    start: Solution,
+    *,
+    any_will_do: bool = False,
+) -> Solution | None:
+    """With a limit in the place of the instance's own, other ways as it is; see `_limited`."""
     indicators = instance.indicators.model_copy(update={name: limit})
-    return _limited(program, replace(instance, indicators=indicators), start.running)
+    return _limited(program, replace(instance, indicators=indicators), start.running, any_will_do=any_will_do)
 
 
 def least_limit(program: BatchProgram, instance: BatchInstance, name: str, loosest: Solution) -> float:
@@ -257,23 +266,22 @@ def least_limit(program: BatchProgram, instance: BatchInstance, name: str, loose
         if high - low <= _FOUND * high:
             break
         middle = 0.5 * (low + high)
-        indicators = instance.indicators.model_copy(update={name: middle})
-        limited = replace(instance, indicators=indicators)
-        met = _limited(program, limited, loosest.running, any_will_do=True) is not None
+        met = _under(program, instance, name, middle, loosest, any_will_do=True) is not None
         low, high = (low, middle) if met else (middle, high)
     return high
 
 
 def _unmet(program: BatchProgram, instance: BatchInstance, free: Solution) -> str:
     """Which limits cannot be met, and the least that can; one line."""
-    set_ = {name: limit for name in LIMITS if (limit := getattr(instance.indicators, name)) is not None}
-    alone = {name: replace(instance, indicators=Indicators(**{name: limit})) for name, limit in set_.items()}
-    unmet = [name for name in set_ if _limited(program, alone[name], free.running) is None]
+    limits = {name: getattr(instance.indicators, name) for name in (f"max_{value}" for value in free.values())}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    alone = {name: replace(instance, indicators=Indicators(**{name: limit})) for name, limit in given.items()}
+    unmet = [name for name in given if _limited(program, alone[name], free.running) is None]
     if not unmet:
-        reason = f"{' and '.join(set_)} cannot be met together; loosen one or drop one"
+        reason = f"{' and '.join(given)} cannot be met together; loosen one or drop one"
     else:
         words = [
-            f"{name} {set_[name]:.9g} cannot be met: the least that can is "
+            f"{name} {given[name]:.9g} cannot be met: the least that can is "
             f"{rounded_up(least_limit(program, alone[name], name, free))}"
             for name in unmet
         ]

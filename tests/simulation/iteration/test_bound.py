@@ -4,39 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from fluidgate import Gpu, IterationTime, Pricing, RequestClass, Scenario, compare, plan
-from fluidgate.model import EngineModel, Lengths, Targets, TimeTable
+from fluidgate import Gpu, Pricing, RequestClass, Scenario, compare, plan
+from fluidgate.model import EngineModel, Lengths, Targets
 from fluidgate.policies import POLICIES
 from fluidgate.policies.placed import PLACED
+from tests.laws import random_law
 
 SEEDS = range(27)
 REPLICATIONS = 6
 SURE = student.ppf(0.9995, REPLICATIONS - 1)
 POOLED = ("distserve", "splitwise", "splitwise-jsq")
 NAMES = sorted([*POLICIES, *PLACED])
-
-
-def iteration_time(random: np.random.Generator, kind: str) -> IterationTime:
-    alpha, beta = random.uniform(0.003, 0.02), 10 ** random.uniform(-5, -4)
-    if kind == "paper":
-        return IterationTime(alpha=alpha, beta=beta, gamma=1.0 / (random.uniform(0.8, 1.5) * alpha))
-    if kind == "linear":
-        return IterationTime(
-            alpha=alpha,
-            beta=beta,
-            delta=10 ** random.uniform(-5, -3.3),
-            epsilon=10 ** random.uniform(-8, -6.5),
-            solo_alpha=alpha * random.uniform(0.6, 1.5),
-            solo_delta=10 ** random.uniform(-5, -3.3),
-        )
-    chunks, batches = (0, 64, 256, 1024, 4096), (1, 8, 32, 128, 256)
-    rough = [
-        [alpha + beta * c * random.uniform(0.9, 1.1) + 2e-4 * b ** random.uniform(0.8, 1) for b in batches]
-        for c in chunks
-    ]
-    seconds = np.maximum.accumulate(np.maximum.accumulate(np.array(rough), 0), 1)
-    table = TimeTable(chunk_sizes=chunks, batch_sizes=batches, seconds=tuple(map(tuple, seconds.tolist())))
-    return IterationTime(alpha=alpha, beta=beta, epsilon=10 ** random.uniform(-8.5, -7.3), table=table)
 
 
 def lengths(random: np.random.Generator, law: str) -> Lengths:
@@ -65,7 +43,7 @@ def instance(seed: int) -> tuple[Scenario, int]:
         gpu=Gpu(
             batch_size=int(random.choice([8, 16, 64, 256])),
             chunk_size=int(random.choice([256, 512, 2048, 8192])),
-            iteration=iteration_time(random, kind),
+            iteration=random_law(random, kind),
         ),
         pricing=Pricing(scheme=random.choice(["bundled", "separate"]), prompt=0.1, output=0.2),
         classes=tuple(RequestClass(arrival_rate=float(w), **s) for w, s in zip(weights, shapes, strict=True)),
