@@ -223,4 +223,4 @@ def draw_quantiles(workload: Workload, path: str | Path) -> None:
 
 def _legend(axes: Axes, classes: int) -> None:
     if classes <= 12:
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
