@@ -68,6 +68,8 @@ def tables_of(
         hold=np.zeros(classes, dtype=np.int64),
         ready=0,
         spare=-1,
+        fewest=False,
+        expected_output=np.array([c.output_tokens for c in plan.scenario.classes]),
     )
 
 
@@ -94,10 +96,10 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
         gate=GateRule.VALUE,
         route=RouteRule.BUFFER if apart else RouteRule.SOLO_FIRST if all_mixed else RouteRule.POOL,
         cap_prefills=False,
-    )._replace(spare=1 if plan.kappa >= 1.0 else gpus)
+    )._replace(spare=1 if plan.kappa >= 1.0 else gpus, fewest=True, max_prefills=UNCAPPED)
     if apart:
         order = np.where(tables.priority > 0.0, 1.0 + ranked(tables.priority, decode_per_prompt(plan)), 0.0)
-        ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)
+        ready = _within(ready_for_prefill(plan) + reservation * math.sqrt(gpus), gpus + 1)
         return tables._replace(priority=order, ready=ready)
     slots = max(1, math.floor(gpus * plan.slots))
     below = tables.priority < tables.priority.max() * (1.0 - SAME)
@@ -105,9 +107,9 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
     return tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
 
 
-def _within(kept: float, all_there_are: int) -> int:
-    """A whole number to keep free that leaves at least one."""
-    return max(0, min(all_there_are - 1, round(kept)))
+def _within(kept: float, all_of_them: int) -> int:
+    """A whole number to keep free that is less than all."""
+    return max(0, min(all_of_them - 1, round(kept)))
 
 
 def decode_per_prompt(plan: Plan) -> Array:
@@ -177,6 +179,7 @@ POLICIES: dict[str, Policy] = {
             Program(),
             index_and_pool,
             parameters=RESERVATION,
+            takes_any_batching=True,
         ),
         Policy(
             "fi-wsp",

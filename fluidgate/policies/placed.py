@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fluidgate.model import BatchingName
+from fluidgate.model import BatchingName, Scenario
 from fluidgate.planning.partition import MOST_GPUS
 from fluidgate.policies.policy import BasePolicy, Parameter
 
@@ -29,6 +29,10 @@ class PlacedPolicy(BasePolicy):
 
     batching: BatchingName
     placement: PlacementName
+
+    def on(self, scenario: Scenario) -> PlacedPolicy:
+        """Itself: it batches in one way."""
+        return self
 
     @property
     def has_pools(self) -> bool:

@@ -151,15 +151,29 @@ class Policy(BasePolicy):
             `fluidgate.policies.decisions`. They are compiled, so they use numbers, loops and the fields of `View` and
             `Tables`, and make no arrays.
         batching: of the GPUs that it decides for, iteration by iteration.
+        takes_any_batching: whether its gate also feeds GPUs that form their own batches; see `on`.
     """
-
-    batching: ClassVar[BatchingName] = "single-prefill"
 
     program: Program
     tabulate: Callable[[Plan, int], Tables]
     gate: Callable[..., int] | None = None
     route: Callable[..., int] | None = None
     refill: Callable[..., int] | None = None
+    batching: BatchingName = field(default="single-prefill", kw_only=True)
+    takes_any_batching: bool = field(default=False, kw_only=True)
+
+    def on(self, scenario: Scenario) -> Self:
+        """This policy for the engines of a scenario, iteration by iteration.
+
+        One that takes any batching takes that of `[engine]`; where none is given a token budget, as engines have it,
+        if the scenario has a measured law or a memory, since they run whatever batch there is. With the three numbers
+        of [LDHZ], or indicators to hold, it is the paper's: one prompt a GPU, decodes that move.
+        """
+        if not self.takes_any_batching:
+            return self
+        as_engines_do = scenario.gpu.iteration.by_batch or scenario.engine.kv_tokens is not None
+        own: BatchingName = "token-budget" if as_engines_do and not scenario.indicators.any_limit else self.batching
+        return replace(self, batching=scenario.engine.batching or own)
 
     def with_parameters(self, values: Mapping[str, float]) -> Self:
         changed = super().with_parameters(values)
@@ -202,6 +216,7 @@ class Policy(BasePolicy):
             "tabulate": Checked(tabulate) if tabulate is not None else self.tabulate,
             "base": "",
             "tuned": None,
+            "takes_any_batching": self.takes_any_batching and route is None and refill is None,
         }
         if tabulate is not None:
             changes |= {"parameters": parameters, "settings": {}}

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import SAME
-from fluidgate.policies.value import FREE, serves_everyone, value_index
+from fluidgate.policies.value import FREE, binding, is_binding, serves_everyone, value_index
 
 GAIN = 1e-6
 """Relative gain in revenue below which one slot more is not kept."""
+
+MOST_READY = 1000
+"""GPUs kept for prefills at most."""
 
 
 def trunk_reservation(plan: Plan, gpus: int) -> NDArray[np.int64]:
@@ -117,22 +120,27 @@ def waiting_room(streams: Streams, slots: int) -> int:
     return int(min(mean + 10.0 * math.sqrt(mean + slots) + 50, 20 * slots + 200))
 
 
-def ready_for_prefill(plan: Plan, gpus: int) -> int:
-    """How many GPUs with a free slot are kept from waiting decodes, ready for the next prefill: 1 or 0.
+def ready_for_prefill(plan: Plan) -> int:
+    """How many GPUs that could start a prefill waiting decodes leave so.
 
-    Only where prompts are paid apart and the plan keeps `q_d* > 0`: then decodes always wait and a freed slot is never
-    short of work. Prefills take ready GPUs, and slots come free, at rates of ratio `a`; a prefill that finds none ready
-    waits, the mean number waiting is `a/(1 - a)`, and `a` times that if one is kept. It pays while what leaves less is
-    worth more than the slot would earn, `a > v/(v + l)`, v the decode's money per second, l the waiting prompt's
-    (its value less the price of its prefill, times its patience rate). More than one did not pay in any measurement:
-    slots that come free on a GPU that is kept stay idle too.
+    Only where prompts are paid apart: then decodes wait, and the last slots where a prefill could start are kept from
+    them. Prefills take such GPUs, and slots come free, at rates of ratio `a`, so that the number of GPUs that would be
+    there is short of what is kept by k with probability `(1 - a) a^k`. A GPU that is kept costs what its slot would
+    earn, v, the decode's money per second; one that is missing what is lost while a prompt waits, l, its value less the
+    price of its prefill (at the least load at which there is one) times its patience rate. The newsvendor keeps K with
+    `a^(K + 1) = v/(v + l)`: none where `a <= v/(v + l)`, else at least one, and the nearest whole number.
     """
-    if plan.scheme != "separate" or not plan.decode_queue.any() or gpus == 1:
+    if plan.scheme != "separate":
         return 0
     rates, pricing = plan.rates, plan.scenario.pricing
     started = rates.arrival - rates.patience * plan.prefill_queue
-    worth = np.maximum(rates.prompt_value - plan.prefill_cost, 0.0)
+    priced = plan if is_binding(plan) else binding(plan)
+    worth = np.maximum(rates.prompt_value - priced.prefill_cost, 0.0)
     lost = float((started * rates.patience * worth).sum() / started.sum())
     earned = pricing.output * plan.solo_speed
     ratio = float(started.sum() / (started + plan.completion_rate).sum())
-    return 1 if ratio * (earned + lost) > earned else 0
+    if ratio * (earned + lost) <= earned:
+        return 0
+    if earned <= 0.0 or ratio >= 1.0:
+        return MOST_READY
+    return min(MOST_READY, max(1, round(math.log(earned / (earned + lost)) / math.log(ratio) - 1.0)))

@@ -13,6 +13,11 @@ FREE = 1e9
 
 MOST_LOAD = 2.0**20
 """Times a plan's own load at which, if nothing is scarce there, nothing ever is: nobody pays."""
+MOST_NEAR = 2.0
+"""Times a plan's own load up to which what binds there orders the classes now."""
+
+_LEAST = 1e-3
+"""Index of the last of those who may leave, of the first's: above 0, where deadlines decide."""
 
 
 def value_index(plan: Plan) -> Array:
@@ -41,18 +46,35 @@ def gate_index(plan: Plan) -> Array:
     if not serves_everyone(plan):
         return value_index(plan)
     worth = np.sqrt(plan.rates.bundled_value) if plan.scheme == "bundled" else 1.0
-    return np.asarray(_index_to_come(plan) * plan.rates.patience * worth)
-
-
-def _index_to_come(plan: Plan) -> Array:
-    """The index once something is scarce: slots at the least load at which they are; where a plan knows what runs, the
-    time of a GPU there, so that a batch size that nobody reaches has no part in it.
-    """
-    if is_binding(plan):
-        return value_index(plan)
     if plan.request_seconds is not None:
-        return np.asarray(plan.rates.bundled_value / plan.request_seconds)
-    return value_index(binding(plan))
+        return _in_a_shortage(plan)
+    scarce = plan if is_binding(plan) else binding(plan)
+    return np.asarray(value_index(scarce) * plan.rates.patience * worth)
+
+
+def _in_a_shortage(plan: Plan) -> Array:
+    """The order where a plan knows what runs and serves everyone: `theta (index - v)`, lifted above 0.
+
+    What waits leaves at rate theta, and its work with it. Losing it costs its value; but v for each unit of its work
+    is saved, what one unit more in the queue costs in the end. At a light load v is 0, the c-mu rule; where the queue
+    never ends, the price itself, and the order that of the index (Ata and Tongarlak, Queueing Systems 74, 2013, have
+    v from a diffusion; here it is the square of the load). Where that is under half of what is needed for a price, the
+    index is by the time of a GPU that a request takes, so that a batch size that nobody reaches has no part in it.
+    """
+    rates = plan.rates
+    scarce = plan if is_binding(plan) else binding(plan, MOST_NEAR)
+    if is_binding(scarce):
+        load = float(rates.arrival.sum() / scarce.rates.arrival.sum())
+        order = rates.patience * (np.minimum(value_index(scarce), FREE) - load**2)
+    else:
+        assert plan.request_seconds is not None
+        order = rates.patience * rates.bundled_value / plan.request_seconds
+    leave = rates.patience > 0.0
+    if not leave.any():
+        return np.zeros(len(order))
+    lowest = float(order[leave].min())
+    lift = _LEAST * float(np.abs(order[leave]).max()) - min(lowest, 0.0)
+    return np.asarray(np.where(leave, order + lift, 0.0))
 
 
 def serves_everyone(plan: Plan) -> bool:
@@ -66,10 +88,10 @@ def is_binding(plan: Plan) -> bool:
     return any(price > 0.0 for price in (*plan.shadow_prices.values(), *limits))
 
 
-def binding(plan: Plan) -> Plan:
+def binding(plan: Plan, most: float = MOST_LOAD) -> Plan:
     """The plan at the least load, to 1 %, that gives some slot or limit a price, of more than the plan's own load.
 
-    At MOST_LOAD times that load it is given up: the plan there. Classes that never leave are given the patience rate
+    At `most` times that load it is given up: the plan there. Classes that never leave are given the patience rate
     1/s, so that the program stays feasible.
     """
     planner = Planner()
@@ -79,7 +101,7 @@ def binding(plan: Plan) -> Plan:
 
     high = 2.0
     while not is_binding(solved := at(high)):
-        if high >= MOST_LOAD:
+        if high >= most:
             return solved
         high *= 2.0
     low = high / 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fluidgate.errors import FluidgateError
+from fluidgate.model import Scenario
 from fluidgate.policies import REPLAN, PlacedPolicy, Policy, find_any_policy
 from fluidgate.replanning.replanner import Replanning
 
@@ -25,6 +26,10 @@ class ReplannedPolicy:
     def name(self) -> str:
         """That of the policy with `+replan`."""
         return self.policy.name + REPLAN
+
+    def on(self, scenario: Scenario) -> ReplannedPolicy:
+        """The same with the policy for the engines of a scenario."""
+        return replace(self, policy=self.policy.on(scenario))
 
     def for_worker(self) -> ReplannedPolicy:
         """What a worker needs: the policy with its functions named, still able to make tables."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.batching import Batching
 from fluidgate.errors import FluidgateError, InfeasiblePlanError
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import Plan, Planner
@@ -77,7 +78,13 @@ class TableMaker:
             InfeasiblePlanError: as `fluidgate.planning.plan`.
         """
         scheme, allow_decode_buffer = self.policy.program.key(scenario)
-        return self._planner.solve(scenario, gpus=self.gpus, scheme=scheme, allow_decode_buffer=allow_decode_buffer)
+        return self._planner.solve(
+            scenario,
+            gpus=self.gpus,
+            scheme=scheme,
+            allow_decode_buffer=allow_decode_buffer,
+            batching=Batching(scenario.engine.batching or self.policy.batching),
+        )
 
 
 @dataclass(frozen=True)

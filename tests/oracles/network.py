@@ -103,8 +103,7 @@ class Network:
         priority: D/P (prioritize-and-route), or the index (index-and-pool).
         paid_apart: whether prompts are paid at the end of the prefill (index-and-pool).
         hold: a class starts only while more slots than this are free (index-and-pool).
-        ready: GPUs without a prefill and with a free slot that waiting decodes may not take (index-and-pool, paid
-            apart).
+        ready: GPUs that could start a prefill and that waiting decodes leave so (index-and-pool, paid apart).
         to_solo: p_s (sided policies).
         mixed_weight: mu_m y_m* (sli-aware-general).
         solo_weight: mu_s y_s* (sli-aware-general).
@@ -291,6 +290,8 @@ class Network:
     def prefill_decision(self, state: State) -> Branches | None:
         """Start one prefill, on a GPU drawn uniformly among the eligible; None when none may start."""
         eligible = [g for g, gpu in enumerate(state.gpus) if gpu.prefill < 0 and sum(gpu.decodes) < self.batch]
+        if self.policy in POOLED:
+            eligible = self.emptiest(state, eligible)
         if not eligible:
             return None
         in_prefill = [sum(gpu.prefill == i for gpu in state.gpus) for i in self.classes]
@@ -343,8 +344,7 @@ class Network:
                 free_solo = sum(state.pool) < self.pool_slots
                 free_gpus = [] if free_solo else self._gpus_with_decode_slot(state)
             if self.policy in POOLED:
-                beside = any(state.gpus[g].prefill >= 0 for g in free_gpus)
-                free_gpus = self.preferred(state, free_gpus) if beside or len(free_gpus) > self.ready else []
+                free_gpus = self.left_ready(state, free_gpus)
             if not free_solo and not free_gpus:
                 continue
             outcomes: Branches = []
@@ -359,6 +359,18 @@ class Network:
                     outcomes.append((p / len(free_gpus), after))
             return outcomes
         return None
+
+    def emptiest(self, state: State, gpus: list[int]) -> list[int]:
+        """Those with the fewest decodes."""
+        least = min((sum(state.gpus[g].decodes) for g in gpus), default=0)
+        return [g for g in gpus if sum(state.gpus[g].decodes) == least]
+
+    def left_ready(self, state: State, gpus: list[int]) -> list[int]:
+        """Where a waiting decode may go so that `ready` GPUs can still start a prefill; [] to wait."""
+        if any(state.gpus[g].prefill >= 0 for g in gpus) or len(gpus) > self.ready or self.partitioned:
+            return self.preferred(state, gpus)
+        roomy = [g for g in gpus if sum(state.gpus[g].decodes) <= self.batch - 2]
+        return self.emptiest(state, roomy)
 
     def preferred(self, state: State, gpus: list[int]) -> list[int]:
         """Those beside a prefill if at most one GPU could start one, otherwise those without one."""

@@ -142,7 +142,7 @@ def test_the_tpot_of_a_pool_is_the_one_that_its_decodes_feel(load: float) -> Non
     found = simulate(given, "index-and-pool", gpus=12, horizon=200.0, replications=2, seed=1, fidelity="iteration")
     served = [c.completion_rate.mean or 0.0 for c in found.classes]
     felt = np.average([c.tpot.mean or 0.0 for c in found.classes], weights=served)
-    assert point.pooled_tpot == pytest.approx(felt, rel=0.04)
+    assert point.pooled_tpot == pytest.approx(felt, rel=0.06)
     assert point.tpot <= point.pooled_tpot
     held = found.kv_tokens.mean  # type: ignore[attr-defined]
     assert point.kv_tokens < held

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fluidgate import Scenario, plan, simulate
-from fluidgate.model import Pricing
+from fluidgate.model import Pricing, RequestClass
+from fluidgate.optimum import optimum
 from fluidgate.policies import find_policy
 from fluidgate.policies.reservation import (
     Streams,
@@ -17,6 +18,7 @@ from fluidgate.policies.reservation import (
     trunk_reservation,
     waiting_room,
 )
+from fluidgate.policies.value import loaded
 
 TINY = Scenario.load("examples/tiny.toml")
 TWO = Scenario.load("examples/two-class.toml")
@@ -80,15 +82,46 @@ def test_tiny_clusters_earn_nearly_the_optimum(gpus: int, optimum: float) -> Non
 def test_gpus_are_kept_ready_only_where_decodes_overflow() -> None:
     apart = TWO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
     assert plan(apart).decode_queue.any()
-    assert ready_for_prefill(plan(apart), 20) > 0
-    assert ready_for_prefill(plan(TWO), 20) == 0
+    assert ready_for_prefill(plan(apart)) > 0
+    assert ready_for_prefill(plan(TWO)) == 0
     tables = find_policy("index-and-pool").tabulate(plan(apart), 20)
-    assert tables.ready == ready_for_prefill(plan(apart), 20)
+    assert tables.ready == ready_for_prefill(plan(apart))
     assert not tables.hold.any()
 
 
-def test_one_gpu_is_kept_ready_if_it_costs_less_than_the_prompts_it_saves() -> None:
-    """The rule against the two costs summed over the birth-death process, with none and with one kept."""
+@pytest.mark.parametrize(
+    ("gpus", "batch", "load", "classes"),
+    [
+        (1, 4, 1.0, [(1200.0, 80.0, 1.2), (150.0, 200.0, 0.8)]),
+        (1, 3, 1.5, [(2500.0, 30.0, 1.0), (400.0, 90.0, 1.0)]),
+        (1, 4, 1.5, [(700.0, 300.0, 1.0)]),
+        (2, 3, 1.0, [(900.0, 150.0, 1.0)]),
+        (2, 2, 1.5, [(2000.0, 60.0, 1.0)]),
+    ],
+)
+def test_prompts_paid_apart_earn_nearly_the_optimum(
+    gpus: int, batch: int, load: float, classes: list[tuple[float, float, float]]
+) -> None:
+    """A waiting decode leaves the last place where a prefill could start, and takes any other."""
+    slowest = max(output for _, output, _ in classes) * 0.025
+    plain = TWO.replace(
+        gpu=TWO.gpu.model_copy(update={"batch_size": batch}),
+        pricing=Pricing(scheme="separate", prompt=0.1, output=0.2),
+        classes=tuple(
+            RequestClass(name=f"c{k}", prompt_tokens=p, output_tokens=d, arrival_rate=w, patience_rate=3.0 / slowest)
+            for k, (p, d, w) in enumerate(classes)
+        ),
+    )
+    served = plan(loaded(plain, 100.0), scheme="bundled")
+    scenario = loaded(plain, load * float((served.completion_rate / served.rates.arrival).sum() * 100.0 / len(classes)))
+    best = optimum(scenario, gpus=gpus).revenue_rate
+    run = simulate(scenario, "index-and-pool", gpus=gpus, horizon=8000.0 * slowest, replications=4, workers=1, seed=3)
+    assert run.revenue_rate.mean is not None
+    assert 0.97 * best < run.revenue_rate.mean < 1.01 * best
+
+
+def test_as_many_are_kept_ready_as_cost_less_than_the_prompts_they_save() -> None:
+    """The rule against the two costs summed over the birth-death process, for each number kept."""
     rules = []
     for patience in (0.001, 0.01, 0.1, 1.0):
         classes = tuple(c.model_copy(update={"patience_rate": patience}) for c in TWO.classes)
@@ -102,8 +135,10 @@ def test_one_gpu_is_kept_ready_if_it_costs_less_than_the_prompts_it_saves() -> N
         costs = [
             chance
             @ (0.2 * 45.45 * np.maximum(kept - np.arange(2000), 0) + lost * np.maximum(np.arange(2000) - kept, 0))
-            for kept in (0, 1)
+            for kept in range(20)
         ]
-        rules.append(ready_for_prefill(solved, 500))
-        assert rules[-1] == int(costs[1] < costs[0])
-    assert set(rules) == {0, 1}
+        rules.append(ready_for_prefill(solved))
+        assert abs(rules[-1] - int(np.argmin(costs))) <= 1
+        assert costs[rules[-1]] <= costs[0]
+    assert rules == sorted(rules)
+    assert rules[0] == 0 < rules[-1]

@@ -65,7 +65,8 @@ def test_mode_follows_the_plan() -> None:
     policy = find_policy("index-and-pool")
     tables = policy.tabulate(plan(SCENARIO), 40)
     assert (tables.gate_rule, tables.route_rule) == (GateRule.VALUE, RouteRule.POOL)
-    assert (tables.mixed_gpus, tables.reserve, tables.max_prefills) == (40, False, 40)
+    assert (tables.mixed_gpus, tables.reserve) == (40, False)
+    assert tables.max_prefills > 40
     assert tables.priority == pytest.approx(value_index(plan(SCENARIO)))
     separate = SCENARIO.replace(pricing=Pricing(scheme="separate", prompt=0.1, output=0.2))
     overflowing = policy.tabulate(plan(separate), 40)

@@ -69,19 +69,27 @@ def empty_fleet(
     classes: int,
     *,
     reserve: bool,
+    ranked: bool,
     draws: NDArray[np.uint64],
     functions: Functions,
 ) -> Fleet:
     """A fleet whose engines are all down.
 
     Args:
-        draws, functions: as in `Board`.
+        reserve, ranked, draws, functions: as in `new_board`.
     """
     gpu = np.zeros(engines, ENGINE)
     counts = np.zeros((stages.STAGES, classes), np.int64)
     since = np.full((stages.QUEUES, classes), np.inf)
     board = empty_board(
-        gpu, batch_size=batch_size, reserve=reserve, counts=counts, since=since, draws=draws, functions=functions
+        gpu,
+        batch_size=batch_size,
+        reserve=reserve,
+        ranked=ranked,
+        counts=counts,
+        since=since,
+        draws=draws,
+        functions=functions,
     )
     gpu["group"] = OUT
     gpu["occupied"] = gpu["closed"] = batch_size

@@ -83,6 +83,7 @@ class Gated(Dispatcher):
                 batch_size,
                 classes,
                 reserve=bool(tables.reserve),
+                ranked=bool(tables.fewest),
                 draws=stream(SeedSequence(seed)),
                 functions=functions_of(**self._functions) if self._functions else Functions(),
             )

@@ -318,6 +318,11 @@ class BatchProgram(LinearProgram, ClassBlocks):
         price = float(vertex.row_prices[place])
         return price if abs(price) * self.row_unit[place] > _ZERO * vertex.worth else 0.0
 
+    def has_empty_chunks(self, columns: Array) -> bool:
+        """Whether there are more mixed iterations than chunks."""
+        mixed = float(columns[self.mixed_kinds].sum())
+        return mixed > float(self.instance.most_chunks @ columns[self.fed]) * (1.0 + _SOLVED)
+
     def check(self, columns: Array) -> None:
         """Hold a solution against its rows in their own units.
 

@@ -90,8 +90,9 @@ def solve(program: BatchProgram, instance: BatchInstance) -> Solution:
 
 
 def _beside_its_bound(program: BatchProgram, instance: BatchInstance) -> Solution:
-    """The best flows where each mixed iteration has a chunk, with the bound and the prices of the program without that
-    row: only so R* never falls as chunks grow, though the law says that mixed iterations are the faster ones.
+    """The best flows where each mixed iteration has a chunk, with the bound and its prices of the program without that
+    row: only so R* never falls as chunks grow, though the law says that mixed iterations are the faster ones, or that
+    smaller chunks cost less. What a request takes is counted at the prices where it runs.
 
     Where an indicator costs something, the row stays.
     """
@@ -101,7 +102,8 @@ def _beside_its_bound(program: BatchProgram, instance: BatchInstance) -> Solutio
     program.load(instance)
     vertex = program.maximise(program.objective())
     assert vertex is not None, "a row less leaves it feasible"
-    return replace(runs, objective=vertex.objective, prices=Prices.of(program, vertex))
+    prices = replace(Prices.of(program, vertex), prefill=runs.prices.prefill, decode=runs.prices.decode)
+    return replace(runs, objective=vertex.objective, prices=prices)
 
 
 def _free(program: BatchProgram, instance: BatchInstance) -> Solution:
@@ -115,6 +117,8 @@ def _free(program: BatchProgram, instance: BatchInstance) -> Solution:
         vertex = None
     if vertex is None:
         raise InfeasiblePlanError(explain(program))
+    if not instance.chunks_end and program.has_empty_chunks(vertex.columns):
+        return _beside_its_bound(program, instance)
     return _settled(program, vertex)
 
 

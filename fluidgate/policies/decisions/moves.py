@@ -83,7 +83,7 @@ def next_start(board: Board, tables: Tables) -> tuple[int, int, int]:
                 if cls < 0 or cls >= view.waiting.size or view.buffered[buffer, cls] == 0:
                     board.round[FAULT] = BAD_REFILL
                     break
-                return buffer, cls, gpu_for_decode(board, tables.spare, group)
+                return buffer, cls, gpu_for_decode(board, tables, group)
         board.round[PHASE] += 1
     return NOBODY, 0, 0
 
@@ -95,7 +95,7 @@ def place_decode(board: Board, tables: Tables, cls: int, g: int) -> int:
     if where == STAY and board.gpu[g].decode_position != NOWHERE:
         return g
     if where < STAY and board.state.free[where] > 0:
-        return gpu_for_decode(board, tables.spare, where)
+        return gpu_for_decode(board, tables, where)
     return -1 - (where - WAIT if where >= WAIT else 0)
 
 
@@ -105,7 +105,7 @@ def book_decode(board: Board, tables: Tables, cls: int, g: int) -> int:
     where = ask_route(board, tables, cls)
     if where >= STAY or board.state.free[where] == 0:
         return g
-    return gpu_for_decode(board, tables.spare, where)
+    return gpu_for_decode(board, tables, where)
 
 
 @inlined

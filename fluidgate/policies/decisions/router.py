@@ -37,12 +37,19 @@ def refill(view: View, tables: Tables, group: int, draw: float) -> int:
 
     Asked while the group has a free slot and its buffer is not empty. `draw` is uniform on [0, 1).
     """
-    if group == MIXED and view.beside[0] == 0 and view.startable[0] <= tables.ready and tables.ready > 0:
+    if group == MIXED and tables.ready > 0 and takes_the_last(view, tables):
         return HOLD
     buffer = group if tables.split_buffers else 0
     if tables.refill_rule == REFILL_FCFS:
         return oldest(view, buffer)
     return drawn_by_weight(view, tables, buffer, group, draw)
+
+
+@inlined
+def takes_the_last(view: View, tables: Tables) -> bool:
+    """Whether a decode would leave fewer than `ready` GPUs that could start a prefill: it goes beside one where there
+    is room, and a GPU with two free slots can still start one."""
+    return view.beside[0] == 0 and view.startable[0] <= tables.ready and view.room[0] < 2
 
 
 @inlined

@@ -77,9 +77,12 @@ class Tables(NamedTuple):
         weights: class weights of the WEIGHTED refill; float64, shape (2 groups, classes).
         hold: a prefill of the class starts only while more than so many slots of the cluster are free; int64, shape
             (classes,).
-        ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill.
+        ready: GPUs that could start a prefill, which waiting decodes leave so.
         spare: decodes go beside prefills while at most so many GPUs could start one, otherwise to GPUs without one;
             -1: to any GPU with a free slot.
+        fewest: whether a prefill starts on the GPU with the fewest requests of those that could.
+        expected_output: mean output of a request, tokens, by which memory is kept free for decodes that grow; 0 to keep
+            none; float64, shape (classes,).
     """
 
     mixed_gpus: int
@@ -99,6 +102,8 @@ class Tables(NamedTuple):
     hold: Any
     ready: int
     spare: int
+    fewest: bool
+    expected_output: Any
 
     @staticmethod
     def nothing(classes: int) -> Tables:
@@ -121,6 +126,8 @@ class Tables(NamedTuple):
             hold=np.zeros(classes, np.int64),
             ready=0,
             spare=-1,
+            fewest=False,
+            expected_output=np.zeros(classes),
         )
 
     def checked(self, classes: int) -> Tables:

@@ -29,6 +29,7 @@ class View(NamedTuple):
         buffered_since: the same for the decode buffers; shape (2 buffers, classes).
         free: number of GPUs with a free decode slot, by group; int64, shape (2,).
         startable: number of GPUs on which a prefill could start now; int64, shape (1,).
+        room: free slots of the emptiest of these, where the policy ranks them (`Tables.fewest`); int64, shape (1,).
         beside: number of GPUs with a free slot beside a prefill; int64, shape (1,).
     """
 
@@ -43,4 +44,5 @@ class View(NamedTuple):
     buffered_since: Any
     free: Any
     startable: Any
+    room: Any
     beside: Any

@@ -13,15 +13,16 @@ from fluidgate.simulation.iteration.kernel.record import close_segments
 
 
 @cache
-def build(batching: Batching) -> Any:
-    """The kernel of a discipline.
+def build(batching: Batching, *, gated: bool = False) -> Any:
+    """The kernel of a discipline, `gated` where GPUs that form their own batches are given requests by a policy.
 
     It is called with the cluster, the law, the tables where a policy assigns requests to GPUs, a block of requests and
     a budget of events, and answers with a word of `pauses`.
     """
     discipline: Any = import_module(f"fluidgate.simulation.iteration.kernel.batching.{batching.name.lower()}")
-    kernel = _assigned(discipline) if DISCIPLINES[batching].by_policy else _placed(discipline)
-    kernel.__qualname__ = f"{batching.name.lower()}_kernel"
+    by_policy = DISCIPLINES[batching].by_policy
+    kernel = _assigned(discipline) if by_policy else _gated(discipline) if gated else _placed(discipline)
+    kernel.__qualname__ = f"{'gated_' if gated else ''}{batching.name.lower()}_kernel"
     return kept(kernel, f"the kernel of {batching} batching", seconds=15)
 
 
@@ -41,6 +42,17 @@ def _placed(discipline: Any) -> Any:
 
     def kernel(cluster, law, block, budget):
         return advance(cluster, law, compose, block, budget)
+
+    return kernel
+
+
+def _gated(discipline: Any) -> Any:
+    from fluidgate.simulation.iteration.kernel.gated import advance
+
+    compose = discipline.compose
+
+    def kernel(cluster, law, tables, block, budget):
+        return advance(cluster, law, tables, compose, block, budget)
 
     return kernel
 

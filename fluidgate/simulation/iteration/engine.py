@@ -86,6 +86,7 @@ class Engine:
         placement: Placement = Placement.ROUND_ROBIN,
         pools: Pools | None = None,
         accumulate: bool = False,
+        gated: bool = False,
         warmup: float = 0.0,
         horizon: float = math.inf,
         sample_interval: float = math.inf,
@@ -104,6 +105,7 @@ class Engine:
         return Settings(
             placement=int(placement),
             by_policy=self.discipline.by_policy,
+            gated=gated,
             joins_at_once=self.discipline.joins_at_once,
             prompt_gpus=pools.prompt_gpus if pools else 0,
             queue_tokens=pools.queue_tokens if pools else 0,

@@ -47,7 +47,8 @@ class Placements:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Single-prefill GPUs under a policy: its decision functions as in the Markov network.
+    """GPUs under a policy: its decision functions as in the Markov network. Single-prefill GPUs, or, where the policy
+    takes any batching, those that form their own batches.
 
     Attributes:
         tables: of the policy for the run's GPUs.
@@ -64,11 +65,14 @@ class Decisions:
         from fluidgate.policies.decisions.own import functions_of
         from fluidgate.simulation.iteration.builds import build
 
-        if not engine.discipline.by_policy:
-            raise FluidgateError("a policy runs single-prefill batching; give Placements for the other ways")
+        gated = not engine.discipline.by_policy
+        if gated and not self.policy.takes_any_batching:
+            raise FluidgateError(
+                f"policy '{self.policy.name}' runs single-prefill batching; give Placements for the other ways"
+            )
         functions = functions_of(**self.policy.functions)
-        cluster = new_cluster(engine, run, log, tables=self.tables, functions=functions)
-        kernel = build(engine.batching)
+        cluster = new_cluster(engine, run, log, tables=self.tables, functions=functions, gated=gated)
+        kernel = build(engine.batching, gated=gated)
         return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy)
 
 

@@ -185,6 +185,7 @@ def new_cluster(
         functions=functions or Functions(),
         mixed_gpus=None if tables is None else int(tables.mixed_gpus),
         reserve=tables is not None and bool(tables.reserve),
+        ranked=tables is not None and bool(tables.fewest),
         targets=targets,
         thresholds=thresholds or None,
         samples=run.samples,

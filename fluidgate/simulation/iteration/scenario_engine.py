@@ -19,6 +19,11 @@ def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
         FluidgateError: naming the key and the mend.
     """
     known, needed = scenario.engine.batching, policy.batching
+    if scenario.engine.async_scheduling and isinstance(policy, Policy):
+        raise FluidgateError(
+            f"engine.async_scheduling: not simulated under policy '{policy.name}', which gives GPUs their requests "
+            "between two iterations; leave it out, or name a policy that places them as they arrive"
+        )
     if known is not None and known != needed:
         raise FluidgateError(
             f"policy '{policy.name}' needs {needed} batching, but the scenario has engine.batching = \"{known}\"; "

@@ -176,7 +176,7 @@ def behaviours(
             follows the rule.
     """
     found = [_found(p, replanning or Replanning()) if isinstance(p, str) else p for p in policies]
-    chosen = tuple(map(behaviour_of, found))
+    chosen = tuple(behaviour_of(policy.on(scenario)) for policy in found)
     refuse_duplicates([policy.name for policy in chosen])
     if replanning is not None and not any(policy.follows for policy in chosen):
         raise FluidgateError(

@@ -4,6 +4,7 @@ import numpy as np
 
 from fluidgate.compiled import called
 from fluidgate.policies.decisions import stages
+from fluidgate.policies.decisions.board import at_its_level
 from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.simulation import events
 from fluidgate.simulation.markov.members import member
@@ -135,7 +136,7 @@ def check_ready(net):
         if group == MIXED and idle and decodes < net.batch_size:
             startable += 1
             at = net.gpu[gpu].prefill_position
-            if at < 0 or board.prefill_ready[at] != gpu:
+            if at < 0 or board.prefill_ready[at] != gpu or not at_its_level(board, gpu):
                 return 6
         if not idle and decodes < slots:
             beside += 1

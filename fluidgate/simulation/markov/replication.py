@@ -119,6 +119,7 @@ def start(job: Job) -> Network:
         batch_size=job.scenario.gpu.batch_size,
         mixed_gpus=job.tables.mixed_gpus,
         reserve=job.tables.reserve,
+        ranked=job.tables.fewest,
         warmup=job.warmup,
         horizon=job.horizon,
         arrival_rates=rates.arrival * job.gpus,

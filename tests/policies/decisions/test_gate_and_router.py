@@ -33,7 +33,17 @@ def refill(view, tables, group, draw):  # type: ignore[no-untyped-def]
 
 def view(**given: Any) -> View:
     """Three classes, nobody there, unless said otherwise."""
-    counts = {"waiting", "prefilling", "buffered", "mixed_decodes", "solo_decodes", "free", "startable", "beside"}
+    counts = {
+        "waiting",
+        "prefilling",
+        "buffered",
+        "mixed_decodes",
+        "solo_decodes",
+        "free",
+        "startable",
+        "room",
+        "beside",
+    }
     defaults: dict[str, Any] = {
         "gpus": 10,
         "batch_size": 4,
@@ -46,6 +56,7 @@ def view(**given: Any) -> View:
         "buffered_since": [[np.inf] * 3, [np.inf] * 3],
         "free": [1, 1],
         "startable": [1],
+        "room": [1],
         "beside": [0],
     } | given
     return View(
@@ -75,6 +86,8 @@ def tables(**given: Any) -> Tables:
         "hold": np.zeros(3, np.int64),
         "ready": 0,
         "spare": -1,
+        "fewest": False,
+        "expected_output": np.zeros(3),
     } | given
     return Tables(**defaults)
 
@@ -202,3 +215,4 @@ def test_waiting_decodes_leave_some_gpus_ready_for_prefills() -> None:
     assert refill(view(startable=[2], **waiting), rules, MIXED, 0.5) == HOLD
     assert refill(view(startable=[3], **waiting), rules, MIXED, 0.5) == 0
     assert refill(view(startable=[2], beside=[1], **waiting), rules, MIXED, 0.5) == 0
+    assert refill(view(startable=[2], room=[2], **waiting), rules, MIXED, 0.5) == 0

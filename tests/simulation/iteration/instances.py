@@ -243,6 +243,19 @@ def policy_instance(seed: int, policy: str) -> Instance:
     return Instance(stream, engine, time, run, policy=chosen, tables=tables_for(rng, chosen, stream, run, engine))
 
 
+def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
+    """Of GPUs that form their own batches, without a limit to their memory, under a gate."""
+    instance = policy_instance(seed, policy)
+    assert instance.tables is not None
+    size = instance.engine.batch_size
+    rng = np.random.default_rng([seed, 2])
+    tokens = size + int(rng.integers(1, 60))
+    engine = replace(instance.engine, batching=batching, tokens=tokens, keys=EngineModel())
+    tables = instance.tables._replace(mixed_gpus=instance.run.gpus, fewest=seed % 3 > 0)
+    assert instance.policy is not None
+    return replace(instance, engine=engine, policy=replace(instance.policy, takes_any_batching=True), tables=tables)
+
+
 def changing_instance(seed: int, policy: str) -> Instance:
     """The tables change now and then: groups of any size, with a reserve or without."""
     instance = policy_instance(seed, policy)

@@ -91,7 +91,8 @@ class Reference:
         placement: name of the rule.
         pools: GPUs for prompts and unread tokens of a long queue (0: fixed pools), for the rule POOLS.
         thresholds: how many of a class are admitted on a GPU together.
-        policy: tables and the three decision functions, for single-prefill batching.
+        policy: tables and the three decision functions, for single-prefill batching, or for GPUs that form their own
+            batches and are given requests by the gate (without a limit to their memory).
         changes: (epoch, tables) that come into force later.
     """
 
@@ -149,17 +150,20 @@ class Reference:
         self.mode = Counter[str]()
         self.kv_seconds = 0.0
         self.kv_peak = 0
+        self.gated = policy is not None and self.batching != "SINGLE_PREFILL"
         if policy is not None:
             self.tables, self.gate, self.route, self.refill = policy
             mixed = int(self.tables.mixed_gpus)
             for g in self.gpus[mixed:]:
                 g.mixed = False
             self.decode_ready: tuple[list[int], list[int]] = (list(range(mixed)), list(range(mixed, gpus)))
-            self.prefill_ready = list(range(mixed))
+            levels = 160 if self.tables.fewest else 1
+            self.levels: list[list[int]] = [list(range(mixed)), *([] for _ in range(levels - 1))]
             self.beside_ready: list[int] = []
             self.queues: list[list[list[Request]]] = [[[] for _ in range(classes)] for _ in range(3)]
             for g in self.gpus:
-                self.refresh(g)
+                if not self.gated:
+                    self.refresh(g)
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
 
@@ -180,6 +184,8 @@ class Reference:
             self.pass_time(epoch)
             if self.batching == "SINGLE_PREFILL":
                 self.step_single(kind, what)
+            elif self.gated:
+                self.step_gated(kind, what)
             else:
                 self.step_placed(kind, what)
         else:
@@ -434,6 +440,50 @@ class Reference:
         else:
             self.boundary_placed(what)
 
+    # --- the same under a gate
+
+    def step_gated(self, kind: int, what: Any) -> None:
+        if kind == CHANGE:
+            self.tables = what
+        elif kind == ARRIVAL:
+            if self.arrive(what):
+                self.enqueue(what, PREFILL_QUEUE)
+        elif kind == PATIENCE:
+            self.queues[PREFILL_QUEUE][what[0].cls].remove(what[0])
+            self.tally("prefill_abandonments", what[0].cls)
+            self.finish(what[0], 2)
+        else:
+            self.end_placed(what)
+            self.look_over(what)
+            what.composing = True
+            self.give_out()
+            what.composing = False
+            self.compose_placed(what)
+            self.look_over(what)
+            return
+        self.give_out()
+
+    def give_out(self) -> None:
+        while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
+            cls = self.gate(self.view(), self.tables)
+            if cls < 0:
+                break
+            g = self.drawn(self.fewest)
+            r = self.queues[PREFILL_QUEUE][cls].pop(0)
+            r.wait += 1
+            r.gpu = r.prefill_gpu = g.number
+            r.came = self.now
+            g.waiting.append(r)
+            self.join_soon(g)
+            self.look_over(g)
+
+    def look_over(self, g: Gpu) -> None:
+        """It has room for more while it decodes alone, or between two iterations, and its prompts leave some budget."""
+        backlog = sum(r.to_read - g.chunks.get(r, 0) for r in g.waiting + g.running)
+        decodes = sum(r.stage == MIXED_DECODE for r in g.running)
+        full = self.taken(g) >= self.engine.batch_size or backlog + decodes >= self.engine.tokens
+        self.rank(g, not g.chunks and not full)
+
     def admit_pile(self, g: Gpu, cls: int) -> None:
         for r in g.piles[cls]:
             r.came = self.now
@@ -521,6 +571,10 @@ class Reference:
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
+        self.end_placed(g)
+        self.compose_placed(g)
+
+    def end_placed(self, g: Gpu) -> None:
         g.latest = g.start if self.engine.keys.async_scheduling and g.end is not None else math.inf
         if g.end is not None:
             read = list(g.chunks)
@@ -537,6 +591,8 @@ class Reference:
                         self.end_request(g, r)
                     elif self.placement == "POOLS":
                         self.ship(g, r)
+
+    def compose_placed(self, g: Gpu) -> None:
         if self.batching == "TOKEN_BUDGET" or (self.batching == "LAST_SCHEDULABLE" and not self.prompts_go_first(g)):
             self.compose_budget(g)
         elif self.batching == "LAST_SCHEDULABLE":
@@ -890,8 +946,9 @@ class Reference:
 
         count = np.zeros((6, self.classes), np.int64)
         for r in self.requests:
-            if r.outcome == 0 and r.whole > 0:  # it has arrived and not left
-                count[self.stage_of(r), r.cls] += 1
+            if r.outcome == 0 and r.whole > 0 and r.stage != GONE:  # it has arrived and not left
+                given = self.gated and r.stage == PREFILL_QUEUE and r.gpu >= 0
+                count[PREFILL if given else self.stage_of(r), r.cls] += 1
         since = np.array([[q[0].since if q else np.inf for q in queue] for queue in self.queues])
         free = np.array([len(ready) for ready in self.decode_ready], np.int64)
         startable = np.array([len(self.prefill_ready)], np.int64)
@@ -907,6 +964,7 @@ class Reference:
             since[1:].copy(),
             free,
             startable,
+            np.array([self.engine.batch_size - self.taken(self.gpus[self.fewest[0]]) if self.fewest else 0], np.int64),
             np.array([len(self.beside_ready)], np.int64),
         )
 
@@ -915,7 +973,7 @@ class Reference:
             cls = self.gate(self.view(), self.tables)
             if cls < 0:
                 break
-            g = self.drawn(self.prefill_ready)
+            g = self.drawn(self.fewest)
             r = self.queues[PREFILL_QUEUE][cls][0]
             if self.limited:
                 blocks = min(self.blocks(r.whole + max(self.reservation, 1)), self.capacity)
@@ -946,7 +1004,9 @@ class Reference:
     def drawn_for_decode(self, group: int) -> Gpu:
         if self.tables.spare >= 0 and group == 0 and not self.tables.reserve:
             few = len(self.prefill_ready) <= self.tables.spare
-            return self.drawn((self.beside_ready if few else []) or self.prefill_ready or self.decode_ready[group])
+            last = len(self.prefill_ready) <= self.tables.ready
+            without = self.fewest if last else self.prefill_ready
+            return self.drawn((self.beside_ready if few else []) or without or self.decode_ready[group])
         return self.drawn(self.decode_ready[group])
 
     def drawn(self, ready: list[int]) -> Gpu:
@@ -1001,7 +1061,6 @@ class Reference:
         can_start = group == 0 and not prefills and not g.barred and len(g.seated) < self.engine.batch_size
         for ready, belongs in (
             (self.decode_ready[group], len(g.seated) < slots),
-            (self.prefill_ready, can_start),
             (self.beside_ready, prefills > 0 and len(g.seated) < self.engine.batch_size - 1),
         ):
             if belongs and g.number not in ready:
@@ -1009,6 +1068,43 @@ class Reference:
             elif not belongs and g.number in ready:
                 ready[ready.index(g.number)] = ready[-1]
                 ready.pop()
+        self.rank(g, can_start)
+
+    @property
+    def prefill_ready(self) -> list[int]:
+        """GPUs that could start a prefill, the emptiest first."""
+        return [g for level in self.levels for g in level]
+
+    @property
+    def fewest(self) -> list[int]:
+        return next((level for level in self.levels if level), [])
+
+    def taken(self, g: Gpu) -> int:
+        if self.gated:
+            return len(g.waiting) + len(g.running)
+        return len(g.seated) + (1 if g.seat is not None else 0)
+
+    def rank(self, g: Gpu, belongs: bool) -> None:
+        """Let `g` stand in the list of its level, or in none; one GPU of each level above goes to its other end."""
+        taken = self.taken(g) if len(self.levels) > 1 else 0
+        octave = max(0, int(math.log2(max(taken, 1))) - 4)
+        level = taken if octave == 0 else 16 + 8 * octave + (taken >> octave + 1)
+        old = next((k for k, ready in enumerate(self.levels) if g.number in ready), None)
+        if old is None and belongs:
+            for ready in self.levels[level + 1 :]:
+                ready.extend([ready.pop(0)] if ready else [])
+            self.levels[level].append(g.number)
+        elif old is not None and not belongs:
+            fill(self.levels[old], g.number, -1)
+            for ready in self.levels[old + 1 :]:
+                ready[:0] = [ready.pop()] if ready else []
+        elif old is not None:
+            for k in range(old, level):
+                fill(self.levels[k], g.number, -1)
+                self.levels[k + 1].insert(0, g.number)
+            for k in range(old, level, -1):
+                fill(self.levels[k], g.number, 0)
+                self.levels[k - 1].append(g.number)
 
     def compose_single(self, g: Gpu) -> bool:
         """Whether anybody has given way."""
@@ -1114,3 +1210,10 @@ class Reference:
         self.join_soon(g)
         self.join_soon(there)
         return True
+
+
+def fill(ready: list[int], gpu: int, end: int) -> None:
+    """Take `gpu` off a list; the one at an end takes its place."""
+    at = ready.index(gpu)
+    ready[at] = ready[end]
+    ready.pop(end)

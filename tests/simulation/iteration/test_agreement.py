@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fluidgate.batching import Batching
+from fluidgate.model import EngineModel
 from fluidgate.policies import POLICIES
 from fluidgate.simulation.iteration.kernel.cluster import Placement
 from fluidgate.simulation.iteration.times import TIMES
-from tests.simulation.iteration.instances import Instance, changing_instance, placed_instance, policy_instance
+from tests.simulation.iteration.instances import (
+    Instance,
+    changing_instance,
+    gated_instance,
+    placed_instance,
+    policy_instance,
+)
 from tests.simulation.iteration.reference import Reference
 
 PLACED = [(batching, rule) for batching in Batching if batching != Batching.SINGLE_PREFILL for rule in Placement]
@@ -76,3 +84,33 @@ def test_tables_that_change_on_the_way(policy: str) -> None:
 def test_policies(policy: str) -> None:
     for seed in range(SEEDS):
         agree(policy_instance(seed, policy))
+
+
+@pytest.mark.parametrize("batching", [Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST])
+@pytest.mark.parametrize("policy", ["index-and-pool", "fi-wsp", "gate-and-route"])
+def test_a_gate_before_gpus_that_form_their_own_batches(policy: str, batching: Batching) -> None:
+    for seed in range(SEEDS):
+        agree(gated_instance(seed, policy, batching))
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_one_gpu_under_an_fcfs_gate_is_that_gpu_alone(limited: bool) -> None:
+    """Who waits in the policy's queue or on the GPU waits for the same, where nobody leaves."""
+    for seed in range(SEEDS):
+        instance = gated_instance(seed, "fi-wsp", Batching.TOKEN_BUDGET)
+        stream = instance.requests.copy()
+        stream["patience"] = math.inf
+        stream["arrival"] += 1e-7 * np.arange(len(stream))  # the first who comes is the first, whatever the class
+        memory = int((stream["prompt"] + stream["output"]).max() * (1.5 + seed % 4)) if limited else None
+        keys = EngineModel(kv_tokens=memory, kv_block=1) if limited else EngineModel()
+        engine = replace(instance.engine, keys=keys)
+        run = replace(instance.run, gpus=1, horizon=math.inf, warmup=0.0)
+        assert instance.tables is not None
+        none = np.zeros(run.classes)
+        tables = instance.tables._replace(mixed_gpus=1, max_prefills=1 << 40, expected_output=none)
+        gated = replace(instance, requests=stream, engine=engine, run=run, tables=tables)
+        _, one = gated.by_kernel()
+        _, other = replace(gated, policy=None, tables=None).by_kernel()
+        assert one.keys() == other.keys()
+        for number, row in one.items():
+            assert row.tolist() == pytest.approx(other[number].tolist(), nan_ok=True, **CLOSE)

@@ -7,6 +7,7 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.replanning import estimates
 from fluidgate.simulation import events
 from fluidgate.simulation.iteration.kernel.batch import (
     join,
@@ -110,6 +111,15 @@ def finish(cluster: Cluster, g: int, slot: int) -> None:
     unseat(cluster, g, cluster.live[slot].cls)
     change_load(cluster, g, -1, 0)
     unbind(cluster, slot)
+    complete(cluster, slot)
+
+
+@inlined
+def complete(cluster: Cluster, slot: int) -> None:
+    """A request has been served to its end."""
+    if len(cluster.estimates) > 0:
+        done = cluster.live[slot]
+        estimates.completed(cluster.estimates, done.cls, cluster.clock[NOW], done.output)
     record_completion(cluster, slot)
 
 

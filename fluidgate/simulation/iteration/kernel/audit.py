@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fluidgate.compiled import called
 from fluidgate.policies.decisions import stages
-from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.policies.decisions.board import NOWHERE, at_its_level
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.simulation import events
@@ -136,6 +136,8 @@ def check_ready(cluster: Cluster, g: int) -> int:
     if here.prefill_position != NOWHERE:
         at = here.prefill_position
         if at >= cluster.board.state.startable[0] or cluster.board.prefill_ready[at] != g:
+            return 10
+        if not at_its_level(cluster.board, g):
             return 10
     if here.beside_position != NOWHERE:
         at = here.beside_position

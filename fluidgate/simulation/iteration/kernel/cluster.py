@@ -81,7 +81,8 @@ LINES = 5
 RUNNING = 0  # in the batch
 SEATED = 1  # assigned to the GPU: running, pending, or in transit
 FRESH = 2  # running since this segment's start, their first gap counted apart
-GROUPS = 3
+ASSIGNED = 3  # given to the GPU by a policy, their prompts not read yet
+GROUPS = 4
 
 # Values of `log["outcome"]`.
 COMPLETED = 1
@@ -176,6 +177,7 @@ GPU = np.dtype(
         ("busy", "i4"),
         ("due", "i4"),  # whether it stands in `due`
         ("reading", "i4"),  # whether its reading has begun
+        ("booked", "i4"),  # the class that has booked memory here, NOWHERE if none; of GPUs under a gate
         ("moving", "i4"),  # transfers of KV under way from here and to here, with a limited memory
     ],
     align=True,
@@ -209,6 +211,7 @@ class Settings(NamedTuple):
     Attributes:
         placement: a `Placement`; single-prefill batching has none, its policy decides.
         by_policy: whether a policy assigns requests to GPUs, at most one prefill each (single-prefill batching).
+        gated: whether a policy assigns requests to GPUs that form their own batches.
         joins_at_once: whether a decode whose prefill has ended is in the very next batch.
         prompt_gpus: size of the prompt pool.
         queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
@@ -227,6 +230,7 @@ class Settings(NamedTuple):
 
     placement: int
     by_policy: bool
+    gated: bool
     joins_at_once: bool
     prompt_gpus: int
     queue_tokens: int
@@ -263,6 +267,7 @@ class Cluster(NamedTuple):
         pool_keys: by pool, measure and GPU, inf where it is in another pool, shape (3, 2, n); `pool_trees` the
             tournaments over them. Without POOLS both are empty.
         thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
+        booked: GPUs that a class has booked for its oldest, shape (classes,); see `gated`.
         timers: requests by epoch of their timer, a heap, int32.
         counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
         clock, tally: see the constants.
@@ -294,6 +299,7 @@ class Cluster(NamedTuple):
     pool_keys: Any
     pool_trees: Any
     thresholds: Any
+    booked: Any
     timers: Any
     counts: Any
     since: Any
@@ -322,6 +328,7 @@ def empty_cluster(
     functions: Functions,
     mixed_gpus: int | None = None,
     reserve: bool = False,
+    ranked: bool = False,
     targets: Any = None,
     thresholds: Any = None,
     samples: int = 0,
@@ -333,7 +340,7 @@ def empty_cluster(
     Args:
         draws: state of the random numbers of placements and class draws, uint64, shape (4,).
         functions: a user's decision functions.
-        mixed_gpus, reserve: of the policy at the start, as in `new_board`; all GPUs if None.
+        mixed_gpus, reserve, ranked: of the policy at the start, as in `new_board`; all GPUs if None.
         targets: TTFT and TPOT in s, shape (2, classes); none if None.
         thresholds: as in `Cluster`; all 1 if None.
         samples: how many times `counts` is recorded at most.
@@ -343,7 +350,7 @@ def empty_cluster(
     n, size = settings.gpus, settings.batch_size
     gpu = np.zeros(n, GPU)
     gpu["blocks"] = gpu["behind"] = settings.kv_blocks
-    gpu["oldest"] = NOWHERE
+    gpu["oldest"] = gpu["booked"] = NOWHERE
     mixed = n if mixed_gpus is None else mixed_gpus
     counts = np.zeros((stages.STAGES, classes), np.int64)
     since = np.full((stages.QUEUES, classes), np.inf)
@@ -352,11 +359,15 @@ def empty_cluster(
         batch_size=size,
         mixed_gpus=mixed,
         reserve=reserve,
+        ranked=ranked,
         counts=counts,
         since=since,
         draws=draws,
         functions=functions,
     )
+    if settings.gated:  # who waits on a GPU waits for its prefill, but no longer in the policy's queue
+        state = board.state._replace(waiting=np.zeros(classes, np.int64), prefilling=np.zeros(classes, np.int64))
+        board = board._replace(state=state)
     lines = np.zeros(stages.QUEUES * classes + LINES * n + (n * classes if settings.accumulate else 0), LINE)
     lines["head"] = lines["tail"] = NOWHERE
     tree = tournament(n)
@@ -382,6 +393,7 @@ def empty_cluster(
         pool_keys=pool_keys,
         pool_trees=pool_trees,
         thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
+        booked=np.zeros(classes, np.int64),
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,

@@ -15,8 +15,10 @@ from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.policies.decisions.placement import place
 from fluidgate.policies.decisions.tables import Placement
+from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.admission import (
+    complete,
     finish,
     finish_later,
 )
@@ -48,7 +50,7 @@ from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_l
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_of, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
-from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire
 from fluidgate.simulation.iteration.kernel.segment import (
     cut_segment,
     cut_segment_late,
@@ -235,6 +237,13 @@ def abandon(cluster: Cluster, slot: int) -> None:
 @inlined
 def reach_boundary(cluster, law, compose, g):
     """An iteration of `g` has ended, or `g` was idle and is called."""
+    latest = end_iteration(cluster, g)
+    compose(cluster, law, g, latest)
+
+
+@inlined
+def end_iteration(cluster: Cluster, g: int) -> float:
+    """Decodes leave and prefills end, if an iteration of `g` was under way; who came later is not in the next batch."""
     here = cluster.gpu[g]
     latest = np.inf
     if here.busy == 1:
@@ -251,7 +260,7 @@ def reach_boundary(cluster, law, compose, g):
                 finish(cluster, g, slot)
         if chunk > 0:
             end_prefills(cluster, g)
-    compose(cluster, law, g, latest)
+    return latest
 
 
 @inlined
@@ -273,6 +282,8 @@ def end_prefills(cluster: Cluster, g: int) -> None:
             request.first = now
             observe(cluster, TTFT, cls, now - request.arrival, now)
             cluster.tokens[PROMPT_READ, cls] += request.prompt
+            if len(cluster.estimates) > 0:
+                estimates.prompt_read(cluster.estimates, cls, now, request.prompt)
         else:
             record_own_gap(cluster, slot, now, True)
         request.last = now
@@ -286,7 +297,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
                 give_back(cluster, g, tokens)
                 change_load(cluster, g, -1, 0)
                 unbind(cluster, slot)
-                record_completion(cluster, slot)
+                complete(cluster, slot)
         elif cluster.set.placement == POOLS and leaves(cluster, g, slot):
             change_load(cluster, g, -1, 0)
             ship(cluster, slot)

@@ -1,0 +1,273 @@
+"""GPUs that form their own batches under a policy: requests wait in its queues until a GPU has room for them.
+
+The gate is asked at arrivals, abandonments and boundaries, before the GPU concerned forms its next batch. A GPU has
+room while the prompts that it has been given leave something of the budget of its next iteration, a slot is free, and
+the memory that a decode will need is there; once a request is given to a GPU it stays there. While an iteration reads,
+its GPU is given none, so that who comes meanwhile is still in the queue when it ends.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluidgate.compiled import called, inlined
+from fluidgate.compiled.tournament import winner
+from fluidgate.policies.decisions import moves, stages
+from fluidgate.policies.decisions.board import FAULT, NOWHERE, WHOLE, update_ready
+from fluidgate.policies.decisions.tables import Tables
+from fluidgate.replanning import estimates
+from fluidgate.simulation import events, pauses
+from fluidgate.simulation.iteration.kernel.cluster import (
+    ASSIGNED,
+    CHANGED,
+    CURSOR,
+    ENDLESS,
+    LATE,
+    LEFT_PREFILL_QUEUE,
+    NOW,
+    READING,
+    SEATED,
+    TOTAL_EVENTS,
+    UNTIL,
+    WAITING,
+    Cluster,
+)
+from fluidgate.simulation.iteration.kernel.handover import spare_blocks
+from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line
+from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
+from fluidgate.simulation.iteration.kernel.memory import blocks_of
+from fluidgate.simulation.iteration.kernel.placed import end_iteration, wait
+from fluidgate.simulation.iteration.kernel.pools import change_load
+from fluidgate.simulation.iteration.kernel.record import count, move_clock, retire
+from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
+from fluidgate.simulation.iteration.kernel.timers import next_timer
+
+BOOKED = 8
+"""One GPU of so many is booked at a time, or one of them all."""
+
+PASSED = 16
+"""Of those of a class who wait longest, so many are looked at for one that fits."""
+
+
+@inlined
+def advance(cluster, law, tables, compose, block, budget):
+    """Run up to `budget` events; returns a word of `pauses`.
+
+    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments, in order of arrival, then a change
+    of tables. It pauses when all events up to `clock[UNTIL]` are over.
+
+    Args:
+        cluster: Cluster.
+        law: Law.
+        tables: Tables of the policy.
+        compose: forms the next batch of a GPU: `compose(cluster, law, g, latest)`, see `batching`.
+        block: requests in order of arrival.
+    """
+    tally = cluster.tally
+    for _ in range(budget):
+        missing = what_is_missing(cluster, block)
+        if missing != NOWHERE:
+            return missing
+        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
+        g = winner(cluster.tree)
+        boundary = cluster.epochs[g]
+        timer = next_timer(cluster)
+        epoch = min(arrival, boundary, timer)
+        if tally[CHANGED] == 1:
+            epoch = cluster.clock[NOW]
+        elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
+            move_clock(cluster, cluster.clock[UNTIL])
+            return pauses.REACHED
+        if not move_clock(cluster, epoch):
+            return pauses.DONE
+        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
+        if tally[CHANGED] == 1:
+            tally[CHANGED] = 0
+            tally[LATE] = 1
+            start_all(cluster, tables)
+        elif arrival <= epoch:
+            arrive(cluster, block[tally[CURSOR]])
+            tally[CURSOR] += 1
+            start_all(cluster, tables)
+        elif boundary <= epoch:
+            latest = end_iteration(cluster, g)
+            look_over(cluster, g)
+            start_all(cluster, tables)
+            compose(cluster, law, g, latest)
+            look_over(cluster, g)
+        else:
+            abandon(cluster, cluster.timers[0])
+            start_all(cluster, tables)
+        tally[TOTAL_EVENTS] += 1
+        if cluster.board.round[FAULT] != 0:
+            return pauses.FAILED
+    return pauses.PAUSED
+
+
+@inlined
+def arrive(cluster, arriving):
+    slot = enter(cluster, arriving)
+    if len(cluster.estimates) > 0:
+        estimates.arrived(cluster.estimates, arriving.cls, arriving.arrival)
+    if not refused(cluster, slot):
+        wait_in(cluster, stages.PREFILL_QUEUE, slot)
+
+
+@called
+def abandon(cluster: Cluster, slot: int) -> None:
+    """The patience of a request in the policy's queue is at its end."""
+    request = cluster.live[slot]
+    wait_no_more(cluster, slot)
+    if len(cluster.estimates) > 0:
+        estimates.left(cluster.estimates, request.cls)
+    cluster.events[events.PREFILL_ABANDONMENT, request.cls] += 1
+    retire(cluster, slot, LEFT_PREFILL_QUEUE)
+
+
+@inlined
+def start_all(cluster, tables):
+    """Give requests to GPUs while the gate names a class and a GPU has room.
+
+    Where the memory for the oldest of that class is nowhere, it books the GPU that has most: nobody takes from it what
+    is to be its own. Few GPUs are booked at a time, since memory lies idle there; on others the next of its class goes
+    past it. Other classes don't: the gate has named this one.
+    """
+    waiting = cluster.board.state.waiting
+    for i in range(waiting.size):
+        members = cluster.lines[policy_line(cluster, stages.PREFILL_QUEUE, i)].members
+        waiting[i] = max(0, members - cluster.booked[i])
+    moves.open_round(cluster.board)
+    while True:
+        kind, cls, g = moves.next_start(cluster.board, tables)
+        if kind != moves.NEW_PREFILL:
+            return
+        slot = first_that_fits(cluster, tables, g, cls)
+        if slot != NOWHERE:
+            assign(cluster, g, slot)
+        elif may_book(cluster):
+            book(cluster, g, cls)
+        else:
+            return
+
+
+@inlined
+def may_book(cluster: Cluster) -> bool:
+    return cluster.booked.sum() < max(1, cluster.gpus // BOOKED)
+
+
+@called
+def first_that_fits(cluster: Cluster, tables: Tables, g: int, cls: int) -> int:
+    """Of the class the oldest that `g` has memory for, NOWHERE if there is none; who may book a GPU is not passed."""
+    slot = cluster.lines[policy_line(cluster, stages.PREFILL_QUEUE, cls)].head
+    free = free_blocks(cluster, tables, g)
+    for at in range(PASSED):
+        if slot == NOWHERE or blocks_to_start(cluster, slot) <= free:
+            return slot
+        if at >= cluster.booked[cls] and may_book(cluster):
+            return NOWHERE
+        slot = cluster.live[slot].next
+    return NOWHERE
+
+
+@called
+def book(cluster: Cluster, g: int, cls: int) -> None:
+    """`g` takes nobody until its next boundary, when all is decided anew."""
+    cluster.gpu[g].booked = cls
+    cluster.booked[cls] += 1
+    cluster.board.state.waiting[cls] -= 1
+    cluster.gpu[g].barred = 1
+    update_ready(cluster.board, g)
+
+
+@inlined
+def blocks_to_start(cluster: Cluster, slot: int) -> int:
+    """Blocks that must be free for a request: its prompt's, and its next token's."""
+    return blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
+
+
+@called
+def free_blocks(cluster: Cluster, tables: Tables, g: int) -> int:
+    """Blocks of `g` that a prompt may take beside those who are there and what they are expected to need; all of an
+    empty GPU."""
+    if cluster.set.kv_blocks == 0 or cluster.gpu[g].occupied == 0:
+        return ENDLESS
+    free = spare_blocks(cluster, g) - promised_blocks(cluster, g)
+    return free - blocks_of(cluster, int(headroom(cluster, tables, g, free)))
+
+
+@called
+def headroom(cluster: Cluster, tables: Tables, g: int, free: int) -> float:
+    """KV tokens of `g` that are kept free, where outputs are as long as the policy expects.
+
+    Of N requests one leaves every D/N iterations, D the harmonic mean of their outputs; until then they grow by D in
+    the mean, exponentially. With h free one is preempted each time with probability exp(-h/D), the youngest: it loses L
+    tokens, the mean of what a request holds, for the D/N iterations since it came and for one to be read again. With
+    what h costs, free all that time, the sum is least at h = D log(L/D (1 + N/D)); 1 is added so that it stays above 0.
+    """
+    requests, leave = 0, 0.0
+    for i in range(cluster.batch.shape[2]):
+        here = cluster.batch[g, SEATED, i] + cluster.batch[g, ASSIGNED, i]
+        if tables.expected_output[i] > 0.0:
+            requests += here
+            leave += here / tables.expected_output[i]
+    if requests == 0:
+        return 0.0
+    output = requests / leave
+    held = (cluster.set.kv_blocks - free) * cluster.set.keys.kv_block / requests
+    return output * np.log(1.0 + held / output * (1.0 + requests / output))
+
+
+@called
+def promised_blocks(cluster: Cluster, g: int) -> int:
+    """Blocks that those will take who have been given to `g` and are not admitted yet."""
+    blocks = 0
+    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
+    while slot != NOWHERE:
+        request = cluster.live[slot]
+        blocks += blocks_of(cluster, request.prompt + request.produced + 1)
+        slot = request.next
+    return blocks
+
+
+@called
+def assign(cluster: Cluster, g: int, slot: int) -> None:
+    """A request leaves the policy's queue for `g`, whose batch it joins at the next boundary."""
+    request = cluster.live[slot]
+    wait_no_more(cluster, slot)
+    cluster.board.state.waiting[request.cls] -= 1
+    request.gpu = g
+    request.prefill_gpu = g
+    count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
+    change_load(cluster, g, 1, request.unread)
+    wait(cluster, g, slot)
+    look_over(cluster, g)
+
+
+@called
+def look_over(cluster: Cluster, g: int) -> None:
+    """What `g` holds has changed: how full it is, and whether it has room for more."""
+    here = cluster.gpu[g]
+    if here.booked != NOWHERE:
+        cluster.booked[here.booked] -= 1
+        here.booked = NOWHERE
+    waiting, reading = gpu_line(cluster, g, WAITING), gpu_line(cluster, g, READING)
+    for i in range(cluster.batch.shape[2]):
+        cluster.board.state.prefilling[i] -= cluster.batch[g, ASSIGNED, i]
+        cluster.batch[g, ASSIGNED, i] = 0
+    backlog = 0
+    for line in (waiting, reading):
+        slot = cluster.lines[line].head
+        while slot != NOWHERE:
+            request = cluster.live[slot]
+            backlog += request.unread
+            cluster.batch[g, ASSIGNED, request.cls] += 1
+            slot = request.next
+    for i in range(cluster.batch.shape[2]):
+        cluster.board.state.prefilling[i] += cluster.batch[g, ASSIGNED, i]
+    here.occupied = here.decodes + here.finished + cluster.lines[waiting].members + cluster.lines[reading].members
+    if cluster.set.kv_blocks > 0:
+        taken = cluster.set.kv_blocks - here.blocks + promised_blocks(cluster, g)
+        here.filled = (taken * WHOLE) // cluster.set.kv_blocks
+    reads_on = here.busy == 1 and here.chunk > 0
+    here.barred = 1 if reads_on or backlog + here.decodes >= cluster.set.tokens else 0
+    update_ready(cluster.board, g)
