@@ -35,6 +35,14 @@ class Gauges:
                 kv.add_metric((url,), engine["kv_usage"])
         yield from (up, mixed, held, kv)
         yield one("draining", "Whether new requests are refused", float(snapshot["draining"]))
+        if snapshot["limits"]:
+            most = gauge("limit", "Limit of an indicator", "indicator")
+            value = gauge("limited_value", "A limited indicator over the last minutes", "indicator")
+            for name, each in snapshot["limits"].items():
+                most.add_metric((name,), each["limit"])
+                if each["value"] is not None:
+                    value.add_metric((name,), each["value"])
+            yield from (most, value)
         plan = snapshot["plan"]
         if plan is None:
             return

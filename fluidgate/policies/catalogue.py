@@ -15,7 +15,8 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
-from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables, no_limits
+from fluidgate.policies.limits import with_limits
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
@@ -68,6 +69,7 @@ def tables_of(
         hold=np.zeros(classes, dtype=np.int64),
         ready=0,
         spare=-1,
+        **no_limits(classes),
     )
 
 
@@ -98,11 +100,12 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
     if apart:
         order = np.where(tables.priority > 0.0, 1.0 + ranked(tables.priority, decode_per_prompt(plan)), 0.0)
         ready = _within(ready_for_prefill(plan, gpus) + reservation * math.sqrt(gpus), gpus)
-        return tables._replace(priority=order, ready=ready)
+        return with_limits(tables._replace(priority=order, ready=ready), plan, gpus)
     slots = max(1, math.floor(gpus * plan.slots))
     below = tables.priority < tables.priority.max() * (1.0 - SAME)
     more = np.where(below, reservation * math.sqrt(slots), 0.0)
-    return tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
+    tables = tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
+    return with_limits(tables, plan, gpus)
 
 
 def _within(kept: float, all_there_are: int) -> int:

@@ -12,6 +12,15 @@ from fluidgate.errors import FluidgateError
 SAME = 1e-6
 """Indices of a gate closer than this, relatively, are equal."""
 
+# Limits that virtual queues hold: entries of `Tables.limit`, rows of `Tables.grace` and `View.excess`.
+PREFILL_GAP = 0  # (43)
+SOLO_GAP = 1  # (45)
+SLOTS = 2  # (47): time per output token of all slots, were they busy
+TPOT = 3  # time per output token of the decodes that there are
+LIMITS = 4
+SHARE = LIMITS  # row of `View.excess`: beyond the part of the plan's prefills that the least served class has had
+EXCESSES = 5
+
 
 class Named(IntEnum):
     """Numbers for compiled code that go by name elsewhere."""
@@ -49,6 +58,7 @@ class RouteRule(IntEnum):
     STAY = 2  # in the slot of its prefill
     BUFFER = 3  # into the buffer: waiting prefills take a freed slot first
     POOL = 4  # any free slot of the mixed group, its prefill's own among them: it never waits
+    APART = 5  # as SOLO_FIRST, but for classes with too many solo decodes, see `fluidgate.policies.decisions.apart`
 
 
 class RefillRule(IntEnum):
@@ -80,6 +90,15 @@ class Tables(NamedTuple):
         ready: GPUs with a free slot that are kept from waiting decodes, ready for a prefill.
         spare: decodes go beside prefills while at most so many GPUs could start one, otherwise to GPUs without one;
             -1: to any GPU with a free slot.
+        limited: whether virtual queues hold limits, see `fluidgate.policies.decisions.limits`.
+        limit: of the whole cluster, inf for none: most prefills, and most solo decodes, that a class has more than
+            another; most s per output token, of all slots and of the decodes; float64, shape (4,).
+        grace: excess over each limit up to which a class need not wait; float64, shape (4, classes).
+        room: decode slots that must be free for each prefill under way before one more starts; -1: any number.
+        beside: whether decodes of the class go beside prefills under APART once it has too many solo ones; bool, shape
+            (classes,).
+        token_seconds: s per output token on mixed and solo GPUs: with no decode, and more for each one of the batch;
+            float64, shape (2 groups, 2).
     """
 
     mixed_gpus: int
@@ -99,6 +118,12 @@ class Tables(NamedTuple):
     hold: Any
     ready: int
     spare: int
+    limited: bool
+    limit: Any
+    grace: Any
+    room: float
+    beside: Any
+    token_seconds: Any
 
     @staticmethod
     def nothing(classes: int) -> Tables:
@@ -121,6 +146,7 @@ class Tables(NamedTuple):
             hold=np.zeros(classes, np.int64),
             ready=0,
             spare=-1,
+            **no_limits(classes),
         )
 
     def checked(self, classes: int) -> Tables:
@@ -131,6 +157,18 @@ class Tables(NamedTuple):
         """
         right = Tables.nothing(classes)
         return Tables(*map(_checked, self._fields, self, right))
+
+
+def no_limits(classes: int) -> dict[str, Any]:
+    """The fields of tables that hold no limits."""
+    return {
+        "limited": False,
+        "limit": np.full(LIMITS, np.inf),
+        "grace": np.zeros((LIMITS, classes)),
+        "room": -1.0,
+        "beside": np.zeros(classes, np.bool_),
+        "token_seconds": np.zeros((2, 2)),
+    }
 
 
 def _checked(name: str, value: Any, right: Any) -> Any:

@@ -68,6 +68,8 @@ class Decisions:
             raise FluidgateError("a policy runs single-prefill batching; give Placements for the other ways")
         functions = functions_of(**self.policy.functions)
         cluster = new_cluster(engine, run, log, tables=self.tables, functions=functions)
+        if self.tables.limited:
+            cluster.board.state.pace[:] = 0.0
         kernel = build(engine.batching)
         return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy)
 

@@ -11,7 +11,13 @@ from fluidgate.batching import Batching
 from fluidgate.policies import POLICIES
 from fluidgate.simulation.iteration.kernel.cluster import Placement
 from fluidgate.simulation.iteration.times import TIMES
-from tests.simulation.iteration.instances import Instance, changing_instance, placed_instance, policy_instance
+from tests.simulation.iteration.instances import (
+    Instance,
+    changing_instance,
+    limited_instance,
+    placed_instance,
+    policy_instance,
+)
 from tests.simulation.iteration.reference import Reference
 
 PLACED = [(batching, rule) for batching in Batching if batching != Batching.SINGLE_PREFILL for rule in Placement]
@@ -76,3 +82,8 @@ def test_tables_that_change_on_the_way(policy: str) -> None:
 def test_policies(policy: str) -> None:
     for seed in range(SEEDS):
         agree(policy_instance(seed, policy))
+
+
+def test_limits_held_by_virtual_queues() -> None:
+    for seed in range(4 * SEEDS):
+        agree(limited_instance(seed))
