@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant
-from fluidgate.policies.decisions.tables import LIMITS, PREFILL_GAP, SAME, SLOTS, SOLO_GAP, TPOT, RouteRule, Tables
+from fluidgate.policies.decisions.tables import ANY, LIMITS, PREFILL_GAP, SAME, SLOTS, SOLO_GAP, TPOT, RouteRule, Tables
 from fluidgate.policies.decisions.view import MIXED, SOLO
-from fluidgate.policies.value import FREE, ranked, serves_everyone, value_index
+from fluidgate.policies.value import FREE, serves_everyone, value_index
 
 GRACE = 10.0
 """s of an indicator at twice its limit that are borne before anybody waits; of a gap, one service if that is longer."""
@@ -79,8 +79,7 @@ def index_within(plan: Plan, priority: Array) -> Array:
     cost = np.maximum(value - plan.flow_price, 0.0)
     scarce = cost * FREE > value
     index = np.where(scarce, value / np.where(scarce, cost, 1.0), FREE)
-    index = np.where(plan.served_fraction > SAME, index, np.minimum(value_index(plan), 1.0 - SAME))
-    return 1.0 + ranked(index, priority) if plan.scheme == "separate" else index
+    return np.where(plan.served_fraction > SAME, index, np.minimum(value_index(plan), 1.0 - SAME))
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class TpotLimits:
     """Limits on TPOT, s, and their graces.
 
     Attributes:
-        slots: on (47), all slots busy; inf where the law of an iteration is more than three numbers.
+        slots: on (47), all slots busy; inf where the plan has an operating point, whose TPOT is what decodes have.
         decodes: on what the decodes have.
         grace: slots, and decodes, times s, per GPU, of the class that waits first; shape (2,).
     """
@@ -107,7 +106,7 @@ class TpotLimits:
         gpu = plan.scenario.gpu
         decodes = float(plan.mixed_decode.sum() + plan.solo_decode.sum())
         grace = GRACE * max(1.0 - fastest / most, LEAST_ROOM) * np.array([gpu.batch_size, max(decodes, 1.0)])
-        if gpu.iteration.by_batch:
+        if plan.operating_point is not None:
             return TpotLimits(math.inf, most, grace)
         if gpu.solo > most:  # they are faster beside prefills: fewer starts would slow them
             return TpotLimits(math.inf, math.inf, grace)
@@ -139,6 +138,7 @@ def kept_apart(tables: Tables, plan: Plan, gpus: int) -> Tables:
         ready=0,
         spare=-1,
         room=ROOM,
+        most_buffered=ANY if plan.shadow_prices["solo_capacity"] > 0.0 else 0,
         beside=plan.mixed_decode > 0.0,
     )
 

@@ -226,6 +226,22 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     names = " / ".join(c.name for c in result.policies[0].classes)
     made.caption = f"times and served shares by class: {names}"
     made.caption_justify = "left"
+    yield from limits_table(result)
+
+
+def limits_table(result: Comparison) -> Iterator[Table]:
+    """What came of each limit of the scenario, a row a policy; nothing where there are none."""
+    names = list(result.policies[0].indicators)
+    if not names:
+        return
+    heads = []
+    for name in names:
+        label, unit, scale = LIMITS[name]
+        heads.append(f"{label} (limit {number(scale * result.policies[0].indicators[name].limit)}{unit})")
+    made = table("Limits", "policy", *heads)
+    for each in result.policies:
+        made.add_row(each.policy, *(with_interval(each.indicators[name].value, unit=LIMITS[name][2]) for name in names))
+    yield made
 
 
 def share_of(value: Statistic) -> str:

@@ -41,11 +41,11 @@ def average(averages: Any, view: View, tables: Tables, seconds: float) -> None:
     averages[WEIGHT, 0] = kept * averages[WEIGHT, 0] + (1.0 - kept)
 
 
-def limited_values(scenario: Scenario, averages: Array, engines: int) -> dict[str, dict[str, float | None]]:
-    """By limit of the scenario: the `limit`, and the `value` at the means, None while there is none.
+def indicators_now(scenario: Scenario, averages: Array, engines: int) -> dict[str, dict[str, float | None]]:
+    """By indicator: its `limit` and its `value` at the means, each None where there is none.
 
     TPOT is (47), or where the law of an iteration is more than three numbers that of the decodes at the plan's
-    iteration times.
+    iteration times, which only a policy knows that holds a limit on it.
     """
     values: dict[str, float | None] = dict.fromkeys(("prefill_gap", "solo_gap", "tpot"))
     if averages[WEIGHT, 0] > 0.0 and engines > 0:
@@ -55,6 +55,4 @@ def limited_values(scenario: Scenario, averages: Array, engines: int) -> dict[st
             tokens = float(means[TOKENS, 0])
             values["tpot"] = float(np.sum(means[DECODES])) / tokens if tokens > 0.0 else None
     limits = {name: getattr(scenario.indicators, f"max_{name}") for name in values}
-    return {
-        f"max_{name}": {"limit": limit, "value": values[name]} for name, limit in limits.items() if limit is not None
-    }
+    return {name: {"limit": limits[name], "value": value} for name, value in values.items()}

@@ -42,6 +42,12 @@ def stays_beside(view: View, tables: Tables, cls: int) -> bool:
 
 
 @inlined
+def waits_beside(view: View, tables: Tables, cls: int) -> bool:
+    """Whether so many decodes of the class wait for a slot beside a prefill that one more is not wanted."""
+    return tables.beside[cls] and view.buffered[0, cls] > tables.most_buffered
+
+
+@inlined
 def lacks_room(view: View, tables: Tables) -> bool:
     """Whether too few decode slots are free for the prefills under way, so that one more would wait after it."""
     if tables.room < 0.0:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fluidgate.compiled import inlined
-from fluidgate.policies.decisions.apart import lacks_room
+from fluidgate.policies.decisions.apart import lacks_room, waits_beside
 from fluidgate.policies.decisions.limits import blocked, has_had_less
 from fluidgate.policies.decisions.tables import SAME, GateRule, Tables
 from fluidgate.policies.decisions.view import HOLD, View
@@ -30,7 +30,7 @@ def gate(view: View, tables: Tables) -> int:
     for i in range(view.waiting.size):
         if view.waiting[i] == 0 or view.prefilling[i] >= tables.cap[i] or free <= tables.hold[i]:
             continue
-        if blocked(view, tables, i):
+        if blocked(view, tables, i) or waits_beside(view, tables, i):
             continue
         if best == HOLD or precedes(view, tables, i, best):
             best = i

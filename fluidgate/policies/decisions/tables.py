@@ -21,6 +21,9 @@ LIMITS = 4
 SHARE = LIMITS  # row of `View.excess`: beyond the part of the plan's prefills that the least served class has had
 EXCESSES = 5
 
+ANY = np.iinfo(np.int64).max
+"""Of something counted: as many as may be."""
+
 
 class Named(IntEnum):
     """Numbers for compiled code that go by name elsewhere."""
@@ -95,6 +98,7 @@ class Tables(NamedTuple):
             another; most s per output token, of all slots and of the decodes; float64, shape (4,).
         grace: excess over each limit up to which a class need not wait; float64, shape (4, classes).
         room: decode slots that must be free for each prefill under way before one more starts; -1: any number.
+        most_buffered: a class that goes beside prefills starts nothing while more of its decodes wait.
         beside: whether decodes of the class go beside prefills under APART once it has too many solo ones; bool, shape
             (classes,).
         token_seconds: s per output token on mixed and solo GPUs: with no decode, and more for each one of the batch;
@@ -122,6 +126,7 @@ class Tables(NamedTuple):
     limit: Any
     grace: Any
     room: float
+    most_buffered: int
     beside: Any
     token_seconds: Any
 
@@ -166,6 +171,7 @@ def no_limits(classes: int) -> dict[str, Any]:
         "limit": np.full(LIMITS, np.inf),
         "grace": np.zeros((LIMITS, classes)),
         "room": -1.0,
+        "most_buffered": ANY,
         "beside": np.zeros(classes, np.bool_),
         "token_seconds": np.zeros((2, 2)),
     }
@@ -190,4 +196,12 @@ def _checked(name: str, value: Any, right: Any) -> Any:
 
 def coupled(tables: Tables, gpus: int) -> Tables:
     """The form of a policy on engines whose decodes stay where their prompt was read: its gate, without partition."""
-    return tables._replace(mixed_gpus=gpus, reserve=False, route_rule=int(RouteRule.STAY), split_buffers=False)
+    return tables._replace(
+        mixed_gpus=gpus,
+        reserve=False,
+        route_rule=int(RouteRule.STAY),
+        split_buffers=False,
+        room=-1.0,
+        most_buffered=ANY,
+        beside=np.zeros_like(tables.beside),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fluidgate import Indicators, Planner, find_policy, simulate
-from fluidgate.gateway.dispatch.averages import limited_values
+from fluidgate.gateway.dispatch.averages import indicators_now
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.planning.penalty import indicator_values
@@ -63,15 +63,16 @@ def test_averages_are_those_of_the_recent_past() -> None:
 
     async def run() -> None:
         network = VirtualNetwork(SCENARIO.rates, tables, 5, 16, seed=1, audited=True)
-        assert limited_values(SCENARIO, network.dispatcher.averages(), 5)["max_solo_gap"]["value"] is None
+        assert indicators_now(SCENARIO, network.dispatcher.averages(), 5)["solo_gap"]["value"] is None
         network.run(6_000)
         network.area[:], start = 0.0, network.now
         network.run(6_000)
-        found = limited_values(SCENARIO, network.dispatcher.averages(), 5)
+        found = indicators_now(SCENARIO, network.dispatcher.averages(), 5)
         means = network.area / (network.now - start) / 5
         expected = indicator_values(SCENARIO, means[0], means[2])
         for name, limit in LIMITS.items():
-            assert found[name]["limit"] == limit
-            assert found[name]["value"] == pytest.approx(expected[name.removeprefix("max_")], rel=0.15)
+            indicator = name.removeprefix("max_")
+            assert found[indicator]["limit"] == limit
+            assert found[indicator]["value"] == pytest.approx(expected[indicator], rel=0.15)
 
     asyncio.run(run())
