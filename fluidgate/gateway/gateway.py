@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from fluidgate.gateway.backends import Backends
+from fluidgate.gateway.dispatch.averages import indicators_now
 from fluidgate.gateway.dispatch.controller import Controller
 from fluidgate.gateway.dispatch.dispatcher import Dispatcher
 from fluidgate.gateway.dispatch.gated import Gated
@@ -114,6 +115,7 @@ class Gateway:
                 }
                 for i, name in enumerate(settings.scenario.class_names)
             },
+            "indicators": self._indicators(),
             "engines": [
                 {
                     "url": self.backends.url(g),
@@ -126,6 +128,12 @@ class Gateway:
                 for g, state in enumerate(self.dispatcher.engines())
             ],
         }
+
+    def _indicators(self) -> dict[str, Any]:
+        """What the scenario may limit, and what it has been of late."""
+        if not isinstance(self.dispatcher, Gated):
+            return {}
+        return indicators_now(self.settings.scenario, self.dispatcher.averages(), self.dispatcher.fleet.up)
 
     def _dispatcher(self) -> Dispatcher:
         settings, engines = self.settings, len(self.backends.adapters)

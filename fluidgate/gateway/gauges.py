@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,12 @@ class Gauges:
                 kv.add_metric((url,), engine["kv_usage"])
         yield from (up, mixed, held, kv)
         yield one("draining", "Whether new requests are refused", float(snapshot["draining"]))
+        value = gauge("indicator", "An indicator over the last minutes", "indicator")
+        limit = gauge("indicator_limit", "Its limit in the scenario", "indicator")
+        for name, each in snapshot["indicators"].items():
+            value.add_metric((name,), math.nan if each["value"] is None else each["value"])
+            limit.add_metric((name,), math.inf if each["limit"] is None else each["limit"])
+        yield from (value, limit)
         plan = snapshot["plan"]
         if plan is None:
             return

@@ -15,7 +15,8 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
-from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables
+from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables, no_limits
+from fluidgate.policies.limits import with_limits
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.reservation import ready_for_prefill, trunk_reservation
@@ -70,6 +71,7 @@ def tables_of(
         spare=-1,
         fewest=False,
         expected_output=np.array([c.output_tokens for c in plan.scenario.classes]),
+        **no_limits(classes),
     )
 
 
@@ -100,11 +102,12 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
     if apart:
         order = np.where(tables.priority > 0.0, 1.0 + ranked(tables.priority, decode_per_prompt(plan)), 0.0)
         ready = _within(ready_for_prefill(plan) + reservation * math.sqrt(gpus), gpus + 1)
-        return tables._replace(priority=order, ready=ready)
+        return with_limits(tables._replace(priority=order, ready=ready), plan, gpus)
     slots = max(1, math.floor(gpus * plan.slots))
     below = tables.priority < tables.priority.max() * (1.0 - SAME)
     more = np.where(below, reservation * math.sqrt(slots), 0.0)
-    return tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
+    tables = tables._replace(hold=np.array([_within(k, slots) for k in trunk_reservation(plan, gpus) + more]))
+    return with_limits(tables, plan, gpus)
 
 
 def _within(kept: float, all_of_them: int) -> int:

@@ -169,10 +169,10 @@ class Policy(BasePolicy):
         if the scenario has a measured law or a memory, since they run whatever batch there is. With the three numbers
         of [LDHZ], or indicators to hold, it is the paper's: one prompt a GPU, decodes that move.
         """
-        if not self.takes_any_batching:
+        if not self.takes_any_batching or scenario.indicators.any_limit:
             return self
         as_engines_do = scenario.gpu.iteration.by_batch or scenario.engine.kv_tokens is not None
-        own: BatchingName = "token-budget" if as_engines_do and not scenario.indicators.any_limit else self.batching
+        own: BatchingName = "token-budget" if as_engines_do else self.batching
         return replace(self, batching=scenario.engine.batching or own)
 
     def with_parameters(self, values: Mapping[str, float]) -> Self:

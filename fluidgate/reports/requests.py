@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fluidgate.reports.tables import (
     comparison_tables,
+    limit_rows,
     number,
     share_of,
     simulation_title,
@@ -34,6 +35,7 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
     whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
     whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    limit_rows(whole, result)
     whole.add_row("goodput per GPU (within the targets)", _goodput(result))
     whole.add_row("tokens read, written per GPU", f"{_tokens(result)} /s")
     whole.add_row("GPU time", _modes(result.gpu_time))

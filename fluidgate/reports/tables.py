@@ -132,6 +132,7 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
     whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
     whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
     whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    limit_rows(whole, result)
     whole.add_row("events", f"{result.events:,}")
     yield whole
     yield from state_tables(result)
@@ -141,6 +142,23 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
     for c in result.classes:
         times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), with_interval(c.tpot, unit=1000.0))
     yield times
+
+
+LIMITS = {
+    "max_prefill_gap": ("prefill gap", "", 1.0),
+    "max_solo_gap": ("solo gap", "", 1.0),
+    "max_tpot": ("TPOT", " ms", 1000.0),
+}
+"""By limit: the indicator, its unit, and that unit in the limit's."""
+
+
+def limit_rows(whole: Table, result: SimulationResult) -> None:
+    """A row for each limit of the scenario: what came of it."""
+    for name, each in result.indicators.items():
+        label, unit, scale = LIMITS[name]
+        whole.add_row(
+            f"{label} (limit {number(scale * each.limit)}{unit})", f"{with_interval(each.value, unit=scale)}{unit}"
+        )
 
 
 def state_tables(result: SimulationResult) -> Iterator[Table]:
@@ -208,6 +226,22 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     names = " / ".join(c.name for c in result.policies[0].classes)
     made.caption = f"times and served shares by class: {names}"
     made.caption_justify = "left"
+    yield from limits_table(result)
+
+
+def limits_table(result: Comparison) -> Iterator[Table]:
+    """What came of each limit of the scenario, a row a policy; nothing where there are none."""
+    names = list(result.policies[0].indicators)
+    if not names:
+        return
+    heads = []
+    for name in names:
+        label, unit, scale = LIMITS[name]
+        heads.append(f"{label} (limit {number(scale * result.policies[0].indicators[name].limit)}{unit})")
+    made = table("Limits", "policy", *heads)
+    for each in result.policies:
+        made.add_row(each.policy, *(with_interval(each.indicators[name].value, unit=LIMITS[name][2]) for name in names))
+    yield made
 
 
 def share_of(value: Statistic) -> str:

@@ -21,6 +21,7 @@ from fluidgate.policies.decisions.stages import (
     SOLO_QUEUE,
 )
 from fluidgate.simulation.options import Options
+from fluidgate.simulation.penalties import LimitedIndicator
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 
@@ -80,6 +81,7 @@ class SimulationResult:
         optimality_ratio: revenue over the R* of the scheme without indicators.
         objective_ratio: revenue minus penalties at the mean occupancies, over the plan's objective.
         trajectory: mean path over the replications; None unless samples were asked for.
+        indicators: those of the scenario that have a limit, by name.
         plan: the plan that feeds the policy; None for one that reads no plan, where there is none.
         warnings: what a reader should know, a sentence each: of the plan, the policy, the scenario and the run.
     """
@@ -95,6 +97,7 @@ class SimulationResult:
     classes: tuple[ClassResult, ...]
     plan: Plan | None = field(repr=False, compare=False)
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
+    indicators: dict[str, LimitedIndicator] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -111,6 +114,7 @@ class SimulationResult:
             "revenue_rate": self.revenue_rate.to_dict(),
             "optimality_ratio": self.optimality_ratio.to_dict(),
             "objective_ratio": self.objective_ratio.to_dict(),
+            "indicators": {name: each.to_dict() for name, each in self.indicators.items()},
             "classes": [c.to_dict() for c in self.classes],
             "warnings": list(self.warnings),
         }
@@ -130,6 +134,8 @@ class SimulationResult:
     def _rows(self) -> Any:
         for name in ("revenue_rate", "optimality_ratio", "objective_ratio"):
             yield statistic_row(self.policy, None, name, getattr(self, name))
+        for name, indicator in self.indicators.items():
+            yield statistic_row(self.policy, None, name.removeprefix("max_"), indicator.value)
         for each in self.classes:
             yield from rows_of(self.policy, each)
 

@@ -18,6 +18,7 @@ SNAPSHOT: dict[str, Any] = {
         {"url": "u", "role": "mixed", "prefills": 1, "decodes": 2, "foreign": 0, "kv_usage": None},
         {"url": "v", "role": "down", "prefills": 0, "decodes": 0, "foreign": 0, "kv_usage": 0.5},
     ],
+    "indicators": {"solo_gap": {"limit": 2.0, "value": 1.9}, "tpot": {"limit": None, "value": None}},
     "draining": True,
     "plan": None,
 }

@@ -10,11 +10,13 @@ from __future__ import annotations
 from enum import IntEnum
 
 from fluidgate.compiled import called, inlined, kept
+from fluidgate.gateway.dispatch.averages import average
 from fluidgate.gateway.dispatch.fleet import OUT
 from fluidgate.policies.decisions import moves as protocol
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE, move_to_group, update_ready
 from fluidgate.policies.decisions.groups import prefill_gone, regroup
+from fluidgate.policies.decisions.limits import next_release, pass_time
 from fluidgate.policies.decisions.view import MIXED, SOLO
 
 NOBODY = -1
@@ -165,6 +167,7 @@ def start_next(fleet, tables):
     kind, cls, g = protocol.next_start(fleet.board, tables)
     if kind == protocol.NOBODY:
         settle_mode(fleet)
+        fleet.release[0] = next_release(fleet.board.state, tables)
         return NOBODY
     if kind == PREFILL:
         fleet.counts[stages.PREFILL_QUEUE, cls] -= 1
@@ -201,6 +204,8 @@ def moves_kernel(fleet, tables, move, a, b, now, may_start):
         now: epoch, s.
         may_start: whether anyone may start; if not, NOBODY does.
     """
+    average(fleet.averages, fleet.board.state, tables, now - fleet.board.state.now[0])
+    pass_time(fleet.board.state, tables, now)
     if move == END_PREFILL:
         fleet.outcome[0] = end_prefill(fleet, tables, a, now)
     elif move == BOOK_DECODE:

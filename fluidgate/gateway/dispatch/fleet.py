@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.gateway.dispatch.averages import AVERAGES
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import GPU_FIELDS, NOWHERE, Board, Functions, empty_board
 from fluidgate.policies.decisions.view import MIXED, SOLO
@@ -34,6 +35,9 @@ class Fleet(NamedTuple):
         counts: requests by stage and class, int64, shape (6, classes).
         since: epoch of the head of each queue, s, inf if it is empty, shape (3, classes).
         outcome: what the last move came to; `unsettled`, the engine whose prefill has just ended; int64, shape (1,).
+        release: epoch at which a class that waits for a limit may start if nothing happens before, s, inf for none;
+            shape (1,).
+        averages: of the recent past, see `fluidgate.gateway.dispatch.averages`; shape (AVERAGES, classes).
     """
 
     board: Board
@@ -44,6 +48,8 @@ class Fleet(NamedTuple):
     since: Any
     outcome: Any
     unsettled: Any
+    release: Any
+    averages: Any
 
     @property
     def up(self) -> int:
@@ -102,6 +108,8 @@ def empty_fleet(
         since=since,
         outcome=np.zeros(1, np.int64),
         unsettled=np.full(1, NOWHERE, np.int64),
+        release=np.full(1, np.inf),
+        averages=np.zeros((AVERAGES, classes)),
     ).with_up(0)
 
 

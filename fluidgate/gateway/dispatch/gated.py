@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.random import SeedSequence
+from numpy.typing import NDArray
 
 from fluidgate.compiled import by_reference
 from fluidgate.compiled.random import stream
@@ -91,6 +93,8 @@ class Gated(Dispatcher):
         self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.fleet.board.state.now[0] = self.clock()
         self._then(REGROUP, 0)  # compiles
         if estimator is not None:
             estimator.compile()
@@ -154,6 +158,20 @@ class Gated(Dispatcher):
             self._into_one_buffer()
         self._regroup()
 
+    @property
+    def release(self) -> float:
+        """Epoch at which `look_again` is due if nothing happens before, s; inf for never."""
+        return float(self.fleet.release[0])
+
+    def look_again(self) -> None:
+        """Time has passed: those may start who waited for a limit."""
+        self._then(NOTHING)
+
+    def averages(self) -> NDArray[np.float64]:
+        """Means of the recent past, see `fluidgate.gateway.dispatch.averages`; shape (AVERAGES, classes)."""
+        self._do(NOTHING)
+        return np.array(self.fleet.averages)
+
     def queued(self, ticket: Ticket) -> tuple[int, int]:
         if ticket.stage is not Stage.WAITING:
             return 0, 0
@@ -194,7 +212,8 @@ class Gated(Dispatcher):
         """One move, then start what may start."""
         self._start_all(self._move(move, a, b))
 
-    def _move(self, move: int, a: int = 0, b: int = 0, now: float = 0.0, *, may_start: bool = True) -> int:
+    def _move(self, move: int, a: int = 0, b: int = 0, now: float | None = None, *, may_start: bool = True) -> int:
+        now = self.clock() if now is None else now
         code: int = moves(self._state, self._tables, move, a, b, now, may_start)
         if self.fleet.board.round[FAULT] != 0:
             self._take_shipped_decisions()
@@ -241,6 +260,17 @@ class Gated(Dispatcher):
             else:
                 self._start_decode(cls, g, kind)
             code = self._move(GO_ON)
+        if self.tables.limited:
+            self._look_again_in_time()
+
+    def _look_again_in_time(self) -> None:
+        """A class that waits for a limit may start at `release`, though nobody comes or goes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.release < np.inf:
+            delay = max(0.0, self.release - self.clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.look_again)
 
     def _start_prefill(self, cls: int, g: int) -> None:
         ticket, _ = self._waiting[cls].popitem(last=False)

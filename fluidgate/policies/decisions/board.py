@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fluidgate.compiled import called, inlined
 from fluidgate.compiled.random import uniform
 from fluidgate.policies.decisions import stages
-from fluidgate.policies.decisions.tables import Tables
-from fluidgate.policies.decisions.view import MIXED, View
+from fluidgate.policies.decisions.tables import EXCESSES, Tables
+from fluidgate.policies.decisions.view import MIXED, PACE, View
 
 NOWHERE = -1
 
@@ -162,6 +162,9 @@ def empty_board(
             startable=np.zeros(1, np.int64),
             room=np.zeros(1, np.int64),
             beside=np.zeros(1, np.int64),
+            now=np.zeros(1),
+            excess=np.zeros((EXCESSES, counts.shape[1])),
+            pace=np.full(PACE, np.nan),
         ),
         functions=functions,
         gpus=gpus,

@@ -3,6 +3,8 @@
 import numpy as np
 
 from fluidgate.compiled import inlined
+from fluidgate.policies.decisions.apart import lacks_room, waits_beside
+from fluidgate.policies.decisions.limits import blocked, has_had_less
 from fluidgate.policies.decisions.tables import SAME, GateRule, Tables
 from fluidgate.policies.decisions.view import HOLD, View
 
@@ -22,9 +24,13 @@ def gate(view: View, tables: Tables) -> int:
     if view.prefilling.sum() >= tables.max_prefills:
         return HOLD
     best = HOLD
+    if lacks_room(view, tables):
+        return HOLD
     free = free_slots(view)
     for i in range(view.waiting.size):
         if view.waiting[i] == 0 or view.prefilling[i] >= tables.cap[i] or free <= tables.hold[i]:
+            continue
+        if blocked(view, tables, i) or waits_beside(view, tables, i):
             continue
         if best == HOLD or precedes(view, tables, i, best):
             best = i
@@ -47,6 +53,8 @@ def precedes(view: View, tables: Tables, i: int, j: int) -> bool:
     if tables.gate_rule == VALUE and tables.priority[i] <= 0.0 and tables.priority[j] <= 0.0:
         return due_earlier(view, tables, i, j)
     if tables.gate_rule == VALUE and abs(tables.priority[i] - tables.priority[j]) <= SAME * tables.priority[j]:
+        if tables.limited:
+            return has_had_less(view, i, j)
         return less_occupied(view, tables, i, j)
     return tables.priority[i] > tables.priority[j]
 

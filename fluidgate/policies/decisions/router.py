@@ -1,12 +1,14 @@
 """The router: where does a decode go, and who takes a slot that is free?"""
 
 from fluidgate.compiled import inlined
+from fluidgate.policies.decisions.apart import refill_apart, route_apart
 from fluidgate.policies.decisions.tables import RefillRule, RouteRule, Tables
 from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 SOLO_FIRST = int(RouteRule.SOLO_FIRST)
 SPLIT = int(RouteRule.SPLIT)
 POOL = int(RouteRule.POOL)
+APART = int(RouteRule.APART)
 STAY_RULE = int(RouteRule.STAY)
 REFILL_FCFS = int(RefillRule.FCFS)
 
@@ -23,6 +25,8 @@ def route(view: View, tables: Tables, cls: int, draw: float) -> int:
         if view.free[SOLO] > 0:
             return SOLO
         return MIXED if view.free[MIXED] > 0 else WAIT
+    if tables.route_rule == APART:
+        return route_apart(view, tables, cls)
     if tables.route_rule == POOL:
         return MIXED
     if tables.route_rule == SPLIT:
@@ -39,6 +43,8 @@ def refill(view: View, tables: Tables, group: int, draw: float) -> int:
     """
     if group == MIXED and tables.ready > 0 and takes_the_last(view, tables):
         return HOLD
+    if tables.route_rule == APART:
+        return refill_apart(view, tables, group)
     buffer = group if tables.split_buffers else 0
     if tables.refill_rule == REFILL_FCFS:
         return oldest(view, buffer)

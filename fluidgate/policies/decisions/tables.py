@@ -12,6 +12,18 @@ from fluidgate.errors import FluidgateError
 SAME = 1e-6
 """Indices of a gate closer than this, relatively, are equal."""
 
+# Limits that virtual queues hold: entries of `Tables.limit`, rows of `Tables.grace` and `View.excess`.
+PREFILL_GAP = 0  # (43)
+SOLO_GAP = 1  # (45)
+SLOTS = 2  # (47): time per output token of all slots, were they busy
+TPOT = 3  # time per output token of the decodes that there are
+LIMITS = 4
+SHARE = LIMITS  # row of `View.excess`: beyond the part of the plan's prefills that the least served class has had
+EXCESSES = 5
+
+ANY = np.iinfo(np.int64).max
+"""Of something counted: as many as may be."""
+
 
 class Named(IntEnum):
     """Numbers for compiled code that go by name elsewhere."""
@@ -49,6 +61,7 @@ class RouteRule(IntEnum):
     STAY = 2  # in the slot of its prefill
     BUFFER = 3  # into the buffer: waiting prefills take a freed slot first
     POOL = 4  # any free slot of the mixed group, its prefill's own among them: it never waits
+    APART = 5  # as SOLO_FIRST, but for classes with too many solo decodes, see `fluidgate.policies.decisions.apart`
 
 
 class RefillRule(IntEnum):
@@ -83,6 +96,16 @@ class Tables(NamedTuple):
         fewest: whether a prefill starts on the GPU with the fewest requests of those that could.
         expected_output: mean output of a request, tokens, by which memory is kept free for decodes that grow; 0 to keep
             none; float64, shape (classes,).
+        limited: whether virtual queues hold limits, see `fluidgate.policies.decisions.limits`.
+        limit: of the whole cluster, inf for none: most prefills, and most solo decodes, that a class has more than
+            another; most s per output token, of all slots and of the decodes; float64, shape (4,).
+        grace: excess over each limit up to which a class need not wait; float64, shape (4, classes).
+        room: decode slots that must be free for each prefill under way before one more starts; -1: any number.
+        most_buffered: a class that goes beside prefills starts nothing while more of its decodes wait.
+        beside: whether decodes of the class go beside prefills under APART once it has too many solo ones; bool, shape
+            (classes,).
+        token_seconds: s per output token on mixed and solo GPUs: with no decode, and more for each one of the batch;
+            float64, shape (2 groups, 2).
     """
 
     mixed_gpus: int
@@ -104,6 +127,13 @@ class Tables(NamedTuple):
     spare: int
     fewest: bool
     expected_output: Any
+    limited: bool
+    limit: Any
+    grace: Any
+    room: float
+    most_buffered: int
+    beside: Any
+    token_seconds: Any
 
     @staticmethod
     def nothing(classes: int) -> Tables:
@@ -128,6 +158,7 @@ class Tables(NamedTuple):
             spare=-1,
             fewest=False,
             expected_output=np.zeros(classes),
+            **no_limits(classes),
         )
 
     def checked(self, classes: int) -> Tables:
@@ -138,6 +169,19 @@ class Tables(NamedTuple):
         """
         right = Tables.nothing(classes)
         return Tables(*map(_checked, self._fields, self, right))
+
+
+def no_limits(classes: int) -> dict[str, Any]:
+    """The fields of tables that hold no limits."""
+    return {
+        "limited": False,
+        "limit": np.full(LIMITS, np.inf),
+        "grace": np.zeros((LIMITS, classes)),
+        "room": -1.0,
+        "most_buffered": ANY,
+        "beside": np.zeros(classes, np.bool_),
+        "token_seconds": np.zeros((2, 2)),
+    }
 
 
 def _checked(name: str, value: Any, right: Any) -> Any:
@@ -159,4 +203,12 @@ def _checked(name: str, value: Any, right: Any) -> Any:
 
 def coupled(tables: Tables, gpus: int) -> Tables:
     """The form of a policy on engines whose decodes stay where their prompt was read: its gate, without partition."""
-    return tables._replace(mixed_gpus=gpus, reserve=False, route_rule=int(RouteRule.STAY), split_buffers=False)
+    return tables._replace(
+        mixed_gpus=gpus,
+        reserve=False,
+        route_rule=int(RouteRule.STAY),
+        split_buffers=False,
+        room=-1.0,
+        most_buffered=ANY,
+        beside=np.zeros_like(tables.beside),
+    )

@@ -7,6 +7,15 @@ SOLO = 1  # group of the GPUs that never run a prefill
 STAY = 2  # the decode keeps the slot of its prefill
 WAIT = 3  # wait in decode buffer 0; `WAIT + b` waits in buffer b
 
+# Entries of `View.pace`.
+SLOT_SECONDS = 0  # s per output token of the slots of busy GPUs, summed: B - 1 beside a prompt, else B
+BUSY = 1  # GPUs with an iteration under way
+MIXED_BUSY = 2  # those of them that read a prompt
+DECODES = 3  # decodes in an iteration
+TOKENS = 4  # output tokens/s that they gain
+LATE_TOKENS = 5  # that they have gained beyond that rate, not counted yet
+PACE = 6
+
 HOLD = -1  # no class: nothing starts now
 
 
@@ -31,6 +40,12 @@ class View(NamedTuple):
         startable: number of GPUs on which a prefill could start now; int64, shape (1,).
         room: free slots of the emptiest of these, where the policy ranks them (`Tables.fewest`); int64, shape (1,).
         beside: number of GPUs with a free slot beside a prefill; int64, shape (1,).
+        now: the epoch, s; shape (1,).
+        excess: by how much each class has exceeded each limit so far, a virtual queue each: requests in prefill and
+            solo decodes times s, and for all classes alike slots and decodes times s; then how long, s, the prefills
+            of the plan would have given a class what it has had more than the least served; shape (5, classes).
+            `blocked(view, tables, cls)` says whether that is too much.
+        pace: what the iterations under way add up to, nan first where only the counts are known; shape (6,).
     """
 
     gpus: int
@@ -46,3 +61,6 @@ class View(NamedTuple):
     startable: Any
     room: Any
     beside: Any
+    now: Any
+    excess: Any
+    pace: Any

@@ -72,6 +72,8 @@ class Decisions:
             )
         functions = functions_of(**self.policy.functions)
         cluster = new_cluster(engine, run, log, tables=self.tables, functions=functions, gated=gated)
+        if self.tables.limited:
+            cluster.board.state.pace[:] = 0.0
         kernel = build(engine.batching, gated=gated)
         return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy)
 

@@ -29,7 +29,7 @@ from fluidgate.simulation.iteration.run import Run
 from fluidgate.simulation.iteration.scenario_engine import targets_of
 from fluidgate.simulation.iteration.source import Drawn, Source
 from fluidgate.simulation.options import Options
-from fluidgate.simulation.penalties import penalty_rate
+from fluidgate.simulation.penalties import limited_indicators, penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import samples_taken, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
@@ -114,6 +114,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         penalties = np.array(
             [penalty_rate(scenario, m.occupancy / gpus, m.completions / (gpus * m.window)) for m in runs]
         )
+        gaps = [math.nan if (mean := m.distribution("gap").mean) is None else mean for m in runs]
         best, own = plans.unconstrained_if_feasible(policy.batching), plans.own_if_feasible(policy.batching)
         result = RequestResult(
             scenario=scenario.name,
@@ -124,6 +125,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             revenue_rate=statistic(revenue),
             optimality_ratio=statistic(ratio(revenue, best.revenue_rate if best else 0.0)),
             objective_ratio=statistic(ratio(revenue - penalties, own.objective if own else 0.0)),
+            indicators=limited_indicators(scenario, [m.occupancy / gpus for m in runs], gaps),
             classes=class_results(scenario, runs),
             plan=policy.plan(plans),
             trajectory=trajectory(runs, self.options, self.seconds),

@@ -5,10 +5,11 @@ import numpy as np
 from fluidgate.compiled import called
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import at_its_level
+from fluidgate.policies.decisions.limits import sound
 from fluidgate.policies.decisions.view import MIXED, SOLO
 from fluidgate.simulation import events
 from fluidgate.simulation.markov.members import member
-from fluidgate.simulation.markov.network import NONE
+from fluidgate.simulation.markov.network import NONE, NOW
 
 MESSAGES = (
     "all is well",
@@ -21,6 +22,7 @@ MESSAGES = (
     "a queue is out of order",
     "a balance is broken, (15)-(19)",
     "the policy's cap on prefills is broken",
+    "a virtual queue is negative, or no class is the least served, or time has passed by the limits",
 )
 
 
@@ -36,6 +38,7 @@ def full_audit(net, tables):
         or check_queues(net)
         or check_balances(net)
         or check_cap(net, tables)
+        or (0 if sound(net.board.state, net.clock[NOW]) else 10)
     )
 
 

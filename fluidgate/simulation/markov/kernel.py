@@ -9,6 +9,7 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.random import exponential, uniform
 from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, update_ready
+from fluidgate.policies.decisions.limits import next_release, pass_time
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.markov.members import add, member, remove
 from fluidgate.simulation.markov.network import (
@@ -51,8 +52,15 @@ def advance(net, tables, budget):
         is_arrival = net.clock[NEXT_ARRIVAL] <= epoch
         if is_arrival:
             epoch = net.clock[NEXT_ARRIVAL]
-        if not move_clock(net, epoch):
+        release = next_release(board.state, tables)
+        if not move_clock(net, min(epoch, release)):
             return pauses.DONE
+        pass_time(board.state, tables, net.clock[NOW])
+        if release < epoch:  # what may happen next is drawn anew: nothing remembers
+            start_all(net, tables)
+            if board.round[FAULT] != 0:
+                return pauses.FAILED
+            continue
 
         stop = NONE
         if is_arrival:

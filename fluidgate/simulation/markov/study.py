@@ -11,6 +11,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
 from fluidgate.policies import Policy, Tables, find_policy
+from fluidgate.policies.limits import at_speeds
 from fluidgate.replanning import AnyPolicy
 from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.events import DECODE_END
@@ -18,7 +19,7 @@ from fluidgate.simulation.fidelity import MARKOV_ARRIVALS, unseen
 from fluidgate.simulation.markov.replication import Job, Measurement, replicate, warm_up_compiler
 from fluidgate.simulation.markov.results import class_results, revenue_rates
 from fluidgate.simulation.options import Options
-from fluidgate.simulation.penalties import penalty_rate
+from fluidgate.simulation.penalties import felt_tpot, limited_indicators, penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.results import SimulationResult, samples_taken, trajectory
 from fluidgate.simulation.statistics import ratio, statistic
@@ -72,7 +73,9 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
 
     def ready(self, policy: Tabulated, plans: Plans) -> Tabulated:
         bare = policy.policy
-        return Tabulated(bare, bare.tabulate(plans.of(bare), self.options.gpus))
+        output = np.array([c.output_tokens for c in self.scenario.classes])
+        mixed, solo = (float((rate * output).max()) for rate in (self.rates.mixed_decode, self.rates.solo_decode))
+        return Tabulated(bare, at_speeds(bare.tabulate(plans.of(bare), self.options.gpus), mixed, solo))
 
     def job(self, policy: Tabulated, replication: int) -> Job:
         options = self.options
@@ -98,9 +101,10 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
         scenario, options, bare = self.scenario, self.options, policy.policy
         revenue = revenue_rates(scenario, measured, options.gpus)
         gpus = options.gpus
-        penalties = np.array(
-            [penalty_rate(scenario, m.occupancy / gpus, m.events[DECODE_END] / (gpus * m.window)) for m in measured]
-        )
+        occupancies = [m.occupancy / gpus for m in measured]
+        completions = [m.events[DECODE_END] / (gpus * m.window) for m in measured]
+        penalties = np.array([penalty_rate(scenario, *each) for each in zip(occupancies, completions, strict=True)])
+        tpots = [felt_tpot(scenario, *each) for each in zip(occupancies, completions, strict=True)]
         result = SimulationResult(
             scenario=scenario.name,
             policy=bare.name,
@@ -110,6 +114,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             revenue_rate=statistic(revenue),
             optimality_ratio=statistic(ratio(revenue, plans.unconstrained().revenue_rate)),
             objective_ratio=statistic(ratio(revenue - penalties, plans.own().objective)),
+            indicators=limited_indicators(scenario, occupancies, tpots),
             classes=class_results(scenario, measured, options.gpus),
             plan=plans.of(bare),
             trajectory=trajectory(measured, options, options.horizon),

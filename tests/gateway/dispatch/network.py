@@ -52,8 +52,14 @@ class VirtualNetwork:
             clocks = np.concatenate([self.gpus * self.rates.arrival, (counts * speed).ravel()])
             total = clocks.sum()
             wait = self.rng.exponential(1.0 / total)
-            self.area += wait * counts
-            self.now += wait
+            while self.dispatcher.release < self.now + wait:
+                self.pass_time(self.dispatcher.release - self.now)
+                self.dispatcher.look_again()
+                counts = self.counts()
+                clocks = np.concatenate([self.gpus * self.rates.arrival, (counts * speed).ravel()])
+                total = clocks.sum()
+                wait = self.rng.exponential(1.0 / total)
+            self.pass_time(wait)
             which = int(np.searchsorted(np.cumsum(clocks), self.rng.random() * total))
             if which < self.classes:
                 self.arrive(which)
@@ -61,6 +67,10 @@ class VirtualNetwork:
                 self.fire(*divmod(which - self.classes, self.classes))
             if self.audited:
                 self.check()
+
+    def pass_time(self, seconds: float) -> None:
+        self.area += seconds * self.counts()
+        self.now += seconds
 
     def arrive(self, cls: int) -> None:
         ticket = Ticket(cls, 1)

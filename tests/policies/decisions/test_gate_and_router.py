@@ -11,6 +11,7 @@ from fluidgate.compiled import entry_point
 from fluidgate.policies import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router
+from fluidgate.policies.decisions.tables import no_limits
 from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 _gate, _route, _refill = gate_module.gate, router.route, router.refill
@@ -58,6 +59,9 @@ def view(**given: Any) -> View:
         "startable": [1],
         "room": [1],
         "beside": [0],
+        "now": [0.0],
+        "excess": np.zeros((5, 3)),
+        "pace": np.full(6, np.nan),
     } | given
     return View(
         **{
@@ -88,6 +92,7 @@ def tables(**given: Any) -> Tables:
         "spare": -1,
         "fewest": False,
         "expected_output": np.zeros(3),
+        **no_limits(3),
     } | given
     return Tables(**defaults)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluidgate import FluidgateError, find_policy, simulate
+from fluidgate import FluidgateError, Indicators, find_policy, simulate
 from fluidgate.policies.decisions.own import functions_of
-from fluidgate.policies.decisions.view import HOLD
+from fluidgate.policies.view import HOLD, blocked
 from tests.scenarios import two_class_scenario
 
 ROOT = Path(__file__).parents[3]
@@ -99,6 +99,26 @@ def test_written_anew_a_shipped_policy_gives_the_same(fidelity: str) -> None:
     )
     assert own.events == shipped.events
     assert own.revenue_rate == shipped.revenue_rate
+
+
+def first_in_line_within_limits(view, tables):  # type: ignore[no-untyped-def]
+    best = HOLD
+    for i in range(view.waiting.size):
+        if view.waiting[i] == 0 or blocked(view, tables, i):
+            continue
+        if best == HOLD or view.waiting_since[i] < view.waiting_since[best]:
+            best = i
+    return best
+
+
+def test_a_gate_that_asks_holds_the_limits_of_its_tables() -> None:
+    scenario = two_class_scenario().replace(indicators=Indicators(max_prefill_gap=0.05))
+    ours = find_policy("index-and-pool")
+    for gate, held in ((first_in_line_within_limits, True), (first_in_line, False)):
+        result = simulate(scenario, ours.with_functions("mine", gate=gate), gpus=20, horizon=1000.0, replications=1)
+        value = result.indicators["max_prefill_gap"].value.mean
+        assert value is not None
+        assert (value <= 1.05 * 0.05) == held
 
 
 @pytest.mark.parametrize("fidelity", ["markov", "iteration"])

@@ -15,6 +15,7 @@ from fluidgate.engine_table import EngineModel
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router as router_module
+from fluidgate.policies.decisions.tables import RouteRule
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.kernel.cluster import Placement
@@ -254,6 +255,46 @@ def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
     tables = instance.tables._replace(mixed_gpus=instance.run.gpus, fewest=seed % 3 > 0)
     assert instance.policy is not None
     return replace(instance, engine=engine, policy=replace(instance.policy, takes_any_batching=True), tables=tables)
+
+
+def limited_instance(seed: int) -> Instance:
+    """index-and-pool under limits that bind now and then: any graces, in one pool or kept apart."""
+    instance = policy_instance(seed, "index-and-pool")
+    rng = np.random.default_rng([seed, 2])
+    assert instance.tables is not None
+    tables, gpus, classes = instance.tables, instance.run.gpus, instance.run.classes
+    time, size = instance.time, instance.engine.batch_size
+    solo = time.solo[0]
+    mixed = time.alpha + time.beta * instance.engine.tokens
+    limit = np.array(
+        [
+            gpus * rng.choice([0.0, 0.05, 0.3]),
+            gpus * size * rng.choice([0.0, 0.05, 0.2]),
+            solo + (mixed - solo) * rng.uniform(0.05, 0.6),
+            solo + (mixed - solo) * rng.uniform(0.05, 0.6),
+        ]
+    )
+    # a segment of several iterations counts at the pace of the first until it ends: alike where they are
+    alike = time.epsilon == 0.0 and time.solo[2] == 0.0 and instance.engine.keys.preemption != "swap"
+    limit[rng.random(4) < 0.4] = np.inf
+    limit[2:] = limit[2:] if alike else np.inf
+    tables = tables._replace(
+        limited=True,
+        limit=limit,
+        grace=rng.uniform(0.01, 0.5, (4, classes)) * gpus,
+        token_seconds=np.array([[mixed, 0.0], [solo, 0.0]]),
+    )
+    if rng.random() < 0.5:
+        tables = tables._replace(
+            mixed_gpus=int(rng.integers(1, gpus + 1)),
+            reserve=True,
+            route_rule=int(RouteRule.APART),
+            ready=0,
+            spare=-1,
+            room=float(rng.choice([-1.0, 0.0, 0.5])),
+            beside=rng.random(classes) < 0.5,
+        )
+    return replace(instance, tables=tables)
 
 
 def changing_instance(seed: int, policy: str) -> Instance:

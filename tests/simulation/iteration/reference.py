@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, CHANGE = range(7)
+from tests.oracles.limits import Pace, VirtualQueues
+
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, CHANGE, RELEASE = range(8)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
@@ -164,6 +166,8 @@ class Reference:
             for g in self.gpus:
                 if not self.gated:
                     self.refresh(g)
+        self.limits = VirtualQueues(self.tables, classes) if policy is not None else None
+        self.pace = np.full(6, np.nan)
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
 
@@ -172,7 +176,15 @@ class Reference:
     def run(self) -> Reference:
         for r in self.requests:
             self.push(r.arrival, ARRIVAL, r.number, r)
-        while self.unblock() or self.events or self.admit_piles():
+        while self.unblock() or self.events or self.admit_piles() or self.release() < math.inf:
+            release = self.release()
+            if release < min(self.events[0][0] if self.events else math.inf, self.horizon):
+                self.pass_time(release)
+                self.step_single(RELEASE, None)
+                continue
+            if not self.events and release < math.inf:
+                self.pass_time(self.horizon)
+                break
             if not self.events:
                 continue
             epoch, kind, _, _, what = heapq.heappop(self.events)
@@ -202,12 +214,42 @@ class Reference:
         heapq.heappush(self.events, (epoch, kind, order, self.serial, what))
 
     def pass_time(self, epoch: float) -> None:
+        if self.limits is not None and self.limits.tables.limited:
+            view = self.view()
+            self.limits.pass_time(epoch - self.now, view.prefilling, view.solo_decodes, self.pace_now())
         seconds = max(epoch, self.warmup) - max(self.now, self.warmup)
         if seconds > 0:
             for r in self.requests:
                 if r.outcome == 0 and r.arrival <= self.now:
                     self.area[self.stage_of(r), r.cls] += seconds
         self.now = epoch
+
+    def pace_now(self) -> Pace:
+        """Of the iterations under way."""
+        solo, size = self.tables.token_seconds[1, 0], self.engine.batch_size
+        found = Pace(0.0, 0.0, 0.0, 0.0)
+        for g in self.gpus:
+            slots = size - (1 if g.end is not None and g.chunks else 0)
+            seconds = solo if g.end is None else g.end - g.start
+            found.slot_seconds += slots * seconds
+            found.slots += slots
+            found.decodes += len(g.stepped)
+            found.tokens += len(g.stepped) / seconds if g.end is not None else 0.0
+        return found
+
+    def release(self) -> float:
+        """Epoch at which a class that waits for a limit may start."""
+        if self.limits is None or not self.limits.tables.limited or not self.prefill_ready:
+            return math.inf
+        view = self.view()
+        return self.now + self.limits.release(
+            view.waiting,
+            view.prefilling,
+            view.solo_decodes,
+            view.mixed_decodes,
+            int(view.beside[0]),
+            self.pace_now(),
+        )
 
     def stage_of(self, r: Request) -> int:
         if r.stage != MIXED_DECODE:
@@ -827,6 +869,8 @@ class Reference:
             decide = False
         elif kind == CHANGE:
             self.change(what)
+        elif kind == RELEASE:
+            pass
         elif kind == COMPOSE:
             self.asked = self.compose_single(what) or self.asked
             decide = False
@@ -966,6 +1010,9 @@ class Reference:
             startable,
             np.array([self.engine.batch_size - self.taken(self.gpus[self.fewest[0]]) if self.fewest else 0], np.int64),
             np.array([len(self.beside_ready)], np.int64),
+            np.array([self.now]),
+            self.limits.excess if self.limits is not None else np.zeros((5, self.classes)),
+            self.pace,
         )
 
     def decide(self) -> None:

@@ -17,6 +17,7 @@ from tests.simulation.iteration.instances import (
     Instance,
     changing_instance,
     gated_instance,
+    limited_instance,
     placed_instance,
     policy_instance,
 )
@@ -114,3 +115,8 @@ def test_one_gpu_under_an_fcfs_gate_is_that_gpu_alone(limited: bool) -> None:
         assert one.keys() == other.keys()
         for number, row in one.items():
             assert row.tolist() == pytest.approx(other[number].tolist(), nan_ok=True, **CLOSE)
+
+
+def test_limits_held_by_virtual_queues() -> None:
+    for seed in range(4 * SEEDS):
+        agree(limited_instance(seed))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fluidgate.compiled import called
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE, at_its_level
+from fluidgate.policies.decisions.limits import sound
 from fluidgate.policies.decisions.tables import Placement
-from fluidgate.policies.decisions.view import MIXED, SOLO
+from fluidgate.policies.decisions.view import BUSY, DECODES, MIXED, MIXED_BUSY, SLOT_SECONDS, SOLO, TOKENS
 from fluidgate.simulation import events
 from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
@@ -14,6 +17,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     LINES,
     MIXED_GROUP,
     MIXED_POOL,
+    NOW,
     POOLS,
     READING,
     RUNNING,
@@ -45,6 +49,7 @@ MESSAGES = (
     "the load of a GPU differs from its requests, or its pool is not that of its work",
     "a GPU is in none of the lists of ready GPUs that it belongs to, or in one that it does not",
     "the mixed group has another size than the tables say, or a GPU leaves it without a prefill",
+    "a virtual queue is negative, or no class is the least served, or the pace is not that of the iterations under way",
 )
 
 
@@ -57,7 +62,28 @@ def full_audit(cluster):
         code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
-    return code
+    return code or check_limits(cluster)
+
+
+@called
+def check_limits(cluster: Cluster) -> int:
+    if not cluster.set.by_policy:
+        return 0
+    view = cluster.board.state
+    if not sound(view, cluster.clock[NOW]):
+        return 12
+    if np.isnan(view.pace[SLOT_SECONDS]):
+        return 0
+    busy, mixed, decodes, tokens = 0, 0, 0, 0.0
+    for g in range(cluster.gpus):
+        here = cluster.gpu[g]
+        if here.busy == 1:
+            busy += 1
+            mixed += 1 if here.chunk > 0 else 0
+            decodes += here.batch
+            tokens += here.batch / here.first
+    right = view.pace[BUSY] == busy and view.pace[MIXED_BUSY] == mixed and view.pace[DECODES] == decodes
+    return 0 if right and abs(view.pace[TOKENS] - tokens) <= 1e-6 * (1.0 + tokens) else 12
 
 
 @called

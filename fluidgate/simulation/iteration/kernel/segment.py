@@ -11,6 +11,7 @@ from fluidgate.compiled import inlined
 from fluidgate.compiled.tournament import replay
 from fluidgate.simulation.iteration.kernel.cluster import FRESH, ITERATIONS, LATE, NOW, Cluster
 from fluidgate.simulation.iteration.kernel.memory import blocks_taken, overwrite
+from fluidgate.simulation.iteration.kernel.pace import segment_begins, segment_ends
 from fluidgate.simulation.iteration.kernel.record import record_segment
 from fluidgate.simulation.iteration.law import base_time, boundary_from, context_slope, span
 
@@ -35,6 +36,7 @@ def begin_segment(cluster, law, g, chunk, decodes, length, delay):
     here.chunk = chunk
     here.batch = decodes
     here.busy = 1
+    segment_begins(cluster, g)
     set_epoch(cluster, g, here.origin + span(here.first, here.step, length))
 
 
@@ -101,6 +103,7 @@ def end_segment(cluster: Cluster, g: int) -> None:
     here = cluster.gpu[g]
     k = here.length
     record_segment(cluster, g, k)
+    segment_ends(cluster, g)
     cluster.tally[ITERATIONS] += k
     if here.batch == here.decodes:  # else prompts ran alone and the decodes stood still
         if cluster.set.kv_blocks > 0:

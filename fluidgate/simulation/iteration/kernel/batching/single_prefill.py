@@ -14,6 +14,7 @@ from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, PHASE, update_ready
 from fluidgate.policies.decisions.groups import regroup
+from fluidgate.policies.decisions.limits import next_release, pass_time
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.batch import (
@@ -118,16 +119,20 @@ def advance(cluster, law, tables, block, budget):
         if tally[DUE] > 0 and tally[ASKED] == 0 and early > cluster.clock[NOW]:
             compose_due(cluster, law)
             continue
-        epoch = min(early, timer)
+        release = next_release(cluster.board.state, tables)
+        epoch = min(early, timer, release)
         if tally[CHANGED] == 1 or tally[ASKED] != 0:
             epoch = cluster.clock[NOW]
         elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
             move_clock(cluster, cluster.clock[UNTIL])
+            pass_time(cluster.board.state, tables, cluster.clock[NOW])
             return pauses.REACHED
         if not move_clock(cluster, epoch):
             return pauses.DONE
+        pass_time(cluster.board.state, tables, cluster.clock[NOW])
         decide = True
         ended = NOWHERE
+        released = False
         if tally[ASKED] == 0:
             tally[LATE] = 0
             tally[COMPOSER] = NOWHERE
@@ -149,6 +154,8 @@ def advance(cluster, law, tables, block, budget):
         elif landing and timer <= epoch:
             land(cluster, cluster.timers[0])
             decide = False
+        elif release <= epoch and release < min(early, timer):
+            released = True
         elif boundary <= epoch:
             ended = g
             decide = end_iteration(cluster, tables, g)
@@ -159,7 +166,8 @@ def advance(cluster, law, tables, block, budget):
             start_all(cluster, tables, prefills)
         if ended != NOWHERE and cluster.gpu[ended].prefill_seat == NOWHERE:
             set_mode(cluster, ended, 0)
-        tally[TOTAL_EVENTS] += 1
+        if not released:
+            tally[TOTAL_EVENTS] += 1
         if cluster.board.round[FAULT] != 0:
             return pauses.FAILED
     return pauses.PAUSED
