@@ -16,6 +16,8 @@ from fluidgate.cli.options import gpus_option, json_option, scenario_argument
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
               help="Also simulate this policy or file (.toml, PATH.py:NAME), and show what it earns at least of what "
                    "any policy can; repeat it for each.")  # fmt: skip
+@click.option("--max-stages", type=int, default=60_000, show_default=True, metavar="S",
+              help="Largest lattice of three or four numbers of requests, in states: nearer, but slow.")  # fmt: skip
 @click.option("--horizon", type=float, default=20_000.0, show_default=True, metavar="S",
               help="Simulated time of the policies, s.")  # fmt: skip
 @click.option("--replications", type=int, default=5, show_default=True, metavar="K",
@@ -28,6 +30,7 @@ def bound(
     gpus: int | None,
     scheme: str | None,
     policies: tuple[str, ...],
+    max_stages: int,
     horizon: float,
     replications: int,
     seed: int,
@@ -47,7 +50,7 @@ def bound(
     for name in policies:
         find_policy(name)
     with notices():
-        found = solve(loaded, gpus=gpus, scheme=scheme)  # type: ignore[arg-type]
+        found = solve(loaded, gpus=gpus, scheme=scheme, max_stages=max_stages)  # type: ignore[arg-type]
         measured = None
         if policies:
             measured = measured_bound(

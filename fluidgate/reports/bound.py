@@ -12,6 +12,7 @@ from fluidgate.reports.tables import number, table, with_interval
 LATTICES = {
     "fluid": "none: the fluid program's is the least",
     "totals": "in the system, {groups}",
+    "stages by group": "before and after the end of the prefill, of each of {groups}",
     "stages": "before and after the end of the prefill, {groups}",
 }
 

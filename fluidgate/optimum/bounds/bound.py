@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Rates, Scenario, Scheme
 from fluidgate.optimum.bounds.certificate import counted
 from fluidgate.optimum.bounds.fluid import FluidPrices, earned_at, fluid_prices
@@ -44,7 +45,7 @@ log = logging.getLogger("fluidgate")
 
 MAX_STATES = 150_000
 """Of a lattice of two numbers."""
-MAX_STAGES = 40_000
+MAX_STAGES = 60_000
 """Of a lattice of three or four, whose values settle slowly."""
 NOTICE = 10
 """GPUs from which on a notice says what is solved."""
@@ -54,19 +55,24 @@ UNREAD, SHARED, TOTAL = ((0, 1), (2, 3)), ((0, 0), (2, 3)), ((0, 1), (0, 1))
 """Coordinates that count the requests of each group before, and after, the end of their prefill."""
 
 
-def bound(scenario: Scenario, *, gpus: int | None = None, scheme: Scheme | None = None) -> Bound:
+def bound(
+    scenario: Scenario, *, gpus: int | None = None, scheme: Scheme | None = None, max_stages: int = MAX_STAGES
+) -> Bound:
     """More than any policy earns in the long run, per GPU: whatever it decides, in the Markov network.
 
     Args:
         scenario: cluster and load; indicators are left out.
         gpus: number of GPUs n; the scenario's own number if it has one.
         scheme: pricing scheme, if not the scenario's own.
+        max_stages: largest lattice of three or four numbers of requests, states.
 
     Raises:
         FluidgateError: an option is wrong, or arrivals are not Poisson.
         InfeasiblePlanError: classes that never leave exceed the capacity, so that there is no long run.
     """
     check_scheme(scheme)
+    if max_stages < 0:
+        raise FluidgateError(f"--max-stages: must be at least 0, but is {max_stages}")
     gpus = checked_gpus(scenario, gpus, "the bound")
     scenario = scenario.for_gpus(gpus)
     if scheme is not None:
@@ -81,13 +87,15 @@ def bound(scenario: Scenario, *, gpus: int | None = None, scheme: Scheme | None 
     best = Bound(scenario, gpus, fluid.revenue_rate, fluid_rate, "fluid", (tuple(names),), 0, starving)
     for group in _groupings(rates, fluid, scenario.pricing.scheme):
         groups = tuple(tuple(n for n, g in zip(names, group, strict=True) if g == k) for k in (0, 1) if k in group)
-        for lattice, network, centre, max_states in _lattices(
-            rates, fluid, scenario.pricing.scheme, gpus, batch, group
-        ):
+        prices: Network | None = None
+        for lattice, network, centre in _lattices(rates, fluid, scenario.pricing.scheme, gpus, batch, group):
             if gpus >= NOTICE:
                 log.info("bounding by %s of %s ...", lattice, " and of ".join(", ".join(each) for each in groups))
-            found = proven_bound(network, centre, max_states, gpus * best.revenue_rate)
+            max_states = MAX_STATES if lattice == "totals" or len(groups) == 1 else max_stages
+            start = network if prices is None else network._replace(unread=prices.unread, read=prices.read)
+            found = proven_bound(start, centre, max_states, gpus * best.revenue_rate)
             if found is not None:
+                prices = found.network
                 rate = found.bound / gpus
                 best = Bound(scenario, gpus, rate, fluid_rate, lattice, groups, found.states, starving)
     return best
@@ -140,22 +148,18 @@ def _groupings(rates: Rates, fluid: FluidPrices, scheme: Scheme) -> Iterator[tup
 
 def _lattices(
     rates: Rates, fluid: FluidPrices, scheme: Scheme, gpus: int, batch: int, group: tuple[int, ...]
-) -> Iterator[tuple[str, Network, Array, int]]:
-    """The lattices of a grouping: name, network, where its numbers are in the fluid program, largest box."""
+) -> Iterator[tuple[str, Network, Array]]:
+    """The lattices of a grouping: name, network, where its numbers are in the fluid program."""
     at_prefill, at_decode = earned_at(rates, scheme)
     unread, read = gpus * (fluid.waiting + fluid.prefills), gpus * (fluid.buffered + fluid.decodes)
     two = max(group) == 1
-    for name, (before, after), states in (
-        ("totals", TOTAL, MAX_STATES if two else 0),
-        ("stages", SHARED if two else UNREAD, MAX_STAGES if two else MAX_STATES),
-    ):
-        if not states:
-            continue
+    lattices = (("totals", TOTAL), ("stages", SHARED), ("stages by group", UNREAD)) if two else (("stages", UNREAD),)
+    for name, (before, after) in lattices:
         network = Network(
             gpus, batch, _whole(before), _whole(after), _whole(group), gpus * rates.arrival, rates.patience,
             rates.prefill, rates.mixed_decode, rates.solo_decode, at_prefill, at_decode, fluid.unread, fluid.read,
         )  # fmt: skip
-        yield name, network, np.array([each.sum() for each in counted(network, unread, read)]), states
+        yield name, network, np.array([each.sum() for each in counted(network, unread, read)])
 
 
 def _whole(numbers: Sequence[int]) -> Integers:

@@ -79,16 +79,18 @@ def solved(network: Network, window: Window, root: int, chance: Array | None = N
     rates, rows = np.zeros((states, MOVES)), np.zeros((states, 1 + 2 * classes))
     multipliers = np.concatenate([network.unread, network.read])
     direct = states <= (ELIMINATED if (window.size > 1).sum() <= 2 else FEW)
+    back = RESTART * float(network.arrival.sum()) if direct else 0.0
     lines: list[Line] = []
     gain, most = -np.inf, np.inf
     chance = np.full(states, 1.0 / states) if chance is None else chance
     for _ in range(MAX_POLICIES):
         most = min(most, kernel.improve(network, window, scratch(), rates, rows))
-        if most <= gain + (SAME_GAIN if direct else CLOSE_GAIN) * abs(gain):
+        near = SAME_GAIN * abs(gain) + 2.0 * back * float(np.ptp(window.value)) if direct else CLOSE_GAIN * abs(gain)
+        if most <= gain + near:
             break
         earned = rows[:, 0] + np.einsum("sm,ms->s", rates, added)
         reward = earned + rows[:, 1:] @ multipliers
-        chain = _chain(rates, to, RESTART * float(network.arrival.sum()) if direct else 0.0)
+        chain = _chain(rates, to, back)
         if direct:
             value, chance, gain = _eliminated(*chain, reward, root)
         else:

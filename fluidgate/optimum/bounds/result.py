@@ -24,7 +24,8 @@ class Bound:
         revenue_rate: no policy earns more, whatever the accuracy of the numbers behind it.
         fluid_rate: R*, the optimum of the fluid program without indicators.
         lattice: which numbers of requests the bound follows: "fluid" (none), "totals" (of each group all in the
-            system) or "stages" (before and after the end of the prefill).
+            system) "stages" (before and after the end of
+            the prefill, before it all together) or "stages by group" (each of a group).
         groups: names of the classes that are counted together.
         states: of the lattice that were solved, 0 for "fluid".
         starving: classes that never leave and that a policy may earn more by never serving; R* does not allow for it.

@@ -24,8 +24,10 @@ TIGHT = 5e-6
 """Relative distance of the proven bound from the solution that is close enough."""
 HARDLY = 2e-5
 """Bounds that are relatively closer to what is known are not worth a proof."""
-PROOFS = 8
-"""Rectangles that are tried for a proof."""
+PROOFS = 12
+"""Boxes and straight lines that are tried for a proof."""
+STEEPER = 0.01
+"""By so much are straight lines steeper than the values at the edge."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Proven:
     Attributes:
         bound: the proven bound; `solution`: the optimum of the box, which it comes near.
         states: size of the box.
+        network: with the multipliers that were found.
     """
 
     bound: float
     solution: float
     states: int
+    network: Network
 
 
 def proven_bound(network: Network, centre: Array, max_states: int, known: float) -> Proven | None:
@@ -70,7 +74,7 @@ def proven_bound(network: Network, centre: Array, max_states: int, known: float)
         return None
     network = with_multipliers(network, multipliers)
     solution = _widened(network, solution.window, centre, max_states, solution)
-    found = _proof(network, solution, max_states)
+    found = _proof(network, solution, centre, max_states)
     return found if found.bound < known else None
 
 
@@ -161,28 +165,31 @@ def _inner_slopes(window: Window, skip: int = 0) -> tuple[Array, Array]:
     return above, below
 
 
-def _proof(network: Network, solution: Solution, max_states: int) -> Proven:
+def _proof(network: Network, solution: Solution, centre: Array, max_states: int) -> Proven:
     """Close the box with straight lines and widen it where its values are exceeded beyond, until all is proven.
 
     The steeper the lines, the less is exceeded beyond, and the more a policy that stays at the edge seems to earn.
     """
     best: Proven | None = None
-    least, aim, steep, skip = floors(network), solution.gain, 1.0, MARGIN // 2
-    for _ in range(PROOFS):
-        above, below = _inner_slopes(solution.window, skip)
-        window = solution.window._replace(above=least + steep * np.maximum(above - least, 0.0), below=below)
-        closed_off = solved(network, window, int(np.argmax(solution.chance)), solution.chance)
-        value, where = greatest(network, closed_off.window, closed_off.gain)
+    least, aim = floors(network), solution.gain
+    above, below = _inner_slopes(solution.window, MARGIN // 2)
+    window = solution.window
+    for attempt in range(PROOFS):
+        window = window._replace(above=np.maximum(above, least), below=below)
+        solution = solved(network, window, _root(window, centre))
+        value, where = greatest(network, solution.window, solution.gain)
         if best is None or value < best.bound:
-            best = Proven(value, aim, window.value.size)
+            best = Proven(value, aim, window.value.size, network)
         if value <= aim + TIGHT * abs(aim):
             break
-        if closed_off.gain > aim + TIGHT * abs(aim):
-            steep *= 0.5
-            continue
-        solution, skip = closed_off, 0
-        wider = _grown(solution.window, where < window.low, where >= window.low + window.size, 0.25, max_states)
-        if wider is not None:
-            solution = solved(network, wider, _root(wider, wider.low + wider.size // 2))
+        inner, outer = _inner_slopes(solution.window)
+        window = solution.window
+        lower, upper = where < window.low, where >= window.low + window.size
+        if solution.gain > aim + TIGHT * abs(aim):
+            above, upper = least + 0.5 * (above - least), taken(network) > 0
+        else:
+            above, below = np.maximum(above, inner + STEEPER * (inner - least)), np.minimum(below, outer)
+        if attempt % 2 == 1:
+            window = _grown(window, lower, upper, 0.25, max_states) or window
     assert best is not None
     return best
