@@ -62,8 +62,8 @@ def test_it_is_not_useless():
     medians = {key: float(np.median(shares)) for key, shares in explained.items()}
     assert medians[1, "bundled"] > 0.8
     assert medians[1, "separate"] > 0.8
-    assert medians[2, "bundled"] > 0.6
-    assert medians[2, "separate"] > 0.2
+    assert medians[2, "bundled"] > 0.8
+    assert medians[2, "separate"] > 0.7
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -78,7 +78,7 @@ def test_classes_are_merged(scheme):
 @pytest.mark.parametrize(("classes", "scheme"), list(product((1, 2), SCHEMES)))
 def test_classes_that_never_leave(classes, scheme):
     where = random_system(7, classes, 2, 0.6, 1.0, scheme, first_stays=True)
-    found = bound(where, gpus=1, max_stages=FEW)
+    found = bound(where, gpus=1, max_stages=3_000)
     best = optimum(where, gpus=1, accuracy=1e-3, queue_limit=8, buffer_limit=2)
     assert best.lower <= found.revenue_rate
     assert found.revenue_rate <= found.fluid_rate * (1 + 1e-9) or found.starving
@@ -95,7 +95,7 @@ def test_prefills_alone_are_erlang_a(gpus):
 
 
 def test_more_gpus_lose_less():
-    unavoidable = [bound(two_class_scenario(), gpus=n, max_stages=FEW).unavoidable for n in (3, 6)]
+    unavoidable = [bound(two_class_scenario(), gpus=n, max_stages=0).unavoidable for n in (3, 6)]
     assert unavoidable[0] > unavoidable[1] > 0
 
 
@@ -170,6 +170,8 @@ def best_by_programs(network, window, state):
 def test_bad_input_is_refused():
     with pytest.raises(FluidgateError, match="--gpus"):
         bound(two_class_scenario())
+    with pytest.raises(FluidgateError, match="--max-stages"):
+        bound(two_class_scenario(), gpus=1, max_stages=-1)
     with pytest.raises(FluidgateError, match="scheme"):
         bound(two_class_scenario(), gpus=1, scheme="other")
     bursty = two_class_scenario().replace(arrivals=Arrivals(process="gamma", cv=2.0))
@@ -182,14 +184,16 @@ def invoke(*arguments: str):
 
 
 def test_command_prints_tables():
-    outcome = invoke("--gpus", "2", "--policy", "gi-wsp", "--horizon", "1000", "--replications", "2")
+    outcome = invoke(
+        "--gpus", "2", "--max-stages", "0", "--policy", "gi-wsp", "--horizon", "1000", "--replications", "2"
+    )
     assert outcome.exit_code == 0, outcome.output
     for words in ("no policy earns more than", "fluid optimum R*", "gi-wsp", "of it unavoidable"):
         assert words in outcome.output
 
 
 def test_command_prints_json():
-    value = json.loads(invoke("--gpus", "2", "--scheme", "separate", "--json").stdout)
+    value = json.loads(invoke("--gpus", "2", "--scheme", "separate", "--max-stages", "0", "--json").stdout)
     assert value["schema"] == 1
     assert value["scheme"] == "separate"
     assert 0 < value["revenue_rate_bound"] <= value["fluid_rate"] * (1 + 1e-9)
