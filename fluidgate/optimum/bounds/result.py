@@ -13,6 +13,7 @@ from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.results import warnings_of
 
 SCHEMA = 1
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Bound:
     @property
     def unavoidable(self) -> float | None:
         """The share of R* that no policy can earn; None where R* is 0."""
-        return 1.0 - self.revenue_rate / self.fluid_rate if self.fluid_rate > 0 else None
+        if self.fluid_rate <= 0:
+            return None
+        share = 1.0 - self.revenue_rate / self.fluid_rate
+        return share if abs(share) > ROUNDING else 0.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
