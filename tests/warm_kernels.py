@@ -9,7 +9,7 @@ import sys
 
 from fluidgate import Scenario, find_policy, fluid_trajectory, plan, simulate
 from fluidgate.model import Targets
-from fluidgate.optimum import optimum
+from fluidgate.optimum import bound, optimum
 from fluidgate.simulation.executor import default_executor
 from tests.scenarios import two_class_scenario
 
@@ -34,6 +34,7 @@ def warm(name: str) -> None:
     scenario = two_class_scenario().replace(targets=Targets(tpot=0.05))
     if name == "optimum":
         optimum(Scenario.load("examples/tiny.toml"), gpus=1)
+        bound(Scenario.load("examples/tiny.toml"), gpus=1)
     elif name == "gateway":
         warm_gateway(scenario)
     elif name == "fluid":

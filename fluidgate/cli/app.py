@@ -8,6 +8,7 @@ import sys
 import click
 
 from fluidgate import __version__
+from fluidgate.cli.bound import bound
 from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
 from fluidgate.cli.engine import engine
@@ -65,6 +66,7 @@ for command in (
     replay,
     tune,
     optimum,
+    bound,
     frontier,
     policies,
     profiles,

@@ -21,9 +21,10 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.optimum import kernel
+from fluidgate.optimum.cluster import checked_gpus
 from fluidgate.optimum.result import TRUNCATION, Optimum, PolicyTable, Yardstick, worth_of_all
 from fluidgate.optimum.space import Counts, Integers, Size, Space, Tables
-from fluidgate.planning import Planner, check_gpus
+from fluidgate.planning import Planner
 from fluidgate.policies import Policy
 from fluidgate.simulation import compare
 
@@ -83,15 +84,7 @@ def optimum(
     Raises:
         FluidgateError: an option is wrong, or the system is too large; the message says what would fit.
     """
-    gpus = gpus if gpus is not None else scenario.cluster_gpus
-    if gpus is None:
-        raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
-    check_gpus(gpus)
-    if scenario.arrivals.process != "poisson":
-        raise FluidgateError(
-            f"arrivals.process: '{scenario.arrivals.process}' is no Markov decision process; "
-            "remove [arrivals] to see the optimum with Poisson arrivals"
-        )
+    gpus = checked_gpus(scenario, gpus, "the optimum")
     for name, limit in (("--queue-limit", queue_limit), ("--buffer-limit", buffer_limit)):
         if limit is not None and limit < 1:
             raise FluidgateError(f"{name}: must be at least 1, but is {limit}")

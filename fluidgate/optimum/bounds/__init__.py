@@ -1,0 +1,1 @@
+"""An upper bound of what any policy earns on a finite number of GPUs."""
