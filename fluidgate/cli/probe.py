@@ -64,7 +64,7 @@ def writable(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--seed", default=0, show_default=True, help="Seed of weights, cache and tokens.")
 @click.option("--threads", type=int, metavar="N", help="Threads on the CPU.  [default: one a core]")
 @click.option("--share-layers", is_flag=True, help="Let all layers use the weights of one, to save memory.")
-@click.option("--cuda-graphs", is_flag=True, help="On CUDA, record solo iterations as graphs.")
+@click.option("--cuda-graphs", is_flag=True, help="On CUDA, record iterations as graphs, which launch no kernels.")
 @json_option
 def probe(
     output: str | None,

@@ -145,6 +145,19 @@ def test_each_request_of_a_mixed_iteration_is_as_alone(lab: Any, cache: str, len
     close(lab, together, lab.torch.cat(alone))
 
 
+def test_the_last_row_of_a_contiguous_cache_alone_may_be_longer(lab: Any) -> None:
+    from fluidgate.calibration.probe.cache import ContiguousCache
+
+    weights, torch = lab.make_weights(SMALL), lab.torch
+    kept = ContiguousCache(SMALL, [10, 10, 30], torch.float64, torch.Generator().manual_seed(2))
+    assert len(kept.keys[0]) == 50
+    for row, length in enumerate((9, 7, 24)):
+        lab.step(SMALL, weights, kept, chunk=words(length, row), chunk_row=row)
+    got = lab.step(SMALL, weights, kept, decodes=[(1, 9), (2, 7)], chunk=words(6, 9), chunk_row=2, chunk_start=24)
+    for row, prompt in enumerate(([*words(9), 1], [*words(7, 1), 2], [*words(24, 2), *words(6, 9)])):
+        close(lab, got[row], plain_logits(torch, SMALL, weights, prompt))
+
+
 def test_a_decode_continues_its_prompt(lab: Any) -> None:
     weights, kept, prompt = lab.make_weights(SMALL), lab.make_cache(SMALL, "paged"), words(12)
     lab.step(SMALL, weights, kept, chunk=prompt[:-1], chunk_row=1)
@@ -166,10 +179,9 @@ def test_grouped_attention_equals_repeated_keys(lab: Any, heads: int, kv_heads: 
     shares = torch.einsum("rhd,rlhd->rhl", queries, repeated[0]).div(math.sqrt(8)).softmax(-1)
     torch.testing.assert_close(got, torch.einsum("rhl,rlhd->rhd", shares, repeated[1]))
 
-    mask = torch.zeros(5, 11, dtype=torch.float64).masked_fill(torch.rand(5, 11, generator=draw) < 0.5, -math.inf)
-    mask[:, 0] = 0.0
-    got = lab.transformer.attend_chunk(queries, keys[:1], values[:1], mask)
-    scores = torch.einsum("chd,lhd->hcl", queries, repeated[0][0]).div(math.sqrt(8)) + mask
+    got = lab.transformer.attend_chunk(queries, keys[:1], values[:1])
+    later = torch.arange(11) > torch.arange(6, 11)[:, None]
+    scores = torch.einsum("chd,lhd->hcl", queries, repeated[0][0]).div(math.sqrt(8)).masked_fill(later, -math.inf)
     torch.testing.assert_close(got, torch.einsum("hcl,lhd->chd", scores.softmax(-1), repeated[1][0]))
 
 
@@ -321,7 +333,7 @@ def test_cuda_is_refused_where_there_is_none(lab: Any, monkeypatch: pytest.Monke
 def test_too_little_memory_says_what_would_fit(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab.memory, "free_bytes", lambda device: 20e9)
     line = refusal("--preset", "llama-3.1-8b", "--dtype", "bfloat16", "--batch-sizes", "1,8,64", "--context", "2048")
-    assert "needs 34.2 GB (16.1 GB of weights, 17.3 GB of keys and values" in line
+    assert "needs 34.1 GB (16.1 GB of weights, 17.3 GB of keys and values" in line
     assert "but 19.9 GB can be had on cpu; what would fit: --batch-sizes up to 8 or --layers 17" in line
     monkeypatch.setattr(lab.memory, "free_bytes", lambda device: 0.2e9)
     assert refusal("--preset", "llama-3.1-8b").endswith("what would fit: take a smaller shape or less context")

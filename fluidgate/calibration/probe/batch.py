@@ -38,13 +38,11 @@ class Chunk:
         row: its row of the cache.
         size: tokens of the chunk.
         length: tokens read so far, the chunk included.
-        mask: [size, length], minus infinity for the tokens that come later.
     """
 
     row: int
     size: int
     length: int
-    mask: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def make_batch(
         slots=cache.slots_of(rows, positions),
         outputs=whole([*range(len(decodes)), *([len(rows) - 1] if chunk else [])]),
         decodes=_decodes(positions[: len(decodes)], first_row, dtype) if decodes else None,
-        chunk=_chunk(positions[len(decodes) :], chunk_row, dtype) if chunk else None,
+        chunk=Chunk(chunk_row, len(chunk), chunk_start + len(chunk)) if chunk else None,
     )
 
 
@@ -102,11 +100,6 @@ def _decodes(positions: torch.Tensor, first_row: int, dtype: torch.dtype) -> Dec
     equal = bool((positions == positions[0]).all())
     mask = None if equal else visible(positions, length, dtype)[:, None, None, :]
     return Decodes(slice(first_row, first_row + len(positions)), length, mask)
-
-
-def _chunk(positions: torch.Tensor, row: int, dtype: torch.dtype) -> Chunk:
-    length = int(positions[-1]) + 1
-    return Chunk(row, len(positions), length, visible(positions, length, dtype))
 
 
 def visible(positions: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:

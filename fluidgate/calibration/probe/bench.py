@@ -36,6 +36,7 @@ class Bench:
             settings.shape, self.dtype, self.device, generator, share_layers=settings.share_layers
         )
         self.cache = make_cache(settings, self.dtype, generator)
+        self.graph_pool = torch.cuda.graph_pool_handle() if settings.cuda_graphs else None
 
     def step(self, case: Case) -> Step:
         """One iteration of a case, up to the choice of each next token; it leaves the cache as the last one did."""
@@ -45,7 +46,7 @@ class Bench:
             with torch.inference_mode():
                 return logits(self.settings.shape, self.weights, batch, self.cache).argmax(dim=-1)
 
-        return recorded(step) if self.settings.cuda_graphs and not case.chunk_size else step
+        return recorded(step, self.graph_pool) if self.settings.cuda_graphs else step
 
     def seconds(self, step: Step) -> float:
         """Seconds of one iteration."""

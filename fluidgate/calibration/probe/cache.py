@@ -43,11 +43,13 @@ class Cache(ABC):
 
 
 class ContiguousCache(Cache):
-    """One stretch a row, all as long as the longest of `capacities` (tokens of each row). Reading copies nothing."""
+    """One stretch a row, all as long as the longest of `capacities` (tokens of each row) but for the last, which may
+    be longer. Reading copies nothing.
+    """
 
     def __init__(self, shape: Shape, capacities: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> None:
-        self.capacity = max(capacities)
-        super().__init__(shape, len(capacities) * self.capacity, dtype, generator)
+        self.capacity = stretch(capacities)
+        super().__init__(shape, contiguous_slots(capacities), dtype, generator)
 
     def slots_of(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return rows * self.capacity + positions
@@ -56,7 +58,12 @@ class ContiguousCache(Cache):
         return self._stretch(self.keys[layer], rows, length), self._stretch(self.values[layer], rows, length)
 
     def _stretch(self, kept: torch.Tensor, rows: slice, length: int) -> torch.Tensor:
-        return kept.unflatten(0, (-1, self.capacity))[rows, :length]
+        token, *inner = kept.stride()
+        return kept.as_strided(
+            (rows.stop - rows.start, length, *kept.shape[1:]),
+            (self.capacity * token, token, *inner),
+            rows.start * self.capacity * token,
+        )
 
 
 class PagedCache(Cache):
@@ -89,6 +96,16 @@ class PagedCache(Cache):
     def _gather(self, kept: torch.Tensor, table: torch.Tensor, length: int) -> torch.Tensor:
         blocks = kept.unflatten(0, (-1, self.block_size)).index_select(0, table.reshape(-1))
         return blocks.view(len(table), -1, *kept.shape[1:])[:, :length]
+
+
+def stretch(capacities: Sequence[int]) -> int:
+    """Tokens from one row of a contiguous cache to the next."""
+    return max(capacities[:-1], default=capacities[-1])
+
+
+def contiguous_slots(capacities: Sequence[int]) -> int:
+    """Tokens that a contiguous cache holds: the last row alone may be longer than the others."""
+    return (len(capacities) - 1) * stretch(capacities) + max(stretch(capacities), capacities[-1])
 
 
 def blocks_for(tokens: int, block_size: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fluidgate.calibration.probe.cache import blocks_for
+from fluidgate.calibration.probe.cache import blocks_for, contiguous_slots
 from fluidgate.calibration.probe.settings import Settings
 from fluidgate.calibration.probe.weights import parameter_count
 from fluidgate.errors import FluidgateError
@@ -40,17 +40,14 @@ def need(settings: Settings) -> Need:
     number = getattr(torch, settings.dtype).itemsize
     requests, chunk = max(settings.batch_sizes), max(settings.chunk_sizes, default=0)
     heads = shape.heads + 2 * shape.kv_heads
-    block = settings.block_size if settings.cache == "paged" else 1
-    capacities = [blocks_for(tokens, block) * block for tokens in settings.capacities]
-    slots = sum(capacities) if settings.cache == "paged" else len(capacities) * max(capacities)
+    paged, block = settings.cache == "paged", settings.block_size
+    capacities = settings.capacities
+    slots = sum(blocks_for(each, block) * block for each in capacities) if paged else contiguous_slots(capacities)
     token_of_layer = 2 * shape.kv_heads * shape.head_dim
 
-    read = sum(capacities) * token_of_layer if settings.cache == "paged" else 0
-    prompt = settings.chunk_context + chunk
-    chunk_attention = 2 * prompt * shape.heads * shape.head_dim if chunk else 0
-    masks = len(settings.batch_sizes) * sum(size * (settings.chunk_context + size) for size in settings.chunk_sizes)
+    read = slots * token_of_layer if paged else 0
     widest = max(4 * shape.feed_forward, 3 * heads * shape.head_dim) + 3 * shape.hidden
-    steps = read + chunk_attention + masks + (requests + chunk) * widest + 2 * requests * shape.vocabulary
+    steps = read + (requests + chunk) * widest + 2 * requests * shape.vocabulary
     return Need(
         weights=number * parameter_count(shape, share_layers=settings.share_layers),
         cache=number * slots * token_of_layer * shape.layers,

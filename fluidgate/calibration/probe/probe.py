@@ -52,7 +52,7 @@ def probe(
         seed: of weights, cache and tokens.
         threads: of PyTorch on the CPU; by default its own choice, one a core.
         share_layers: let all layers use the weights of one.
-        cuda_graphs: record solo iterations as CUDA graphs.
+        cuda_graphs: record iterations as CUDA graphs.
         progress: called with the iterations timed so far and their number.
 
     Raises:

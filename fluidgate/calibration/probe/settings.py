@@ -28,7 +28,7 @@ class Settings:
         repeats: timed iterations of each kind.
         threads: of the CPU; None leaves them to PyTorch.
         share_layers: all layers use the weights of one.
-        cuda_graphs: solo iterations are recorded once and replayed.
+        cuda_graphs: iterations are recorded once and replayed.
     """
 
     shape: Shape

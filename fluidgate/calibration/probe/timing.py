@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -18,8 +19,29 @@ def seconds_of(step: Step, device: torch.device, *, warmup: int) -> float:
     return _timed_on_cuda(step) if device.type == "cuda" else _timed_on_cpu(step)
 
 
-def recorded(step: Step, warmup: int = 3) -> Step:
-    """`step` as a CUDA graph: recorded once, then replayed without the cost of launching its kernels one by one."""
+@dataclass(frozen=True)
+class Recorded:
+    """A step as a CUDA graph, replayed without the cost of launching its kernels one by one.
+
+    Attributes:
+        step: what was recorded. The graph reads its tensors where they lay, so they must live as long as the graph.
+        result: the tensor that each replay fills.
+    """
+
+    step: Step
+    graph: torch.cuda.CUDAGraph
+    result: object
+
+    def __call__(self) -> object:
+        self.graph.replay()
+        return self.result
+
+
+def recorded(step: Step, pool: tuple[int, int] | None = None, warmup: int = 3) -> Step:
+    """`step` recorded once as a CUDA graph, after `warmup` runs on a stream of its own.
+
+    Graphs of one `pool` (`torch.cuda.graph_pool_handle()`) share the memory of what they compute on the way.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -27,10 +49,9 @@ def recorded(step: Step, warmup: int = 3) -> Step:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    replay: Step = graph.replay
-    return replay
+    with torch.cuda.graph(graph, pool=pool):
+        result = step()
+    return Recorded(step, graph, result)
 
 
 def _timed_on_cpu(step: Step) -> float:

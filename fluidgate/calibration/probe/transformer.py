@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 from fluidgate.calibration.probe.batch import Batch
 from fluidgate.calibration.probe.cache import Cache
@@ -58,18 +59,18 @@ def attend_decodes(
     return read.flatten(1, 2)
 
 
-def attend_chunk(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Attention of successive tokens of one request, [tokens, heads, head_dim].
+def attend_chunk(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Attention of the last tokens of one request, [tokens, heads, head_dim], each to itself and to what came before.
 
-    `queries` is [tokens, heads, head_dim], `keys` and `values` [1, length, kv_heads, head_dim] are repeated for the
-    query heads that share them, `mask` is [tokens, length].
+    `queries` is [tokens, heads, head_dim], `keys` and `values` [1, length, kv_heads, head_dim]. The mask is a shape,
+    no tensor, and no key is repeated for the query heads that share it: on a GPU that is FlashAttention.
     """
-    repeats = queries.shape[1] // keys.shape[2]
     read = functional.scaled_dot_product_attention(
         queries.transpose(0, 1)[None],
-        keys.transpose(1, 2).repeat_interleave(repeats, dim=1),
-        values.transpose(1, 2).repeat_interleave(repeats, dim=1),
-        mask,
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=causal_lower_right(len(queries), keys.shape[1]),
+        enable_gqa=True,
     )
     return read[0].transpose(0, 1)
 
@@ -92,7 +93,7 @@ def _attention(
     if batch.chunk is not None:
         row = batch.chunk.row
         kept = cache.read(number, slice(row, row + 1), batch.chunk.length)
-        parts.append(attend_chunk(queries[-batch.chunk.size :], *kept, batch.chunk.mask))
+        parts.append(attend_chunk(queries[-batch.chunk.size :], *kept))
     read = parts[0] if len(parts) == 1 else torch.cat(parts)
     return functional.linear(read.flatten(1), layer.output)
 
