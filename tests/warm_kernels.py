@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from fluidgate import Scenario, find_policy, fluid_trajectory, plan, simulate
-from fluidgate.model import Targets
+from fluidgate.model import EngineModel, Targets
 from fluidgate.optimum import bound, optimum
 from fluidgate.simulation.executor import default_executor
 from tests.scenarios import two_class_scenario
@@ -16,6 +16,7 @@ from tests.scenarios import two_class_scenario
 SIMULATED = {
     "single-prefill": ("gate-and-route", "iteration"),
     "token-budget": ("vllm-round-robin", "iteration"),
+    "gated": ("index-and-pool", "iteration"),
     "last-schedulable": ("slai", "iteration"),
     "prefill-first": ("prefill-first", "iteration"),
     "markov": ("gate-and-route", "markov"),
@@ -41,6 +42,8 @@ def warm(name: str) -> None:
         fluid_trajectory(scenario, plan(scenario), horizon=1.0)
     else:
         policy, fidelity = SIMULATED[name]
+        if name == "gated":  # before GPUs that form their own batches
+            scenario = scenario.replace(engine=EngineModel(kv_tokens=20_000))
         simulate(
             scenario,
             policy,

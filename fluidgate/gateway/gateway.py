@@ -147,6 +147,7 @@ class Gateway:
             engines,
             scenario.gpu.batch_size,
             classes,
+            kv_tokens=scenario.engine.kv_tokens,
             binding=self.binding,
             functions=policy.functions,
             estimator=self.controller.estimator,

@@ -166,12 +166,13 @@ class Policy(BasePolicy):
         """This policy for the engines of a scenario, iteration by iteration.
 
         One that takes any batching takes that of `[engine]`; where none is given a token budget, as engines have it,
-        if the scenario has a measured law or a memory, since they run whatever batch there is. With the three numbers
-        of [LDHZ], or indicators to hold, it is the paper's: one prompt a GPU, decodes that move.
+        if the scenario has a measured law, or memory for fewer requests than slots, since they run whatever batch there
+        is. With the three numbers of [LDHZ] else, or indicators to hold, it is the paper's: one prompt a GPU, decodes
+        that move.
         """
         if not self.takes_any_batching or scenario.indicators.any_limit:
             return self
-        as_engines_do = scenario.gpu.iteration.by_batch or scenario.engine.kv_tokens is not None
+        as_engines_do = scenario.gpu.iteration.by_batch or _memory_ends_first(scenario)
         own: BatchingName = "token-budget" if as_engines_do else self.batching
         return replace(self, batching=scenario.engine.batching or own)
 
@@ -221,6 +222,16 @@ class Policy(BasePolicy):
         if tabulate is not None:
             changes |= {"parameters": parameters, "settings": {}}
         return replace(self, name=name, origin="user", summary=summary, **changes)
+
+
+def _memory_ends_first(scenario: Scenario) -> bool:
+    """Whether a GPU has KV memory for fewer than B decodes, at the mean of its decode tokens."""
+    memory = scenario.engine.kv_tokens
+    tokens = [c.arrival_rate * c.output_tokens for c in scenario.classes]
+    if memory is None or not sum(tokens):
+        return False
+    each = sum(t * (c.prompt_tokens + c.output_tokens) for t, c in zip(tokens, scenario.classes, strict=True))
+    return memory < scenario.gpu.batch_size * each / sum(tokens)
 
 
 @dataclass(frozen=True)

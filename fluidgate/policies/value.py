@@ -39,12 +39,15 @@ def gate_index(plan: Plan) -> Array:
     completion, it is also taken times `sqrt(w)`: in a lasting shortage a slot second is scarce, and `w/cost` right; in
     one that is over before a service ends each slot that comes free saves one request, however long, and `w` is right;
     this is the geometric mean of both. Where nobody pays, all who may leave are alike. Who never leaves loses nothing
-    by waiting: index 0, in the order of deadlines.
+    by waiting: index 0, in the order of deadlines; so do all where everyone is served and there are TTFT targets to
+    keep, since hardly anybody leaves then.
     """
     if not plan.rates.bundled_value.any():
         return np.where(plan.rates.patience > 0.0, 1.0, 0.0)
     if not serves_everyone(plan):
         return value_index(plan)
+    if any(target is not None for target in plan.scenario.ttft_targets):
+        return np.zeros(len(plan.rates.arrival))
     worth = np.sqrt(plan.rates.bundled_value) if plan.scheme == "bundled" else 1.0
     if plan.request_seconds is not None:
         return _in_a_shortage(plan)

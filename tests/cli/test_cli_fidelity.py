@@ -16,7 +16,7 @@ QUANTILES = ("p50", "p90", "p95", "p99")
 RATES = ("goodput", "prompt_token_rate", "output_token_rate", "preemption_rate", "rejection_rate")
 BODY = {
     *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes", "warnings"),
-    *("batching", "parameters", "pilot", "overall", "gpu_time", "kv_tokens", "iterations", "window"),
+    *("batching", "parameters", "pilot", "overall", "gpu_time", "indicators", "kv_tokens", "iterations", "window"),
 }
 RUN = {"schema", "scenario", "fidelity", "gpus", "horizon", "warmup", "replications", "seed"}
 R_STAR = 297.70317

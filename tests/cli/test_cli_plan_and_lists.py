@@ -213,6 +213,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "compare",
             "tune",
             "optimum",
+            "bound",
             "frontier",
             "policies",
             "replay",

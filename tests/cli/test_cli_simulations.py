@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {
     "replications": 2,
     "seed": 0,
 }
-BODY = {"policy", "events", "wall_seconds", "classes", "warnings", *WHOLE}
+BODY = {"policy", "events", "wall_seconds", "classes", "indicators", "warnings", *WHOLE}
 
 Scenario = Callable[..., Path]
 

@@ -40,6 +40,7 @@ class Move(IntEnum):
     TAKE_DOWN = 8  # engine
     REGROUP = 9  # size of the mixed group
     GO_ON = 10  # with the round that is under way
+    OPEN_AGAIN = 11  # engine
 
 
 NOTHING = int(Move.NOTHING)
@@ -53,6 +54,7 @@ BRING_UP = int(Move.BRING_UP)
 TAKE_DOWN = int(Move.TAKE_DOWN)
 REGROUP = int(Move.REGROUP)
 GO_ON = int(Move.GO_ON)
+OPEN_AGAIN = int(Move.OPEN_AGAIN)
 
 
 @inlined
@@ -165,6 +167,9 @@ def start_next(fleet, tables):
     `kind` is PREFILL, or the buffer that a decode has waited in.
     """
     kind, cls, g = protocol.next_start(fleet.board, tables)
+    while kind == PREFILL and lacks_memory(fleet, g, cls):
+        bar(fleet, g, 1)
+        kind, cls, g = protocol.next_start(fleet.board, tables)
     if kind == protocol.NOBODY:
         settle_mode(fleet)
         fleet.release[0] = next_release(fleet.board.state, tables)
@@ -180,6 +185,21 @@ def start_next(fleet, tables):
         fleet.counts[stages.MIXED_QUEUE + kind, cls] -= 1
         seat(fleet, g, cls, 1)
     return (g * fleet.counts.shape[1] + cls) * KINDS + kind
+
+
+@inlined
+def lacks_memory(fleet, g, cls):
+    """Whether what the oldest of the class will hold does not fit beside what is booked on engine `g`; an engine with
+    nothing booked takes anybody."""
+    booked = fleet.gpu[g].kv
+    return fleet.kv_tokens > 0 and booked > 0 and booked + fleet.need[cls] > fleet.kv_tokens
+
+
+@called
+def bar(fleet, g, barred):
+    """No prefill starts on engine `g` until some of its memory is free again, or (0) it may again."""
+    fleet.gpu[g].barred = barred
+    update_ready(fleet.board, g)
 
 
 @inlined
@@ -224,6 +244,8 @@ def moves_kernel(fleet, tables, move, a, b, now, may_start):
         take_down(fleet, a)
     elif move == REGROUP:
         regroup(fleet.board, a)
+    elif move == OPEN_AGAIN:
+        bar(fleet, a, 0)
     if not may_start:
         return NOBODY
     if move != GO_ON:

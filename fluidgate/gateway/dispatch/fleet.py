@@ -19,6 +19,7 @@ ENGINE = np.dtype(
     [
         *GPU_FIELDS,  # occupied slots include the closed ones; `prefill_seat` holds the class of the prefill
         ("closed", "i4"),  # slots that belong to others, or that the engine does not have
+        ("kv", "i8"),  # KV tokens booked, where there is a limit to them
     ],
     align=True,
 )
@@ -37,6 +38,8 @@ class Fleet(NamedTuple):
         outcome: what the last move came to; `unsettled`, the engine whose prefill has just ended; int64, shape (1,).
         release: epoch at which a class that waits for a limit may start if nothing happens before, s, inf for none;
             shape (1,).
+        kv_tokens: KV memory of an engine, tokens; 0 for no limit.
+        need: KV tokens that the oldest waiting request of a class will hold, by expectation, int64, shape (classes,).
         averages: of the recent past, see `fluidgate.gateway.dispatch.averages`; shape (AVERAGES, classes).
     """
 
@@ -49,6 +52,8 @@ class Fleet(NamedTuple):
     outcome: Any
     unsettled: Any
     release: Any
+    kv_tokens: int
+    need: Any
     averages: Any
 
     @property
@@ -76,6 +81,7 @@ def empty_fleet(
     *,
     reserve: bool,
     ranked: bool,
+    kv_tokens: int = 0,
     draws: NDArray[np.uint64],
     functions: Functions,
 ) -> Fleet:
@@ -83,6 +89,7 @@ def empty_fleet(
 
     Args:
         reserve, ranked, draws, functions: as in `new_board`.
+        kv_tokens: as in `Fleet`.
     """
     gpu = np.zeros(engines, ENGINE)
     counts = np.zeros((stages.STAGES, classes), np.int64)
@@ -109,6 +116,8 @@ def empty_fleet(
         outcome=np.zeros(1, np.int64),
         unsettled=np.full(1, NOWHERE, np.int64),
         release=np.full(1, np.inf),
+        kv_tokens=kv_tokens,
+        need=np.zeros(classes, np.int64),
         averages=np.zeros((AVERAGES, classes)),
     ).with_up(0)
 
@@ -136,7 +145,8 @@ def problems(fleet: Fleet) -> list[str]:
         free = np.flatnonzero((gpu["group"] == group) & (gpu["occupied"] < fleet.batch_size - reserved))
         if sorted(board.decode_ready[group, : state.free[group]]) != free.tolist():
             found.append(f"engines of group {group} with a free decode slot are not those listed")
-    startable = np.flatnonzero((gpu["group"] == MIXED) & ~prefills & (gpu["occupied"] < fleet.batch_size))
+    idle = (gpu["group"] == MIXED) & ~prefills & (gpu["barred"] == 0)
+    startable = np.flatnonzero(idle & (gpu["occupied"] < fleet.batch_size))
     if sorted(board.prefill_ready[: state.startable[0]]) != startable.tolist():
         found.append("engines that could start a prefill are not those listed")
     if int((gpu["group"] != OUT).sum()) != fleet.up:

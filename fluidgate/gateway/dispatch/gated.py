@@ -25,6 +25,7 @@ from fluidgate.gateway.dispatch.decisions import (
     LEAVE_SLOT,
     NOBODY,
     NOTHING,
+    OPEN_AGAIN,
     PREFILL,
     REGROUP,
     SET_CLOSED,
@@ -60,6 +61,7 @@ class Gated(Dispatcher):
         batch_size: int,
         classes: int,
         *,
+        kv_tokens: int | None = None,
         binding: str = "late",
         functions: Mapping[str, Decision | None] | None = None,
         estimator: Estimator | None = None,
@@ -68,6 +70,9 @@ class Gated(Dispatcher):
     ) -> None:
         """
         Args:
+            kv_tokens: KV memory of an engine, tokens; None for no limit. A prefill starts only where its prompt and
+                the mean output of its class fit beside what is booked; a prompt that has been read keeps them booked
+                where it was read until its decode starts elsewhere.
             functions: a user's `gate`, `route` and `refill` in the place of the shipped ones.
             seed: of the policy's draws.
 
@@ -86,6 +91,7 @@ class Gated(Dispatcher):
                 classes,
                 reserve=bool(tables.reserve),
                 ranked=bool(tables.fewest),
+                kv_tokens=kv_tokens or 0,
                 draws=stream(SeedSequence(seed)),
                 functions=functions_of(**self._functions) if self._functions else Functions(),
             )
@@ -93,6 +99,7 @@ class Gated(Dispatcher):
         self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
+        self._opened = False
         self._timer: asyncio.TimerHandle | None = None
         self.fleet.board.state.now[0] = self.clock()
         self._then(REGROUP, 0)  # compiles
@@ -123,12 +130,14 @@ class Gated(Dispatcher):
         if ticket.stage is Stage.DONE:
             return
         move = self._give_up_place(ticket, abandoned)
+        self._unbook(ticket)
         ticket.stage = Stage.DONE
         self._again.discard(ticket)
         self._then(*move)
 
     def enter_again(self, ticket: Ticket) -> None:
         self._do(*self._give_up_place(ticket, False))
+        self._unbook(ticket)
         self._again.add(ticket)
         ticket.since = ticket.arrived
         self._wait_for_prefill(ticket)
@@ -260,7 +269,10 @@ class Gated(Dispatcher):
             else:
                 self._start_decode(cls, g, kind)
             code = self._move(GO_ON)
-        if self.tables.limited:
+        if self._opened:
+            self._opened = False
+            self._then(NOTHING)
+        elif self.tables.limited:
             self._look_again_in_time()
 
     def _look_again_in_time(self) -> None:
@@ -274,7 +286,8 @@ class Gated(Dispatcher):
 
     def _start_prefill(self, cls: int, g: int) -> None:
         ticket, _ = self._waiting[cls].popitem(last=False)
-        self._head(self.fleet.board.state.waiting_since, cls, self._waiting[cls])
+        self._first(cls)
+        self._book(ticket, g)
         self._wait_ended(ticket)
         ticket.stage = Stage.PREFILL
         ticket.engine = g
@@ -298,7 +311,7 @@ class Gated(Dispatcher):
         line = self._waiting[ticket.cls]
         line[ticket] = None
         if len(line) == 1:
-            self.fleet.board.state.waiting_since[ticket.cls] = ticket.since
+            self._first(ticket.cls)
         self.fleet.board.state.waiting[ticket.cls] += 1
 
     def _before_the_younger(self, ticket: Ticket) -> None:
@@ -307,7 +320,7 @@ class Gated(Dispatcher):
         older = list(takewhile(lambda other: other.arrived < ticket.arrived, line))
         for each in (ticket, *reversed(older)):
             line.move_to_end(each, last=False)
-        self._head(self.fleet.board.state.waiting_since, ticket.cls, line)
+        self._first(ticket.cls)
 
     def _wait_for_decode(self, ticket: Ticket, buffer: int) -> None:
         ticket.buffer = buffer
@@ -335,13 +348,15 @@ class Gated(Dispatcher):
         ticket.decode_engine = g
         if g != ticket.engine:
             self.taken[g] += 1
+            self._unbook(ticket)
+            self._book(ticket, g)
 
     def _give_up_place(self, ticket: Ticket, abandoned: bool) -> tuple[int, int, int]:
         """Take a request out of the queue; or the move that takes it off the slot that it holds."""
         if ticket.stage is Stage.WAITING:
             line = self._waiting[ticket.cls]
             del line[ticket]
-            self._head(self.fleet.board.state.waiting_since, ticket.cls, line)
+            self._first(ticket.cls)
             self.fleet.board.state.waiting[ticket.cls] -= 1
             self._wait_ended(ticket, abandoned)
         elif ticket.stage is Stage.BUFFERED:
@@ -366,6 +381,32 @@ class Gated(Dispatcher):
             self.estimator.left(ticket.cls, self.clock())
         else:
             self.estimator.waits_no_more(ticket.cls, self.clock())
+
+    def _first(self, cls: int) -> None:
+        """Somebody else is the oldest of a class that waits for its prefill."""
+        line = self._waiting[cls]
+        self._head(self.fleet.board.state.waiting_since, cls, line)
+        if self.fleet.kv_tokens > 0 and line:
+            self.fleet.need[cls] = self._expected(next(iter(line)))
+
+    def _expected(self, ticket: Ticket) -> int:
+        """KV tokens that a request is expected to hold at the end."""
+        return ticket.prompt + round(float(self.tables.expected_output[ticket.cls]))
+
+    def _book(self, ticket: Ticket, g: int) -> None:
+        if self.fleet.kv_tokens > 0:
+            ticket.kept, ticket.booked = g, self._expected(ticket)
+            self.fleet.gpu["kv"][g] += ticket.booked
+
+    def _unbook(self, ticket: Ticket) -> None:
+        """Its memory is free again, and the policy is asked about it at the next move."""
+        g, ticket.kept = ticket.kept, -1
+        if g < 0:
+            return
+        self.fleet.gpu["kv"][g] -= ticket.booked
+        if self.fleet.gpu["barred"][g]:
+            self._do(OPEN_AGAIN, g)
+            self._opened = True
 
     def _regroup(self) -> None:
         self._then(REGROUP, min(int(self.tables.mixed_gpus), self.fleet.up))

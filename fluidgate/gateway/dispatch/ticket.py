@@ -30,11 +30,12 @@ class Ticket:
         stays: whether its decode must stay on the engine of its prefill.
         turn: set with the index of an engine when what it waits for may start.
         attempts: prefills begun.
+        booked: KV tokens in the books of engine `kept`, by expectation; `kept` is -1 for none.
     """
 
     __slots__ = (
-        "arrived", "attempts", "buffer", "cls", "decode_engine", "engine", "prompt", "since", "stage", "stays",
-        "turn",
+        "arrived", "attempts", "booked", "buffer", "cls", "decode_engine", "engine", "kept", "prompt", "since", "stage",
+        "stays", "turn",
     )  # fmt: skip
 
     def __init__(self, cls: int, prompt: int, *, stays: bool = False) -> None:
@@ -49,6 +50,8 @@ class Ticket:
         self.stays = stays
         self.turn: asyncio.Future[int] | None = None
         self.attempts = 0
+        self.booked = 0
+        self.kept = -1
 
     def wait(self, stage: Stage) -> None:
         self.stage = stage

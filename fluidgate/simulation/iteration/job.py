@@ -65,10 +65,10 @@ def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:
 
 def prepare(jobs: Sequence[IterationJob]) -> None:
     """Compile the kernels, and a user's functions, before the work is handed out: every process finds them on disk."""
-    first: dict[str, IterationJob] = {}
+    first: dict[object, IterationJob] = {}
     for job in jobs:
         behaviour = job.behaviour
-        first.setdefault(behaviour.batching if behaviour.bare.is_data else behaviour.name, job)
+        first.setdefault((type(behaviour), behaviour.batching) if behaviour.bare.is_data else behaviour.name, job)
     for job in first.values():
         job.behaviour.warm_up(engine_of(job.scenario, job.behaviour.batching), job.run, job.scenario)
 

@@ -62,12 +62,23 @@ class Books(RuleBasedStateMachine):
     def at(self, *stages: Stage) -> list[Ticket]:
         return [ticket for ticket in self.alive if ticket.stage in stages]
 
-    @initialize(policy=st.sampled_from(POLICIES), binding=st.sampled_from(["late", "early", "stay"]))
-    def begin(self, policy: str, binding: str) -> None:
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        binding=st.sampled_from(["late", "early", "stay"]),
+        memory=st.sampled_from([None, 2500]),
+    )
+    def begin(self, policy: str, binding: str, memory: int | None) -> None:
         self.binding = binding
         self.estimator = Estimator(SCENARIO, ENGINES, window=50.0, prior=0.0)
         self.dispatcher = Gated(
-            self.tables(policy), ENGINES, BATCH, CLASSES, binding=binding, estimator=self.estimator, clock=self.tick
+            self.tables(policy),
+            ENGINES,
+            BATCH,
+            CLASSES,
+            kv_tokens=memory,
+            binding=binding,
+            estimator=self.estimator,
+            clock=self.tick,
         )
         for g in range(ENGINES):
             self.engine_up(g, 0)
@@ -156,6 +167,8 @@ class Books(RuleBasedStateMachine):
             early = sum(t.cls == cls and t.stage is Stage.PREFILL and t.decode_engine >= 0 for t in self.alive)
             assert counts.mixed_decodes[cls] + counts.solo_decodes[cls] == seen[Stage.DECODE, cls] + early
         assert len(self.alive) + self.done == self.arrivals
+        for g in range(ENGINES):
+            assert fleet.gpu["kv"][g] == sum(ticket.booked for ticket in self.alive if ticket.kept == g)
 
     @invariant()
     def nothing_is_beyond_capacity(self) -> None:
