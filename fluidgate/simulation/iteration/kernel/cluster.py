@@ -177,8 +177,6 @@ GPU = np.dtype(
         ("due", "i4"),  # whether it stands in `due`
         ("reading", "i4"),  # whether its reading has begun
         ("moving", "i4"),  # transfers of KV under way from here and to here, with a limited memory
-        ("slots", "i4"),  # that the segment counts for in `View.pace`
-        ("token_rate", "f8"),  # likewise, 1/s
     ],
     align=True,
 )
