@@ -6,8 +6,8 @@ cluster is partitioned, and the virtual queue of that limit says which group a d
 
 from __future__ import annotations
 
-from fluidgate.compiled import inlined
-from fluidgate.policies.decisions.limits import REST
+from fluidgate.compiled import called, inlined
+from fluidgate.policies.decisions.limits import REST, exceeds
 from fluidgate.policies.decisions.tables import SOLO_GAP, Tables
 from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, WAIT, View
 
@@ -39,6 +39,12 @@ def refill_apart(view: View, tables: Tables, group: int) -> int:
 def stays_beside(view: View, tables: Tables, cls: int) -> bool:
     """Whether decodes of the class may only go to the mixed group."""
     return tables.beside[cls] and view.excess[SOLO_GAP, cls] > tables.grace[SOLO_GAP, cls]
+
+
+@called
+def must_wait(view: View, tables: Tables, cls: int) -> bool:
+    """Whether class `cls` may start nothing now, for a limit or for want of decode slots."""
+    return lacks_room(view, tables) or waits_beside(view, tables, cls) or exceeds(view, tables, cls)
 
 
 @inlined

@@ -3,8 +3,8 @@
 import numpy as np
 
 from fluidgate.compiled import inlined
-from fluidgate.policies.decisions.apart import lacks_room, waits_beside
-from fluidgate.policies.decisions.limits import blocked, has_had_less
+from fluidgate.policies.decisions.apart import must_wait
+from fluidgate.policies.decisions.limits import has_had_less
 from fluidgate.policies.decisions.tables import SAME, GateRule, Tables
 from fluidgate.policies.decisions.view import HOLD, View
 
@@ -24,13 +24,11 @@ def gate(view: View, tables: Tables) -> int:
     if view.prefilling.sum() >= tables.max_prefills:
         return HOLD
     best = HOLD
-    if lacks_room(view, tables):
-        return HOLD
     free = free_slots(view)
     for i in range(view.waiting.size):
         if view.waiting[i] == 0 or view.prefilling[i] >= tables.cap[i] or free <= tables.hold[i]:
             continue
-        if blocked(view, tables, i) or waits_beside(view, tables, i):
+        if tables.limited and must_wait(view, tables, i):
             continue
         if best == HOLD or precedes(view, tables, i, best):
             best = i

@@ -35,10 +35,9 @@ OVER = 1.0 + 1e-6  # times the grace: from there on an excess blocks, so that ro
 @inlined
 def pass_time(view: View, tables: Tables, now: float) -> None:
     """It is `now`, s, and since the view's last epoch nothing has changed."""
-    seconds = now - view.now[0]
+    if tables.limited:
+        add_excess(view, tables, now - view.now[0])
     view.now[0] = now
-    if tables.limited and seconds > 0.0:
-        add_excess(view, tables, seconds)
 
 
 @inlined
@@ -50,13 +49,13 @@ def blocked(view: View, tables: Tables, cls: int) -> bool:
 @inlined
 def next_release(view: View, tables: Tables) -> float:
     """The epoch, s, at which a class that waits may start again if nothing happens before; inf if none."""
-    if tables.limited and view.startable[0] > 0 and view.waiting.sum() > 0:
-        return view.now[0] + seconds_to_release(view, tables)
-    return np.inf
+    return view.now[0] + seconds_to_release(view, tables) if tables.limited else np.inf
 
 
 @called
 def add_excess(view: View, tables: Tables, seconds: float) -> None:
+    if seconds <= 0.0:
+        return
     if tables.limit[PREFILL_GAP] < np.inf:
         pass_gap(
             view.excess[PREFILL_GAP], view.prefilling, tables.limit[PREFILL_GAP], tables.grace[PREFILL_GAP], seconds
@@ -86,7 +85,7 @@ def pass_shares(share: Any, prefilling: Any, target: Any, seconds: float) -> Non
         share[i] = min(share[i] - least, MOST_SHARE)
 
 
-@inlined
+@called
 def has_had_less(view: View, i: int, j: int) -> bool:
     """Whether class `i` is further behind its part of the plan's prefills than class `j`."""
     if view.excess[SHARE, i] != view.excess[SHARE, j]:
@@ -227,6 +226,8 @@ def waiting_helps(view: View, tables: Tables, limit: int) -> bool:
 @called
 def seconds_to_release(view: View, tables: Tables) -> float:
     soonest = np.inf
+    if view.startable[0] == 0:
+        return soonest
     for i in range(view.waiting.size):
         if view.waiting[i] > 0:
             latest = 0.0

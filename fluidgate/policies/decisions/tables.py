@@ -100,7 +100,7 @@ class Tables(NamedTuple):
         limit: of the whole cluster, inf for none: most prefills, and most solo decodes, that a class has more than
             another; most s per output token, of all slots and of the decodes; float64, shape (4,).
         grace: excess over each limit up to which a class need not wait; float64, shape (4, classes).
-        room: decode slots that must be free for each prefill under way before one more starts; -1: any number.
+        room: with limits, decode slots to be free for each prefill under way before one more starts; -1: any number.
         most_buffered: a class that goes beside prefills starts nothing while more of its decodes wait.
         beside: whether decodes of the class go beside prefills under APART once it has too many solo ones; bool, shape
             (classes,).

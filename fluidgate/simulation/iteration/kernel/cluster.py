@@ -179,8 +179,6 @@ GPU = np.dtype(
         ("reading", "i4"),  # whether its reading has begun
         ("booked", "i4"),  # the class that has booked memory here, NOWHERE if none; of GPUs under a gate
         ("moving", "i4"),  # transfers of KV under way from here and to here, with a limited memory
-        ("slots", "i4"),  # that the segment counts for in `View.pace`
-        ("token_rate", "f8"),  # likewise, 1/s
     ],
     align=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.compiled import inlined
+from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.view import BUSY, DECODES, LATE_TOKENS, MIXED_BUSY, SLOT_SECONDS, TOKENS
 from fluidgate.simulation.iteration.kernel.cluster import NOW, Cluster
 
@@ -12,29 +12,26 @@ from fluidgate.simulation.iteration.kernel.cluster import NOW, Cluster
 @inlined
 def segment_begins(cluster: Cluster, g: int) -> None:
     """The segment of `g` that begins counts, as if its iterations were all like the first."""
-    pace = cluster.board.state.pace
-    if np.isnan(pace[SLOT_SECONDS]):
-        return
-    here = cluster.gpu[g]
-    here.slots = cluster.batch_size - (1 if here.chunk > 0 else 0)
-    here.token_rate = here.batch / here.first
-    pace[SLOT_SECONDS] += here.slots * here.first
-    pace[BUSY] += 1.0
-    pace[MIXED_BUSY] += 1.0 if here.chunk > 0 else 0.0
-    pace[DECODES] += here.batch
-    pace[TOKENS] += here.token_rate
+    if not np.isnan(cluster.board.state.pace[SLOT_SECONDS]):
+        count_segment(cluster, g, 1.0)
 
 
 @inlined
 def segment_ends(cluster: Cluster, g: int) -> None:
     """The segment of `g` counts no more; what its decodes have gained otherwise than thought is made good."""
     pace = cluster.board.state.pace
-    if np.isnan(pace[SLOT_SECONDS]):
-        return
-    here = cluster.gpu[g]
-    pace[SLOT_SECONDS] -= here.slots * here.first
-    pace[BUSY] -= 1.0
-    pace[MIXED_BUSY] -= 1.0 if here.chunk > 0 else 0.0
-    pace[DECODES] -= here.batch
-    pace[TOKENS] -= here.token_rate
-    pace[LATE_TOKENS] += here.batch * here.length - here.token_rate * (cluster.clock[NOW] - here.start)
+    if not np.isnan(pace[SLOT_SECONDS]):
+        count_segment(cluster, g, -1.0)
+        here = cluster.gpu[g]
+        pace[LATE_TOKENS] += here.batch * (here.length - (cluster.clock[NOW] - here.start) / here.first)
+
+
+@called
+def count_segment(cluster: Cluster, g: int, sign: float) -> None:
+    here, pace = cluster.gpu[g], cluster.board.state.pace
+    mixed = 1.0 if here.chunk > 0 else 0.0
+    pace[SLOT_SECONDS] += sign * (cluster.batch_size - mixed) * here.first
+    pace[BUSY] += sign
+    pace[MIXED_BUSY] += sign * mixed
+    pace[DECODES] += sign * here.batch
+    pace[TOKENS] += sign * here.batch / here.first
