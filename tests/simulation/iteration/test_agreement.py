@@ -120,3 +120,21 @@ def test_one_gpu_under_an_fcfs_gate_is_that_gpu_alone(limited: bool) -> None:
 def test_limits_held_by_virtual_queues() -> None:
     for seed in range(4 * SEEDS):
         agree(limited_instance(seed))
+
+
+@pytest.mark.parametrize("batching", [Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST])
+def test_a_gate_keeps_every_invariant_where_memory_is_short(batching: Batching) -> None:
+    """Audited at every event; who neither leaves nor is too long for a GPU is served."""
+    preempted = 0
+    for seed in range(SEEDS):
+        instance = gated_instance(seed, "index-and-pool", batching)
+        longest = int((instance.requests["prompt"] + instance.requests["output"]).max())
+        keys = EngineModel(kv_tokens=int(longest * (1.1 + 0.4 * (seed % 5))), kv_block=1 + seed % 4)
+        run = replace(instance.run, horizon=math.inf, warmup=0.0)
+        measured, log = replace(instance, engine=replace(instance.engine, keys=keys), run=run).by_kernel()
+        assert len(log) == len(instance.requests)
+        left = measured.prefill_abandonments.sum() + measured.rejections.sum()
+        assert measured.completions.sum() + left == len(log)
+        assert measured.kv_peak <= keys.kv_tokens
+        preempted += int(measured.preemptions.sum())
+    assert preempted > 0

@@ -142,9 +142,11 @@ def check_slots(cluster: Cluster, g: int) -> int:
 @called
 def check_ready(cluster: Cluster, g: int) -> int:
     """Whether `g` stands where it says in the lists that it belongs to, and in no other."""
+    here = cluster.gpu[g]
+    if cluster.set.gated:
+        return check_room(cluster, g)
     if not cluster.set.by_policy:
         return 0
-    here = cluster.gpu[g]
     idle = here.prefill_seat == NOWHERE
     room = here.occupied < cluster.batch_size
     reserved = cluster.board.reserve and here.group == MIXED and idle
@@ -170,6 +172,21 @@ def check_ready(cluster: Cluster, g: int) -> int:
         if at >= cluster.board.state.beside[0] or cluster.board.beside_ready[at] != g:
             return 10
     return 0
+
+
+@called
+def check_room(cluster: Cluster, g: int) -> int:
+    """Of a GPU under a gate: its slots are those of its requests, and it is listed where it has room, at its level."""
+    here = cluster.gpu[g]
+    waiting, reading = gpu_line(cluster, g, WAITING), gpu_line(cluster, g, READING)
+    held = here.decodes + cluster.lines[waiting].members + cluster.lines[reading].members
+    if here.occupied != held or held > cluster.batch_size:
+        return 2
+    if (here.barred == 0 and held < cluster.batch_size) != (here.prefill_position != NOWHERE):
+        return 10
+    if here.prefill_position != NOWHERE and not at_its_level(cluster.board, g):
+        return 10
+    return 10 if here.booked != NOWHERE and (here.barred == 0 or cluster.booked[here.booked] < 1) else 0
 
 
 @called
