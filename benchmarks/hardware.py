@@ -22,6 +22,7 @@ from fluidgate import Gpu, IterationTime, Pricing, RequestClass, Scenario, compa
 from fluidgate.batching import Batching
 from fluidgate.model import EngineModel, Lengths, Targets, TimeTable
 from fluidgate.planning import Planner
+from fluidgate.policies.value import loaded
 from fluidgate.profiles import shipped
 
 OURS = "index-and-pool"
@@ -123,6 +124,11 @@ def random_law(random: np.random.Generator, kind: str) -> IterationTime:
             solo_alpha=alpha * random.uniform(0.6, 1.0),
             solo_delta=delta * random.uniform(0.5, 1.0),
         )
+    return rough_table(random, alpha, beta)
+
+
+def rough_table(random: np.random.Generator, alpha: float, beta: float) -> IterationTime:
+    """A table about `alpha + beta chunk`, as uneven as measured ones."""
     chunks, batches = (0, 64, 256, 1024, 4096), (1, 8, 32, 128, 256)
     rough = [
         [alpha + beta * c * random.uniform(0.9, 1.1) + 2e-4 * b ** random.uniform(0.8, 1) for b in batches]
@@ -139,11 +145,6 @@ def scarce_memory(random: np.random.Generator, plain: Scenario) -> int:
     assert point is not None
     longest = max(c.prompt_tokens + c.output_tokens for c in plain.classes)
     return int(max(4.0 * longest, random.uniform(0.2, 0.7) * point.kv_tokens))
-
-
-def loaded(scenario: Scenario, load: float) -> Scenario:
-    classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * load}) for c in scenario.classes)
-    return scenario.replace(classes=classes)
 
 
 def capacity(scenario: Scenario) -> float:

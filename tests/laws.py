@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.hardware import rough_table
 from fluidgate import IterationTime
-from fluidgate.model import TimeTable
 
 
 def random_law(random: np.random.Generator, kind: str) -> IterationTime:
@@ -22,11 +22,4 @@ def random_law(random: np.random.Generator, kind: str) -> IterationTime:
             solo_alpha=alpha * random.uniform(0.6, 1.5),
             solo_delta=10 ** random.uniform(-5, -3.3),
         )
-    chunks, batches = (0, 64, 256, 1024, 4096), (1, 8, 32, 128, 256)
-    rough = [
-        [alpha + beta * c * random.uniform(0.9, 1.1) + 2e-4 * b ** random.uniform(0.8, 1) for b in batches]
-        for c in chunks
-    ]
-    seconds = np.maximum.accumulate(np.maximum.accumulate(np.array(rough), 0), 1)
-    table = TimeTable(chunk_sizes=chunks, batch_sizes=batches, seconds=tuple(map(tuple, seconds.tolist())))
-    return IterationTime(alpha=alpha, beta=beta, epsilon=10 ** random.uniform(-8.5, -7.3), table=table)
+    return rough_table(random, alpha, beta)
