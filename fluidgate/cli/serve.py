@@ -43,5 +43,4 @@ async def checked(settings: GatewaySettings) -> None:
     from fluidgate.gateway.client.running import check as check_gateway
 
     backends = await check_gateway(settings)
-    up, engines = backends.up_count, len(backends.adapters)
-    click.echo(f"{up} of {engines} engines answer and serve {', '.join(backends.models)}")
+    click.echo(f"{backends.up_count} of {len(backends)} engines answer and serve {', '.join(backends.models)}")

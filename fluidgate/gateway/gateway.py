@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
-from fluidgate.gateway.backends import Backends
+from fluidgate.gateway.cluster.backends import Backends
+from fluidgate.gateway.cluster.joining import Joining
+from fluidgate.gateway.cluster.monitor import Monitor
 from fluidgate.gateway.dispatch.averages import indicators_now
 from fluidgate.gateway.dispatch.controller import Controller
 from fluidgate.gateway.dispatch.dispatcher import Dispatcher
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
-from fluidgate.gateway.engine_checks import check_all
 from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, Vllm, VllmCoupled
 from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.gateway.monitor import Monitor
 from fluidgate.policies import PlacedPolicy, Policy
 
 SCHEMA = 1
@@ -48,9 +49,12 @@ class Gateway:
         self.binding = binding_of(settings, self.backends)
         self.controller: Controller | None = None
         self.dispatcher = self._dispatcher()
+        transfer = self.binding != "stay" and settings.engines.check_transfer
+        self._joining = Joining(self.backends, settings.source, transfer=transfer)
         self.monitor = Monitor(
             self.backends,
             self.dispatcher,
+            self._joining,
             resized=self._plan_for,
             clock=self.clock,
             seconds=settings.engines.check_seconds,
@@ -59,15 +63,17 @@ class Gateway:
         self.draining = False
         self._following: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = False) -> None:
         """Find the engines, check them, and begin to look after them.
+
+        Args:
+            patient: whether to wait for each until it has answered or failed to.
 
         Raises:
             FluidgateError: no engine answers, an engine can't serve what the scenario says, or KV does not move.
         """
         await self.backends.start()
-        transfer = self.binding != "stay" and self.settings.engines.check_transfer
-        await check_all(self.backends, self.settings.source, transfer=transfer)
+        await self._joining.first(patient=patient)
         await self.monitor.first_look()
         self.monitor.start()
         if self.controller is not None and self.settings.replanning is not None:
@@ -118,14 +124,19 @@ class Gateway:
             "indicators": self._indicators(),
             "engines": [
                 {
-                    "url": self.backends.url(g),
-                    "role": state.role,
+                    "url": engine.url,
+                    "state": engine.state,
+                    "why": engine.why or None,
+                    "since": now - engine.since if engine.since > -math.inf else None,
+                    "origin": engine.origin,
+                    "downs": dict(engine.downs),
+                    "role": (state := self.dispatcher.state(engine.place)).role,
                     "prefills": state.prefills,
                     "decodes": state.decodes,
                     "foreign": state.foreign,
-                    "kv_usage": None if (load := self.backends.loads[g]) is None else load.kv_usage,
+                    "kv_usage": None if engine.load is None else engine.load.kv_usage,
                 }
-                for g, state in enumerate(self.dispatcher.engines())
+                for engine in self.backends
             ],
         }
 
@@ -136,15 +147,16 @@ class Gateway:
         return indicators_now(self.settings.scenario, self.dispatcher.averages(), self.dispatcher.fleet.up)
 
     def _dispatcher(self) -> Dispatcher:
-        settings, engines = self.settings, len(self.backends.adapters)
+        settings, places = self.settings, self.backends.capacity
         scenario, policy, stays = settings.scenario, settings.policy, self.binding == "stay"
         classes = len(scenario.class_names)
         if isinstance(policy, PlacedPolicy):
-            return Placed(policy.placement, engines, classes, clock=self.clock, seed=settings.seed)
+            return Placed(policy.placement, places, classes, clock=self.clock, seed=settings.seed)
+        engines = max(1, len(self.backends))
         self.controller = Controller(scenario, policy, engines, settings.replanning, stays=stays, now=self.clock())
         dispatcher = Gated(
             self.controller.tables,
-            engines,
+            places,
             scenario.gpu.batch_size,
             classes,
             kv_tokens=scenario.engine.kv_tokens,

@@ -71,6 +71,9 @@ class LimitsTable(Table):
     max_waiting: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the most requests that wait")
     max_wait: float = Field(60.0, gt=0, description="the longest wait for a prefill, and again for a decode, s")
     attempts: int = Field(3, ge=1, le=100, description="how often a prompt is read when engines fail")
+    engine_failures: int = Field(
+        2, ge=1, le=100, description="how many engines may break off under one request: it may be what kills them"
+    )
     token_seconds: float = Field(
         300.0, gt=0, description="the longest silence of an engine, s; a whole answer has a second more for each token"
     )
@@ -276,6 +279,8 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
     for k, url in enumerate(file.engines.urls):
         if not is_base_url(url):
             yield f"engines.urls[{k}]: {shown(url)} is no base URL; give one such as 'http://127.0.0.1:8001'"
+        elif url.rstrip("/").endswith("/v1"):
+            yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '/v1'"
     if len(set(file.engines.urls)) < len(file.engines.urls):
         yield "engines.urls: an engine stands twice; name each once"
     if file.engines.binding == "early" and file.engines.kind != "vllm":

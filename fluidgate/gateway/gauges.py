@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from fluidgate.gateway.cluster.engine import REASONS
 
 
 class Gauges:
@@ -26,15 +28,20 @@ class Gauges:
         mixed = gauge("engine_mixed", "Whether an engine belongs to the mixed group", "engine")
         held = gauge("engine_requests", "Requests on an engine", "engine", "kind")
         kv = gauge("engine_kv_usage", "Share of an engine's KV memory in use, where it says so", "engine")
+        downs = CounterMetricFamily(
+            "fluidgate_engine_downs", "How often an engine went down, by reason", labels=("engine", "reason")
+        )
         for engine in snapshot["engines"]:
             url = engine["url"]
-            up.add_metric((url,), float(engine["role"] != "down"))
+            for reason in REASONS:
+                downs.add_metric((url, reason), engine["downs"].get(reason, 0))
+            up.add_metric((url,), float(engine["state"] == "up"))
             mixed.add_metric((url,), float(engine["role"] == "mixed"))
             for kind in ("prefills", "decodes", "foreign"):
                 held.add_metric((url, kind), engine[kind])
             if engine["kv_usage"] is not None:
                 kv.add_metric((url,), engine["kv_usage"])
-        yield from (up, mixed, held, kv)
+        yield from (up, mixed, held, kv, downs)
         yield one("draining", "Whether new requests are refused", float(snapshot["draining"]))
         value = gauge("indicator", "An indicator over the last minutes", "indicator")
         limit = gauge("indicator_limit", "Its limit in the scenario", "indicator")

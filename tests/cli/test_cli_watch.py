@@ -58,10 +58,10 @@ def test_the_frame_shows_engines_and_targets(tmp_path: Path) -> None:
             history.add(await reader.read())
             assert "Rates come with the second reading" in plain(reader.url, history)
             answers = [asyncio.create_task(live.complete(400)) for _ in range(3)]
-            await live.until(lambda: sum(state.decodes for state in live.gateway.dispatcher.engines()) == 3)
+            await live.until(lambda: sum(state.decodes for state in live.states()) == 3)
             history.add(await reader.read())
             await live.engines[1].close()
-            await live.until(lambda: not live.gateway.backends.up[1])
+            await live.until(lambda: not live.gateway.backends[1].up)
             history.add(await reader.read())
             for answer in answers:
                 answer.cancel()
@@ -98,7 +98,8 @@ def test_one_frame_where_the_output_is_no_terminal(tmp_path: Path, fluidgate: Co
             assert "\x1b" not in outcome.output
             found = (await asyncio.to_thread(fluidgate, "watch", live.url, "--interval", "0.1", "--json")).json
             assert found["schema"] == 1
-            assert found["gateway"]["engines"] == live.gateway.snapshot()["engines"]
+            now = live.gateway.snapshot()["engines"]
+            assert [each["url"] for each in found["gateway"]["engines"]] == [each["url"] for each in now]
             assert found["rates"]["seconds"] >= 0.1
             assert set(found["rates"]["classes"]) == {"chat", "code"}
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 from fluidgate.gateway.ended import EndedRequest, Times
-from fluidgate.gateway.engines import Abilities, Adapter, Answer, Call, EngineUnreachable, Facts, Handover, Load
+from fluidgate.gateway.engines import Abilities, Adapter, Answer, Call, EngineUnreachable, Facts, Handover, Load, Served
 
 IDLE = Load(running=0, waiting=0, kv_usage=None)
 
@@ -22,6 +22,11 @@ class FakeAdapter(Adapter):
         self.now: Load | None = IDLE
         self.pair_problem: str | None = None
         self.released: list[Handover] = []
+        self.answered = 0
+
+    @property
+    def heard(self) -> int:
+        return self.answered
 
     async def start(self) -> None:
         """There is nothing to connect to."""
@@ -34,6 +39,9 @@ class FakeAdapter(Adapter):
 
     async def check_pair(self, other: Adapter) -> str | None:
         return self.pair_problem
+
+    async def look_up_models(self) -> Served:
+        return self.facts.served if self.facts else self._away()
 
     async def load(self) -> Load:
         return self.now or self._away()

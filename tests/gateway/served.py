@@ -14,6 +14,7 @@ import aiohttp
 
 from fluidgate.emulator import EngineServer, EngineSettings, serve_engines
 from fluidgate.gateway.client.running import running_gateway
+from fluidgate.gateway.dispatch.dispatcher import EngineState
 from fluidgate.gateway.dispatch.fleet import problems
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.gateway import Gateway
@@ -79,11 +80,15 @@ class Live:
             while not condition():
                 await asyncio.sleep(0.01)
 
+    def states(self) -> list[EngineState]:
+        """The engines as the dispatcher sees them."""
+        return [self.gateway.dispatcher.state(engine.place) for engine in self.gateway.backends]
+
     def idle(self) -> bool:
         """Nothing of ours is anywhere, and the books agree with it."""
         counts = self.gateway.dispatcher.counts()
         held = sum(int(getattr(counts, name).sum()) for name in counts.__dataclass_fields__)
-        return held == 0 and all(state.prefills == state.decodes == 0 for state in self.gateway.dispatcher.engines())
+        return held == 0 and all(state.prefills == state.decodes == 0 for state in self.states())
 
     def at_rest(self) -> bool:
         """Idle, the books in order, and the engines idle too."""

@@ -15,8 +15,26 @@ from tests.gateway.fakes import ended_request, waited_in_vain
 SNAPSHOT: dict[str, Any] = {
     "classes": {"chat": {"prefill": 1, "decode_queue": 0}},
     "engines": [
-        {"url": "u", "role": "mixed", "prefills": 1, "decodes": 2, "foreign": 0, "kv_usage": None},
-        {"url": "v", "role": "down", "prefills": 0, "decodes": 0, "foreign": 0, "kv_usage": 0.5},
+        {
+            "url": "u",
+            "state": "up",
+            "downs": {},
+            "role": "mixed",
+            "prefills": 1,
+            "decodes": 2,
+            "foreign": 0,
+            "kv_usage": None,
+        },
+        {
+            "url": "v",
+            "state": "down",
+            "downs": {"late": 2},
+            "role": "down",
+            "prefills": 0,
+            "decodes": 0,
+            "foreign": 0,
+            "kv_usage": 0.5,
+        },
     ],
     "indicators": {"solo_gap": {"limit": 2.0, "value": 1.9}, "tpot": {"limit": None, "value": None}},
     "draining": True,

@@ -41,7 +41,7 @@ async def fill(live: Live, slots: int, tokens: int = LONG) -> list[asyncio.Task[
 
 
 def decodes(live: Live) -> int:
-    return sum(state.decodes for state in live.gateway.dispatcher.engines())
+    return sum(state.decodes for state in live.states())
 
 
 def waiting(live: Live) -> list[int]:
@@ -233,7 +233,7 @@ def test_traffic_that_goes_past_the_gateway_closes_slots(tmp_path: Path) -> None
             await live.until(lambda: foreign(live) == [3, 0])
             assert live.gateway.snapshot()["engines"][0]["foreign"] == 3
             work = await fill(live, 5)
-            assert [state.decodes for state in live.gateway.dispatcher.engines()] == [1, 4]
+            assert [state.decodes for state in live.states()] == [1, 4]
             assert foreign(live) == [3, 0]
             for task in past:
                 task.cancel()
@@ -245,7 +245,7 @@ def test_traffic_that_goes_past_the_gateway_closes_slots(tmp_path: Path) -> None
 
 
 def foreign(live: Live) -> list[int]:
-    return [state.foreign for state in live.gateway.dispatcher.engines()]
+    return [state.foreign for state in live.states()]
 
 
 def test_a_gateway_before_busy_engines_recovers_its_view(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.api_error import ApiError, busy, invalid, unavailable
 from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.gateway_file import LimitsTable

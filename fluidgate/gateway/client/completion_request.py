@@ -37,6 +37,12 @@ class CompletionRequest:
     output_limit: int | None
 
     @property
+    def counted(self) -> bool:
+        """Whether the prompt is given as token ids, so that its length is known."""
+        prompt = self.body.get("prompt")
+        return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
+
+    @property
     def wants_usage(self) -> bool:
         """Whether the client wants a stream's last event to state its tokens."""
         options = self.body.get("stream_options")

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.api_error import invalid, unavailable
 from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
 from fluidgate.gateway.client.classifier import Classifier, Header, Traits
@@ -89,7 +88,7 @@ class Completions:
         max_wait = min(self._max_wait[cls], client_max_wait(header))
         drop_usage = self._engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(request.with_usage() if drop_usage else request, header)
-        ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits)
+        ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits or service.may_overflow(request))
         service.admission.admit(ticket)
         response = Response(send, client_id or call.id)
         times = Times(arrived=service.clock())
@@ -102,7 +101,7 @@ class Completions:
             watch.cancel()
             self._under_way.discard(handler)
             times.end = service.clock()
-            self._ended(ended_request(handler, self._class_names[cls], service.backends, key, client_id))
+            self._ended(ended_request(handler, self._class_names[cls], key, client_id))
             service.admission.note_end(cls)
 
     def break_off(self) -> None:
@@ -150,9 +149,7 @@ async def _stop_when_gone(receive: Receive, handler: RequestHandler) -> None:
     handler.stop(ClientGone())
 
 
-def ended_request(
-    handler: RequestHandler, class_name: str, backends: Backends, key: str | None, client_id: str
-) -> EndedRequest:
+def ended_request(handler: RequestHandler, class_name: str, key: str | None, client_id: str) -> EndedRequest:
     """What a request has left behind."""
     request, ticket = handler.request, handler.ticket
     return EndedRequest(
@@ -166,8 +163,8 @@ def ended_request(
         outcome=handler.outcome,
         prompt_tokens=handler.prompt_tokens or request.prompt_tokens,
         output_tokens=handler.output_tokens,
-        prefill_engine=backends.url(ticket.engine),
-        decode_engine=backends.url(ticket.decode_engine),
+        prefill_engine=None if handler.prefill_engine is None else handler.prefill_engine.url,
+        decode_engine=None if handler.decode_engine is None else handler.decode_engine.url,
         attempts=ticket.attempts,
         lost_kv=handler.lost_kv,
         times=handler.times,

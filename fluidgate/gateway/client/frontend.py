@@ -50,6 +50,8 @@ class Frontend:
             two_legs=gateway.two_legs,
             prefill_seconds=gpu.prefill_seconds,
             attempts=settings.limits.attempts,
+            engine_failures=settings.limits.engine_failures,
+            passes_keys="authorization" in {name.lower() for name in settings.engines.pass_headers},
             clock=gateway.clock,
         )
         self._completions = Completions(

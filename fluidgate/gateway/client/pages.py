@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.admission import Admission
 from fluidgate.gateway.client.response import Response
+from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.metrics import CONTENT_TYPE
 
 JSON = {"content-type": "application/json"}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -14,19 +16,18 @@ from typing import Any, NoReturn
 from fluidgate.gateway.client.api_error import ApiError, unavailable
 from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.fault_finder import FaultFinder
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
+from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
-from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost
+from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost, NoConnection
 from fluidgate.gateway.engines.sse import stated_tokens
 
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
-
-BUSY = (408, 425, 429, 503)
-"""What an engine answers that can't take a request now."""
 
 STATUSES = frozenset(HTTPStatus)
 """Those that HTTP knows; an engine's own invention is handed on as 400."""
@@ -43,6 +44,7 @@ class RequestHandler:
         outcome: how it ended: "completed", or the reason why not.
         prompt_tokens, output_tokens: counted by the engine where it says so.
         lost_kv: how often the prompt was read again because its KV was lost.
+        prefill_engine, decode_engine: those of the last attempt, None if it came to none.
         stopped: why it is broken off from outside.
     """
 
@@ -58,8 +60,12 @@ class RequestHandler:
     prompt_tokens: int = 0
     output_tokens: int = 0
     lost_kv: int = 0
+    prefill_engine: Engine | None = None
+    decode_engine: Engine | None = None
     stopped: ApiError | ClientGone | None = None
     _task: asyncio.Task[Any] | None = field(default=None, repr=False)
+    _gone: EngineUnreachable | None = field(default=None, repr=False)
+    _kv_life: int = field(default=0, repr=False)
 
     def stop(self, why: ApiError | ClientGone) -> None:
         """Break it off, wherever it is."""
@@ -102,42 +108,90 @@ class RequestHandler:
                 raise
 
     async def _answer(self) -> None:
+        """Attempt after attempt, until the answer, or an error that is the request's own, has gone out."""
+        self._faults = FaultFinder(self.service, self.call.id, self.request.model, self.ticket)
+        aside = self._faults.only_place()
         while True:
             try:
-                await self._attempt()
+                await (self._attempt() if aside is None else self._aside(aside))
                 return
             except EngineRefused as refused:
-                if self._is_clients_fault(refused):
+                verdict = await self._faults.of_refusal(refused, self._at, own_words=self._own_words)
+                if verdict.final:
                     await self._hand_on(refused)
                     return
-                self._blame(refused)
-                self._again("engine_busy" if refused.status in BUSY else "engine_failed", refused)
+                aside = verdict.aside
             except KvLost as lost:
-                self._blame(lost.__cause__)
                 self.lost_kv += 1
-                self._again("kv_lost", lost)
+                verdict = await self._faults.of_lost_kv(lost, self._at, heard=self._heard, company=self._company)
+                aside = verdict.aside
             except EngineUnreachable as error:
-                self._blame(error)
-                self._again("engine_failed", error)
+                verdict = await self._faults.of_broken(error, self._at, heard=self._heard, company=self._company)
+                aside = verdict.aside
+            except NoConnection as error:
+                raise unavailable("no_connection", str(error)) from error
+            self.times.prompt_read = self.times.decode = math.nan
+            if aside is None:
+                self.service.dispatcher.enter_again(self.ticket)
 
     async def _attempt(self) -> None:
+        """As the policy says: where, and in one leg or two."""
         service = self.service
-        g = await self._turn(self.max_wait, "a prefill")
+        engine = service.backends[await self._turn(self.max_wait, "a prefill")]
         self.times.prefill = service.clock()
         if self.ticket.stays or not service.two_legs(self.request.stream):
-            await self._single_leg(g)
+            await self._single_leg(engine)
             return
-        handover = await service.backends.adapters[g].read_prompt(self.call)
+        handover = await self._read_prompt(engine)
         fetched = False
         try:
-            decode = await self._place(handover)
+            decode = service.backends[await self._place(handover)]
             self.times.decode = service.clock()
-            async with service.backends.adapters[decode].write_answer(self.call, handover) as answer:
+            async with self._leg(decode), decode.adapter.write_answer(self.call, handover) as answer:
+                self.decode_engine = decode
                 fetched = True
                 await self._relay(answer)
         finally:
+            engine.handovers -= 1
             if not fetched:
-                service.backends.release_later(g, handover)
+                service.backends.release_later(engine, handover)
+
+    async def _aside(self, engine: Engine) -> None:
+        """The whole request on an engine that no policy has chosen."""
+        self.service.dispatcher.go_beside(self.ticket, engine.place)
+        self.times.prefill = self.service.clock()
+        await self._single_leg(engine)
+
+    async def _read_prompt(self, engine: Engine) -> Handover:
+        self.prefill_engine, self.decode_engine = engine, None
+        async with self._leg(engine):
+            handover = await engine.adapter.read_prompt(self.call)
+        self._kv_life = engine.life
+        engine.handovers += 1
+        return handover
+
+    @asynccontextmanager
+    async def _leg(self, engine: Engine, *, own_words: bool = False) -> AsyncIterator[None]:
+        """What is asked of an engine within; `own_words` if that is what the client has said, and no part of it."""
+        self._at, self._own_words, self._heard = engine, own_words, engine.adapter.heard
+        engine.expect_answer(self._give_up)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._gone is None or self.stopped is not None or self._task is None:
+                raise
+            gone, self._gone = self._gone, None
+            self._task.uncancel()
+            raise gone from None
+        finally:
+            self._company = engine.unanswered
+            engine.answered(self._give_up)
+
+    def _give_up(self, why: EngineUnreachable) -> None:
+        """The engine that is waited for has gone without a word."""
+        if self._task is not None:
+            self._gone = why
+            self._task.cancel()
 
     async def _place(self, handover: Handover) -> int:
         """The engine of the decode once it may start.
@@ -176,22 +230,26 @@ class RequestHandler:
                 return turn.result()
             raise self.service.admission.waited_too_long(self.ticket.cls, seconds, what) from None
 
-    async def _single_leg(self, g: int) -> None:
+    async def _single_leg(self, engine: Engine) -> None:
         """Prompt and answer in one call: the prefill has ended when the first token comes."""
+        self.prefill_engine = self.decode_engine = engine
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
         if not self.request.stream:
             seconds = self.service.prefill_seconds(self.prompt_tokens)
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
-            async with self.service.backends.adapters[g].write_answer(self.call, None) as answer:
+            async with (
+                self._leg(engine, own_words=True),
+                engine.adapter.write_answer(self.call, None) as answer,
+            ):
                 await self._relay(answer)
         finally:
             if timer is not None:
                 timer.cancel()
 
     def _prompt_is_read(self) -> None:
-        if self.ticket.stage is Stage.PREFILL:
+        if math.isnan(self.times.prompt_read):
             self.times.prompt_read = self.times.decode = self.service.clock()
             self.service.dispatcher.prompt_read(self.ticket, self.prompt_tokens)
 
@@ -201,48 +259,65 @@ class RequestHandler:
             await self._hand_over_whole(answer)
             return
         relay = StreamRelay(self.response, begins=self._begins, drop_usage=self.drop_usage)
+        counter = relay.counter
         try:
             await relay.run(answer)
         except EngineUnreachable as error:
-            self._broke_off(relay.counter.tokens, error)
-        counter = relay.counter
-        self.output_tokens = counter.tokens
-        self.times.last_token = self.service.clock()
+            await self._broke_off(error)
+        finally:
+            self.output_tokens = counter.tokens
+            if counter.tokens:
+                self.times.last_token = self.service.clock()
         if counter.failed:
             await self._end_failed()
             return
         if not counter.finished:
-            self._broke_off(counter.tokens, self._unreachable("no end of the answer"))
+            await self._broke_off(EngineUnreachable(self._at.url, "no end of the answer", taken=True))
         self._complete()
         await self.response.end(relay.rest)
 
     def _begins(self, tokens: int) -> None:
         """The first byte is about to be sent; without tokens, the answer is empty."""
+        self._believe_kv()
         if tokens:
             self.times.first_token = self.service.clock()
         self._prompt_is_read()
+        self._at.answered(self._give_up)
+        self._faults.served_by(self._at)
 
-    def _broke_off(self, tokens: int, error: EngineUnreachable) -> NoReturn:
+    def _believe_kv(self) -> None:
+        """
+        Raises:
+            KvLost: the engine that read the prompt has gone since: what was fetched of it may be anything.
+        """
+        reader = self.prefill_engine
+        if reader is None or reader is self._at:
+            return
+        if reader.life != self._kv_life or not reader.answers:
+            raise KvLost(f"{reader.url} went down between the prompt and the answer")
+
+    async def _broke_off(self, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
-        self.output_tokens = tokens
         if not self.response.status:
             raise error
-        self._blame(error)
+        await self._faults.of_cut(error, self._at)
         raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
 
     async def _end_failed(self) -> None:
         """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
         if not self.response.status:
-            raise self._unreachable("an error before the first token")
+            raise EngineUnreachable(self._at.url, "an error before the first token", taken=True)
         self.outcome = "engine_failed"
         self._leave()
         await self.response.end()
 
     async def _hand_over_whole(self, answer: Answer) -> None:
         body = await answer.read()
+        self._believe_kv()
         self.times.last_token = self.service.clock()
         self._prompt_is_read()
         self.output_tokens = stated_tokens(body) or 0
+        self._faults.served_by(self._at)
         self._complete()
         await self.response.whole(answer.status, answer.headers, body)
 
@@ -252,34 +327,9 @@ class RequestHandler:
         self.service.dispatcher.note_completed(self.ticket, self.output_tokens)
         self.service.dispatcher.leave(self.ticket)
 
-    def _is_clients_fault(self, refused: EngineRefused) -> bool:
-        return 400 <= refused.status < 500 and refused.status not in BUSY
-
     async def _hand_on(self, refused: EngineRefused) -> None:
-        """An engine's error that is the client's to mend."""
+        """An engine's error that is the client's to mend, as the engine said it."""
         self.outcome = "engine_refused"
         self._leave()
         status = refused.status if refused.status in STATUSES else 400
         await self.response.whole(status, refused.headers, refused.body)
-
-    def _blame(self, error: BaseException | None) -> None:
-        """What an engine has done to a request tells of the engine: it is down, or takes none now."""
-        if isinstance(error, EngineRefused) and error.status in BUSY:
-            self.service.monitor.back_off(self._engine_at_work())
-        elif isinstance(error, EngineRefused | EngineUnreachable):
-            self.service.monitor.report_failure(self._engine_at_work())
-
-    def _again(self, reason: str, error: Exception) -> None:
-        """Back to the front of the queue, if there are attempts left; nothing has been sent."""
-        if self.ticket.attempts >= self.service.attempts:
-            raise unavailable(reason, f"gave up after {self.ticket.attempts} attempts ({error})")
-        self.times.prompt_read = self.times.decode = math.nan
-        self.service.dispatcher.enter_again(self.ticket)
-
-    def _engine_at_work(self) -> int:
-        ticket = self.ticket
-        return ticket.decode_engine if ticket.stage is Stage.DECODE else ticket.engine
-
-    def _unreachable(self, reason: str) -> EngineUnreachable:
-        url = self.service.backends.adapters[self._engine_at_work()].url
-        return EngineUnreachable(url, reason, taken=True)

@@ -7,9 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
-from fluidgate.gateway.backends import Backends
+from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
 from fluidgate.gateway.client.server import BACKLOG, listening_socket, server_of
+from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
 
@@ -64,15 +65,27 @@ async def check(settings: GatewaySettings) -> Backends:
     """Start a gateway and leave again; the engines as they were found.
 
     Raises:
-        FluidgateError: it can't start.
+        FluidgateError: it can't start, or an engine is missing.
     """
-    async with started_gateway(settings) as (gateway, _):
+    async with started_gateway(settings, patient=True) as (gateway, _):
+        if missing := [engine for engine in gateway.backends if not engine.up]:
+            named = ", ".join(f"{engine.url} ({engine.why})" for engine in missing)
+            there = len(gateway.backends) - len(missing)
+            raise FluidgateError(
+                f"{settings.source}: engines.urls: {there} of {len(gateway.backends)} engines are fit, not {named}; "
+                "start or mend them, or take them out"
+            )
         return gateway.backends
 
 
 @asynccontextmanager
-async def started_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[Gateway, Frontend]]:
+async def started_gateway(
+    settings: GatewaySettings, *, patient: bool = False
+) -> AsyncIterator[tuple[Gateway, Frontend]]:
     """A gateway that looks after its engines, and its HTTP side, which nobody reaches yet.
+
+    Args:
+        patient: whether to wait for each engine until it has answered or failed to.
 
     Raises:
         FluidgateError: it can't start.
@@ -80,7 +93,7 @@ async def started_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[Gate
     gateway, frontend = Gateway(settings), None
     try:
         frontend = Frontend(settings, gateway)
-        await gateway.start()
+        await gateway.start(patient=patient)
         yield gateway, frontend
     finally:
         await gateway.close()

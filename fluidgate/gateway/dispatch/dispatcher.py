@@ -78,6 +78,10 @@ class Dispatcher(ABC):
         """What it has is lost: it goes back to the front of its class, and its `turn` comes again."""
 
     @abstractmethod
+    def go_beside(self, ticket: Ticket, engine: int) -> None:
+        """It goes to this engine at once, without the policy's leave: no other could serve it."""
+
+    @abstractmethod
     def engine_up(self, engine: int, foreign: int) -> None:
         """An engine answers; so many of its slots are held by others."""
 
@@ -105,7 +109,8 @@ class Dispatcher(ABC):
     def counts(self) -> Counts: ...
 
     @abstractmethod
-    def engines(self) -> list[EngineState]: ...
+    def state(self, engine: int) -> EngineState:
+        """An engine as it is seen here."""
 
     def note_completed(self, ticket: Ticket, output: int) -> None:
         """Its answer has been written to its end, `output` tokens."""

@@ -99,6 +99,8 @@ class Gated(Dispatcher):
         self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
+        self._foreign = np.zeros(engines, np.int64)
+        self._beside = np.zeros(engines, np.int64)
         self._opened = False
         self._timer: asyncio.TimerHandle | None = None
         self.fleet.board.state.now[0] = self.clock()
@@ -115,6 +117,8 @@ class Gated(Dispatcher):
 
     def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
         self._note_prompt_read(ticket, tokens)
+        if ticket.stage is Stage.BESIDE:
+            return True
         g = ticket.engine
         if self.binding == "late" and not ticket.stays:
             self._route(ticket)
@@ -144,9 +148,23 @@ class Gated(Dispatcher):
         self._before_the_younger(ticket)
         self._then(NOTHING)
 
+    def go_beside(self, ticket: Ticket, engine: int) -> None:
+        if ticket.stage is Stage.NEW:
+            self._note_arrived(ticket)
+        else:
+            self._do(*self._give_up_place(ticket, False))
+            self._unbook(ticket)
+        ticket.stage = Stage.BESIDE
+        ticket.engine = ticket.decode_engine = engine
+        ticket.attempts += 1
+        self.taken[engine] += 1
+        self._beside[engine] += 1
+        self._then(*self._closing(engine))
+
     def engine_up(self, engine: int, foreign: int) -> None:
         self._set_fleet(self.fleet.with_up(self.fleet.up + 1))
-        self._do(BRING_UP, engine, self._within(foreign))
+        self._foreign[engine] = foreign
+        self._do(BRING_UP, engine, self._closed(engine))
         self._regroup()
 
     def engine_down(self, engine: int) -> None:
@@ -155,9 +173,9 @@ class Gated(Dispatcher):
         self._regroup()
 
     def set_foreign(self, engine: int, foreign: int) -> None:
-        foreign = self._within(foreign)
-        if foreign != self.fleet.gpu["closed"][engine]:
-            self._then(SET_CLOSED, engine, foreign)
+        self._foreign[engine] = foreign
+        if self._closed(engine) != self.fleet.gpu["closed"][engine]:
+            self._then(*self._closing(engine))
 
     def adopt(self, tables: Tables) -> None:
         self.tables, self._tables = tables, by_reference(tables)
@@ -188,7 +206,7 @@ class Gated(Dispatcher):
 
     def held(self, engine: int) -> int:
         prefills = int(self.fleet.gpu["prefill_seat"][engine] != NOWHERE)
-        return prefills + int(self.fleet.decodes[engine].sum())
+        return prefills + int(self.fleet.decodes[engine].sum()) + int(self._beside[engine])
 
     def counts(self) -> Counts:
         state = self.fleet.board.state
@@ -200,17 +218,14 @@ class Gated(Dispatcher):
             state.solo_decodes.copy(),
         )
 
-    def engines(self) -> list[EngineState]:
-        gpu, decodes = self.fleet.gpu, self.fleet.decodes.sum(axis=1)
-        return [
-            EngineState(
-                ("mixed", "solo", "down")[here["group"]],
-                int(here["prefill_seat"] != NOWHERE),
-                int(decodes[g]),
-                int(here["closed"]) if here["group"] < 2 else 0,
-            )
-            for g, here in enumerate(gpu)
-        ]
+    def state(self, engine: int) -> EngineState:
+        here, beside = self.fleet.gpu[engine], int(self._beside[engine])
+        return EngineState(
+            ("mixed", "solo", "down")[here["group"]],
+            int(here["prefill_seat"] != NOWHERE),
+            int(self.fleet.decodes[engine].sum()) + beside,
+            int(here["closed"]) - beside if here["group"] != OUT else 0,
+        )
 
     def _do(self, move: int, a: int = 0, b: int = 0) -> int:
         """One move after which nobody starts; what it came to."""
@@ -371,6 +386,9 @@ class Gated(Dispatcher):
             return DROP_PREFILL, ticket.engine, 0
         elif ticket.stage is Stage.DECODE:
             return LEAVE_SLOT, ticket.decode_engine, ticket.cls
+        elif ticket.stage is Stage.BESIDE:
+            self._beside[ticket.engine] -= 1
+            return self._closing(ticket.engine)
         return NOTHING, 0, 0
 
     def _wait_ended(self, ticket: Ticket, abandoned: bool = False) -> None:
@@ -411,8 +429,15 @@ class Gated(Dispatcher):
     def _regroup(self) -> None:
         self._then(REGROUP, min(int(self.tables.mixed_gpus), self.fleet.up))
 
-    def _within(self, foreign: int) -> int:
-        return max(0, min(self.fleet.batch_size, foreign))
+    def _closed(self, engine: int) -> int:
+        """Slots of an engine that no policy deals in: those of others, and of ours that are there without its leave."""
+        return max(0, min(self.fleet.batch_size, int(self._foreign[engine] + self._beside[engine])))
+
+    def _closing(self, engine: int) -> tuple[int, int, int]:
+        """The move that closes them; those of an engine that is down are closed already."""
+        if self.fleet.gpu["group"][engine] == OUT:
+            return NOTHING, 0, 0
+        return SET_CLOSED, engine, self._closed(engine)
 
     @staticmethod
     def _head(since: Any, cls: int, line: OrderedDict[Ticket, None]) -> None:

@@ -61,6 +61,15 @@ class Placed(Dispatcher):
         self._give_up_place(ticket)
         self._place(ticket)
 
+    def go_beside(self, ticket: Ticket, engine: int) -> None:
+        if ticket.stage is Stage.NEW:
+            self._note_arrived(ticket)
+        else:
+            self._give_up_place(ticket)
+        ticket.wait(Stage.WAITING)
+        self._unread_by_class[ticket.cls] += 1
+        self._send_to(ticket, engine)
+
     def engine_up(self, engine: int, foreign: int) -> None:
         self._loads.set_up(engine, True)
         self.set_foreign(engine, foreign)
@@ -102,16 +111,13 @@ class Placed(Dispatcher):
             self._decoding[~mixed].sum(axis=0),
         )
 
-    def engines(self) -> list[EngineState]:
-        return [
-            EngineState(
-                "placed" if self._loads.is_up(g) else "down",
-                int(self._prefilling[g].sum()),
-                int(self._decoding[g].sum()),
-                int(self._foreign[g]),
-            )
-            for g in range(len(self._held))
-        ]
+    def state(self, engine: int) -> EngineState:
+        return EngineState(
+            "placed" if self._loads.is_up(engine) else "down",
+            int(self._prefilling[engine].sum()),
+            int(self._decoding[engine].sum()),
+            int(self._foreign[engine]),
+        )
 
     def _place(self, ticket: Ticket) -> None:
         ticket.wait(Stage.WAITING)

@@ -14,6 +14,7 @@ class Stage(Enum):
     PREFILL = "prefill"
     BUFFERED = "buffered"  # for its decode
     DECODE = "decode"
+    BESIDE = "beside"  # on an engine that no policy has chosen
     DONE = "done"
 
 

@@ -3,8 +3,16 @@
 `late=False` in an adapter's abilities says that its decode engine must be known before the prefill, as with SGLang.
 """
 
-from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load
-from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost, NotThisEngine
+from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load, Served
+from fluidgate.gateway.engines.errors import (
+    EngineError,
+    EngineRefused,
+    EngineSilent,
+    EngineUnreachable,
+    KvLost,
+    NoConnection,
+    NotThisEngine,
+)
 from fluidgate.gateway.engines.llamacpp import LlamaCpp
 from fluidgate.gateway.engines.upstream import Answer, Connections
 from fluidgate.gateway.engines.vllm import Vllm
@@ -22,13 +30,16 @@ __all__ = [
     "Connections",
     "EngineError",
     "EngineRefused",
+    "EngineSilent",
     "EngineUnreachable",
     "Facts",
     "Handover",
     "KvLost",
     "LlamaCpp",
     "Load",
+    "NoConnection",
     "NotThisEngine",
+    "Served",
     "Vllm",
     "VllmCoupled",
 ]

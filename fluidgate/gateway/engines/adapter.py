@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -30,11 +30,24 @@ class Abilities:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What an engine serves now.
+
+    Attributes:
+        models: by name.
+        adapters: those of them that are adapters (LoRA) of another.
+    """
+
+    models: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a check of an engine found.
 
     Attributes:
-        models: names that it serves.
+        models: names that it serves; `adapters`, those of them that are adapters (LoRA) of another.
         max_model_len: most tokens of prompt and answer together, if it says so.
         slots: most requests at a time, if it says so.
         moves_kv: it hands the KV of a prompt over; whether another engine receives it, `check_pair` says.
@@ -48,6 +61,15 @@ class Facts:
     moves_kv: bool
     version: str | None
     remarks: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def served(self) -> Served:
+        return Served(self.models, self.adapters)
+
+    def serving(self, served: Served) -> Facts:
+        """The same, of an engine that now serves this."""
+        return replace(self, models=served.models, adapters=served.adapters)
 
 
 @dataclass(frozen=True)
@@ -55,14 +77,24 @@ class Load:
     """What an engine says of itself now.
 
     Attributes:
-        running: requests in its batch.
-        waiting: requests in its queue.
+        running: requests in its batch; None if it does not say.
+        waiting: requests in its queue; None if it does not say.
         kv_usage: share of its KV memory in use, if it says so.
     """
 
-    running: int
-    waiting: int
+    running: int | None
+    waiting: int | None
     kv_usage: float | None
+
+    @property
+    def counted(self) -> bool:
+        """Whether it says how many requests are on it."""
+        return self.running is not None
+
+    @property
+    def requests(self) -> int:
+        """On it, as far as it says."""
+        return (self.running or 0) + (self.waiting or 0)
 
 
 @dataclass(frozen=True)
@@ -151,6 +183,11 @@ class Adapter(ABC):
         if self._shared is None:
             await self._connections.close()
 
+    @property
+    def heard(self) -> int:
+        """Grows whenever the engine answers a request, or goes on with an answer; looks at it do not count."""
+        return self.upstream.heard
+
     @abstractmethod
     async def check(self) -> Facts:
         """Ask the engine what it is, and bring `abilities` up to date."""
@@ -158,6 +195,10 @@ class Adapter(ABC):
     async def check_pair(self, other: Adapter) -> str | None:
         """Move the KV of a probe from here to `other`, which also warms the pair: None, or what is wrong."""
         return f"{self.url} hands no KV to {other.url}"
+
+    @abstractmethod
+    async def look_up_models(self) -> Served:
+        """Ask the engine what it serves."""
 
     @abstractmethod
     async def load(self) -> Load:

@@ -28,6 +28,14 @@ class EngineUnreachable(EngineError):
         self.taken = taken
 
 
+class EngineSilent(EngineUnreachable):
+    """It took the request and has said nothing for longer than it may: it may be reading still."""
+
+
+class NoConnection(EngineError):
+    """This machine has no file or port left for a connection: no engine is at fault."""
+
+
 class EngineRefused(EngineError):
     """An HTTP status of 400 or above, or a stream that begins with an error.
 

@@ -15,8 +15,8 @@ from typing import Any, final
 
 import orjson
 
-from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load
-from fluidgate.gateway.engines.errors import EngineError, EngineRefused, KvLost, speaking
+from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load, Served
+from fluidgate.gateway.engines.errors import EngineError, EngineRefused, KvLost, NotThisEngine, speaking
 from fluidgate.gateway.engines.prompts import counted_prompt, probe, prompt_only
 from fluidgate.gateway.engines.slots import Slots
 from fluidgate.gateway.engines.upstream import Answer, Connections
@@ -88,12 +88,13 @@ class LlamaCpp(Adapter):
         await super().close()
 
     async def check(self) -> Facts:
-        models, properties = await self.upstream.get("/v1/models"), await self.upstream.get("/props")
+        models, properties = await self._models(), await self.upstream.get("/props")
         slots = await self._all_slots()
+        await self._see_the_folder()
         with speaking(self.url, "llama.cpp"):
             about = orjson.loads(properties)
             return Facts(
-                models=tuple(model["id"] for model in orjson.loads(models)["data"]),
+                models=models,
                 max_model_len=about["default_generation_settings"]["n_ctx"],
                 slots=slots.count,
                 moves_kv=bool(about.get("endpoint_slots")),
@@ -112,6 +113,9 @@ class LlamaCpp(Adapter):
         if timings["prompt_n"] > 1:
             return f"{other.url} read {timings['prompt_n']} tokens of a prompt again whose KV {self.url} had saved"
         return None
+
+    async def look_up_models(self) -> Served:
+        return Served(await self._models())
 
     async def load(self) -> Load:
         gauges = {name: float(value) for name, value in GAUGES.findall(await self.upstream.get("/metrics"))}
@@ -146,6 +150,22 @@ class LlamaCpp(Adapter):
 
     async def release(self, handover: Handover) -> None:
         handover.data.remove()
+
+    async def _see_the_folder(self) -> None:
+        """
+        Raises:
+            NotThisEngine: what the server saves does not come to the folder that this process clears.
+        """
+        saved = await self.read_prompt(probe(""))
+        there = (self._folder / saved.data.file).exists()
+        saved.data.remove()
+        if not there:
+            raise NotThisEngine(f"{self.url} saves its slots elsewhere than in slot_dir, {self._folder}; give that")
+
+    async def _models(self) -> tuple[str, ...]:
+        page = await self.upstream.get("/v1/models")
+        with speaking(self.url, "llama.cpp"):
+            return tuple(model["id"] for model in orjson.loads(page)["data"])
 
     async def _all_slots(self) -> Slots:
         if self._slots is None:

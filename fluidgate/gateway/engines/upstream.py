@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from fluidgate.gateway.engines.errors import EngineRefused, EngineUnreachable
+from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineSilent, EngineUnreachable, NoConnection
 from fluidgate.gateway.engines.sse import error_at_start
 
 CONNECT_TIMEOUT = 5.0
@@ -30,6 +31,8 @@ HOP_BY_HOP = frozenset(
 )
 NOT_PASSED_ON = HOP_BY_HOP | {"host", "content-length", "content-type", "accept-encoding", "expect"}
 NOT_PASSED_BACK = HOP_BY_HOP | {"server", "date"}
+
+OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 
@@ -91,10 +94,10 @@ class Answer:
         headers: to hand to the client.
     """
 
-    def __init__(self, url: str, response: aiohttp.ClientResponse, first: bytes) -> None:
+    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, first: bytes) -> None:
         self.status = response.status
         self.headers = _passed(response.headers, NOT_PASSED_BACK)
-        self._url = url
+        self._upstream = upstream
         self._response = response
         self._first = first
 
@@ -106,12 +109,13 @@ class Answer:
         """
         if self._first:
             yield self._first
-        read = self._response.content.readany
+        read, upstream = self._response.content.readany, self._upstream
         try:
             while chunk := await read():
+                upstream.heard += 1
                 yield chunk
         except LOST as error:
-            raise _broken(self._url, error) from error
+            raise _broken(upstream.url, error) from error
 
     async def read(self) -> bytes:
         """The whole body, or what is left of it."""
@@ -127,10 +131,12 @@ class Upstream:
 
     Attributes:
         url: without `/v1`.
+        heard: how often a request was answered here, or went on being answered; pages do not count.
     """
 
     def __init__(self, url: str, connections: Connections, headers: Mapping[str, str]) -> None:
         self.url = url
+        self.heard = 0
         self._connections = connections
         self._headers = _passed(headers, NOT_PASSED_ON)
 
@@ -141,7 +147,10 @@ class Upstream:
             EngineError: it could not be had.
         """
         response = await self._send("GET", path, None, self._headers)
-        return await Answer(self.url, response, b"").read()
+        try:
+            return await response.read()
+        except LOST as error:
+            raise _broken(self.url, error) from error
 
     async def post(
         self, path: str, body: Mapping[str, Any], request_id: str = "", headers: Mapping[str, str] | None = None
@@ -183,7 +192,7 @@ class Upstream:
             sent["x-request-id"] = request_id
         response = await self._send("POST", path, body, sent, silence)
         try:
-            yield Answer(self.url, response, await self._first(response) if stream else b"")
+            yield Answer(self, response, await self._first(response) if stream else b"")
         finally:
             response.close()
 
@@ -200,7 +209,7 @@ class Upstream:
             response = await self._send_afresh(method, path, body, headers, silence)
         if response.status < 400:
             return response
-        content = await Answer(self.url, response, b"").read()
+        content = await Answer(self, response, b"").read()
         raise EngineRefused(self.url, response.status, _passed(response.headers, NOT_PASSED_BACK), content)
 
     async def _send_afresh(
@@ -262,6 +271,10 @@ def _status(error_body: bytes) -> int:
     return status if 400 <= status < 600 else 500
 
 
-def _broken(url: str, error: BaseException) -> EngineUnreachable:
+def _broken(url: str, error: BaseException) -> EngineError:
+    if isinstance(error, aiohttp.ClientOSError) and error.errno in OWN_LIMITS:
+        return NoConnection(f"no connection to {url}: {error.strerror or error}")
+    if isinstance(error, aiohttp.SocketTimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return EngineSilent(url, "silent for too long", taken=True)
     connecting = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return EngineUnreachable(url, str(error) or type(error).__name__, taken=not connecting)

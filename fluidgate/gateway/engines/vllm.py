@@ -11,7 +11,7 @@ from typing import Any, final
 import orjson
 
 from fluidgate.gateway.engines import vllm_wire
-from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load
+from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load, Served
 from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost
 from fluidgate.gateway.engines.prompts import counted_prompt, probe, prompt_only
 from fluidgate.gateway.engines.upstream import Answer, Connections
@@ -58,28 +58,31 @@ class Vllm(Adapter):
         super().__init__(url, connections=connections, headers=headers)
         self._lease = lease
         self.abilities = Abilities(late=True, two_legs=True, lease=IN_TIME * lease)
+        self._probed: tuple[Call, Handover] | None = None
         self._fetches_from_here: Vllm | None = None
         self._releases: set[asyncio.Task[None]] = set()
 
     async def check(self) -> Facts:
-        models, max_model_len = await vllm_wire.served(self.upstream)
+        served, max_model_len = await vllm_wire.served(self.upstream)
+        await vllm_wire.load(self.upstream)
         caches = await vllm_wire.caches_prefixes(self.upstream)
         self.abilities = Abilities(late=True, two_legs=caches, lease=self.abilities.lease)
         remarks: tuple[str, ...] = () if caches else ("no prefix caching: a decode that stays reads its prompt again",)
-        probed = await self.read_prompt(probe(models[0]))
+        call = probe(served.models[0])
+        probed = await self.read_prompt(call)
+        self._probed = call, probed
         if probed.data is None:
             remarks += ("hands no KV over: start it with a --kv-transfer-config",)
         version = await vllm_wire.version(self.upstream)
-        return Facts(models, max_model_len, None, probed.data is not None, version, remarks)
+        return Facts(served.models, max_model_len, None, probed.data is not None, version, remarks, served.adapters)
 
     async def check_pair(self, other: Adapter) -> str | None:
         if not isinstance(other, Vllm):
             return await super().check_pair(other)
         try:
-            models, _ = await vllm_wire.served(self.upstream)
+            call, handover = await self._probe()
             before = await vllm_wire.fetched(other.upstream)
-            call = probe(models[0])
-            async with other.write_answer(call, await self.read_prompt(call)) as answer:
+            async with other.write_answer(call, handover) as answer:
                 await answer.read()
             if await vllm_wire.fetched(other.upstream, beyond=before) <= before:
                 return f"{other.url} read the prompt again instead of fetching its KV from {self.url}"
@@ -87,6 +90,18 @@ class Vllm(Adapter):
             return str(error)
         self._fetches_from_here = other
         return None
+
+    async def _probe(self) -> tuple[Call, Handover]:
+        """A prompt that was read here: that of the last check, whose KV still waits, or a new one."""
+        probed, self._probed = self._probed, None
+        if probed is not None and self._age(probed[1]) < self.abilities.lease / 2:
+            return probed
+        call = probe((await self.look_up_models()).models[0])
+        return call, await self.read_prompt(call)
+
+    async def look_up_models(self) -> Served:
+        served, _ = await vllm_wire.served(self.upstream)
+        return served
 
     async def load(self) -> Load:
         return await vllm_wire.load(self.upstream)

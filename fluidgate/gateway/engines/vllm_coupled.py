@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import final
 
 from fluidgate.gateway.engines import vllm_wire
-from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load
+from fluidgate.gateway.engines.adapter import Abilities, Adapter, Call, Facts, Handover, Load, Served
 from fluidgate.gateway.engines.errors import KvLost
 from fluidgate.gateway.engines.prompts import counted_prompt, prompt_only
 from fluidgate.gateway.engines.upstream import Answer
@@ -22,11 +22,17 @@ class VllmCoupled(Adapter):
     abilities = Abilities(late=False, two_legs=False, lease=math.inf)
 
     async def check(self) -> Facts:
-        models, max_model_len = await vllm_wire.served(self.upstream)
+        served, max_model_len = await vllm_wire.served(self.upstream)
+        await vllm_wire.load(self.upstream)
         caches = await vllm_wire.caches_prefixes(self.upstream)
         self.abilities = Abilities(late=False, two_legs=caches, lease=math.inf)
         remarks = () if caches else ("no prefix caching: a prefill cannot be told from its decode unless streamed",)
-        return Facts(models, max_model_len, None, False, await vllm_wire.version(self.upstream), remarks)
+        version = await vllm_wire.version(self.upstream)
+        return Facts(served.models, max_model_len, None, False, version, remarks, served.adapters)
+
+    async def look_up_models(self) -> Served:
+        served, _ = await vllm_wire.served(self.upstream)
+        return served
 
     async def load(self) -> Load:
         return await vllm_wire.load(self.upstream)

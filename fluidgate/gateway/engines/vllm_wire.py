@@ -8,8 +8,8 @@ import time
 
 import orjson
 
-from fluidgate.gateway.engines.adapter import Load
-from fluidgate.gateway.engines.errors import EngineError, speaking
+from fluidgate.gateway.engines.adapter import Load, Served
+from fluidgate.gateway.engines.errors import EngineError, NotThisEngine, speaking
 from fluidgate.gateway.engines.upstream import Upstream
 
 GAUGES = re.compile(
@@ -22,8 +22,8 @@ COUNTED_WITHIN = 2.0
 """s after an answer, within which its tokens are in the metrics."""
 
 
-async def served(upstream: Upstream) -> tuple[tuple[str, ...], int | None]:
-    """The names of the models and their longest context."""
+async def served(upstream: Upstream) -> tuple[Served, int | None]:
+    """The models, and their longest context."""
     page = await upstream.get("/v1/models")
     with speaking(upstream.url, "vLLM"):
         models = orjson.loads(page)["data"]
@@ -31,7 +31,7 @@ async def served(upstream: Upstream) -> tuple[tuple[str, ...], int | None]:
         lengths = [model["max_model_len"] for model in models if model.get("max_model_len")]
         if not names:
             raise LookupError("no model")
-        return names, min(lengths, default=None)
+        return Served(names, tuple(model["id"] for model in models if model.get("parent"))), min(lengths, default=None)
 
 
 async def version(upstream: Upstream) -> str | None:
@@ -46,6 +46,8 @@ async def load(upstream: Upstream) -> Load:
     gauges: dict[bytes, list[float]] = {}
     for name, value in GAUGES.findall(await upstream.get("/metrics")):
         gauges.setdefault(name, []).append(float(value))
+    if not gauges:
+        raise NotThisEngine(f"{upstream.url}: its /metrics has no vllm: metric; start it without --disable-log-stats")
     with speaking(upstream.url, "vLLM"):
         return Load(
             running=round(sum(gauges[b"num_requests_running"])),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.admission import Admission
 from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.client.completion_request import COMPLETIONS, CompletionRequest
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.gateway_file import LimitsTable
@@ -26,7 +26,7 @@ class Door:
         self.draining = False
         engine = FakeAdapter("http://a", context=50)
         self.backends = Backends([engine], batch_size=4, model="m")
-        self.backends.up[0], self.backends.facts[0] = True, engine.facts
+        self.backends[0].answers, self.backends[0].facts = True, engine.facts
         self.dispatcher = Placed("round-robin", 1, len(NAMES), clock=lambda: self.now)
         self.dispatcher.engine_up(0, 0)
         self.admission = Admission(
@@ -67,7 +67,7 @@ async def test_nobody_is_let_in_while_nobody_is_served() -> None:
     with pytest.raises(ApiError) as raised:
         door.admit(0)
     assert (raised.value.reason, door.admission.ready) == ("shutting_down", False)
-    door.draining, door.backends.up[0] = False, False
+    door.draining, door.backends[0].answers = False, False
     with pytest.raises(ApiError) as raised:
         door.admit(0)
     assert (raised.value.reason, door.admission.ready) == ("no_engine", False)

@@ -10,7 +10,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fluidgate.gateway.engines import Call, Connections, EngineRefused, EngineUnreachable, KvLost, LlamaCpp
+from fluidgate.gateway.engines import (
+    Call,
+    Connections,
+    EngineRefused,
+    EngineUnreachable,
+    KvLost,
+    LlamaCpp,
+    NotThisEngine,
+)
 from fluidgate.gateway.engines.sse import TokenCounter
 from tests.gateway.asynchronous import asynchronous, until
 from tests.gateway.conftest import SLOTS, LlamaServers, spawn_llama
@@ -63,6 +71,19 @@ async def test_facts_and_load(llama_servers):
         assert (facts.models, facts.max_model_len, facts.slots, facts.moves_kv) == (("tiny",), 2048, SLOTS, True)
         assert await one.load() == await one.load()
         assert (await one.load()).running == 0
+
+
+@asynchronous
+async def test_a_slot_folder_that_is_not_the_servers_is_found_out(llama_servers, tmp_path):
+    adapter = LlamaCpp(llama_servers.urls[0], slot_folder=tmp_path)
+    await adapter.start()
+    try:
+        with pytest.raises(NotThisEngine, match="saves its slots elsewhere than in slot_dir"):
+            await adapter.check()
+    finally:
+        await adapter.close()
+        for left in files(llama_servers):
+            left.unlink()
 
 
 @asynchronous

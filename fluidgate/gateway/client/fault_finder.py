@@ -1,0 +1,189 @@
+"""Whose fault it was: the request's, an engine's, or the gateway's own; and where the request goes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fluidgate.gateway.client.api_error import ApiError, unavailable
+from fluidgate.gateway.client.service import Service
+from fluidgate.gateway.cluster.engine import Engine
+from fluidgate.gateway.dispatch.ticket import Ticket
+from fluidgate.gateway.engines import EngineRefused, EngineSilent, EngineUnreachable, KvLost
+
+BUSY = (408, 425, 429, 503)
+"""What an engine answers that can't take a request now."""
+
+UNKNOWN_KEY = (401, 403)
+
+REFUSERS = 2
+"""So many engines must have refused a request alike for it to be at fault."""
+
+LOOK_SECONDS = 1.0
+"""How long a request whose engine broke off waits to hear whether the engine is there still, s."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows.
+
+    Attributes:
+        final: what the engine said is the client's.
+        aside: the engine that is asked next, whole and without the policy's leave; None for where the policy says.
+    """
+
+    final: bool = False
+    aside: Engine | None = None
+
+
+class FaultFinder:
+    """Follows one request.
+
+    An engine that refuses a part of a request (one leg of two) is asked the whole: what it says then is what it would
+    have said to the client. What two engines refuse is the request's fault, and no engine is blamed; where the second
+    serves it, the first has failed. Engines that break off under a request are blamed at once, and the request is
+    given up when it has met with that too often: it may be what kills them.
+    """
+
+    def __init__(self, service: Service, request: str, model: str, ticket: Ticket) -> None:
+        """
+        Args:
+            request: its id.
+        """
+        self._service = service
+        self._request = request
+        self._model = model
+        self._ticket = ticket
+        self._refused: dict[Engine, EngineRefused] = {}
+        self._broken: list[Engine] = []
+
+    def only_place(self) -> Engine | None:
+        """The engine to go to where not all that are up serve the model; None if they do.
+
+        Raises:
+            ApiError: none does.
+        """
+        having = self._service.backends.only(self._model)
+        if having is None:
+            return None
+        if not having:
+            raise ApiError(404, "model_not_found", f"no engine serves '{self._model[:100]}' now", param="model")
+        return self._emptiest(having)
+
+    async def of_refusal(self, refused: EngineRefused, engine: Engine, *, own_words: bool) -> Verdict:
+        """
+        Raises:
+            ApiError: the engines refuse the gateway itself, or it has been tried too often.
+        """
+        service, status = self._service, refused.status
+        if status in UNKNOWN_KEY and not service.passes_keys:
+            return self._refused_the_gateway(refused, engine)
+        if status == 404 and not await service.monitor.serves(engine, self._model):
+            self._check_attempts(refused)
+            return Verdict(aside=self.only_place())
+        if not own_words and engine.answers:
+            return Verdict(aside=engine)
+        if 400 <= status < 500 and status not in BUSY:
+            return Verdict(final=True)
+        self._refused[engine] = refused
+        other = self._another()
+        return Verdict(final=True) if other is None or len(self._refused) >= REFUSERS else Verdict(aside=other)
+
+    async def of_lost_kv(self, lost: KvLost, engine: Engine, *, heard: int, company: int) -> Verdict:
+        """
+        Args:
+            heard, company: as in `of_broken`.
+
+        Raises:
+            ApiError: the engine is just slow, or it has been tried too often.
+        """
+        cause = lost.__cause__
+        if isinstance(cause, EngineUnreachable):
+            self._bear_silence(cause, engine, heard, company)
+            await self._blame(cause, engine)
+        self._check_attempts(lost)
+        if isinstance(cause, EngineRefused) and engine.answers:
+            return Verdict(aside=engine)
+        return Verdict(aside=self.only_place())
+
+    async def of_broken(self, error: EngineUnreachable, engine: Engine, *, heard: int, company: int) -> Verdict:
+        """
+        Args:
+            heard: of the engine when it was asked.
+            company: requests that waited for its first word at the end, this one among them.
+
+        Raises:
+            ApiError: the engine is just slow, or it has been tried too often.
+        """
+        self._bear_silence(error, engine, heard, company)
+        await self._blame(error, engine)
+        if error.taken:
+            self._broken.append(engine)
+        if len(self._broken) >= self._service.engine_failures:
+            raise ApiError(502, "engine_failed", f"{len(self._broken)} engines failed within this request ({error})")
+        self._check_attempts(error)
+        if engine.up and (other := self._another()) is not None:
+            return Verdict(aside=other)
+        return Verdict(aside=self.only_place())
+
+    async def of_cut(self, error: EngineUnreachable, engine: Engine) -> None:
+        """The engine has broken off an answer that the client has begun to read."""
+        if not isinstance(error, EngineSilent):
+            await self._blame(error, engine)
+
+    def served_by(self, engine: Engine) -> None:
+        """An engine has served it: those that refused the same have failed."""
+        monitor = self._service.monitor
+        monitor.served(engine)
+        for other, refused in self._refused.items():
+            if other is not engine:
+                monitor.failed(other, self._request, f"status {refused.status}: {_text(refused)}")
+        self._refused.clear()
+
+    def _refused_the_gateway(self, refused: EngineRefused, engine: Engine) -> Verdict:
+        """An engine does not know the key that the gateway has for it: that is not for clients to mend."""
+        self._refused[engine] = refused
+        other = self._another()
+        if other is None or len(self._refused) >= self._service.attempts:
+            said = f"{engine.url} does not know the gateway's key (status {refused.status})"
+            raise ApiError(502, "engine_refused_gateway", said)
+        return Verdict(aside=other)
+
+    def _bear_silence(self, error: EngineUnreachable, engine: Engine, heard: int, company: int) -> None:
+        """A silent engine that answers others meanwhile is slow; so is one that answers looks, if nobody else waits
+        for it in vain.
+
+        Raises:
+            ApiError: it is slow rather than stuck.
+        """
+        failed, _ = engine.health.counts(self._service.clock())
+        slow = engine.adapter.heard != heard or (engine.load is not None and company <= 1 and failed == 0)
+        if isinstance(error, EngineSilent) and slow:
+            raise ApiError(504, "engine_silent", f"{error}; it may be reading still, so no other engine is asked")
+
+    async def _blame(self, error: EngineUnreachable, engine: Engine) -> None:
+        monitor = self._service.monitor
+        if not error.taken:
+            monitor.refused(engine, str(error))
+            return
+        monitor.failed(engine, self._request, str(error))
+        await monitor.look_now(engine, LOOK_SECONDS)
+
+    def _another(self) -> Engine | None:
+        """An engine that is up, serves the model, and has not been tried in vain; that with the fewest requests."""
+        tried = {*self._refused, *self._broken}
+        backends = self._service.backends
+        return self._emptiest(
+            [each for each in backends if each.up and each not in tried and self._model in each.models]
+        )
+
+    def _emptiest(self, engines: list[Engine]) -> Engine | None:
+        return min(engines, key=lambda each: self._service.dispatcher.held(each.place), default=None)
+
+    def _check_attempts(self, error: Exception) -> None:
+        if self._ticket.attempts >= self._service.attempts:
+            said = f"gave up after {self._ticket.attempts} attempts ({error})"
+            raise unavailable("kv_lost" if isinstance(error, KvLost) else "engine_failed", said)
+
+
+def _text(refused: EngineRefused) -> str:
+    return refused.body[:200].decode(errors="replace")

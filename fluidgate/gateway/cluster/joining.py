@@ -1,0 +1,156 @@
+"""What an engine must be to serve: asked on start-up, and again of each that comes late or comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+
+from fluidgate.errors import FluidgateError
+from fluidgate.gateway.cluster.backends import Backends
+from fluidgate.gateway.cluster.engine import Engine
+from fluidgate.gateway.engines import Adapter, EngineError, Facts
+
+log = logging.getLogger("fluidgate.gateway")
+
+CHECK_SECONDS = 60.0
+TRANSFER_SECONDS = 60.0
+"""The first transfer of a pair takes some seconds even where nothing is wrong."""
+
+FIRST_SECONDS = 5.0
+"""s for which the start waits for the slower engines, once one has answered."""
+
+UNREADABLE = (EngineError, TimeoutError, LookupError, TypeError, ValueError)
+"""What a look at an engine may come to that is none, or is none any more."""
+
+
+class Joining:
+    """The checks of a group's engines."""
+
+    def __init__(self, backends: Backends, source: str, *, transfer: bool) -> None:
+        """
+        Args:
+            backends: whose engines get their facts here.
+            source: the gateway file, for errors.
+            transfer: whether KV is to move between the engines too.
+        """
+        self._backends = backends
+        self._source = source
+        self._transfer = transfer
+
+    async def first(self, *, patient: bool) -> None:
+        """Ask every engine what it is: those that answer in time have their facts then, the others join later.
+
+        Args:
+            patient: whether to wait for each until it has answered or failed to.
+
+        Raises:
+            FluidgateError: there are engines and none answers, one serves another model, or KV does not move.
+        """
+        engines = list(self._backends)
+        if not engines:
+            return
+        log.info("asking %d engine%s: %s", len(engines), "s"[: len(engines) > 1], _listed(engines))
+        asking = {asyncio.create_task(ask(engine.adapter)): engine for engine in engines}
+        found = await self._answers(asking, patient)
+        for engine, fact in found.items():
+            if isinstance(fact, Facts):
+                engine.facts = fact
+                log.info("engine %s answers and serves %s", engine.url, ", ".join(fact.models))
+            else:
+                engine.why = fact
+            for remark in fact.remarks if isinstance(fact, Facts) else (fact,):
+                log.warning("engine %s: %s", engine.url, remark)
+        there = [engine for engine in engines if engine.facts is not None]
+        if not there:
+            why = next(iter(found.values()), "no answer in time")
+            raise FluidgateError(f"{self._source}: engines.urls: no engine is fit ({why}); start or mend them")
+        self._agree_on_models(there)
+        if self._transfer and len(there) > 1:
+            log.info("moving the KV of a prompt around %d engines, as a check", len(there))
+            pairs = zip(there, [*there[1:], there[0]], strict=True)
+            problems = await asyncio.gather(*(see_pair(one.adapter, other.adapter) for one, other in pairs))
+            if problem := next(filter(None, problems), ""):
+                raise FluidgateError(f"{self._source}: {problem}; mend it, or give kind 'vllm-coupled'")
+
+    async def again(self, engine: Engine) -> str:
+        """What is wrong with an engine that was away or was never there; "", and its facts are known, if nothing."""
+        fact = await ask(engine.adapter)
+        if isinstance(fact, str):
+            return fact
+        base = self._backends.base
+        if base and not set(base) & set(fact.models):
+            return f"it serves {', '.join(fact.models) or 'no model'}, not {', '.join(base)}"
+        if self._transfer and (problem := await self._with_another(engine, fact.moves_kv)):
+            return problem
+        for remark in fact.remarks:
+            log.warning("engine %s: %s", engine.url, remark)
+        engine.facts = fact
+        self._backends.note_models()
+        return ""
+
+    async def _answers(
+        self, asking: dict[asyncio.Task[Facts | str], Engine], patient: bool
+    ) -> dict[Engine, Facts | str]:
+        """What the engines say, by the time that they all have, or for a while after the first that is fit."""
+        waiting, found = set(asking), dict[Engine, Facts | str]()
+        now = asyncio.get_running_loop().time
+        until = math.inf
+        while waiting and now() < until:
+            left = None if until == math.inf else until - now()
+            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            found |= {asking[task]: task.result() for task in done}
+            if not patient and any(isinstance(fact, Facts) for fact in found.values()):
+                until = min(until, now() + FIRST_SECONDS)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for task in waiting:
+            log.warning("engine %s: no answer so far; looking for it goes on", asking[task].url)
+        return found
+
+    def _agree_on_models(self, there: list[Engine]) -> None:
+        backends = self._backends
+        backends.note_models()
+        for engine in there:
+            if not set(backends.base) & set(engine.models):
+                own, wanted = ", ".join(engine.models) or "no model", ", ".join(backends.base) or "what the others do"
+                raise FluidgateError(
+                    f"{self._source}: engine {engine.url} serves {own}, not {wanted}; let all engines of a group "
+                    "serve one model"
+                )
+
+    async def _with_another(self, engine: Engine, moves_kv: bool) -> str:
+        """What is wrong with the KV that moves between an engine and one that is up, both ways; "" if nothing is."""
+        other = next((each for each in self._backends if each.answers and each is not engine), None)
+        if other is None:
+            return ""
+        if not moves_kv:
+            return "it hands no KV over, as the others do; start it with a --kv-transfer-config"
+        log.info("moving the KV of a prompt between %s and %s, as a check", engine.url, other.url)
+        pairs = ((engine.adapter, other.adapter), (other.adapter, engine.adapter))
+        return next(filter(None, [await see_pair(*pair) for pair in pairs]), "")
+
+
+async def ask(adapter: Adapter) -> Facts | str:
+    """What an engine is, or what is wrong with it."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await adapter.check()
+    except UNREADABLE as error:
+        return str(error) or "no answer in time"
+
+
+async def see_pair(one: Adapter, other: Adapter) -> str:
+    """What is wrong with the KV that moves from one engine to another; "" if nothing is."""
+    try:
+        async with asyncio.timeout(TRANSFER_SECONDS):
+            problem = await one.check_pair(other)
+    except UNREADABLE as error:
+        problem = str(error) or "it takes too long"
+    return f"KV does not move from {one.url} to {other.url}: {problem}" if problem else ""
+
+
+def _listed(engines: list[Engine], most: int = 4) -> str:
+    named = [engine.url for engine in engines[:most]]
+    return ", ".join([*named, *(["..."] if len(engines) > most else [])])
