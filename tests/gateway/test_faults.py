@@ -248,7 +248,7 @@ def test_a_lease_that_would_end_in_the_buffer_means_reading_again(tmp_path: Path
             records = await settled(live, requests=20, outcome="completed")
             assert any(record["attempts"] > 1 for record in records)
             page = (await live.get("/metrics")).content.decode()
-            lost = next(line for line in page.splitlines() if line.startswith('fluidgate_kv_lost_total{class="chat"}'))
+            lost = next(line for line in page.splitlines() if line.startswith('fluidgate_kv_lost_total{class="chat",'))
             assert float(lost.split()[-1]) == sum(record["attempts"] - 1 for record in records)
 
     asyncio.run(run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -70,7 +71,7 @@ class Monitor:
             seconds: between two looks at an engine.
         """
         self.dispatchers = [dispatcher]
-        self.watches = {engine.place: Watch() for engine in backends}
+        self.watches: defaultdict[int, Watch] = defaultdict(Watch)
         self._backends = backends
         self._joining = joining
         self._resized = resized
@@ -90,7 +91,6 @@ class Monitor:
 
     def watch(self, engine: Engine) -> None:
         """Look after an engine from now on."""
-        self.watches.setdefault(engine.place, Watch())
         self._tasks[engine.place] = asyncio.create_task(self._keep_looking(engine))
 
     async def forget(self, engine: Engine) -> None:
