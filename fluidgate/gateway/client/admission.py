@@ -63,15 +63,19 @@ class Admission:
             ApiError: another model, or too long a prompt.
         """
         models = self._backends.models
-        if models and request.model not in models:
+        if models and request.model and request.model not in models:
             there = ", ".join(models)
             raise ApiError(404, "model_not_found", f"no model '{request.model[:100]}'; there is {there}", param="model")
         tokens, most = request.prompt_tokens, self._limits.max_prompt_tokens
         if most is not None and tokens > most:
             raise invalid(f"the prompt has about {tokens} tokens; {most} are taken", reason="prompt_too_long")
+        if request.answers > self._limits.max_answers:
+            what = f"the request asks for {request.answers} answers (its prompts times n)"
+            raise invalid(f"{what}; {self._limits.max_answers} are given")
         length = self._backends.context_length
-        if length is not None and isinstance(request.body.get("prompt"), list) and tokens >= length:
-            what = f"the prompt has {tokens} tokens; the engines take less than {length}"
+        counted = request.longest_ids
+        if length is not None and counted is not None and counted >= length:
+            what = f"the prompt has {counted} tokens; the engines take less than {length}"
             raise invalid(what, reason="prompt_too_long")
 
     def admit(self, ticket: Ticket) -> None:

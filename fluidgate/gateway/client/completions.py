@@ -1,17 +1,21 @@
-"""The end points for completions: each request is read, let in, handled, and leaves a record."""
+"""The end points that take a body: each request is read, let in, handled, and leaves a record."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from uuid import uuid4
 
 from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.api_error import invalid, unavailable
-from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
+from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, read_body
 from fluidgate.gateway.client.classifier import Classifier, Header, Traits
-from fluidgate.gateway.client.completion_request import CHAT, CompletionRequest
+from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.end_points import Work
+from fluidgate.gateway.client.passing_by import PassingBy
+from fluidgate.gateway.client.pings import pinged
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
@@ -32,6 +36,9 @@ WAIT_HEADER = "x-fluidgate-max-wait"
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 
+LARGE_BODY = 1 << 20
+"""Bytes; larger bodies are parsed one at a time, and the event loop has its turn between two."""
+
 
 class Completions:
     """Serves requests, however many at a time."""
@@ -46,6 +53,7 @@ class Completions:
         limits: LimitsTable,
         max_wait: Sequence[float],
         engines: EnginesTable,
+        ping_seconds: float,
         ended: Callable[[EndedRequest], None],
     ) -> None:
         """
@@ -54,6 +62,7 @@ class Completions:
             meter: says how long a prompt is; `classifier`, of which class a request.
             max_wait: by class, s.
             engines: what is asked of engines, and passed on to them.
+            ping_seconds: between comments on a stream that waits; 0 for none.
             ended: called with what each request has left behind.
         """
         self._service = service
@@ -63,11 +72,14 @@ class Completions:
         self._limits = limits
         self._max_wait = max_wait
         self._engines = engines
+        self._ping_seconds = ping_seconds
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
+        self._passing_by = PassingBy(service)
+        self._one_large = asyncio.Lock()
 
     async def serve(
-        self, scope: Scope, header: Header, key: str | None, client_id: str, receive: Receive, send: Send
+        self, scope: Scope, header: Header, key: str | None, client_id: str, receive: Receive, response: Response
     ) -> None:
         """Answer one request.
 
@@ -75,29 +87,34 @@ class Completions:
             header: gives the values of a header by its lower-case name.
             key: name of the API key, if one was given.
             client_id: the client's own name of the request, "" if it gave none.
+            response: where the answer goes.
 
         Raises:
             ApiError: it is refused; nothing has been sent.
             ClientGone: the client left before the end of its request.
         """
-        service, path = self._service, scope["path"]
+        service = self._service
         raw = await read_body(scope["headers"], receive, self._limits.max_body_bytes)
-        request = CompletionRequest.of(path, raw, self._meter)
+        request = await self._request(scope["path"], raw)
         service.admission.check(request)
-        kind = "chat" if path == CHAT else "completions"
-        cls = self._classifier.class_of(Traits(header, key, request.model, kind, request.prompt_tokens))
+        if request.end_point.work is Work.NONE:
+            await self._passing_by.serve(self._call(request, header), response)
+            return
+        name = request.end_point.name
+        cls = self._classifier.class_of(Traits(header, key, request.model, name, request.prompt_tokens))
         max_wait = min(self._max_wait[cls], client_max_wait(header))
         drop_usage = self._engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(request.with_usage() if drop_usage else request, header)
         ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits)
         service.admission.admit(ticket)
-        response = Response(send, client_id or call.id)
+        response.request_id = client_id or call.id
         times = Times(arrived=service.clock())
         handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times)
         watch = asyncio.create_task(_stop_when_gone(receive, handler))
         self._under_way.add(handler)
         try:
-            await handler.run()
+            async with pinged(response, self._ping_seconds if request.stream else 0.0):
+                await handler.run()
         finally:
             watch.cancel()
             self._under_way.discard(handler)
@@ -110,8 +127,13 @@ class Completions:
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
 
+    async def _request(self, path: str, raw: bytes) -> CompletionRequest:
+        async with self._one_large if len(raw) > LARGE_BODY else nullcontext():
+            request = CompletionRequest.parsed(path, raw)
+        return await request.measured(self._meter)
+
     def _call(self, request: CompletionRequest, header: Header) -> Call:
-        passed = (*TRACE_HEADERS, *self._engines.pass_headers)
+        passed = (*TRACE_HEADERS, *request.end_point.headers, *self._engines.pass_headers)
         headers = {name: values[0] for name in passed if (values := header(name))}
         return Call(request.path, request.body, request.raw, f"fg-{uuid4().hex}", headers, self._silence(request))
 

@@ -6,6 +6,7 @@ from fluidgate.gateway.client.admission import Admission
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.classifier import Classifier
 from fluidgate.gateway.client.completions import Completions
+from fluidgate.gateway.client.cors import Cors
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
@@ -30,7 +31,8 @@ class Frontend:
             FluidgateError: a file of the settings can't be used.
         """
         names, gpu = settings.scenario.class_names, settings.scenario.gpu
-        meter = PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
+        tokens = settings.tokens
+        meter = PromptMeter(tokens.bytes_per_token, settings.tokenizer, media=tokens.media)
         self._metrics = Metrics(names, settings.scenario.pricing, gateway.snapshot)
         self._request_log = RequestLog(settings.server.log)
         admission = Admission(
@@ -60,6 +62,7 @@ class Frontend:
             limits=settings.limits,
             max_wait=settings.max_wait,
             engines=settings.engines,
+            ping_seconds=settings.server.ping_seconds,
             ended=self._ended,
         )
         pages = Pages(
@@ -69,7 +72,8 @@ class Frontend:
             snapshot=gateway.snapshot,
             started=gateway.started,
         )
-        self.app = App(Keyring(settings.keys), self._completions, pages, self.refused)
+        cors = Cors(settings.server.cors_origins)
+        self.app = App(Keyring(settings.keys), self._completions, pages, cors, self.refused)
 
     def refused(self, request: RefusedRequest) -> None:
         """A request has been refused before it was of any class."""

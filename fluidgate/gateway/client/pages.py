@@ -9,6 +9,7 @@ import orjson
 
 from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.admission import Admission
+from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.metrics import CONTENT_TYPE
 
@@ -39,14 +40,24 @@ class Pages:
         self._started = started
 
     async def models(self, response: Response) -> None:
+        models = [self._about(model) for model in self._backends.models]
+        await _json(response, 200, {"object": "list", "data": models})
+
+    async def model(self, response: Response, name: str) -> None:
+        """One of them.
+
+        Raises:
+            ApiError: there is none of this name.
+        """
+        if name not in self._backends.models:
+            there = ", ".join(self._backends.models)
+            raise ApiError(404, "model_not_found", f"no model '{name[:100]}'; there is {there}", param="model")
+        await _json(response, 200, self._about(name))
+
+    def _about(self, model: str) -> dict[str, Any]:
         length = self._backends.context_length
         more = {} if length is None else {"max_model_len": length}
-        created = int(self._started)
-        models = [
-            {"id": model, "object": "model", "created": created, "owned_by": "fluidgate", **more}
-            for model in self._backends.models
-        ]
-        await _json(response, 200, {"object": "list", "data": models})
+        return {"id": model, "object": "model", "created": int(self._started), "owned_by": "fluidgate", **more}
 
     async def plan(self, response: Response) -> None:
         await _json(response, 200, self._snapshot())

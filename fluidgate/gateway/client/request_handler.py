@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from fluidgate.gateway.client.api_error import ApiError, unavailable
 from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.end_points import MISSING, Work
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
@@ -180,7 +181,7 @@ class RequestHandler:
         """Prompt and answer in one call: the prefill has ended when the first token comes."""
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        if not self.request.stream:
+        if not self.request.stream and self.request.end_point.work is Work.GENERATE:
             seconds = self.service.prefill_seconds(self.prompt_tokens)
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
@@ -200,7 +201,7 @@ class RequestHandler:
         if not self.request.stream:
             await self._hand_over_whole(answer)
             return
-        relay = StreamRelay(self.response, begins=self._begins, drop_usage=self.drop_usage)
+        relay = StreamRelay(self.response, self.request.path, begins=self._begins, drop_usage=self.drop_usage)
         try:
             await relay.run(answer)
         except EngineUnreachable as error:
@@ -225,14 +226,14 @@ class RequestHandler:
     def _broke_off(self, tokens: int, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
         self.output_tokens = tokens
-        if not self.response.status:
+        if not self.response.begun:
             raise error
         self._blame(error)
         raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
 
     async def _end_failed(self) -> None:
         """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
-        if not self.response.status:
+        if not self.response.begun:
             raise self._unreachable("an error before the first token")
         self.outcome = "engine_failed"
         self._leave()
@@ -253,14 +254,15 @@ class RequestHandler:
         self.service.dispatcher.leave(self.ticket)
 
     def _is_clients_fault(self, refused: EngineRefused) -> bool:
-        return 400 <= refused.status < 500 and refused.status not in BUSY
+        lacks = refused.status in MISSING and not self.request.end_point.everywhere
+        return lacks or (400 <= refused.status < 500 and refused.status not in BUSY)
 
     async def _hand_on(self, refused: EngineRefused) -> None:
         """An engine's error that is the client's to mend."""
         self.outcome = "engine_refused"
         self._leave()
         status = refused.status if refused.status in STATUSES else 400
-        await self.response.whole(status, refused.headers, refused.body)
+        await self.response.refuse(status, refused.headers, refused.body)
 
     def _blame(self, error: BaseException | None) -> None:
         """What an engine has done to a request tells of the engine: it is down, or takes none now."""
