@@ -85,7 +85,7 @@ class Pair:
         await self._stack.aclose()
 
     async def _stop(self, task: asyncio.Task[Any], upstream: Upstream) -> None:
-        """Ask an engine to end its part until it has: what is told to stop before it has come would come all the same."""
+        """Ask an engine to end its part, until it has: one asked before the request has come takes it all the same."""
         for seconds in ASKED_AGAIN:
             if task.done():
                 break
