@@ -20,7 +20,7 @@ def serve(gateway_file: str, host: str | None, port: int | None, policy: str | N
     """Serve OpenAI's API in front of the engines of GATEWAY, a TOML file.
 
     Prefills are held back by class and decodes placed after their prefill, as the policy decides. SIGTERM and Ctrl-C
-    let requests under way end first; a second signal ends them.
+    let requests under way end first; a second signal ends them. SIGHUP reads GATEWAY anew.
     """
     import asyncio
 
@@ -42,5 +42,6 @@ async def run(settings: GatewaySettings) -> None:
 async def checked(settings: GatewaySettings) -> None:
     from fluidgate.gateway.client.running import check as check_gateway
 
-    backends = await check_gateway(settings)
-    click.echo(f"{backends.up_count} of {len(backends)} engines answer and serve {', '.join(backends.models)}")
+    for group in (await check_gateway(settings)).groups:
+        backends = group.backends
+        click.echo(f"{backends.up_count} of {len(backends)} engines answer and serve {', '.join(backends.models)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fluidgate.model import Pricing
+
 
 @dataclass
 class Times:
@@ -25,7 +27,7 @@ class EndedRequest:
 
     Attributes:
         id: what the engines know it by; `client_id`, the client's own name of it, "" if it gave none.
-        class_name: of the scenario.
+        model: the group that served it; `class_name`, of its scenario; `pricing`, what it earns there.
         key: name of the API key, if one was given.
         status: of HTTP; 0 if nothing was sent.
         outcome: "completed", or the reason why not.
@@ -37,7 +39,9 @@ class EndedRequest:
 
     id: str
     client_id: str
+    model: str
     class_name: str
+    pricing: Pricing
     key: str | None
     path: str
     stream: bool

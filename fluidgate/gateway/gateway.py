@@ -1,67 +1,44 @@
-"""The gateway behind its HTTP side: engines, who looks after them, the dispatcher, and the plan it follows."""
+"""The gateway behind its HTTP side: groups of engines, one a model, that come and go as its file says."""
 
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import time
 from typing import Any
 
-from fluidgate.gateway.cluster.backends import Backends
-from fluidgate.gateway.cluster.joining import Joining
-from fluidgate.gateway.cluster.monitor import Monitor
-from fluidgate.gateway.dispatch.averages import indicators_now
-from fluidgate.gateway.dispatch.controller import Controller
-from fluidgate.gateway.dispatch.dispatcher import Dispatcher
-from fluidgate.gateway.dispatch.gated import Gated
-from fluidgate.gateway.dispatch.placed import Placed
-from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, Vllm, VllmCoupled
-from fluidgate.gateway.gateway_file import GatewaySettings
-from fluidgate.policies import PlacedPolicy, Policy
+from fluidgate.gateway.engines import Connections
+from fluidgate.gateway.gateway_file import GatewaySettings, GroupSettings
+from fluidgate.gateway.group import ModelGroup
+
+log = logging.getLogger("fluidgate.gateway")
 
 SCHEMA = 1
 
 
 class Gateway:
-    """Composed of parts, none of which knows it. All run in one event loop, which runs when it is made.
+    """All groups of engines.
 
     Attributes:
-        backends: the engines.
-        dispatcher: the state of the cluster, and the moves of the policy.
-        controller: the plan; None for a policy that reads none.
-        monitor: keeps `backends` up to date, and tells the dispatcher.
-        binding: when a decode's engine is chosen: "late", "early" or "stay".
+        settings: the file in force.
+        groups: one a model, in the order of the file.
         started: epoch, s.
-        draining: whether new requests are refused.
+        draining: whether a load balancer should send nothing more; `closed`, whether new requests are refused.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         """
         Raises:
-            FluidgateError: the scenario has no plan.
+            FluidgateError: a scenario has no plan.
         """
         self.settings = settings
         self.clock = time.monotonic
         self._connections = Connections(silence=settings.limits.token_seconds)
-        self.backends = Backends(
-            adapters_of(settings, self._connections), settings.scenario.gpu.batch_size, settings.model
-        )
-        self.binding = binding_of(settings, self.backends)
-        self.controller: Controller | None = None
-        self.dispatcher = self._dispatcher()
-        transfer = self.binding != "stay" and settings.engines.check_transfer
-        self._joining = Joining(self.backends, settings.source, transfer=transfer)
-        self.monitor = Monitor(
-            self.backends,
-            self.dispatcher,
-            self._joining,
-            resized=self._plan_for,
-            clock=self.clock,
-            seconds=settings.engines.check_seconds,
-        )
+        self.groups = [ModelGroup(each, self._connections) for each in settings.groups]
         self.started = time.time()
         self.draining = False
-        self._following: asyncio.Task[None] | None = None
+        self.closed = False
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self, *, patient: bool = False) -> None:
         """Find the engines, check them, and begin to look after them.
@@ -70,131 +47,91 @@ class Gateway:
             patient: whether to wait for each until it has answered or failed to.
 
         Raises:
-            FluidgateError: no engine answers, an engine can't serve what the scenario says, or KV does not move.
+            FluidgateError: a group has no engine that is fit, one can't serve what the scenario says, or KV does not
+                move.
         """
-        await self.backends.start()
-        await self._joining.first(patient=patient)
-        await self.monitor.first_look()
-        self.monitor.start()
-        if self.controller is not None and self.settings.replanning is not None:
-            self._following = asyncio.create_task(self.controller.follow(self.clock))
+        await asyncio.gather(*(group.start(patient=patient) for group in self.groups))
 
     async def close(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        await self.monitor.stop()
-        await self.backends.close()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for group in self.groups:
+            await group.close()
         await self._connections.close()
 
+    async def adopt(self, settings: GatewaySettings) -> None:
+        """Follow another file. Requests under way end under the settings that they began with.
+
+        Raises:
+            FluidgateError: a new group does not start; nothing has changed then.
+        """
+        kept: dict[str, ModelGroup] = {}
+        for each in settings.groups:
+            old = next((group for group in self.groups if group.settings.name == each.name), None)
+            if old is not None and old.settings.differs_lightly(each):
+                kept[each.name] = old
+        new = await self._started([each for each in settings.groups if each.name not in kept])
+        groups = [kept.get(each.name) or new[each.name] for each in settings.groups]
+        for each in settings.groups:
+            if each.name in kept:
+                await kept[each.name].adopt(each)
+        retired = [group for group in self.groups if group not in groups]
+        self.groups, self.settings = groups, settings
+        for group in retired:
+            log.info("group %s retires once its %d requests have ended", group.settings.name, group.under_way)
+            self._retire(group)
+
+    def find(self, model: str) -> tuple[ModelGroup, str] | None:
+        """The group that serves a model, and what its engines call it; None if none does.
+
+        A group none of whose engines has said yet what it serves may serve anything.
+        """
+        for group in self.groups:
+            if model in group.settings.aliases and group.backends.models:
+                return group, group.backends.models[0]
+            if model in group.backends.models:
+                return group, model
+        unknown = (group for group in self.groups if not group.backends.models)
+        return next(((group, model) for group in unknown), None)
+
     def drain(self) -> None:
-        """Take nothing new."""
+        """Let load balancers know that it will leave."""
         self.draining = True
 
-    def two_legs(self, stream: bool) -> bool:
-        """Whether a request is read by one call and answered by another."""
-        if isinstance(self.dispatcher, Placed):
-            return False
-        if self.binding == "stay":
-            return not stream and self.backends.take_two_legs
-        return True
+    def close_door(self) -> None:
+        """Take nothing new."""
+        self.draining = self.closed = True
 
-    def snapshot(self) -> dict[str, Any]:
-        """The plan in force and the cluster now, for /v1/plan, the metrics and `fluidgate watch`."""
-        now, counts, settings = self.clock(), self.dispatcher.counts(), self.settings
-        return {
-            "schema": SCHEMA,
-            "scenario": settings.scenario.name,
-            "policy": settings.policy.name,
-            "binding": self.binding,
-            "batch_size": settings.scenario.gpu.batch_size,
-            "uptime": time.time() - self.started,
-            "draining": self.draining,
-            "plan": None if self.controller is None else self.controller.to_dict(now),
-            "classes": {
-                name: {
-                    "prefill": int(counts.prefilling[i]),
-                    "prefill_queue": int(counts.waiting[i]),
-                    "mixed_decode": int(counts.mixed_decodes[i]),
-                    "solo_decode": int(counts.solo_decodes[i]),
-                    "decode_queue": int(counts.buffered[i]),
-                }
-                for i, name in enumerate(settings.scenario.class_names)
-            },
-            "indicators": self._indicators(),
-            "engines": [
-                {
-                    "url": engine.url,
-                    "state": engine.state,
-                    "why": engine.why or None,
-                    "since": now - engine.since if engine.since > -math.inf else None,
-                    "origin": engine.origin,
-                    "downs": dict(engine.downs),
-                    "role": (state := self.dispatcher.state(engine.place)).role,
-                    "prefills": state.prefills,
-                    "decodes": state.decodes,
-                    "foreign": state.foreign,
-                    "kv_usage": None if engine.load is None else engine.load.kv_usage,
-                }
-                for engine in self.backends
-            ],
-        }
+    @property
+    def up_count(self) -> int:
+        """Engines that take requests, over all groups."""
+        return sum(group.backends.up_count for group in self.groups)
 
-    def _indicators(self) -> dict[str, Any]:
-        """What the scenario may limit, and what it has been of late."""
-        if not isinstance(self.dispatcher, Gated):
-            return {}
-        return indicators_now(self.settings.scenario, self.dispatcher.averages(), self.dispatcher.fleet.up)
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The plan in force and the engines now, of each group."""
+        whole = {"schema": SCHEMA, "uptime": time.time() - self.started, "draining": self.draining}
+        return [whole | group.snapshot() for group in self.groups]
 
-    def _dispatcher(self) -> Dispatcher:
-        settings, places = self.settings, self.backends.capacity
-        scenario, policy, stays = settings.scenario, settings.policy, self.binding == "stay"
-        classes = len(scenario.class_names)
-        if isinstance(policy, PlacedPolicy):
-            return Placed(policy.placement, places, classes, clock=self.clock, seed=settings.seed)
-        engines = max(1, len(self.backends))
-        self.controller = Controller(scenario, policy, engines, settings.replanning, stays=stays, now=self.clock())
-        dispatcher = Gated(
-            self.controller.tables,
-            places,
-            scenario.gpu.batch_size,
-            classes,
-            kv_tokens=scenario.engine.kv_tokens,
-            binding=self.binding,
-            functions=policy.functions,
-            estimator=self.controller.estimator,
-            clock=self.clock,
-            seed=settings.seed,
-        )
-        self.controller.steer(dispatcher)
-        return dispatcher
+    async def _started(self, wanted: list[GroupSettings]) -> dict[str, ModelGroup]:
+        """New groups, all of which run, or none does."""
+        made = {each.name: ModelGroup(each, self._connections) for each in wanted}
+        try:
+            for group in made.values():
+                await group.start()
+        except BaseException:
+            for group in made.values():
+                await group.close()
+            raise
+        return made
 
-    def _plan_for(self, engines: int) -> None:
-        """So many are up."""
-        if self.controller is not None:
-            self.controller.resize(engines, self.clock())
+    def _retire(self, group: ModelGroup) -> None:
+        async def away() -> None:
+            try:
+                await group.until_idle()
+            finally:
+                await group.close()
 
-
-def binding_of(settings: GatewaySettings, backends: Backends) -> str:
-    """When a decode's engine is chosen, as far as the policy and the engines can follow the gateway file."""
-    if not isinstance(settings.policy, Policy) or not backends.move_kv:
-        return "stay"
-    return settings.engines.binding
-
-
-def adapters_of(settings: GatewaySettings, connections: Connections) -> list[Adapter]:
-    """One adapter an engine, in the order of the file."""
-    engines = settings.engines
-    headers = {} if settings.engine_key is None else {"authorization": f"Bearer {settings.engine_key}"}
-    adapters: list[Adapter] = []
-    for url in engines.urls:
-        match engines.kind:
-            case "vllm":
-                adapters.append(Vllm(url, connections=connections, headers=headers, lease=engines.kv_lease))
-            case "vllm-coupled":
-                adapters.append(VllmCoupled(url, connections=connections, headers=headers))
-            case "llamacpp":
-                assert settings.slot_dir is not None
-                folder = settings.slot_dir
-                adapters.append(LlamaCpp(url, connections=connections, headers=headers, slot_folder=folder))
-    return adapters
+        task = asyncio.create_task(away())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)

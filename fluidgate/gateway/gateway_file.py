@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -38,16 +38,35 @@ class ServerTable(Table):
         min_length=1,
         description="the file of the request log, a JSON line a request; '-' for standard error, 'off' for none",
     )
-    drain_seconds: float = Field(60.0, ge=0, description="the seconds that requests in flight get after SIGTERM")
+    grace_seconds: float = Field(
+        2.0, ge=0, description="the seconds after SIGTERM for which /ready says 503 and requests are still taken"
+    )
+    reuse_port: bool = Field(False, description="whether another gateway may listen on the same port, to take over")
+    drain_seconds: float = Field(60.0, ge=0, description="the seconds that requests in flight get after that")
     client_seconds: float = Field(60.0, gt=0, description="the seconds a client may let a full send buffer stand")
 
 
+class KubernetesTable(Table):
+    """The pods that are engines: those that are ready behind a Service."""
+
+    service: str = Field(min_length=1, description="the name of the Service", examples=["vllm"])
+    namespace: str = absent("the namespace of the Service; the gateway's own if absent", min_length=1)
+    port: int = absent("the port of the pods; that of the Service's first port if absent", ge=1, le=65535)
+    scheme: Literal["http", "https"] = Field("http", description="how the pods are spoken to")
+
+
 class EnginesTable(Table):
-    """The engines behind the gateway, all of one kind and size."""
+    """The engines behind the gateway, all of one kind and size, from one source or several."""
 
     kind: EngineKind = Field(description="how the engines are spoken to", examples=["vllm"])
     urls: list[str] = Field(
-        min_length=1, description="the base URL of each engine", examples=[["http://127.0.0.1:8001"]]
+        default_factory=list, description="the base URL of each engine", examples=[["http://127.0.0.1:8001"]]
+    )
+    file: str = absent("a file of base URLs, one a line, or Prometheus's file_sd JSON; watched", min_length=1)
+    dns: str = absent("a base URL each address of whose host is an engine", min_length=1)
+    kubernetes: KubernetesTable | None = Field(None, description="the table [engines.kubernetes]")
+    refresh_seconds: float = Field(
+        2.0, gt=0, description="the seconds between two readings of file, addresses and pods"
     )
     binding: Binding = Field(
         "late", description="when a decode's engine is chosen: after its prefill, or before ('early'); vllm only"
@@ -116,6 +135,13 @@ class TokensTable(Table):
     tokenizer: str = absent("the path of a tokenizer.json, to count in its place", min_length=1)
 
 
+class AdminTable(Table):
+    """The key of the admin API."""
+
+    env: str = absent("the environment variable that holds the key", min_length=1, examples=["FLUIDGATE_ADMIN_KEY"])
+    sha256: str = absent("the SHA-256 of the key, in hexadecimal", pattern="^[0-9a-fA-F]{64}$")
+
+
 class ReplanningTable(Table):
     """When the plan is solved again."""
 
@@ -127,25 +153,39 @@ class ReplanningTable(Table):
     deviations: float = Field(Replanning.deviations, ge=0, description="standard deviations that such a change exceeds")
 
 
-class GatewayTable(Table):
-    """The keys of a gateway file."""
+class GroupTable(Table):
+    """Engines that serve one model, and how their requests are told apart and placed."""
 
-    schema_: SchemaKey = Field(SCHEMA, alias="schema")
-    scenario: str = Field(min_length=1, description="the scenario file, relative to this file", examples=["azure.toml"])
+    scenario: str = absent("the scenario file, relative to this file", min_length=1, examples=["azure.toml"])
     policy: str = Field(
         "index-and-pool", min_length=1, description="the name of a policy, of a policy file, or PATH.py:NAME"
     )
     model: str = absent("the model name that clients ask for; the engines' own if absent", min_length=1)
+    aliases: list[str] = Field(default_factory=list, description="further names that clients may call the model by")
     default_class: str = absent("the class of requests that no rule names; the first of the scenario if absent")
     seed: int = Field(0, ge=0, le=LARGEST_WHOLE, description="the seed of the policy's draws")
-    server: ServerTable = Field(default_factory=ServerTable, description="the table [server]")
-    engines: EnginesTable = Field(description="the table [engines] with kind and urls")
-    limits: LimitsTable = Field(default_factory=LimitsTable, description="the table [limits]")
+    engines: EnginesTable | None = Field(None, description="the table [engines] with kind and urls")
     classes: list[GatewayClassTable] = Field(default_factory=list, description="tables [[classes]] with limits")
     rules: list[RuleTable] = Field(default_factory=list, description="tables [[rules]], the first that fits counts")
+
+
+class GatewayTable(GroupTable):
+    """The keys of a gateway file: those of its only group of engines, or `groups`, and those of the whole."""
+
+    schema_: SchemaKey = Field(SCHEMA, alias="schema")
+    groups: list[GroupTable] = Field(
+        default_factory=list, description="tables [[groups]], one for each model, in the place of the keys of one"
+    )
+    server: ServerTable = Field(default_factory=ServerTable, description="the table [server]")
+    admin: AdminTable | None = Field(None, description="the table [admin]; without it there is no admin API")
+    limits: LimitsTable = Field(default_factory=LimitsTable, description="the table [limits]")
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
     tokens: TokensTable = Field(default_factory=TokensTable, description="the table [tokens]")
     replanning: ReplanningTable = Field(default_factory=ReplanningTable, description="the table [replanning]")
+
+
+GROUPS_OWN = tuple(GroupTable.model_fields)
+"""Keys that stand in each of several groups, and not beside them."""
 
 
 @dataclass(frozen=True)
@@ -157,36 +197,65 @@ class Key:
 
 
 @dataclass(frozen=True)
-class GatewaySettings:
-    """A gateway file, read and checked.
+class GroupSettings:
+    """Engines of one model.
 
     Attributes:
-        scenario: its classes, with rates per GPU for the engines of the file.
+        name: of the group: its model's, or its scenario's.
+        stated: the scenario of the file; `scenario`, the same with rates per GPU for the engines of the file.
         policy: whose decisions are taken.
-        max_wait, max_waiting: by class.
+        limits: of the whole gateway; max_wait, max_waiting: by class.
         default_class: index.
-        slot_dir: of llama.cpp engines.
         engine_key: what the engines ask for, if anything.
+        engines_file: of URLs, watched; slot_dir: of llama.cpp engines.
     """
 
     source: str
-    scenario: Scenario
+    name: str
+    stated: Scenario
+    scenario: Scenario = field(compare=False)
     policy: Policy | PlacedPolicy
     model: str | None
-    server: ServerTable
+    aliases: tuple[str, ...]
     engines: EnginesTable
     limits: LimitsTable
     rules: tuple[RuleTable, ...]
-    keys: tuple[Key, ...]
-    tokens: TokensTable
     replanning: Replanning | None
     max_wait: tuple[float, ...]
     max_waiting: tuple[int, ...]
     default_class: int
     engine_key: str | None
     seed: int
-    tokenizer: Path | None
+    engines_file: Path | None
     slot_dir: Path | None
+
+    def differs_lightly(self, other: GroupSettings) -> bool:
+        """Whether `other` could take this one's place while its requests run: engines, rules, limits, names."""
+        light = ("aliases", "rules", "limits", "max_wait", "max_waiting", "default_class", "engines", "source")
+        mine = replace(self, **{name: getattr(other, name) for name in light})
+        lists = {"urls": [], "pass_headers": [], "ask_usage": True}
+        return mine == other and self.engines.model_copy(update=lists) == other.engines.model_copy(update=lists)
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """A gateway file, read and checked.
+
+    Attributes:
+        groups: one a model.
+        admin: the key of the admin API; None where there is none.
+        reload: reads the file anew.
+    """
+
+    source: str
+    groups: tuple[GroupSettings, ...]
+    server: ServerTable
+    admin: Key | None
+    limits: LimitsTable
+    keys: tuple[Key, ...]
+    tokens: TokensTable
+    tokenizer: Path | None
+    reload: Callable[[], GatewaySettings] | None = field(default=None, compare=False)
 
     @staticmethod
     def load(
@@ -202,7 +271,11 @@ class GatewaySettings:
         """
         settings = parse_gateway(read_text(path, "a gateway file"), str(path), Path(path).parent, policy=policy)
         given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-        return replace(settings, server=settings.server.model_copy(update=given))
+        return replace(
+            settings,
+            server=settings.server.model_copy(update=given),
+            reload=lambda: GatewaySettings.load(path, host=host, port=port, policy=policy),
+        )
 
 
 def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = None) -> GatewaySettings:
@@ -215,12 +288,34 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
     if not data:
         fail(source, ["empty; write a gateway: schema, scenario and [engines]"])
     file = check(GatewayTable, data, source)
-    scenario = Scenario.load(folder / file.scenario)
-    chosen = _policy(file.policy, source, folder) if policy is None else find_any_policy(policy)
-    if found := list(_problems(file, scenario, chosen)):
+    if found := list(_problems_of_whole(file)):
         fail(source, found)
-    scenario = scenario.for_gpus(len(file.engines.urls))
-    limits = {each.name: each for each in file.classes}
+    tables = [(f"groups[{k}].", each) for k, each in enumerate(file.groups)] or [("", file)]
+    groups = tuple(_group(table, where, file, source, folder, policy) for where, table in tables)
+    return GatewaySettings(
+        source=source,
+        groups=groups,
+        server=file.server,
+        admin=None if file.admin is None else _digest("admin", file.admin, "admin", source),
+        limits=file.limits,
+        keys=tuple(_digest(each.name, each, f"keys ({shown(each.name)})", source) for each in file.keys),
+        tokens=file.tokens,
+        tokenizer=folder / file.tokens.tokenizer if file.tokens.tokenizer else None,
+    )
+
+
+def _group(
+    table: GroupTable, where: str, file: GatewayTable, source: str, folder: Path, policy: str | None
+) -> GroupSettings:
+    engines, named = table.engines, table.scenario
+    assert engines is not None
+    assert named is not None
+    scenario = Scenario.load(folder / named)
+    chosen = _policy(table.policy, where, source, folder) if policy is None else find_any_policy(policy)
+    keys = [each.name for each in file.keys]
+    if found := list(_problems(table, engines, keys, scenario, chosen)):
+        fail(source, [f"{where}{problem}" for problem in found])
+    limits = {each.name: each for each in table.classes}
     names = scenario.class_names
 
     def of(name: str, key: str) -> Any:
@@ -228,25 +323,25 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         return getattr(file.limits, key) if own is None else own
 
     numbers = file.replanning.model_dump(exclude={"enabled"})
-    return GatewaySettings(
+    return GroupSettings(
         source=source,
-        scenario=scenario,
+        name=table.model or scenario.name,
+        stated=scenario,
+        scenario=scenario.for_gpus(max(1, len(engines.urls))),
         policy=chosen,
-        model=file.model,
-        server=file.server,
-        engines=file.engines,
+        model=table.model,
+        aliases=tuple(table.aliases),
+        engines=engines,
         limits=file.limits,
-        rules=tuple(file.rules),
-        keys=tuple(_key(each, source) for each in file.keys),
-        tokens=file.tokens,
+        rules=tuple(table.rules),
         replanning=Replanning(**numbers) if file.replanning.enabled else None,
         max_wait=tuple(of(name, "max_wait") for name in names),
         max_waiting=tuple(of(name, "max_waiting") for name in names),
-        default_class=names.index(file.default_class) if file.default_class else 0,
-        engine_key=_from_environment("engines.api_key_env", file.engines.api_key_env, source),
-        seed=file.seed,
-        tokenizer=folder / file.tokens.tokenizer if file.tokens.tokenizer else None,
-        slot_dir=folder / file.engines.slot_dir if file.engines.slot_dir else None,
+        default_class=names.index(table.default_class) if table.default_class else 0,
+        engine_key=_from_environment(f"{where}engines.api_key_env", engines.api_key_env, source),
+        seed=table.seed,
+        engines_file=folder / engines.file if engines.file else None,
+        slot_dir=folder / engines.slot_dir if engines.slot_dir else None,
     )
 
 
@@ -259,15 +354,43 @@ def gateway_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **keys, "title": "fluidgate gateway file"}
 
 
-def _policy(name: str, source: str, folder: Path) -> Policy | PlacedPolicy:
+def _policy(name: str, where: str, source: str, folder: Path) -> Policy | PlacedPolicy:
     try:
         return find_any_policy(name, folder)
     except FluidgateError as error:
-        fail(source, [f"policy: {error}"])
+        fail(source, [f"{where}policy: {error}"])
 
 
-def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPolicy) -> Iterator[str]:
-    """One "KEY: REASON; MEND" for each key that does not go with the others."""
+def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
+    """One "KEY: REASON; MEND" for each key that does not go with the others, whatever the scenarios say."""
+    if file.groups:
+        for key in GROUPS_OWN:
+            if key in file.model_fields_set:
+                yield f"{key}: stands beside [[groups]]; move it into each of them"
+    for where, group in [(f"groups[{k}].", each) for k, each in enumerate(file.groups)] or [("", file)]:
+        if group.scenario is None:
+            yield f"{where}scenario: missing; name the scenario file"
+        if group.engines is None:
+            yield f"{where}engines: missing; write the table with kind and urls"
+    names = [name for group in file.groups for name in (group.model, *group.aliases)]
+    if len(file.groups) > 1 and None in names:
+        yield "groups: each of several needs a model; name it"
+    for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
+        yield f"groups: {shown(name)} stands twice; name each model once"
+    keys = [each.name for each in file.keys]
+    for name in {name for name in keys if keys.count(name) > 1}:
+        yield f"keys: {shown(name)} stands twice; name each key once"
+    for k, each in enumerate(file.keys):
+        if (each.env is None) == (each.sha256 is None):
+            yield f"keys[{k}] ({shown(each.name)}): needs env or sha256, and one of them only; give where the key is"
+    if file.admin is not None and (file.admin.env is None) == (file.admin.sha256 is None):
+        yield "admin: needs env or sha256, and one of them only; give where the key is"
+
+
+def _problems(
+    file: GroupTable, engines: EnginesTable, keys: list[str], scenario: Scenario, policy: Policy | PlacedPolicy
+) -> Iterator[str]:
+    """One "KEY: REASON; MEND" for each key of a group that does not go with the others."""
     names = scenario.class_names
     for where, name in _class_names(file):
         if name not in names:
@@ -276,23 +399,21 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
     given = [each.name for each in file.classes]
     for name in {name for name in given if given.count(name) > 1}:
         yield f"classes: {shown(name)} stands twice; put its limits into one table"
-    for k, url in enumerate(file.engines.urls):
+    if not engines.urls and engines.file is None and engines.dns is None and engines.kubernetes is None:
+        yield "engines.urls: no engine is named; give urls, or a file, dns or kubernetes to find them by"
+    if engines.dns is not None and not is_base_url(engines.dns):
+        yield f"engines.dns: {shown(engines.dns)} is no base URL; give one such as 'http://vllm.internal:8000'"
+    for k, url in enumerate(engines.urls):
         if not is_base_url(url):
             yield f"engines.urls[{k}]: {shown(url)} is no base URL; give one such as 'http://127.0.0.1:8001'"
         elif url.rstrip("/").endswith("/v1"):
             yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '/v1'"
-    if len(set(file.engines.urls)) < len(file.engines.urls):
+    if len({url.rstrip("/") for url in engines.urls}) < len(engines.urls):
         yield "engines.urls: an engine stands twice; name each once"
-    if file.engines.binding == "early" and file.engines.kind != "vllm":
-        yield f"engines.binding: decodes of {file.engines.kind} are not bound early; remove this key"
-    if (file.engines.kind == "llamacpp") != (file.engines.slot_dir is not None):
+    if engines.binding == "early" and engines.kind != "vllm":
+        yield f"engines.binding: decodes of {engines.kind} are not bound early; remove this key"
+    if (engines.kind == "llamacpp") != (engines.slot_dir is not None):
         yield "engines.slot_dir: goes with kind 'llamacpp'; give the engines' --slot-save-path, or remove it"
-    keys = [each.name for each in file.keys]
-    for name in {name for name in keys if keys.count(name) > 1}:
-        yield f"keys: {shown(name)} stands twice; name each key once"
-    for k, key in enumerate(file.keys):
-        if (key.env is None) == (key.sha256 is None):
-            yield f"keys[{k}] ({shown(key.name)}): needs env or sha256, and one of them only; give where the key is"
     for k, rule in enumerate(file.rules):
         if rule.key is not None and rule.key not in keys:
             yield f"rules[{k}].key: no key is named {shown(rule.key)}{nearest(rule.key, keys)}; add it as [[keys]]"
@@ -312,7 +433,7 @@ def is_base_url(text: str) -> bool:
         return False
 
 
-def _class_names(file: GatewayTable) -> Iterator[tuple[str, str]]:
+def _class_names(file: GroupTable) -> Iterator[tuple[str, str]]:
     if file.default_class is not None:
         yield "default_class", file.default_class
     for k, each in enumerate(file.classes):
@@ -321,14 +442,14 @@ def _class_names(file: GatewayTable) -> Iterator[tuple[str, str]]:
         yield f"rules[{k}].class", rule.cls
 
 
-def _key(table: KeyTable, source: str) -> Key:
+def _digest(name: str, table: KeyTable | AdminTable, where: str, source: str) -> Key:
     import hashlib
 
     if table.sha256 is not None:
-        return Key(table.name, bytes.fromhex(table.sha256))
-    value = _from_environment(f"keys ({shown(table.name)}): env", table.env, source)
+        return Key(name, bytes.fromhex(table.sha256))
+    value = _from_environment(f"{where}: env", table.env, source)
     assert value is not None
-    return Key(table.name, hashlib.sha256(value.encode()).digest())
+    return Key(name, hashlib.sha256(value.encode()).digest())
 
 
 def _from_environment(where: str, name: str | None, source: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -12,66 +12,88 @@ from fluidgate.gateway.cluster.engine import REASONS
 
 
 class Gauges:
-    """A collector for Prometheus that reads a snapshot at each scrape."""
+    """A collector for Prometheus that reads snapshots, one a group of engines, at each scrape."""
 
-    def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshots: Callable[[], list[dict[str, Any]]]) -> None:
+        self._snapshots = snapshots
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot()
-        stages = gauge("requests_now", "Requests by stage", "class", "stage")
-        for name, counts in snapshot["classes"].items():
-            for stage, number in counts.items():
-                stages.add_metric((name, stage), number)
-        yield stages
-        up = gauge("engine_up", "Whether an engine answers", "engine")
-        mixed = gauge("engine_mixed", "Whether an engine belongs to the mixed group", "engine")
-        held = gauge("engine_requests", "Requests on an engine", "engine", "kind")
-        kv = gauge("engine_kv_usage", "Share of an engine's KV memory in use, where it says so", "engine")
-        downs = CounterMetricFamily(
-            "fluidgate_engine_downs", "How often an engine went down, by reason", labels=("engine", "reason")
-        )
-        for engine in snapshot["engines"]:
-            url = engine["url"]
-            for reason in REASONS:
-                downs.add_metric((url, reason), engine["downs"].get(reason, 0))
-            up.add_metric((url,), float(engine["state"] == "up"))
-            mixed.add_metric((url,), float(engine["role"] == "mixed"))
-            for kind in ("prefills", "decodes", "foreign"):
-                held.add_metric((url, kind), engine[kind])
-            if engine["kv_usage"] is not None:
-                kv.add_metric((url,), engine["kv_usage"])
-        yield from (up, mixed, held, kv, downs)
-        yield one("draining", "Whether new requests are refused", float(snapshot["draining"]))
+        families: dict[str, Metric] = {}
+        snapshots = self._snapshots()
+
+        def add(made: GaugeMetricFamily | CounterMetricFamily, labels: tuple[str, ...], value: float) -> None:
+            family = families.setdefault(made.name, made)
+            family.add_metric(labels, value)  # type: ignore[attr-defined]
+
+        for snapshot in snapshots:
+            of_requests(snapshot, add)
+            of_engines(snapshot, add)
+            of_indicators(snapshot, add)
+            if snapshot["plan"] is not None:
+                of_plan(snapshot["model"], snapshot["plan"], add)
+        yield from families.values()
+        draining = GaugeMetricFamily("fluidgate_draining", "Whether the gateway is about to leave")
+        draining.add_metric((), float(any(snapshot["draining"] for snapshot in snapshots)))
+        yield draining
+
+
+class Add(Protocol):
+    """Adds a sample to the family of a name."""
+
+    def __call__(
+        self, made: GaugeMetricFamily | CounterMetricFamily, labels: tuple[str, ...], value: float
+    ) -> None: ...
+
+
+def of_requests(snapshot: dict[str, Any], add: Add) -> None:
+    for name, counts in snapshot["classes"].items():
+        for stage, number in counts.items():
+            stages = gauge("requests_now", "Requests by stage", "class", "stage")
+            add(stages, (snapshot["model"], name, stage), number)
+
+
+def of_engines(snapshot: dict[str, Any], add: Add) -> None:
+    model = snapshot["model"]
+    up = gauge("engine_up", "Whether an engine takes requests", "engine")
+    mixed = gauge("engine_mixed", "Whether an engine belongs to the mixed group", "engine")
+    held = gauge("engine_requests", "Requests on an engine", "engine", "kind")
+    kv = gauge("engine_kv_usage", "Share of an engine's KV memory in use, where it says so", "engine")
+    downs = CounterMetricFamily(
+        "fluidgate_engine_downs", "How often an engine went down, by reason", labels=("model", "engine", "reason")
+    )
+    for engine in snapshot["engines"]:
+        url = engine["url"]
+        add(up, (model, url), float(engine["state"] == "up"))
+        add(mixed, (model, url), float(engine["role"] == "mixed"))
+        for kind in ("prefills", "decodes", "foreign"):
+            add(held, (model, url, kind), engine[kind])
+        if engine["kv_usage"] is not None:
+            add(kv, (model, url), engine["kv_usage"])
+        for reason in REASONS:
+            add(downs, (model, url, reason), engine["downs"].get(reason, 0))
+
+
+def of_indicators(snapshot: dict[str, Any], add: Add) -> None:
+    model = snapshot["model"]
+    for name, each in snapshot["indicators"].items():
         value = gauge("indicator", "An indicator over the last minutes", "indicator")
         limit = gauge("indicator_limit", "Its limit in the scenario", "indicator")
-        for name, each in snapshot["indicators"].items():
-            value.add_metric((name,), math.nan if each["value"] is None else each["value"])
-            limit.add_metric((name,), math.inf if each["limit"] is None else each["limit"])
-        yield from (value, limit)
-        plan = snapshot["plan"]
-        if plan is None:
-            return
-        target = gauge("target", "Requests by stage, as the plan wants them", "class", "stage")
-        for name, stages_of in plan["targets"].items():
-            for stage, number in stages_of.items():
-                target.add_metric((name, stage), number)
-        yield target
-        rate = gauge("arrival_rate", "Estimated arrivals, 1/s", "class")
-        for name, load in plan["estimates"].items():
-            rate.add_metric((name,), load["arrival_rate"])
-        yield rate
-        yield one("plans_solved", "Times that the plan was solved again", plan["solved"])
-        yield one("plan_age_seconds", "Age of the plan in force", plan["age"])
-        yield one("plan_revenue_rate", "What the plan in force would earn, 1/s", plan["revenue_rate"])
+        add(value, (model, name), math.nan if each["value"] is None else each["value"])
+        add(limit, (model, name), math.inf if each["limit"] is None else each["limit"])
+
+
+def of_plan(model: str, plan: dict[str, Any], add: Add) -> None:
+    for name, stages in plan["targets"].items():
+        for stage, number in stages.items():
+            target = gauge("target", "Requests by stage, as the plan wants them", "class", "stage")
+            add(target, (model, name, stage), number)
+    for name, load in plan["estimates"].items():
+        add(gauge("arrival_rate", "Estimated arrivals, 1/s", "class"), (model, name), load["arrival_rate"])
+    add(gauge("plans_solved", "Times that the plan was solved again"), (model,), plan["solved"])
+    add(gauge("plan_age_seconds", "Age of the plan in force"), (model,), plan["age"])
+    add(gauge("plan_revenue_rate", "What the plan in force would earn, 1/s"), (model,), plan["revenue_rate"])
 
 
 def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"fluidgate_{name}", text, labels=labels)
-
-
-def one(name: str, text: str, value: float) -> GaugeMetricFamily:
-    """A gauge without labels."""
-    made = gauge(name, text)
-    made.add_metric((), value)
-    return made
+    """A gauge by model, and by further labels."""
+    return GaugeMetricFamily(f"fluidgate_{name}", text, labels=("model", *labels))

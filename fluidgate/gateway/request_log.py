@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -13,6 +14,8 @@ import orjson
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 
+log = logging.getLogger("fluidgate.gateway")
+
 
 class RequestLog:
     """Writes lines to a file, to standard error ("-") or nowhere ("off")."""
@@ -22,11 +25,23 @@ class RequestLog:
         Raises:
             FluidgateError: the file can't be written.
         """
-        self._file: IO[bytes] | None = None
-        if where == "-":
-            self._file = sys.stderr.buffer
-        elif where != "off":
-            self._file = _opened(Path(where))
+        self._path = None if where in ("-", "off") else Path(where)
+        self._file: IO[bytes] | None = sys.stderr.buffer if where == "-" else None
+        self._troubled = False
+        if self._path is not None:
+            self._file = _opened(self._path)
+
+    def reopen(self) -> None:
+        """Write on in a new file of the same name; where none can be opened, in the old one."""
+        if self._path is None:
+            return
+        try:
+            opened = _opened(self._path)
+        except FluidgateError as error:
+            log.warning("%s; the old one is written on", error)
+            return
+        self.close()
+        self._file = opened
 
     def ended(self, request: EndedRequest) -> None:
         """A line for a request that has ended."""
@@ -40,10 +55,18 @@ class RequestLog:
             self._line({**known, "status": request.status, "outcome": request.reason})
 
     def _line(self, values: dict[str, object]) -> None:
+        """A disk that is full costs lines, not requests."""
         assert self._file is not None
-        self._file.write(orjson.dumps(values) + b"\n")
-        if self._file is sys.stderr.buffer:
-            self._file.flush()
+        try:
+            self._file.write(orjson.dumps(values) + b"\n")
+            if self._file is sys.stderr.buffer:
+                self._file.flush()
+        except OSError as error:
+            if not self._troubled:
+                log.error("the request log can't be written (%s); lines are lost until it can", error.strerror)
+            self._troubled = True
+        else:
+            self._troubled = False
 
     def close(self) -> None:
         if self._file is not None and self._file is not sys.stderr.buffer:
@@ -68,6 +91,7 @@ def record(request: EndedRequest) -> dict[str, object]:
         "time": round(time.time() - (times.end - times.arrived), 6),
         "id": request.id,
         "client_id": request.client_id,
+        "model": request.model,
         "class": request.class_name,
         "key": request.key,
         "path": request.path,

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Abilities, Adapter, Answer, Call, EngineUnreachable, Facts, Handover, Load, Served
+from fluidgate.model import Pricing
 
 IDLE = Load(running=0, waiting=0, kv_usage=None)
 
@@ -65,7 +66,9 @@ def ended_request(**changes: object) -> EndedRequest:
     usual: dict[str, object] = {
         "id": "fg-1",
         "client_id": "",
+        "model": "m",
         "class_name": "chat",
+        "pricing": Pricing(scheme="bundled", prompt=0.1, output=0.2),
         "key": None,
         "path": "/v1/completions",
         "stream": True,

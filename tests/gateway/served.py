@@ -19,6 +19,7 @@ from fluidgate.gateway.dispatch.fleet import problems
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
+from fluidgate.gateway.group import ModelGroup
 from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
 
 MODEL = "emulated"
@@ -40,13 +41,17 @@ def scenario(*, gpu: Gpu = GPU, scheme: str = "bundled", rate: float = 0.2) -> S
 
 @dataclass
 class Live:
-    """A gateway under test."""
+    """A gateway under test, with one group of engines, which is called `gateway` here; `whole` is all of it."""
 
     url: str
-    gateway: Gateway
+    whole: Gateway
     engines: list[EngineServer]
     session: aiohttp.ClientSession
     log: Path
+
+    @property
+    def gateway(self) -> ModelGroup:
+        return self.whole.groups[0]
 
     def records(self) -> list[dict[str, Any]]:
         """The log of requests so far."""
@@ -158,6 +163,7 @@ policy = "{policy}"
 [server]
 port = 0
 log = "{folder / "requests.log"}"
+grace_seconds = 0.0
 drain_seconds = {drain_seconds}
 client_seconds = {client_seconds}
 [engines]

@@ -32,7 +32,7 @@ def test_prompts_are_read_and_answered_by_class(llama_servers: LlamaServers, tmp
             texts = await asyncio.gather(*(answer(client, f"{k} and so on, " * (1 + 20 * (k % 2))) for k in range(6)))
             again = await answer(client, "0 and so on, ")
             assert again == texts[0]
-            stages = gateway.snapshot()["classes"]
+            stages = gateway.groups[0].snapshot()["classes"]
             assert all(number == 0 for each in stages.values() for number in each.values())
             return texts
 

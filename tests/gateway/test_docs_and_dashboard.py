@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import tomlkit
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.gateway_file import GatewaySettings, GatewayTable
+from fluidgate.gateway.gateway_file import GatewaySettings, GatewayTable, GroupTable
 from fluidgate.policies.catalogue import POLICIES
 from fluidgate.policies.placed import PLACED
 from tests.gateway.served import live_gateway
@@ -40,11 +40,10 @@ def tables(model: type[BaseModel], heading: str) -> Iterator[tuple[str, type[Bas
     yield heading, model
     for name, field in model.model_fields.items():
         inner = field.annotation
-        many = [each for each in get_args(inner) if isinstance(each, type) and issubclass(each, BaseModel)]
-        if many:
-            yield from tables(many[0], f"### [[{name}]]")
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from tables(inner, f"### [{name}]")
+        within = [each for each in (inner, *get_args(inner)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        if within and within[0] is not GroupTable:  # its keys are those of a file with one group
+            dotted = f"{heading.strip('#[] ')}.{name}" if heading.startswith("### ") else name
+            yield from tables(within[0], f"### [[{dotted}]]" if get_origin(inner) is list else f"### [{dotted}]")
 
 
 TABLES = list(tables(GatewayTable, "## The gateway file"))
@@ -54,8 +53,9 @@ TABLES = list(tables(GatewayTable, "## The gateway file"))
 def test_the_page_lists_every_key_with_its_default(heading: str, model: type[BaseModel]) -> None:
     listed = {key.strip("`"): default for key, default, _ in rows_below(heading)}
     own = {f.alias or name: f for name, f in model.model_fields.items() if "[table" not in str(f.description)}
-    keys = {name: f for name, f in own.items() if not any(h.strip("#[] ") == name for h, _ in TABLES)}
-    assert list(listed) == list(keys)
+    below = {"groups", *(h.strip("#[] ").rpartition(".")[2] for h, _ in TABLES)}
+    keys = {name: f for name, f in own.items() if name not in below}
+    assert sorted(listed) == sorted(keys)
     for name, field in keys.items():
         default = field.get_default(call_default_factory=True)
         if not field.is_required() and default is not None:
@@ -64,7 +64,7 @@ def test_the_page_lists_every_key_with_its_default(heading: str, model: type[Bas
 
 
 def test_the_example_loads_and_names_every_class() -> None:
-    settings = GatewaySettings.load(EXAMPLE)
+    (settings,) = GatewaySettings.load(EXAMPLE).groups
     assert [url[-4:] for url in settings.engines.urls] == ["8001", "8002", "8003", "8004"]
     assert settings.scenario.name == "two-class"
     named = {rule.cls for rule in settings.rules} | {settings.scenario.class_names[settings.default_class]}

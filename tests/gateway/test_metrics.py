@@ -13,6 +13,7 @@ from fluidgate.model import Pricing
 from tests.gateway.fakes import ended_request, waited_in_vain
 
 SNAPSHOT: dict[str, Any] = {
+    "model": "m",
     "classes": {"chat": {"prefill": 1, "decode_queue": 0}},
     "engines": [
         {
@@ -42,15 +43,19 @@ SNAPSHOT: dict[str, Any] = {
 }
 
 
-def metrics(scheme: str = "bundled") -> Metrics:
-    pricing = Pricing(scheme=scheme, prompt=0.1, output=0.2)  # type: ignore[arg-type]
-    return Metrics(("chat", "code"), pricing, lambda: SNAPSHOT)
+def metrics() -> Metrics:
+    made = Metrics(lambda: [SNAPSHOT])
+    made.expect("m", ("chat", "code"))
+    return made
 
 
 def samples(of: Metrics) -> dict[tuple[str, ...], float]:
-    """Values by name and labels, in the order of the labels' names."""
+    """Values by name and labels but the model, in the order of the labels' names."""
     return {
-        (sample.name.removeprefix("fluidgate_"), *(value for _, value in sorted(sample.labels.items()))): sample.value
+        (
+            sample.name.removeprefix("fluidgate_"),
+            *(value for name, value in sorted(sample.labels.items()) if name != "model"),
+        ): sample.value
         for family in text_string_to_metric_families(of.scrape().decode())
         for sample in family.samples
     }
@@ -82,8 +87,9 @@ def test_one_that_left_the_queue_has_waited_for_nothing_that_is_measured() -> No
 
 @pytest.mark.parametrize(("scheme", "earned"), [("bundled", 0.0), ("separate", 10.0)])
 def test_a_prompt_that_was_read_earns_only_where_it_is_sold_alone(scheme: str, earned: float) -> None:
-    made = metrics(scheme)
-    made.ended(ended_request(outcome="client_gone"))
+    made = metrics()
+    pricing = Pricing(scheme=scheme, prompt=0.1, output=0.2)  # type: ignore[arg-type]
+    made.ended(ended_request(outcome="client_gone", pricing=pricing))
     assert samples(made)["revenue_total", "chat"] == pytest.approx(earned)
 
 

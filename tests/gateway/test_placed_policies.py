@@ -27,4 +27,4 @@ urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
         with pytest.raises(FluidgateError, match=f"g.toml: policy: .*{name}.* is more than a placement of requests"):
             parse_gateway(text, "g.toml", ROOT)
     else:
-        assert parse_gateway(text, "g.toml", ROOT).policy is PLACED[name]
+        assert parse_gateway(text, "g.toml", ROOT).groups[0].policy is PLACED[name]

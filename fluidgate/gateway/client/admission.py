@@ -30,42 +30,29 @@ class Admission:
         class_names: Sequence[str],
         limits: LimitsTable,
         max_waiting: Sequence[int],
-        draining: Callable[[], bool],
+        closed: Callable[[], bool],
         clock: Clock,
     ) -> None:
         """
         Args:
             limits: of all classes together; `max_waiting`, of each.
-            draining: says whether new requests are refused.
+            closed: says whether new requests are refused.
         """
         self._dispatcher = dispatcher
         self._backends = backends
         self._class_names = class_names
         self._limits = limits
         self._max_waiting = max_waiting
-        self._draining = draining
+        self._closed = closed
         self._clock = clock
         self._ended_at: list[deque[float]] = [deque(maxlen=REMEMBERED) for _ in class_names]
-
-    @property
-    def draining(self) -> bool:
-        return self._draining()
-
-    @property
-    def ready(self) -> bool:
-        """Whether anybody is let in."""
-        return not self.draining and self._backends.any_up
 
     def check(self, request: CompletionRequest) -> None:
         """Refuse what no engine could serve.
 
         Raises:
-            ApiError: another model, or too long a prompt.
+            ApiError: too long a prompt.
         """
-        models = self._backends.models
-        if models and request.model not in models:
-            there = ", ".join(models)
-            raise ApiError(404, "model_not_found", f"no model '{request.model[:100]}'; there is {there}", param="model")
         tokens, most = request.prompt_tokens, self._limits.max_prompt_tokens
         if most is not None and tokens > most:
             raise invalid(f"the prompt has about {tokens} tokens; {most} are taken", reason="prompt_too_long")
@@ -80,7 +67,7 @@ class Admission:
         Raises:
             ApiError: it would have to wait, and too many do; or nobody is served.
         """
-        if self.draining:
+        if self._closed():
             raise unavailable("shutting_down", "the gateway is shutting down")
         if not self._backends.any_up:
             raise unavailable("no_engine", "no engine answers")

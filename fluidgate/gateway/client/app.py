@@ -7,8 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
+from fluidgate.gateway.client.admin import PREFIX, Admin
 from fluidgate.gateway.client.api_error import ApiError
-from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send
+from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
 from fluidgate.gateway.client.completion_request import CHAT, COMPLETIONS
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.keyring import Keyring
@@ -21,7 +22,9 @@ log = logging.getLogger("fluidgate.gateway")
 IDS = re.compile(r"[\x21-\x7e]{1,128}")
 
 POSTS = (COMPLETIONS, CHAT)
-GETS: dict[str, Callable[[Pages, Response], Awaitable[None]]] = {
+MOST_ADMIN_BYTES = 1 << 16
+
+GETS: dict[str, Callable[[Pages, Response, bytes], Awaitable[None]]] = {
     "/v1/models": Pages.models,
     "/v1/plan": Pages.plan,
     "/health": Pages.health,
@@ -31,16 +34,26 @@ GETS: dict[str, Callable[[Pages, Response], Awaitable[None]]] = {
 
 
 class App:
-    """An ASGI application. It is written without a framework: the path of a token is the gateway's whole cost."""
+    """An ASGI application. It is written without a framework: the path of a token is the gateway's whole cost.
+
+    Attributes:
+        keyring: the keys that clients may come with.
+    """
 
     def __init__(
-        self, keyring: Keyring, completions: Completions, pages: Pages, refused: Callable[[RefusedRequest], None]
+        self,
+        keyring: Keyring,
+        admin: Admin,
+        completions: Completions,
+        pages: Pages,
+        refused: Callable[[RefusedRequest], None],
     ) -> None:
         """
         Args:
             refused: called with each request that is refused on arrival.
         """
-        self._keyring = keyring
+        self.keyring = keyring
+        self._admin = admin
         self._completions = completions
         self._pages = pages
         self._refused = refused
@@ -56,12 +69,17 @@ class App:
         client_id = _client_id(headers["x-request-id"])
         response = Response(send, client_id)
         try:
+            if scope["path"].startswith(PREFIX):
+                self._admin.let_in(headers["authorization"])
+                raw = await read_body(scope["headers"], receive, MOST_ADMIN_BYTES)
+                await self._admin.serve(scope["method"], scope["path"], raw, response)
+                return
             path = _checked_path(scope)
-            key = self._keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
+            key = self.keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
             if path in POSTS:
                 await self._completions.serve(scope, headers.__getitem__, key, client_id, receive, send)
             else:
-                await GETS[path](self._pages, response)
+                await GETS[path](self._pages, response, scope["query_string"])
         except ApiError as error:
             self._refused(RefusedRequest(error.status, error.reason, scope["path"], client_id))
             await response.fail(error)

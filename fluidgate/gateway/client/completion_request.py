@@ -55,6 +55,11 @@ class CompletionRequest:
         body = self.body | {"stream_options": told}
         return replace(self, body=body, raw=orjson.dumps(body))
 
+    def of_model(self, model: str) -> CompletionRequest:
+        """The same, for a model by the name that the engines have for it."""
+        body = self.body | {"model": model}
+        return replace(self, model=model, body=body, raw=orjson.dumps(body))
+
     @staticmethod
     def of(path: str, raw: bytes, meter: PromptMeter) -> CompletionRequest:
         """

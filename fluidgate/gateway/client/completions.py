@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from uuid import uuid4
 
-from fluidgate.gateway.client.api_error import invalid, unavailable
+from fluidgate.gateway.client.api_error import ApiError, invalid, unavailable
 from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
-from fluidgate.gateway.client.classifier import Classifier, Header, Traits
+from fluidgate.gateway.client.classifier import Header, Traits
 from fluidgate.gateway.client.completion_request import CHAT, CompletionRequest
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.request_handler import RequestHandler
@@ -18,7 +18,7 @@ from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call
-from fluidgate.gateway.gateway_file import EnginesTable, LimitsTable
+from fluidgate.gateway.gateway_file import LimitsTable
 
 SLOWEST_TOKEN = 1.0
 """s that each token of an answer in one piece may take."""
@@ -37,33 +37,32 @@ class Completions:
 
     def __init__(
         self,
-        service: Service,
+        find: Callable[[str], tuple[Service, str] | None],
         meter: PromptMeter,
-        classifier: Classifier,
-        *,
-        class_names: Sequence[str],
         limits: LimitsTable,
-        max_wait: Sequence[float],
-        engines: EnginesTable,
+        *,
         ended: Callable[[EndedRequest], None],
     ) -> None:
         """
         Args:
-            service: what every request is served by.
-            meter: says how long a prompt is; `classifier`, of which class a request.
-            max_wait: by class, s.
-            engines: what is asked of engines, and passed on to them.
+            find: gives what serves a model, and what the engines call it; None if nothing does.
+            meter: says how long a prompt is.
             ended: called with what each request has left behind.
         """
-        self._service = service
+        self._find = find
         self._meter = meter
-        self._classifier = classifier
-        self._class_names = class_names
         self._limits = limits
-        self._max_wait = max_wait
-        self._engines = engines
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being served."""
+        return len(self._under_way)
+
+    def adopt(self, meter: PromptMeter, limits: LimitsTable) -> None:
+        """What requests are measured and bounded by from now on."""
+        self._meter, self._limits = meter, limits
 
     async def serve(
         self, scope: Scope, header: Header, key: str | None, client_id: str, receive: Receive, send: Send
@@ -79,15 +78,18 @@ class Completions:
             ApiError: it is refused; nothing has been sent.
             ClientGone: the client left before the end of its request.
         """
-        service, path = self._service, scope["path"]
+        path = scope["path"]
         raw = await read_body(scope["headers"], receive, self._limits.max_body_bytes)
         request = CompletionRequest.of(path, raw, self._meter)
+        asked = request.model
+        service, request = self._served_by(request)
+        engines = service.group.settings.engines
         service.admission.check(request)
         kind = "chat" if path == CHAT else "completions"
-        cls = self._classifier.class_of(Traits(header, key, request.model, kind, request.prompt_tokens))
-        max_wait = min(self._max_wait[cls], client_max_wait(header))
-        drop_usage = self._engines.ask_usage and request.stream and not request.wants_usage
-        call = self._call(request.with_usage() if drop_usage else request, header)
+        cls = service.classifier.class_of(Traits(header, key, asked, kind, request.prompt_tokens))
+        max_wait = min(service.max_wait[cls], client_max_wait(header))
+        drop_usage = engines.ask_usage and request.stream and not request.wants_usage
+        call = self._call(service, request.with_usage() if drop_usage else request, header)
         ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits or service.may_overflow(request))
         service.admission.admit(ticket)
         response = Response(send, client_id or call.id)
@@ -95,13 +97,15 @@ class Completions:
         handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times)
         watch = asyncio.create_task(_stop_when_gone(receive, handler))
         self._under_way.add(handler)
+        service.group.under_way += 1
         try:
             await handler.run()
         finally:
             watch.cancel()
             self._under_way.discard(handler)
+            service.group.under_way -= 1
             times.end = service.clock()
-            self._ended(ended_request(handler, self._class_names[cls], key, client_id))
+            self._ended(ended_request(handler, service.class_names[cls], key, client_id))
             service.admission.note_end(cls)
 
     def break_off(self) -> None:
@@ -109,19 +113,30 @@ class Completions:
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
 
-    def _call(self, request: CompletionRequest, header: Header) -> Call:
-        passed = (*TRACE_HEADERS, *self._engines.pass_headers)
-        headers = {name: values[0] for name in passed if (values := header(name))}
-        return Call(request.path, request.body, request.raw, f"fg-{uuid4().hex}", headers, self._silence(request))
+    def _served_by(self, request: CompletionRequest) -> tuple[Service, CompletionRequest]:
+        """What serves it, and the request in the words of the engines.
 
-    def _silence(self, request: CompletionRequest) -> float:
+        Raises:
+            ApiError: there is no such model.
+        """
+        found = self._find(request.model)
+        if found is None:
+            raise ApiError(404, "model_not_found", f"no model '{request.model[:100]}' is served here", param="model")
+        service, model = found
+        return service, request if model == request.model else request.of_model(model)
+
+    def _call(self, service: Service, request: CompletionRequest, header: Header) -> Call:
+        passed = (*TRACE_HEADERS, *service.group.settings.engines.pass_headers)
+        headers = {name: values[0] for name in passed if (values := header(name))}
+        silence = self._silence(service, request)
+        return Call(request.path, request.body, request.raw, f"fg-{uuid4().hex}", headers, silence)
+
+    def _silence(self, service: Service, request: CompletionRequest) -> float:
         """The longest that an engine may say nothing, s: of a whole answer nothing is heard until its end."""
         seconds = self._limits.token_seconds
         if request.stream:
             return seconds
-        return seconds + SLOWEST_TOKEN * (
-            request.output_limit or self._service.backends.context_length or LONGEST_ANSWER
-        )
+        return seconds + SLOWEST_TOKEN * (request.output_limit or service.backends.context_length or LONGEST_ANSWER)
 
 
 def client_max_wait(header: Header) -> float:
@@ -155,7 +170,9 @@ def ended_request(handler: RequestHandler, class_name: str, key: str | None, cli
     return EndedRequest(
         id=handler.call.id,
         client_id=client_id,
+        model=handler.service.group.settings.name,
         class_name=class_name,
+        pricing=handler.service.group.settings.scenario.pricing,
         key=key,
         path=request.path,
         stream=request.stream,

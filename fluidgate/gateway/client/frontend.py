@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fluidgate.gateway.client.admission import Admission
+from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
-from fluidgate.gateway.client.classifier import Classifier
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
@@ -29,54 +28,45 @@ class Frontend:
         Raises:
             FluidgateError: a file of the settings can't be used.
         """
-        names, gpu = settings.scenario.class_names, settings.scenario.gpu
-        meter = PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
-        self._metrics = Metrics(names, settings.scenario.pricing, gateway.snapshot)
+        self._gateway = gateway
+        self._metrics = Metrics(gateway.snapshots)
         self._request_log = RequestLog(settings.server.log)
-        admission = Admission(
-            gateway.dispatcher,
-            gateway.backends,
-            class_names=names,
-            limits=settings.limits,
-            max_waiting=settings.max_waiting,
-            draining=lambda: gateway.draining,
-            clock=gateway.clock,
-        )
-        service = Service(
-            dispatcher=gateway.dispatcher,
-            backends=gateway.backends,
-            monitor=gateway.monitor,
-            admission=admission,
-            two_legs=gateway.two_legs,
-            prefill_seconds=gpu.prefill_seconds,
-            attempts=settings.limits.attempts,
-            engine_failures=settings.limits.engine_failures,
-            passes_keys="authorization" in {name.lower() for name in settings.engines.pass_headers},
-            clock=gateway.clock,
-        )
-        self._completions = Completions(
-            service,
-            meter,
-            Classifier(settings.rules, names, settings.default_class),
-            class_names=names,
-            limits=settings.limits,
-            max_wait=settings.max_wait,
-            engines=settings.engines,
-            ended=self._ended,
-        )
-        pages = Pages(
-            gateway.backends,
-            admission,
-            scrape=self._metrics.scrape,
-            snapshot=gateway.snapshot,
-            started=gateway.started,
-        )
-        self.app = App(Keyring(settings.keys), self._completions, pages, self.refused)
+        self._services: dict[str, Service] = {}
+        self._completions = Completions(self._find, self._meter(settings), settings.limits, ended=self._ended)
+        pages = Pages(gateway, scrape=self._metrics.scrape)
+        admin = Admin(gateway, reload=self.reload)
+        self.app = App(Keyring(settings.keys), admin, self._completions, pages, self.refused)
+        self._serve_groups()
+
+    async def reload(self) -> None:
+        """Read the gateway file anew and follow it. A wrong one is refused, and that in force stays.
+
+        Raises:
+            FluidgateError: it is wrong, or what it asks for can't be had.
+        """
+        read = self._gateway.settings.reload
+        if read is None:
+            return
+        settings = read()
+        meter = self._meter(settings)
+        await self._gateway.adopt(settings)
+        self._completions.adopt(meter, settings.limits)
+        self.app.keyring = Keyring(settings.keys)
+        self._serve_groups()
+
+    def reopen_log(self) -> None:
+        """Write on in a new file of the same name: the old one has been moved away."""
+        self._request_log.reopen()
 
     def refused(self, request: RefusedRequest) -> None:
         """A request has been refused before it was of any class."""
         self._metrics.refused(request)
         self._request_log.refused(request)
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being served."""
+        return self._completions.under_way
 
     def break_off(self) -> None:
         """End what is still under way, each with an error of its own."""
@@ -84,6 +74,20 @@ class Frontend:
 
     def close(self) -> None:
         self._request_log.close()
+
+    def _meter(self, settings: GatewaySettings) -> PromptMeter:
+        return PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
+
+    def _serve_groups(self) -> None:
+        gateway = self._gateway
+        self._services = {group.settings.name: Service.of(group, lambda: gateway.closed) for group in gateway.groups}
+        for name, service in self._services.items():
+            self._metrics.expect(name, service.class_names)
+
+    def _find(self, model: str) -> tuple[Service, str] | None:
+        """What serves a model, and what the engines call it."""
+        found = self._gateway.find(model)
+        return None if found is None else (self._services[found[0].settings.name], found[1])
 
     def _ended(self, request: EndedRequest) -> None:
         self._metrics.ended(request)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 
-from fluidgate.gateway.client.admission import Admission
+from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.client.response import Response
-from fluidgate.gateway.cluster.backends import Backends
+from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.metrics import CONTENT_TYPE
 
 JSON = {"content-type": "application/json"}
@@ -18,49 +19,48 @@ JSON = {"content-type": "application/json"}
 class Pages:
     """One method a page."""
 
-    def __init__(
-        self,
-        backends: Backends,
-        admission: Admission,
-        *,
-        scrape: Callable[[], bytes],
-        snapshot: Callable[[], dict[str, Any]],
-        started: float,
-    ) -> None:
+    def __init__(self, gateway: Gateway, *, scrape: Callable[[], bytes]) -> None:
         """
         Args:
-            scrape: gives the metrics; `snapshot`, the plan and the cluster now.
-            started: epoch since which the models are there, s.
+            scrape: gives the metrics.
         """
-        self._backends = backends
-        self._admission = admission
+        self._gateway = gateway
         self._scrape = scrape
-        self._snapshot = snapshot
-        self._started = started
 
-    async def models(self, response: Response) -> None:
-        length = self._backends.context_length
-        more = {} if length is None else {"max_model_len": length}
-        created = int(self._started)
-        models = [
-            {"id": model, "object": "model", "created": created, "owned_by": "fluidgate", **more}
-            for model in self._backends.models
-        ]
-        await _json(response, 200, {"object": "list", "data": models})
+    async def models(self, response: Response, query: bytes) -> None:
+        await _json(response, 200, {"object": "list", "data": self._catalog()})
 
-    async def plan(self, response: Response) -> None:
-        await _json(response, 200, self._snapshot())
+    async def plan(self, response: Response, query: bytes) -> None:
+        """Of the group that `model` names, of the first if it names none."""
+        snapshots = self._gateway.snapshots()
+        names = [each["model"] for each in snapshots]
+        wanted = parse_qs(query.decode("latin-1")).get("model", names[:1])[0]
+        if wanted not in names:
+            there = ", ".join(names)
+            raise ApiError(404, "model_not_found", f"no group '{wanted[:100]}'; there is {there}", param="model")
+        await _json(response, 200, snapshots[names.index(wanted)] | {"groups": names})
 
-    async def health(self, response: Response) -> None:
+    async def health(self, response: Response, query: bytes) -> None:
         await _json(response, 200, {"status": "ok"})
 
-    async def ready(self, response: Response) -> None:
-        ready, draining = self._admission.ready, self._admission.draining
-        status = {"ready": ready, "draining": draining, "engines_up": self._backends.up_count}
-        await _json(response, 200 if ready else 503, status)
+    async def ready(self, response: Response, query: bytes) -> None:
+        up, draining = self._gateway.up_count, self._gateway.draining
+        ready = up > 0 and not draining
+        await _json(response, 200 if ready else 503, {"ready": ready, "draining": draining, "engines_up": up})
 
-    async def metrics(self, response: Response) -> None:
+    async def metrics(self, response: Response, query: bytes) -> None:
         await response.whole(200, {"content-type": CONTENT_TYPE}, self._scrape())
+
+    def _catalog(self) -> list[dict[str, Any]]:
+        """What clients may ask for."""
+        found: dict[str, dict[str, Any]] = {}
+        for group in self._gateway.groups:
+            length = group.backends.context_length
+            more = {} if length is None else {"max_model_len": length}
+            for name in (*group.backends.models, *group.settings.aliases):
+                known = {"id": name, "object": "model", "created": int(self._gateway.started), "owned_by": "fluidgate"}
+                found.setdefault(name, known | more)
+        return list(found.values())
 
 
 async def _json(response: Response, status: int, value: Any) -> None:

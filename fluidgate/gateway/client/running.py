@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager, closing
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
-from fluidgate.gateway.client.server import BACKLOG, listening_socket, server_of
-from fluidgate.gateway.cluster.backends import Backends
+from fluidgate.gateway.client.server import BACKLOG, listening_socket, raise_file_limit, server_of
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
 
@@ -26,6 +25,7 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
     Raises:
         FluidgateError: it can't start.
     """
+    raise_file_limit()
     with closing(listening_socket(settings)) as sock:
         async with started_gateway(settings) as (gateway, frontend):
             host, port = sock.getsockname()[:2]
@@ -34,7 +34,7 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
             sock.listen(BACKLOG)  # who reads the URL may come at once
             if started is not None:
                 started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            await server_of(settings, frontend, drain=gateway.drain).serve(sockets=[sock])
+            await server_of(settings, gateway, frontend).serve(sockets=[sock])
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[Gate
     """
     with closing(listening_socket(settings)) as sock:
         async with started_gateway(settings) as (gateway, frontend):
-            server = server_of(settings, frontend, drain=gateway.drain)
+            server = server_of(settings, gateway, frontend)
             serving = asyncio.create_task(server.serve_here(sock))
             try:
                 while not server.started:
@@ -61,21 +61,21 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[tuple[Gate
                 await serving
 
 
-async def check(settings: GatewaySettings) -> Backends:
+async def check(settings: GatewaySettings) -> Gateway:
     """Start a gateway and leave again; the engines as they were found.
 
     Raises:
         FluidgateError: it can't start, or an engine is missing.
     """
     async with started_gateway(settings, patient=True) as (gateway, _):
-        if missing := [engine for engine in gateway.backends if not engine.up]:
+        engines = [engine for group in gateway.groups for engine in group.backends]
+        if missing := [engine for engine in engines if not engine.up]:
             named = ", ".join(f"{engine.url} ({engine.why})" for engine in missing)
-            there = len(gateway.backends) - len(missing)
             raise FluidgateError(
-                f"{settings.source}: engines.urls: {there} of {len(gateway.backends)} engines are fit, not {named}; "
-                "start or mend them, or take them out"
+                f"{settings.source}: engines.urls: {len(engines) - len(missing)} of {len(engines)} engines are fit, "
+                f"not {named}; start or mend them, or take them out"
             )
-        return gateway.backends
+        return gateway
 
 
 @asynccontextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import cast
@@ -15,6 +17,7 @@ import uvicorn
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
 from fluidgate.gateway.client.protocol import Protocol
+from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 
 log = logging.getLogger("fluidgate.gateway")
@@ -24,28 +27,69 @@ BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """Drains on the first signal: nothing new is taken, what is under way ends, the rest is told so."""
+    """Leaves in three steps: load balancers are told (`/ready`), nothing new is taken, what is under way ends.
 
-    def __init__(
-        self, config: uvicorn.Config, *, drain: Callable[[], None], break_off: Callable[[], None], seconds: float
-    ) -> None:
-        """
-        Args:
-            drain: takes nothing new; `break_off` ends what is still under way, after so many seconds.
-        """
+    It listens to the end, so that who comes late is told so, too. A second signal ends all at once; SIGHUP reads the
+    gateway file anew and opens the log anew.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, frontend: Frontend) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._break_off = break_off
-        self._seconds = seconds
+        self._gateway = gateway
+        self._frontend = frontend
+        self._leaving: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        with super().capture_signals():
+            with suppress(NotImplementedError, AttributeError):
+                loop.add_signal_handler(signal.SIGHUP, self.reload)
+            try:
+                yield
+            finally:
+                with suppress(NotImplementedError, AttributeError):
+                    loop.remove_signal_handler(signal.SIGHUP)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            self._break_off()
-        else:
-            log.info("draining: requests under way get %g s", self._seconds)
-            self._drain()
-            asyncio.get_running_loop().call_later(self._seconds, self._break_off)
+        if self._leaving is not None:
+            self._frontend.break_off()
+            self.should_exit = True
+            return
+        grace = self._gateway.settings.server.grace_seconds if sig == signal.SIGTERM else 0.0
+        loop = asyncio.get_running_loop()
+        self._leaving = loop.create_task(self._leave(grace))
+
+    async def _leave(self, grace: float) -> None:
+        gateway, seconds = self._gateway, self._gateway.settings.server.drain_seconds
+        gateway.drain()
+        if grace:
+            log.info("leaving: /ready says 503; requests are taken for %g s more", grace)
+            await asyncio.sleep(grace)
+        gateway.close_door()
+        log.info("draining: requests under way get %g s", seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._frontend.under_way:
+                    await asyncio.sleep(0.02)
+        self._frontend.break_off()
         self.should_exit = True
+
+    def reload(self) -> None:
+        """Read the gateway file anew, and go on with it if it is right."""
+        self._frontend.reopen_log()
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self._frontend.reload()
+            log.info("the gateway file has been read anew")
+        except FluidgateError as error:
+            log.error("%s (what was in force stays)", error)
+        except Exception:
+            log.exception("the gateway file could not be followed (what was in force stays)")
 
     async def serve_here(self, sock: socket.socket) -> None:
         """Serve without taking the process's signals."""
@@ -62,6 +106,8 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.server.reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((host, port))
     except OSError as error:
@@ -73,9 +119,8 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
     return sock
 
 
-def server_of(settings: GatewaySettings, frontend: Frontend, *, drain: Callable[[], None]) -> Server:
-    """The server of a gateway's HTTP side; `drain` is called on the first signal."""
-    seconds = settings.server.drain_seconds
+def server_of(settings: GatewaySettings, gateway: Gateway, frontend: Frontend) -> Server:
+    """The server of a gateway's HTTP side."""
     protocol = partial(Protocol, refused=frontend.refused, client_seconds=settings.server.client_seconds)
     config = uvicorn.Config(
         frontend.app,
@@ -89,6 +134,16 @@ def server_of(settings: GatewaySettings, frontend: Frontend, *, drain: Callable[
         date_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(seconds) + 5,
+        timeout_graceful_shutdown=5,
     )
-    return Server(config, drain=drain, break_off=frontend.break_off, seconds=seconds)
+    return Server(config, gateway, frontend)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: a connection is a file."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

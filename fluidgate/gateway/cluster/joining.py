@@ -38,17 +38,19 @@ class Joining:
         self._source = source
         self._transfer = transfer
 
-    async def first(self, *, patient: bool) -> None:
+    async def first(self, *, patient: bool, required: bool = True) -> None:
         """Ask every engine what it is: those that answer in time have their facts then, the others join later.
 
         Args:
             patient: whether to wait for each until it has answered or failed to.
+            required: whether one at least must be fit.
 
         Raises:
-            FluidgateError: there are engines and none answers, one serves another model, or KV does not move.
+            FluidgateError: none is fit where one must be, one serves another model, or KV does not move.
         """
         engines = list(self._backends)
         if not engines:
+            log.info("no engine is named so far")
             return
         log.info("asking %d engine%s: %s", len(engines), "s"[: len(engines) > 1], _listed(engines))
         asking = {asyncio.create_task(ask(engine.adapter)): engine for engine in engines}
@@ -62,6 +64,8 @@ class Joining:
             for remark in fact.remarks if isinstance(fact, Facts) else (fact,):
                 log.warning("engine %s: %s", engine.url, remark)
         there = [engine for engine in engines if engine.facts is not None]
+        if not there and not required:
+            return
         if not there:
             why = next(iter(found.values()), "no answer in time")
             raise FluidgateError(f"{self._source}: engines.urls: no engine is fit ({why}); start or mend them")

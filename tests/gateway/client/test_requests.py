@@ -503,6 +503,6 @@ def test_the_official_client(client: openai.OpenAI) -> None:
 def test_nothing_listens_beyond_loopback_unless_asked(tmp_path: Path, host: str) -> None:
     async def run() -> None:
         async with live_gateway(tmp_path) as live:
-            assert live.gateway.settings.server.host == host
+            assert live.whole.settings.server.host == host
 
     asyncio.run(run())

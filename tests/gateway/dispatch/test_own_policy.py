@@ -93,6 +93,6 @@ def test_a_gateway_file_names_it_by_a_path_of_its_own(tmp_path: Path) -> None:
         'schema = 1\nscenario = "two.toml"\npolicy = "mine.py:MINE"\n'
         '[engines]\nkind = "vllm"\nurls = ["http://127.0.0.1:1"]\n'
     )
-    policy = parse_gateway(text, "g.toml", tmp_path).policy
+    policy = parse_gateway(text, "g.toml", tmp_path).groups[0].policy
     assert isinstance(policy, Policy)
     assert policy.gate is not None

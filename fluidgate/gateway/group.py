@@ -1,0 +1,229 @@
+"""Engines of one model behind the gateway: who looks after them, the dispatcher, and the plan it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from functools import partial
+from typing import Any
+
+from fluidgate.gateway.cluster.backends import Backends
+from fluidgate.gateway.cluster.joining import Joining
+from fluidgate.gateway.cluster.membership import Membership
+from fluidgate.gateway.cluster.monitor import Monitor
+from fluidgate.gateway.cluster.sources import DnsName, KubernetesService, Listed, Source, WatchedFile
+from fluidgate.gateway.dispatch.averages import indicators_now
+from fluidgate.gateway.dispatch.controller import Controller
+from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
+from fluidgate.gateway.dispatch.gated import Gated
+from fluidgate.gateway.dispatch.placed import Placed
+from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, Vllm, VllmCoupled
+from fluidgate.gateway.gateway_file import GroupSettings
+from fluidgate.policies import PlacedPolicy, Policy
+
+NOWHERE = "http://localhost"
+"""The URL of an engine that is asked nothing."""
+
+IDLE_SECONDS = 0.1
+"""Time between two looks at whether a group is idle."""
+
+
+class ModelGroup:
+    """Engines that serve one model, and all that decides on them. It runs in the event loop in which it is made.
+
+    Composed of parts, none of which knows it.
+
+    Attributes:
+        backends: the engines.
+        dispatcher: the state of the cluster, and the moves of the policy.
+        controller: the plan; None for a policy that reads none.
+        monitor: keeps `backends` up to date, and tells the dispatcher.
+        membership: says which engines there are.
+        binding: when a decode's engine is chosen: "late", "early" or "stay".
+        under_way: requests that it is serving.
+    """
+
+    def __init__(self, settings: GroupSettings, connections: Connections, *, clock: Clock = time.monotonic) -> None:
+        """
+        Raises:
+            FluidgateError: the scenario has no plan.
+        """
+        self.settings = settings
+        self.clock = clock
+        self.under_way = 0
+        self._adapter_of = partial(adapter_of, settings, connections)
+        self.binding = binding_of(settings, self._adapter_of(NOWHERE))
+        self.backends = Backends([], settings.scenario.gpu.batch_size, settings.model)
+        self.controller: Controller | None = None
+        self.dispatcher = self._dispatcher()
+        transfer = self.binding != "stay" and settings.engines.check_transfer
+        self._joining = Joining(self.backends, settings.source, transfer=transfer)
+        self.monitor = Monitor(
+            self.backends,
+            self.dispatcher,
+            self._joining,
+            resized=self._plan_for,
+            clock=clock,
+            seconds=settings.engines.check_seconds,
+        )
+        self.membership = Membership(
+            self.backends,
+            self.monitor,
+            sources_of(settings),
+            adapter_of=self._adapter_of,
+            seconds=settings.engines.refresh_seconds,
+        )
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self, *, patient: bool = False) -> None:
+        """Find the engines, check them, and begin to look after them.
+
+        Args:
+            patient: whether to wait for each until it has answered or failed to.
+
+        Raises:
+            FluidgateError: no engine is fit, one can't serve what the scenario says, or KV does not move.
+        """
+        await self.membership.first()
+        await self.backends.start()
+        await self._joining.first(patient=patient, required=not self.membership.changes)
+        await self.monitor.first_look()
+        self.monitor.start()
+        self.membership.start()
+        if self.controller is not None and self.settings.replanning is not None:
+            self._following = asyncio.create_task(self.controller.follow(self.clock))
+
+    async def adopt(self, settings: GroupSettings) -> None:
+        """Take over settings that differ lightly: the engines of the file come and go."""
+        self.settings = settings
+        await self.membership.replace(Listed, Listed(settings.engines.urls))
+
+    async def until_idle(self) -> None:
+        """Until nothing is under way."""
+        while self.under_way:
+            await asyncio.sleep(IDLE_SECONDS)
+
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self.membership.stop()
+        await self.monitor.stop()
+        await self.backends.close()
+
+    def two_legs(self, stream: bool) -> bool:
+        """Whether a request is read by one call and answered by another."""
+        if isinstance(self.dispatcher, Placed):
+            return False
+        if self.binding == "stay":
+            return not stream and self.backends.take_two_legs
+        return True
+
+    def snapshot(self) -> dict[str, Any]:
+        """The plan in force and the engines now, for /v1/plan, the metrics and `fluidgate watch`."""
+        now, counts, settings = self.clock(), self.dispatcher.counts(), self.settings
+        return {
+            "model": settings.name,
+            "models": list(self.backends.models),
+            "scenario": settings.scenario.name,
+            "policy": settings.policy.name,
+            "binding": self.binding,
+            "batch_size": settings.scenario.gpu.batch_size,
+            "plan": None if self.controller is None else self.controller.to_dict(now),
+            "classes": {
+                name: {
+                    "prefill": int(counts.prefilling[i]),
+                    "prefill_queue": int(counts.waiting[i]),
+                    "mixed_decode": int(counts.mixed_decodes[i]),
+                    "solo_decode": int(counts.solo_decodes[i]),
+                    "decode_queue": int(counts.buffered[i]),
+                }
+                for i, name in enumerate(settings.scenario.class_names)
+            },
+            "indicators": self._indicators(),
+            "engines": [
+                {
+                    "url": engine.url,
+                    "state": engine.state,
+                    "why": engine.why or None,
+                    "since": now - engine.since if engine.since > -math.inf else None,
+                    "origin": engine.origin,
+                    "downs": dict(engine.downs),
+                    "role": (state := self.dispatcher.state(engine.place)).role,
+                    "prefills": state.prefills,
+                    "decodes": state.decodes,
+                    "foreign": state.foreign,
+                    "kv_usage": None if engine.load is None else engine.load.kv_usage,
+                }
+                for engine in self.backends
+            ],
+        }
+
+    def _indicators(self) -> dict[str, Any]:
+        """What the scenario may limit, and what it has been of late."""
+        if not isinstance(self.dispatcher, Gated):
+            return {}
+        return indicators_now(self.settings.scenario, self.dispatcher.averages(), self.dispatcher.fleet.up)
+
+    def _dispatcher(self) -> Dispatcher:
+        settings, places = self.settings, self.backends.capacity
+        scenario, policy, stays = settings.scenario, settings.policy, self.binding == "stay"
+        classes = len(scenario.class_names)
+        if isinstance(policy, PlacedPolicy):
+            return Placed(policy.placement, places, classes, clock=self.clock, seed=settings.seed)
+        engines = max(1, len(settings.engines.urls))
+        self.controller = Controller(scenario, policy, engines, settings.replanning, stays=stays, now=self.clock())
+        dispatcher = Gated(
+            self.controller.tables,
+            places,
+            scenario.gpu.batch_size,
+            classes,
+            kv_tokens=scenario.engine.kv_tokens,
+            binding=self.binding,
+            functions=policy.functions,
+            estimator=self.controller.estimator,
+            clock=self.clock,
+            seed=settings.seed,
+        )
+        self.controller.steer(dispatcher)
+        return dispatcher
+
+    def _plan_for(self, engines: int) -> None:
+        """So many are up."""
+        if self.controller is not None:
+            self.controller.resize(engines, self.clock())
+
+
+def binding_of(settings: GroupSettings, example: Adapter) -> str:
+    """When a decode's engine is chosen, as far as the policy and such engines can follow the gateway file."""
+    if not isinstance(settings.policy, Policy) or not example.abilities.late:
+        return "stay"
+    return settings.engines.binding
+
+
+def adapter_of(settings: GroupSettings, connections: Connections, url: str) -> Adapter:
+    """The adapter of an engine."""
+    engines = settings.engines
+    headers = {} if settings.engine_key is None else {"authorization": f"Bearer {settings.engine_key}"}
+    match engines.kind:
+        case "vllm":
+            return Vllm(url, connections=connections, headers=headers, lease=engines.kv_lease)
+        case "vllm-coupled":
+            return VllmCoupled(url, connections=connections, headers=headers)
+        case "llamacpp":
+            assert settings.slot_dir is not None
+            return LlamaCpp(url, connections=connections, headers=headers, slot_folder=settings.slot_dir)
+
+
+def sources_of(settings: GroupSettings) -> list[Source]:
+    """Where the engines of a group are named, those of the file first."""
+    engines = settings.engines
+    sources: list[Source] = [Listed(engines.urls)]
+    if settings.engines_file is not None:
+        sources.append(WatchedFile(settings.engines_file))
+    if engines.dns is not None:
+        sources.append(DnsName(engines.dns))
+    if engines.kubernetes is not None:
+        sources.append(KubernetesService(engines.kubernetes))
+    return sources
