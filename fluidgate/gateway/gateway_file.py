@@ -44,6 +44,12 @@ class ServerTable(Table):
     reuse_port: bool = Field(False, description="whether another gateway may listen on the same port, to take over")
     drain_seconds: float = Field(60.0, ge=0, description="the seconds that requests in flight get after that")
     client_seconds: float = Field(60.0, gt=0, description="the seconds a client may let a full send buffer stand")
+    ping_seconds: float = Field(
+        15.0, ge=0, description="the seconds between comments on a stream that waits; 0 for none", examples=[15.0]
+    )
+    cors_origins: list[str] = Field(
+        default_factory=list, description="the origins whose web pages may call; '*' for all", examples=[["*"]]
+    )
 
 
 class KubernetesTable(Table):
@@ -87,6 +93,7 @@ class LimitsTable(Table):
 
     max_body_bytes: int = Field(4 << 20, ge=1, le=LARGEST_WHOLE, description="the largest request body, bytes")
     max_prompt_tokens: int = absent("the longest prompt, tokens (estimated)", ge=1, le=LARGEST_WHOLE)
+    max_answers: int = Field(256, ge=1, le=LARGEST_WHOLE, description="the most answers of a request: prompts times n")
     max_waiting: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the most requests that wait")
     max_wait: float = Field(60.0, gt=0, description="the longest wait for a prefill, and again for a decode, s")
     attempts: int = Field(3, ge=1, le=100, description="how often a prompt is read when engines fail")
@@ -115,7 +122,7 @@ class RuleTable(Table):
     )
     key: str = absent("the name of an API key ([[keys]])", min_length=1)
     model: str = absent("the model that is asked for", min_length=1)
-    path: Literal["completions", "chat"] = absent("the end point that is called")
+    path: Literal["completions", "chat", "responses", "messages", "embeddings"] = absent("the end point that is called")
     min_prompt_tokens: int = absent("the least prompt, tokens", ge=0, le=LARGEST_WHOLE)
     max_prompt_tokens: int = absent("the longest prompt, tokens", ge=0, le=LARGEST_WHOLE)
 
@@ -133,6 +140,15 @@ class TokensTable(Table):
 
     bytes_per_token: float = Field(4.0, gt=0, description="the bytes of UTF-8 that count as one prompt token")
     tokenizer: str = absent("the path of a tokenizer.json, to count in its place", min_length=1)
+    image_tokens: int = Field(1000, ge=0, le=LARGEST_WHOLE, description="the tokens that a picture counts")
+    audio_tokens: int = Field(1000, ge=0, le=LARGEST_WHOLE, description="the tokens that a sound counts")
+    video_tokens: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the tokens that a film counts")
+    file_tokens: int = Field(2000, ge=0, le=LARGEST_WHOLE, description="the tokens that a file counts")
+
+    @property
+    def media(self) -> dict[str, int]:
+        """Tokens of a part of a message that is no text."""
+        return {kind: getattr(self, f"{kind}_tokens") for kind in ("image", "audio", "video", "file")}
 
 
 class AdminTable(Table):
@@ -377,6 +393,9 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
         yield "groups: each of several needs a model; name it"
     for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
         yield f"groups: {shown(name)} stands twice; name each model once"
+    for k, origin in enumerate(file.server.cors_origins):
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+", origin):
+            yield f"server.cors_origins[{k}]: {shown(origin)} is no origin; give one such as 'https://chat.example.org'"
     keys = [each.name for each in file.keys]
     for name in {name for name in keys if keys.count(name) > 1}:
         yield f"keys: {shown(name)} stands twice; name each key once"

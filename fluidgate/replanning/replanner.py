@@ -176,9 +176,13 @@ class Replanner:
             self.solved += 1
         self.plan, self.tables = plan, self._maker.policy.tabulate(plan, gpus)
 
+    def skip(self, now: float) -> None:
+        """The look that is due at `now` is not worth it."""
+        self._looks = max(self._looks + 1, math.floor((now - self._start) / self.replanning.look + 1e-9) + 1)
+
     def look(self, now: float) -> Solved | None:
         """Look at the estimates at `now`; the plan that was solved again, or None if the one in force stands."""
-        self._looks = max(self._looks + 1, math.floor((now - self._start) / self.replanning.look + 1e-9) + 1)
+        self.skip(now)
         load = self.estimator.at(now)
         old = now - self._planned_at >= self.replanning.period * (1.0 - 1e-9)
         if not old and not has_moved(self._planned, load, self.replanning):

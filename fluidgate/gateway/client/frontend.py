@@ -5,6 +5,7 @@ from __future__ import annotations
 from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.completions import Completions
+from fluidgate.gateway.client.cors import Cors
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
@@ -32,10 +33,11 @@ class Frontend:
         self._metrics = Metrics(gateway.snapshots)
         self._request_log = RequestLog(settings.server.log)
         self._services: dict[str, Service] = {}
-        self._completions = Completions(self._find, self._meter(settings), settings.limits, ended=self._ended)
+        ping = settings.server.ping_seconds
+        self._completions = Completions(self._find, self._meter(settings), settings.limits, ping, ended=self._ended)
         pages = Pages(gateway, scrape=self._metrics.scrape)
-        admin = Admin(gateway, reload=self.reload)
-        self.app = App(Keyring(settings.keys), admin, self._completions, pages, self.refused)
+        admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
+        self.app = App(Keyring(settings.keys), admin, self._completions, pages, cors, self.refused)
         self._serve_groups()
 
     async def reload(self) -> None:
@@ -50,8 +52,8 @@ class Frontend:
         settings = read()
         meter = self._meter(settings)
         await self._gateway.adopt(settings)
-        self._completions.adopt(meter, settings.limits)
-        self.app.keyring = Keyring(settings.keys)
+        self._completions.adopt(meter, settings.limits, settings.server.ping_seconds)
+        self.app.keyring, self.app.cors = Keyring(settings.keys), Cors(settings.server.cors_origins)
         self._serve_groups()
 
     def reopen_log(self) -> None:
@@ -76,7 +78,8 @@ class Frontend:
         self._request_log.close()
 
     def _meter(self, settings: GatewaySettings) -> PromptMeter:
-        return PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
+        tokens = settings.tokens
+        return PromptMeter(tokens.bytes_per_token, settings.tokenizer, media=tokens.media)
 
     def _serve_groups(self) -> None:
         gateway = self._gateway

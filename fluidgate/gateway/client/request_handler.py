@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from fluidgate.gateway.client.api_error import ApiError, unavailable
 from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.end_points import Work
 from fluidgate.gateway.client.fault_finder import FaultFinder
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
@@ -109,7 +110,8 @@ class RequestHandler:
 
     async def _answer(self) -> None:
         """Attempt after attempt, until the answer, or an error that is the request's own, has gone out."""
-        self._faults = FaultFinder(self.service, self.call.id, self.request.model, self.ticket)
+        everywhere = self.request.end_point.everywhere
+        self._faults = FaultFinder(self.service, self.call.id, self.request.model, self.ticket, everywhere=everywhere)
         aside = self._faults.only_place()
         while True:
             try:
@@ -235,7 +237,7 @@ class RequestHandler:
         self.prefill_engine = self.decode_engine = engine
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        if not self.request.stream:
+        if not self.request.stream and self.request.end_point.work is Work.GENERATE:
             seconds = self.service.prefill_seconds(self.prompt_tokens)
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
@@ -258,7 +260,7 @@ class RequestHandler:
         if not self.request.stream:
             await self._hand_over_whole(answer)
             return
-        relay = StreamRelay(self.response, begins=self._begins, drop_usage=self.drop_usage)
+        relay = StreamRelay(self.response, self.request.path, begins=self._begins, drop_usage=self.drop_usage)
         counter = relay.counter
         try:
             await relay.run(answer)
@@ -298,14 +300,14 @@ class RequestHandler:
 
     async def _broke_off(self, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
-        if not self.response.status:
+        if not self.response.begun:
             raise error
         await self._faults.of_cut(error, self._at)
         raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
 
     async def _end_failed(self) -> None:
         """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
-        if not self.response.status:
+        if not self.response.begun:
             raise EngineUnreachable(self._at.url, "an error before the first token", taken=True)
         self.outcome = "engine_failed"
         self._leave()
@@ -332,4 +334,4 @@ class RequestHandler:
         self.outcome = "engine_refused"
         self._leave()
         status = refused.status if refused.status in STATUSES else 400
-        await self.response.whole(status, refused.headers, refused.body)
+        await self.response.refuse(status, refused.headers, refused.body)

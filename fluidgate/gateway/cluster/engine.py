@@ -106,6 +106,7 @@ class Watch:
         late: looks in a row that were not answered, during none of which it answered a request either.
         downs: times in a row that it went down, each soon after the one before; `down_at`, epoch of the last, s.
         rests_until: epoch before which it is not looked at, s.
+        taken: requests that had come to it by the last look.
         models_at: epoch at which its models were last looked up, s.
         wanted: set when a look is due at once.
         looked: set, and made anew, with each look that has ended.
@@ -116,6 +117,7 @@ class Watch:
     downs: int = 0
     down_at: float = -math.inf
     rests_until: float = -math.inf
+    taken: int = 0
     models_at: float = -math.inf
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)

@@ -31,6 +31,9 @@ LAG = 0.1
 MODELS_SECONDS = 5.0
 """Time between two looks at what an engine serves, s."""
 
+IDLE_LONGER = 5
+"""So many times longer is the time between two looks at an engine that serves nobody."""
+
 LONGEST_REST = 8.0
 FORGIVEN = 30.0
 """An engine that goes down again and again rests for twice as long each time, up to the former, s; after the latter all
@@ -178,7 +181,7 @@ class Monitor:
         watch = self.watches[engine.place]
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self._seconds * (IDLE_LONGER if self._is_idle(engine) else 1)):
                     await watch.wanted.wait()
             while (rest := watch.rests_until - self._clock()) > 0.0:
                 await asyncio.sleep(rest)
@@ -189,6 +192,12 @@ class Monitor:
             except Exception:
                 log.exception("engine %s: the look at it failed", engine.url)
             looked.set()
+
+    def _is_idle(self, engine: Engine) -> bool:
+        """Whether an engine is up and serves nobody, as far as is known, nor has since the last look."""
+        watch, taken = self.watches[engine.place], self._taken(engine)
+        unused, watch.taken = taken == watch.taken and not self._held(engine), taken
+        return unused and engine.answers and watch.late == 0 and not any(watch.excess)
 
     async def _look(self, engine: Engine) -> None:
         watch = self.watches[engine.place]

@@ -42,6 +42,7 @@ class Controller:
         self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
         self._stays = stays
         self._solved_at = now
+        self._happened = -1
         self._one_at_a_time = Lock()
         self._dispatcher: Dispatcher | None = None
 
@@ -75,7 +76,12 @@ class Controller:
                 log.exception("the plan could not be solved again; the one in force stays")
 
     async def look(self, now: float) -> None:
-        """Look at the estimates. A plan is solved beside the event loop, not in its way."""
+        """Look at the estimates, unless nothing has happened since. A plan is solved beside the event loop."""
+        happened = 0 if self._dispatcher is None else self._dispatcher.happened
+        if self._dispatcher is not None and happened == self._happened:
+            self.replanner.skip(now)
+            return
+        self._happened = happened
         solved = await asyncio.to_thread(self._look, now)
         if solved is None:
             return

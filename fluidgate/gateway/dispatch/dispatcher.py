@@ -52,6 +52,7 @@ class Dispatcher(ABC):
 
     Attributes:
         taken: requests that have come to each engine so far, a prefill and a decode elsewhere counted apart.
+        happened: grows with each request that comes, has its prompt read, or ends.
     """
 
     def __init__(self, engines: int, classes: int, estimator: Estimator | None, clock: Clock) -> None:
@@ -59,6 +60,7 @@ class Dispatcher(ABC):
         self.estimator = estimator
         self.clock = clock
         self.taken = [0] * engines
+        self.happened = 0
 
     @abstractmethod
     def enter(self, ticket: Ticket) -> None:
@@ -114,14 +116,17 @@ class Dispatcher(ABC):
 
     def note_completed(self, ticket: Ticket, output: int) -> None:
         """Its answer has been written to its end, `output` tokens."""
+        self.happened += 1
         if self.estimator is not None and output > 0:
             self.estimator.completed(ticket.cls, self.clock(), float(output))
 
     def _note_arrived(self, ticket: Ticket) -> None:
         ticket.arrived = ticket.since = self.clock()
+        self.happened += 1
         if self.estimator is not None:
             self.estimator.arrived(ticket.cls, ticket.arrived)
 
     def _note_prompt_read(self, ticket: Ticket, tokens: int) -> None:
+        self.happened += 1
         if self.estimator is not None:
             self.estimator.prompt_read(ticket.cls, self.clock(), float(tokens))

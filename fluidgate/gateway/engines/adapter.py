@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from fluidgate.gateway.engines.upstream import Answer, Connections, Upstream
 
+Role = Literal["both", "prefill", "decode"]
+"""What an engine takes: whole requests, or one side of pairs."""
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+SPLIT = ("/v1/completions", "/v1/chat/completions")
+"""End points whose prefill and decode can be two calls."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,13 @@ class Abilities:
         late: the engine that decodes may be chosen after the prefill, on another one: KV moves.
         two_legs: a request can be prefilled and decoded by two calls to the same engine.
         lease: s for which the KV of a prompt waits to be fetched.
+        pairs: each request takes two engines, called at once: one reads its prompt, the other writes its answer.
     """
 
     late: bool
     two_legs: bool
     lease: float
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Facts:
         moves_kv: it hands the KV of a prompt over; whether another engine receives it, `check_pair` says.
         version: if it says so.
         remarks: what an operator ought to know, a sentence each.
+        role: what it takes.
     """
 
     models: tuple[str, ...]
@@ -62,6 +72,7 @@ class Facts:
     version: str | None
     remarks: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    role: Role = "both"
 
     @property
     def served(self) -> Served:
@@ -102,7 +113,7 @@ class Call:
     """A client's request, as it goes upstream.
 
     Attributes:
-        path: `/v1/completions` or `/v1/chat/completions`.
+        path: of the end point.
         body: its JSON; never changed.
         raw: the same, as it came.
         id: X-Request-Id of every leg.
@@ -124,7 +135,10 @@ class Call:
 
     @property
     def splits(self) -> bool:
-        """Whether prefill and decode can be two calls: one prompt, answered once, and not asked for its odds."""
+        """Whether prefill and decode can be two calls: a completion of one prompt, answered once, and not asked for its
+        odds."""
+        if self.path not in SPLIT:
+            return False
         body = self.body
         prompt = body.get("prompt")
         one = not isinstance(prompt, list) or len(prompt) < 2 or not isinstance(prompt[0], str | list)
@@ -205,8 +219,16 @@ class Adapter(ABC):
         """Ask the engine how busy it is."""
 
     @abstractmethod
-    async def read_prompt(self, call: Call) -> Handover:
-        """The prefill; to be followed by `write_answer` or `release`."""
+    async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
+        """The prefill; to be followed by `write_answer` or `release`.
+
+        Args:
+            to: the engine of the decode, which pairs must know before: it is called too, and what the handover brings
+                to its `write_answer` is the call that waits there. Others ignore it.
+
+        Raises:
+            EngineError: of either engine of a pair, its URL in it; the other has been told to stop.
+        """
 
     @abstractmethod
     def write_answer(self, call: Call, handover: Handover | None) -> AbstractAsyncContextManager[Answer]:
@@ -215,6 +237,10 @@ class Adapter(ABC):
         It opens with the first byte of a stream, so that until then all may be tried anew: after `KvLost` from the
         prefill on, after `EngineUnreachable` with the same handover elsewhere. Leaving the context early aborts.
         """
+
+    def pass_by(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """What the engine answers to a request that takes no slot of it, such as /tokenize."""
+        return self.upstream.open(call.path, call.raw, call.id, call.headers, silence=call.silence)
 
     async def release(self, handover: Handover) -> None:  # noqa: B027
         """The KV of a prompt read here is needed no more; never fails."""

@@ -268,3 +268,18 @@ async def test_a_cordoned_engine_takes_nothing_new_and_is_looked_at() -> None:
     assert watched.ups == [False, True]
     watched.monitor.cordon(watched.backends[0], False)
     assert (watched.ups, watched.resized[-1]) == ([True, True], 2)
+
+
+@asynchronous
+async def test_an_engine_that_serves_nobody_is_looked_at_less_often() -> None:
+    watched = Watched()
+    await watched.look()
+    engine = watched.backends[0]
+    assert watched.monitor._is_idle(engine)
+    ticket = Ticket(0, 10)
+    watched.dispatcher.go_beside(ticket, 0)
+    assert not watched.monitor._is_idle(engine)
+    watched.dispatcher.leave(ticket)
+    assert watched.monitor._is_idle(engine)
+    watched.monitor.refused(engine, "refused")
+    assert not watched.monitor._is_idle(engine), "it may come back at any time"
