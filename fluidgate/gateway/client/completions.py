@@ -55,7 +55,7 @@ class Completions:
     ) -> None:
         """
         Args:
-            find: gives what serves a model, and what the engines call it; None if nothing does.
+            find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
             meter: says how long a prompt is.
             ping_seconds: between comments on a stream that waits; 0 for none.
             tracing: keeps traces; None for none.

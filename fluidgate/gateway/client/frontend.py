@@ -96,8 +96,8 @@ class Frontend:
             self._metrics.expect(name, service.class_names)
 
     def _find(self, model: str) -> tuple[Service, str] | None:
-        """What serves a model, and what the engines call it."""
-        found = self._gateway.find(model)
+        """What serves a model, and what the engines call it; of "", which is any, the first group."""
+        found = self._gateway.find(model) if model else (self._gateway.groups[0], model)
         return None if found is None else (self._services[found[0].settings.name], found[1])
 
     def _ended(self, request: EndedRequest) -> None:
