@@ -84,7 +84,8 @@ class App:
         client_id = _client_id(headers["x-request-id"])
         point = END_POINTS.get(path)
         dialect = Dialect.OPENAI if point is None else point.dialect
-        response = Response(send, client_id, dialect=dialect, headers=self.cors.headers(headers["origin"]))
+        cors = self.cors.headers(scope["method"], headers.__getitem__)
+        response = Response(send, client_id, dialect=dialect, headers=cors)
         try:
             if path.startswith(PREFIX):
                 self._admin.let_in(headers["authorization"])
@@ -93,7 +94,8 @@ class App:
                 return
             allowed = _checked(path, scope["method"])
             if scope["method"] == "OPTIONS":
-                await _options(response, allowed, self.cors.preflight(headers.__getitem__))
+                await response.begin(204, {"allow": ", ".join(allowed)})
+                await response.end()
                 return
             key = self.keyring.holder(_given_key(headers)) if point or path.startswith("/v1/") else None
             if point:
@@ -131,11 +133,6 @@ def _checked(path: str, method: str) -> tuple[str, ...]:
         takes = ", ".join(allowed)
         raise ApiError(405, "method_not_allowed", f"{path[:100]} takes {takes}", headers={"allow": takes})
     return allowed
-
-
-async def _options(response: Response, allowed: Sequence[str], more: dict[str, str]) -> None:
-    await response.begin(204, {"allow": ", ".join(allowed), **more})
-    await response.end()
 
 
 def _given_key(headers: Headers) -> Sequence[str]:

@@ -25,26 +25,21 @@ class Cors:
         self._all = "*" in origins
         self._origins = frozenset(origins)
 
-    def headers(self, origin: Sequence[str]) -> Pairs:
-        """Of every answer, given the values of the request's `Origin`."""
+    def headers(self, method: str, header: Callable[[str], Sequence[str]]) -> Pairs:
+        """Of the answer to a request; `header` gives the values of one of its headers."""
         if not self._origins:
             return []
-        if self._all:
-            return _pairs({"access-control-allow-origin": "*", "access-control-expose-headers": EXPOSED})
-        if len(origin) != 1 or origin[0] not in self._origins:
-            return _pairs({"vary": "origin"})
-        allowed = {"access-control-allow-origin": origin[0], "access-control-expose-headers": EXPOSED}
-        return _pairs({"vary": "origin", **allowed})
-
-    def preflight(self, header: Callable[[str], Sequence[str]]) -> dict[str, str]:
-        """Further headers of the answer to OPTIONS; none for an origin that may not call."""
-        origin, method = header("origin"), header("access-control-request-method")
-        if not method or not (self._all or (len(origin) == 1 and origin[0] in self._origins)):
-            return {}
-        told = {"access-control-allow-methods": METHODS, "access-control-max-age": MAX_AGE}
+        origin = header("origin")
+        varies = {} if self._all else {"vary": "origin"}
+        if not self._all and (len(origin) != 1 or origin[0] not in self._origins):
+            return _pairs(varies)
+        told = varies | {"access-control-allow-origin": "*" if self._all else origin[0]}
+        if method != "OPTIONS":
+            return _pairs(told | {"access-control-expose-headers": EXPOSED})
+        told |= {"access-control-allow-methods": METHODS, "access-control-max-age": MAX_AGE}
         if asked := header("access-control-request-headers"):
             told["access-control-allow-headers"] = ", ".join(asked)
-        return told
+        return _pairs(told)
 
 
 def _pairs(headers: dict[str, str]) -> Pairs:
