@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 
 from fluidgate.gateway.backends import Backends
 from fluidgate.gateway.client.frontend import Frontend
+from fluidgate.gateway.client.notify import ServiceManager
 from fluidgate.gateway.client.server import BACKLOG, listening_socket, server_of
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
@@ -25,15 +26,24 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
     Raises:
         FluidgateError: it can't start.
     """
+    manager = ServiceManager.from_environment()
     with closing(listening_socket(settings)) as sock:
+        manager.status("looking for the engines")
         async with started_gateway(settings) as (gateway, frontend):
             host, port = sock.getsockname()[:2]
             if host not in LOOPBACK:
                 log.warning("listening on %s: whoever reaches this address reaches the engines", host)
             sock.listen(BACKLOG)  # who reads the URL may come at once
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+            def drain() -> None:
+                manager.stopping("requests under way end")
+                gateway.drain()
+
+            manager.ready(f"gateway on {url}")
             if started is not None:
-                started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            await server_of(settings, frontend, drain=gateway.drain).serve(sockets=[sock])
+                started(url)
+            await server_of(settings, frontend, drain=drain).serve(sockets=[sock])
 
 
 @asynccontextmanager
