@@ -151,6 +151,16 @@ class TokensTable(Table):
         return {kind: getattr(self, f"{kind}_tokens") for kind in ("image", "audio", "video", "file")}
 
 
+class TracingTable(Table):
+    """Where spans go, by OpenTelemetry's protocol."""
+
+    endpoint: str = Field(
+        min_length=1, description="the base URL of an OTLP collector", examples=["http://127.0.0.1:4318"]
+    )
+    share: float = Field(1.0, ge=0, le=1, description="the share of traces that are kept, where no client decides")
+    service: str = Field("fluidgate", min_length=1, description="the name of the service in the spans")
+
+
 class AdminTable(Table):
     """The key of the admin API."""
 
@@ -193,6 +203,7 @@ class GatewayTable(GroupTable):
         default_factory=list, description="tables [[groups]], one for each model, in the place of the keys of one"
     )
     server: ServerTable = Field(default_factory=ServerTable, description="the table [server]")
+    tracing: TracingTable | None = Field(None, description="the table [tracing]; without it there are no spans")
     admin: AdminTable | None = Field(None, description="the table [admin]; without it there is no admin API")
     limits: LimitsTable = Field(default_factory=LimitsTable, description="the table [limits]")
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
@@ -259,13 +270,14 @@ class GatewaySettings:
 
     Attributes:
         groups: one a model.
-        admin: the key of the admin API; None where there is none.
+        admin: the key of the admin API; None where there is none, as with `tracing`.
         reload: reads the file anew.
     """
 
     source: str
     groups: tuple[GroupSettings, ...]
     server: ServerTable
+    tracing: TracingTable | None
     admin: Key | None
     limits: LimitsTable
     keys: tuple[Key, ...]
@@ -312,6 +324,7 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         source=source,
         groups=groups,
         server=file.server,
+        tracing=file.tracing,
         admin=None if file.admin is None else _digest("admin", file.admin, "admin", source),
         limits=file.limits,
         keys=tuple(_digest(each.name, each, f"keys ({shown(each.name)})", source) for each in file.keys),

@@ -37,6 +37,7 @@ class MoodyEngine:
     context: int = 1000
     key: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
     fetched: int = 0
     running: int = 0
     url: str = ""
@@ -67,6 +68,8 @@ class MoodyEngine:
         self.let_in(request)
         body = await request.json()
         self.asked.append(body)
+        if "traceparent" in request.headers:
+            self.traceparents.append(request.headers["traceparent"])
         if body.get("model", self.models[0]) not in self.models:
             raise error(404, f"The model `{body['model']}` does not exist.")
         self.running += 1

@@ -19,6 +19,7 @@ from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
+from fluidgate.gateway.client.tracing import UNTRACED, Tracing
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call
@@ -49,6 +50,7 @@ class Completions:
         limits: LimitsTable,
         ping_seconds: float,
         *,
+        tracing: Tracing | None,
         ended: Callable[[EndedRequest], None],
     ) -> None:
         """
@@ -56,12 +58,14 @@ class Completions:
             find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
             meter: says how long a prompt is.
             ping_seconds: between comments on a stream that waits; 0 for none.
+            tracing: keeps traces; None for none.
             ended: called with what each request has left behind.
         """
         self._find = find
         self._meter = meter
         self._limits = limits
         self._ping_seconds = ping_seconds
+        self._tracing = tracing
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
         self._passing_by = PassingBy()
@@ -108,7 +112,8 @@ class Completions:
         service.admission.admit(ticket)
         response.request_id = client_id or call.id
         times = Times(arrived=service.clock())
-        handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times)
+        trace = UNTRACED if self._tracing is None else self._tracing.begin(request.path, header)
+        handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times, trace)
         watch = asyncio.create_task(_stop_when_gone(receive, handler))
         self._under_way.add(handler)
         service.group.under_way += 1
@@ -120,7 +125,9 @@ class Completions:
             self._under_way.discard(handler)
             service.group.under_way -= 1
             times.end = service.clock()
-            self._ended(ended_request(handler, service.class_names[cls], key, client_id))
+            ended = ended_request(handler, service.class_names[cls], key, client_id)
+            trace.end(ended)
+            self._ended(ended)
             service.admission.note_end(cls)
 
     def break_off(self) -> None:

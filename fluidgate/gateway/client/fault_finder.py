@@ -103,8 +103,7 @@ class FaultFinder:
         """
         cause = lost.__cause__
         if isinstance(cause, EngineUnreachable):
-            self._bear_silence(cause, engine, heard, company)
-            await self._blame(cause, engine)
+            return await self.of_broken(cause, engine, heard=heard, company=company)
         self._check_attempts(lost)
         if isinstance(cause, EngineRefused) and engine.answers:
             return Verdict(aside=engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.completions import Completions
@@ -10,6 +12,7 @@ from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.service import Service
+from fluidgate.gateway.client.tracing import Tracing
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
@@ -34,7 +37,10 @@ class Frontend:
         self._request_log = RequestLog(settings.server.log)
         self._services: dict[str, Service] = {}
         ping = settings.server.ping_seconds
-        self._completions = Completions(self._find, self._meter(settings), settings.limits, ping, ended=self._ended)
+        self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
+        self._completions = Completions(
+            self._find, self._meter(settings), settings.limits, ping, tracing=self._tracing, ended=self._ended
+        )
         pages = Pages(gateway, scrape=self._metrics.scrape)
         admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
         self.app = App(Keyring(settings.keys), admin, self._completions, pages, cors, self.refused)
@@ -74,7 +80,9 @@ class Frontend:
         """End what is still under way, each with an error of its own."""
         self._completions.break_off()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         self._request_log.close()
 
     def _meter(self, settings: GatewaySettings) -> PromptMeter:

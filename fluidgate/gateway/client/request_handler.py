@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from fluidgate.gateway.client.fault_finder import FaultFinder
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
+from fluidgate.gateway.client.tracing import UNTRACED, RequestTrace
 from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
@@ -42,6 +43,7 @@ class RequestHandler:
         call: the request as engines get it.
         max_wait: s, for a prefill and again for a decode.
         drop_usage: whether the gateway asked for the stream's usage, and the client did not.
+        trace: gets a step for each leg and each wait.
         outcome: how it ended: "completed", or the reason why not.
         prompt_tokens, output_tokens: counted by the engine where it says so.
         lost_kv: how often the prompt was read again because its KV was lost.
@@ -57,6 +59,7 @@ class RequestHandler:
     max_wait: float
     drop_usage: bool
     times: Times
+    trace: RequestTrace = UNTRACED
     outcome: str = ""
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -149,7 +152,7 @@ class RequestHandler:
         try:
             decode = service.backends[await self._place(handover)]
             self.times.decode = service.clock()
-            async with self._leg(decode), decode.adapter.write_answer(self.call, handover) as answer:
+            async with self._leg("decode", decode) as call, decode.adapter.write_answer(call, handover) as answer:
                 self.decode_engine = decode
                 fetched = True
                 await self._relay(answer)
@@ -166,19 +169,20 @@ class RequestHandler:
 
     async def _read_prompt(self, engine: Engine) -> Handover:
         self.prefill_engine, self.decode_engine = engine, None
-        async with self._leg(engine):
-            handover = await engine.adapter.read_prompt(self.call)
+        async with self._leg("prefill", engine) as call:
+            handover = await engine.adapter.read_prompt(call)
         self._kv_life = engine.life
         engine.handovers += 1
         return handover
 
     @asynccontextmanager
-    async def _leg(self, engine: Engine, *, own_words: bool = False) -> AsyncIterator[None]:
+    async def _leg(self, name: str, engine: Engine, *, own_words: bool = False) -> AsyncIterator[Call]:
         """What is asked of an engine within; `own_words` if that is what the client has said, and no part of it."""
         self._at, self._own_words, self._heard = engine, own_words, engine.adapter.heard
         engine.expect_answer(self._give_up)
         try:
-            yield
+            with self.trace.step(name, engine.url) as headers:
+                yield replace(self.call, headers={**self.call.headers, **headers}) if headers else self.call
         except asyncio.CancelledError:
             if self._gone is None or self.stopped is not None or self._task is None:
                 raise
@@ -225,8 +229,9 @@ class RequestHandler:
         if turn.done():
             return turn.result()
         try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(turn)
+            with self.trace.step(f"wait for {what}"):
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(turn)
         except TimeoutError:
             if turn.done():
                 return turn.result()
@@ -242,8 +247,8 @@ class RequestHandler:
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
             async with (
-                self._leg(engine, own_words=True),
-                engine.adapter.write_answer(self.call, None) as answer,
+                self._leg("request", engine, own_words=True) as call,
+                engine.adapter.write_answer(call, None) as answer,
             ):
                 await self._relay(answer)
         finally:

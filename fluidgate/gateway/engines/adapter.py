@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from fluidgate.gateway.engines.upstream import Answer, Connections, Upstream
+
+Role = Literal["both", "prefill", "decode"]
+"""What an engine takes: whole requests, or one side of pairs."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -26,11 +29,13 @@ class Abilities:
         late: the engine that decodes may be chosen after the prefill, on another one: KV moves.
         two_legs: a request can be prefilled and decoded by two calls to the same engine.
         lease: s for which the KV of a prompt waits to be fetched.
+        pairs: each request takes two engines, called at once: one reads its prompt, the other writes its answer.
     """
 
     late: bool
     two_legs: bool
     lease: float
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Facts:
         moves_kv: it hands the KV of a prompt over; whether another engine receives it, `check_pair` says.
         version: if it says so.
         remarks: what an operator ought to know, a sentence each.
+        role: what it takes.
     """
 
     models: tuple[str, ...]
@@ -66,6 +72,7 @@ class Facts:
     version: str | None
     remarks: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    role: Role = "both"
 
     @property
     def served(self) -> Served:
@@ -212,8 +219,16 @@ class Adapter(ABC):
         """Ask the engine how busy it is."""
 
     @abstractmethod
-    async def read_prompt(self, call: Call) -> Handover:
-        """The prefill; to be followed by `write_answer` or `release`."""
+    async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
+        """The prefill; to be followed by `write_answer` or `release`.
+
+        Args:
+            to: the engine of the decode, which pairs must know before: it is called too, and what the handover brings
+                to its `write_answer` is the call that waits there. Others ignore it.
+
+        Raises:
+            EngineError: of either engine of a pair, its URL in it; the other has been told to stop.
+        """
 
     @abstractmethod
     def write_answer(self, call: Call, handover: Handover | None) -> AbstractAsyncContextManager[Answer]:

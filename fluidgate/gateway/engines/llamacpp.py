@@ -122,7 +122,7 @@ class LlamaCpp(Adapter):
         with speaking(self.url, "llama.cpp"):
             return Load(round(gauges[b"requests_processing"]), round(gauges[b"requests_deferred"]), None)
 
-    async def read_prompt(self, call: Call) -> Handover:
+    async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
         slots = await self._all_slots()
         async with slots.one() as slot:
             file = f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import orjson
 
-from fluidgate.gateway.engines import vllm_wire
+from fluidgate.gateway.engines import model_list, vllm_wire
 from fluidgate.gateway.engines.adapter import NO_HEADERS, Abilities, Adapter, Call, Facts, Handover, Load, Served
 from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineUnreachable, KvLost
 from fluidgate.gateway.engines.prompts import counted_prompt, probe, prompt_only
@@ -63,7 +63,7 @@ class Vllm(Adapter):
         self._releases: set[asyncio.Task[None]] = set()
 
     async def check(self) -> Facts:
-        served, max_model_len = await vllm_wire.served(self.upstream)
+        served, max_model_len = await model_list.served(self.upstream, "vLLM")
         await vllm_wire.load(self.upstream)
         caches = await vllm_wire.caches_prefixes(self.upstream)
         self.abilities = Abilities(late=True, two_legs=caches, lease=self.abilities.lease)
@@ -100,13 +100,13 @@ class Vllm(Adapter):
         return call, await self.read_prompt(call)
 
     async def look_up_models(self) -> Served:
-        served, _ = await vllm_wire.served(self.upstream)
+        served, _ = await model_list.served(self.upstream, "vLLM")
         return served
 
     async def load(self) -> Load:
         return await vllm_wire.load(self.upstream)
 
-    async def read_prompt(self, call: Call) -> Handover:
+    async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
         body = prompt_only(call.body, kv_transfer_params=HAND_OVER)
         answer = await self.upstream.post(call.path, body, call.id, call.headers)
         return Handover(self.url, time.monotonic(), answer.get("kv_transfer_params"), counted_prompt(answer))

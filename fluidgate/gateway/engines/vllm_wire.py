@@ -8,7 +8,7 @@ import time
 
 import orjson
 
-from fluidgate.gateway.engines.adapter import Load, Served
+from fluidgate.gateway.engines.adapter import Load
 from fluidgate.gateway.engines.errors import EngineError, NotThisEngine, speaking
 from fluidgate.gateway.engines.upstream import Upstream
 
@@ -20,18 +20,6 @@ PREFIX_CACHING = re.compile(rb'^vllm:cache_config_info\{.*enable_prefix_caching=
 
 COUNTED_WITHIN = 2.0
 """s after an answer, within which its tokens are in the metrics."""
-
-
-async def served(upstream: Upstream) -> tuple[Served, int | None]:
-    """The models, and their longest context."""
-    page = await upstream.get("/v1/models")
-    with speaking(upstream.url, "vLLM"):
-        models = orjson.loads(page)["data"]
-        names = tuple(model["id"] for model in models)
-        lengths = [model["max_model_len"] for model in models if model.get("max_model_len")]
-        if not names:
-            raise LookupError("no model")
-        return Served(names, tuple(model["id"] for model in models if model.get("parent"))), min(lengths, default=None)
 
 
 async def version(upstream: Upstream) -> str | None:
