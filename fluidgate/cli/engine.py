@@ -50,6 +50,8 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
               help="KV from another engine takes so long at least, s.  [default: the scenario's, or 0]")  # fmt: skip
 @click.option("--transfer-bandwidth", type=float, metavar="TOKENS/S",
               help="And so many tokens a second.  [default: the scenario's, or no limit]")  # fmt: skip
+@click.option("--kv-load-failure-policy", type=click.Choice(["fail", "recompute", "garbage"]), default="fail",
+              show_default=True, help="What becomes of a request whose KV cannot be fetched.")  # fmt: skip
 @click.option("--output-tokens", type=float, metavar="D",
               help="Mean length of answers that stop by themselves.  [default: the scenario's, or 128]")  # fmt: skip
 @click.option("--grace", type=float, default=0.0, show_default=True, metavar="S",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -14,11 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from fluidgate.emulator.engine import Engine
 from fluidgate.emulator.faults import Faults
-from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.transfer import Remote, fetch
-from fluidgate.emulator.wire import StreamText, whole_answer
+from fluidgate.emulator.wire import Form
 
 Session = Callable[[], aiohttp.ClientSession]
+
+
+INTERNAL = {"error": {"message": "Internal server error", "type": "InternalServerError", "param": None, "code": 500}}
+"""What vLLM says where a request has failed, for whatever reason."""
 
 
 @dataclass(frozen=True)
@@ -26,38 +30,35 @@ class Wish:
     """How a request is to be answered.
 
     Attributes:
-        chat: in the form of `/v1/chat/completions`.
         stream: chunk by chunk.
-        usage_at_end, usage_always: `stream_options`.
         load: value of the request header `endpoint-load-metrics-format`.
         remote: where the KV of the prompt is; None if it is to be read here.
         faults: what goes wrong.
     """
 
-    chat: bool
     stream: bool
-    usage_at_end: bool
-    usage_always: bool
     load: str | None
     remote: Remote | None
     faults: Faults
 
 
 class Answer(Response):
-    """The ASGI answer to a request; the request is aborted when its client goes.
+    """The ASGI answer to a request; what it asked for is aborted when its client goes.
 
     Args:
+        form: writes the answer; has the sequences that it is made of, which share a bell.
         place: host and port that other engines fetch KV from.
         session: for KV that is elsewhere.
     """
 
-    def __init__(
-        self, engine: Engine, request: EngineRequest, wish: Wish, place: tuple[str, int], session: Session
-    ) -> None:
+    def __init__(self, engine: Engine, form: Form, wish: Wish, place: tuple[str, int], session: Session) -> None:
         self.status_code = 200
         self.background = None
         self._engine = engine
-        self._request = request
+        self._form = form
+        self._requests = form.requests
+        self._bell = form.requests[0].bell
+        self._gone = asyncio.Event()
         self._wish = wish
         self._place = place
         self._session = session
@@ -70,100 +71,134 @@ class Answer(Response):
             await (self._stream if self._wish.stream else self._whole)(scope, send)
         finally:
             watcher.cancel()
-            self._engine.abort(self._request)
-            self._engine.record(self._request)
+            self._abort()
+            for request in self._requests:
+                self._engine.record(request)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._request.gone.set()
-        self._engine.abort(self._request)
+        self._gone.set()
+        self._abort()
+
+    def _abort(self) -> None:
+        for request in self._requests:
+            self._engine.abort(request)
 
     async def _enter(self) -> None:
         """Into the engine; first the KV comes, if it is elsewhere."""
-        request, remote, faults = self._request, self._wish.remote, self._wish.faults
-        request.lost = faults.lose_kv
-        request.slow = faults.slow
+        remote, faults = self._wish.remote, self._wish.faults
+        for request in self._requests:
+            request.lost = faults.lose_kv
+            request.slow = faults.slow
         if remote is None:
-            self._engine.submit(request)
+            for request in self._requests:
+                self._engine.submit(request)
             return
         tokens = await fetch(self._session(), remote)
-        request.fetched = True
-        request.lost = faults.lose_kv or tokens != request.prompt
-        if not request.gone.is_set():
-            self._engine.submit_fetched(request, tokens)
+        for request in self._requests:
+            if not request.broken:
+                self._engine.submit_fetched(request, tokens)
 
     async def _stall(self) -> None:
         seconds = self._wish.faults.stall / self._engine.settings.speed
         if seconds > 0.0:
-            timeout = None if math.isinf(seconds) else seconds
-            await asyncio.wait([asyncio.ensure_future(self._request.gone.wait())], timeout=timeout)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), None if math.isinf(seconds) else seconds)
 
     async def _stream(self, scope: Scope, send: Send) -> None:
-        request, wish = self._request, self._wish
-        text = StreamText(
-            request,
-            self._engine.settings.model,
-            chat=wish.chat,
-            usage_at_end=wish.usage_at_end,
-            usage_always=wish.usage_always,
-        )
         await send(self._start("text/event-stream; charset=utf-8"))
-        most = self._most_tokens
-        sent, body = 0, b""
-        while request.finish is None or sent < request.written:
-            await request.more(sent)
-            if request.aborted:
+        form, requests, most = self._form, self._requests, self._most_tokens
+        await self._send(send, form.at_once())
+        sent, total = [0] * len(requests), 0
+        while True:
+            while not self._moved(sent):
+                await self._bell.wait()
+            if self._failed:
+                await self._send(send, form.failure(INTERNAL), last=True)
+            if self._broken:
                 return
-            if request.written >= most:
-                await self._die(scope, send, text.tokens(sent, int(most)))
+            parts = [form.opening()] if total == 0 and most > 0 else []
+            for index, request in enumerate(requests):
+                after, upto = sent[index], min(request.written, sent[index] + most - total)
+                if upto > after:
+                    parts.append(form.tokens(index, after, int(upto)))
+                    sent[index], total = int(upto), total + int(upto) - after
+            body = b"".join(parts)
+            if total >= most:
+                await self._die(scope, send, body)
                 return
-            body = text.tokens(sent, request.written)
-            if sent == 0:
-                body = text.opening() + body
-            sent = request.written
-            if request.finish is not None:
-                break
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        if not request.aborted:
-            await send({"type": "http.response.body", "body": body + text.closing()})
+            if all(request.finish is not None for request in requests):
+                await self._send(send, body + form.closing(), last=True)
+                return
+            await self._send(send, body)
 
     async def _whole(self, scope: Scope, send: Send) -> None:
-        request = self._request
-        request.every_token = self._most_tokens < math.inf
-        most = self._most_tokens
-        while request.finish is None and request.written < most:
-            await request.more(request.written)
-        if request.aborted:
+        requests, most = self._requests, self._most_tokens
+        for request in requests:
+            request.every_token = most < math.inf
+        while not self._complete and sum(request.written for request in requests) < most:
+            await self._bell.wait()
+        if self._failed:
+            refusal = self._form.refusal(INTERNAL)
+            await send(self._start("application/json", len(refusal), status=500))
+            await self._send(send, refusal, last=True)
+        if self._broken:
             return
-        if request.written >= most:
+        if sum(request.written for request in requests) >= most:
             await self._die(scope, send, b"")
             return
-        transfer = self._engine.transfer_params(request, *self._place) if request.remote_decode else None
-        body = whole_answer(request, self._engine.settings.model, chat=self._wish.chat, transfer=transfer)
+        read = requests[0]
+        transfer = self._engine.transfer_params(read, *self._place) if read.remote_decode else None
+        body = self._form.whole(transfer)
         await send(self._start("application/json", len(body)))
-        await send({"type": "http.response.body", "body": body})
+        await self._send(send, body, last=True)
+
+    def _moved(self, sent: list[int]) -> bool:
+        """Whether there is more to send than so many tokens of each choice, or nothing will come any more."""
+        for request, seen in zip(self._requests, sent, strict=True):
+            if request.written > seen or request.broken:
+                return True
+        return self._complete
+
+    @property
+    def _complete(self) -> bool:
+        """Whether all choices have ended, or one without its answer."""
+        return self._broken or all(request.finish is not None for request in self._requests)
+
+    @property
+    def _broken(self) -> bool:
+        return any(request.broken for request in self._requests)
+
+    @property
+    def _failed(self) -> bool:
+        """Whether the engine could not go on; not if the client has gone."""
+        return not self._gone.is_set() and any(request.finish == "error" for request in self._requests)
 
     @property
     def _most_tokens(self) -> float:
         die = self._wish.faults.die
         return math.inf if die is None else die
 
-    async def _die(self, scope: Scope, send: Send, last: bytes) -> None:
-        """Send these last chunks and cut the connection."""
-        if last:
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        scope["transport"].abort()
-        await self._request.gone.wait()
+    @staticmethod
+    async def _send(send: Send, body: bytes, *, last: bool = False) -> None:
+        if body or last:
+            await send({"type": "http.response.body", "body": body, "more_body": not last})
 
-    def _start(self, content_type: str, length: int | None = None) -> dict[str, object]:
+    async def _die(self, scope: Scope, send: Send, body: bytes) -> None:
+        """Send these last chunks and cut the connection."""
+        await self._send(send, body)
+        scope["transport"].abort()
+        await self._gone.wait()
+
+    def _start(self, content_type: str, length: int | None = None, *, status: int = 200) -> dict[str, object]:
         headers = [(b"content-type", content_type.encode())]
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         load = load_header(self._engine, self._wish.load)
         if load is not None:
             headers.append((b"endpoint-load-metrics", load.encode()))
-        return {"type": "http.response.start", "status": 200, "headers": headers}
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def load_header(engine: Engine, form: str | None) -> str | None:

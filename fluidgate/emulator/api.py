@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from contextlib import suppress
 
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
@@ -14,13 +15,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from fluidgate import __version__
+from fluidgate.emulator import adapters
 from fluidgate.emulator.answer import Answer, Wish
 from fluidgate.emulator.bodies import ApiError, Body, ChatBody, CompletionBody, bad_request, parse
+from fluidgate.emulator.embeddings import EmbeddingBody
 from fluidgate.emulator.engine import Engine
 from fluidgate.emulator.faults import BadFault, Faults
-from fluidgate.emulator.request import EngineRequest, Finish
+from fluidgate.emulator.messages import PATH as MESSAGES
+from fluidgate.emulator.messages import Conversation, MessagesBody, translated
+from fluidgate.emulator.responses import ResponsesBody
+from fluidgate.emulator.sequences import require_model, sequences
 from fluidgate.emulator.server import EngineServer
+from fluidgate.emulator.tokens import DetokenizeBody, TokenizeBody, detokenized, tokenized
 from fluidgate.emulator.transfer import PATH, KvRequest, remote_of
+from fluidgate.emulator.wire import Form
 from fluidgate.errors import FluidgateError
 
 FAULT_HEADER = "x-fluidgate-fault"
@@ -41,6 +49,12 @@ class KillBody(BaseModel):
     seconds: float | None = Field(None, ge=0.0)
 
 
+class ModelBody(BaseModel):
+    """`POST /admin/model`."""
+
+    model: str = Field(min_length=1)
+
+
 class Api:
     """The endpoints of one server."""
 
@@ -53,11 +67,48 @@ class Api:
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, ChatBody)
 
+    async def responses(self, request: Request) -> Response:
+        return await self._answer(request, ResponsesBody)
+
+    async def messages(self, request: Request) -> Response:
+        return await self._answer(request, MessagesBody)
+
+    async def embeddings(self, request: Request) -> Response:
+        return await self._answer(request, EmbeddingBody)
+
+    async def count_tokens(self, request: Request) -> Response:
+        body = parse(Conversation, await request.body())
+        require_model(self._server.engine, body.model)
+        (prompt,) = body.prompts()
+        known = {"original_input_tokens": prompt.tokens}
+        return JSONResponse({"input_tokens": prompt.tokens, "context_management": known})
+
+    async def tokenize(self, request: Request) -> Response:
+        body = parse(TokenizeBody, await request.body())
+        require_model(self._server.engine, body.model)
+        if body.text is None:
+            raise bad_request("prompt: give a prompt, or messages", "prompt")
+        strings = bool(body.return_token_strs)
+        return JSONResponse(tokenized(body.text, self._server.settings.max_model_len, strings=strings))
+
+    async def detokenize(self, request: Request) -> Response:
+        body = parse(DetokenizeBody, await request.body())
+        require_model(self._server.engine, body.model)
+        return JSONResponse({"prompt": detokenized(body.tokens)})
+
     async def models(self, request: Request) -> Response:
-        settings = self._server.settings
-        model = {"id": settings.model, "object": "model", "created": 0, "owned_by": "fluidgate", "root": settings.model}
-        model |= {"parent": None, "max_model_len": settings.max_model_len}
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": adapters.cards(self._server.engine)})
+
+    async def model(self, request: Request) -> Response:
+        wanted = request.path_params["id"]
+        require_model(self._server.engine, wanted)
+        return JSONResponse(next(card for card in adapters.cards(self._server.engine) if card["id"] == wanted))
+
+    async def load_adapter(self, request: Request) -> Response:
+        return Response(adapters.load(self._server.engine, parse(adapters.LoadBody, await request.body())))
+
+    async def unload_adapter(self, request: Request) -> Response:
+        return Response(adapters.unload(self._server.engine, parse(adapters.UnloadBody, await request.body())))
 
     async def health(self, request: Request) -> Response:
         return Response(status_code=200)
@@ -66,9 +117,9 @@ class Api:
         return JSONResponse({"version": __version__})
 
     async def metrics(self, request: Request) -> Response:
-        return PlainTextResponse(
-            self._server.engine.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        engine = self._server.engine
+        await _linger(request, engine.faults.metrics_delay() / engine.settings.speed)
+        return PlainTextResponse(engine.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def hand_out(self, request: Request) -> Response:
         """KV to another engine."""
@@ -103,6 +154,13 @@ class Api:
         await asyncio.gather(*(sibling.revive() for sibling in dead))
         return JSONResponse({"schema": 1, "ports": [sibling.port for sibling in dead]})
 
+    async def become(self, request: Request) -> Response:
+        """Another model, at the same address."""
+        body = parse(ModelBody, await request.body())
+        self._server.become(body.model)
+        log.info("engine on port %d: model %s", self._server.port, body.model)
+        return JSONResponse({"schema": 1, "model": body.model})
+
     async def state(self, request: Request) -> Response:
         return JSONResponse(self._server.state)
 
@@ -111,28 +169,29 @@ class Api:
         arrival = engine.clock.now()
         data = await request.body()
         faults = _faults(engine, headers.get(FAULT_HEADER))
+        body = parse(kind, data)
+        remote = remote_of(body.kv_transfer_params)
+        try:
+            form = self._admitted(body, headers.get("x-request-id"), arrival, faults)
+        except ApiError:
+            if remote is not None:
+                self._server.release(remote)
+            raise
+        wish = Wish(bool(body.stream), headers.get("endpoint-load-metrics-format"), remote, faults)
+        server = self._server
+        return Answer(engine, form, wish, (server.host, server.port), server.session)
+
+    def _admitted(self, body: Body, name: str | None, arrival: float, faults: Faults) -> Form:
+        """How a request will be answered that the engine takes."""
+        engine = self._server.engine
         if faults.refuse is not None:
             raise ApiError(faults.refuse, "InjectedFault", "The engine was asked to refuse this request.")
-        body = parse(kind, data)
         body.check()
-        if engine.full:
+        made = sequences(engine, body, body.prefix + (name or uuid.uuid4().hex), arrival)
+        if engine.full(len(made)):
             engine.metrics.rejected += 1
             raise ApiError(503, "ServiceUnavailableError", "The engine's queue is full.")
-        chat = kind is ChatBody
-        name = ("chatcmpl-" if chat else "cmpl-") + (headers.get("x-request-id") or uuid.uuid4().hex)
-        made = engine_request(engine, body, name, arrival)
-        options = body.stream_options
-        wish = Wish(
-            chat=chat,
-            stream=bool(body.stream),
-            usage_at_end=bool(options and options.include_usage),
-            usage_always=bool(options and options.continuous_usage_stats),
-            load=headers.get("endpoint-load-metrics-format"),
-            remote=remote_of(body.kv_transfer_params),
-            faults=faults,
-        )
-        server = self._server
-        return Answer(engine, made, wish, (server.host, server.port), server.session)
+        return body.form(made, body.model or engine.settings.model)
 
 
 def application(server: EngineServer) -> Starlette:
@@ -141,8 +200,18 @@ def application(server: EngineServer) -> Starlette:
     routes = [
         Route("/v1/completions", api.completions, methods=["POST"]),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
+        Route("/v1/responses", api.responses, methods=["POST"]),
+        Route(MESSAGES, api.messages, methods=["POST"]),
+        Route(MESSAGES + "/count_tokens", api.count_tokens, methods=["POST"]),
+        Route("/v1/embeddings", api.embeddings, methods=["POST"]),
+        Route("/tokenize", api.tokenize, methods=["POST"]),
+        Route("/detokenize", api.detokenize, methods=["POST"]),
         Route("/v1/models", api.models),
+        Route("/v1/models/{id:path}", api.model),
+        Route("/v1/load_lora_adapter", api.load_adapter, methods=["POST"]),
+        Route("/v1/unload_lora_adapter", api.unload_adapter, methods=["POST"]),
         Route("/health", api.health),
+        Route("/ping", api.health, methods=["GET", "POST"]),
         Route("/version", api.version),
         Route("/metrics", api.metrics),
         Route(PATH, api.hand_out, methods=["POST"]),
@@ -150,43 +219,23 @@ def application(server: EngineServer) -> Starlette:
         Route("/admin/fault", api.clear_faults, methods=["DELETE"]),
         Route("/admin/kill", api.kill, methods=["POST"]),
         Route("/admin/revive", api.revive, methods=["POST"]),
+        Route("/admin/model", api.become, methods=["POST"]),
         Route("/admin/state", api.state),
     ]
     handlers = {ApiError: _api_error, HTTPException: _http_error, FluidgateError: _fluidgate_error}
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
 
 
-def engine_request(engine: Engine, body: Body, name: str, arrival: float) -> EngineRequest:
-    """What the engine is asked for.
+async def _linger(request: Request, seconds: float) -> None:
+    """Wait, but not for a client that has gone."""
 
-    Raises:
-        ApiError: 404 for another model, 400 for a request that is empty, too long or at odds with itself.
-    """
-    settings, prompt = engine.settings, body.prompt_of()
-    if body.model not in (None, settings.model):
-        raise ApiError(404, "NotFoundError", f"The model `{body.model}` does not exist.", "model")
-    if prompt.tokens < 1:
-        raise bad_request("prompt: must not be empty", "prompt")
-    room = settings.max_model_len - prompt.tokens
-    limit = body.token_limit(room)
-    if limit > room or room < 1:
-        raise bad_request(
-            f"This model's maximum context length is {settings.max_model_len} tokens. However, you requested "
-            f"{limit} output tokens and your prompt contains {prompt.tokens} input tokens. Please reduce the length of "
-            "the input prompt or the number of requested output tokens.",
-            "max_tokens",
-        )
-    remote_decode = bool((body.kv_transfer_params or {}).get("do_remote_decode"))
-    if remote_decode and limit != 1:
-        raise bad_request("kv_transfer_params: do_remote_decode needs max_tokens = 1", "max_tokens")
-    output, ends = limit, _LENGTH
-    if not (body.ignore_eos or remote_decode):
-        stop = max(engine.output_length(prompt, body.seed), body.min_tokens)
-        output, ends = min(stop, limit), "stop" if stop <= limit else _LENGTH
-    return EngineRequest(name, prompt.key, prompt.tokens, output, ends, arrival, remote_decode=remote_decode)
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
-
-_LENGTH: Finish = "length"
+    if seconds > 0.0:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(gone(), seconds)
 
 
 def _faults(engine: Engine, header: str | None) -> Faults:
@@ -197,12 +246,13 @@ def _faults(engine: Engine, header: str | None) -> Faults:
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return JSONResponse(error.to_dict(), error.status)
+    body = error.to_dict()
+    return JSONResponse(translated(body) if request.url.path.startswith(MESSAGES) else body, error.status)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
-    return JSONResponse(ApiError(error.status_code, kind, error.detail).to_dict(), error.status_code)
+    return await _api_error(request, ApiError(error.status_code, kind, error.detail))
 
 
 async def _fluidgate_error(request: Request, error: FluidgateError) -> Response:

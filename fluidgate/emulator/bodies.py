@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError
+
+from fluidgate.emulator.request import EngineRequest
+from fluidgate.emulator.wire import Form, OpenAiForm
 
 BYTES_PER_TOKEN = 4
 """Of a prompt given as text, UTF-8; there is no tokenizer."""
 
+MOST_CHOICES = 16_384
+"""vLLM's `VLLM_MAX_N_SEQUENCES`."""
+
 TokenIds = list[Annotated[int, Field(ge=0, lt=2**63)]]
+Prompts = str | TokenIds | list[str] | list[TokenIds]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -41,54 +50,91 @@ class StreamOptions(BaseModel):
 
 
 class Body(BaseModel):
-    """What both endpoints read; what they do not know is ignored, as vLLM does."""
+    """What all endpoints read that let an engine work; what they do not know is ignored, as vLLM does.
 
+    Attributes:
+        prefix: of the ids of answers.
+        embeds: whether prompts are read only.
+    """
+
+    prefix: ClassVar[str]
+    embeds: ClassVar[bool] = False
     model: str | None = None
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
     ignore_eos: bool = False
-    n: int | None = 1
     seed: int | None = None
     kv_transfer_params: dict[str, Any] | None = None
 
-    def token_limit(self, room: int) -> int:
-        """Most tokens of the answer: what the client says, or as many as there is room for."""
-        return max(1, room) if self.max_tokens is None else self.max_tokens
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt."""
+        return 1
+
+    @property
+    def remote_decode(self) -> bool:
+        """Whether the prompt is to be read for another engine."""
+        return bool((self.kv_transfer_params or {}).get("do_remote_decode"))
 
     @abstractmethod
-    def prompt_of(self) -> Prompt:
+    def prompts(self) -> list[Prompt]:
         """What the engine is to read."""
+
+    def token_limit(self, room: int) -> int:
+        """Most tokens of an answer, where there is room for so many."""
+        return max(1, room)
 
     def check(self) -> None:
         """Refuse what the engine does not do.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, or 404.
         """
-        if self.n not in (None, 1):
-            raise bad_request("n: the emulated engine answers one choice only; leave n out", "n")
+
+    @abstractmethod
+    def form(self, requests: Sequence[EngineRequest], model: str) -> Form:
+        """How the answer is written."""
+
+
+class OpenAiBody(Body):
+    """What completions and chats have in common. `best_of` is not known any more, as in vLLM."""
+
+    chat: ClassVar[bool]
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = 1
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+    def token_limit(self, room: int) -> int:
+        return super().token_limit(room) if self.max_tokens is None else self.max_tokens
+
+    def check(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise bad_request("Stream options can only be defined when `stream=True`.", "stream_options")
 
+    def form(self, requests: Sequence[EngineRequest], model: str) -> Form:
+        options = self.stream_options or StreamOptions()
+        at_end = bool(options.include_usage)
+        always = at_end and bool(options.continuous_usage_stats)
+        return OpenAiForm(requests, model, n=self.choices, chat=self.chat, usage_at_end=at_end, usage_always=always)
 
-class CompletionBody(Body):
+
+class CompletionBody(OpenAiBody):
     """`POST /v1/completions`."""
 
-    prompt: str | TokenIds | list[str] | list[TokenIds]
+    prefix: ClassVar[str] = "cmpl-"
+    chat: ClassVar[bool] = False
+    prompt: Prompts
     echo: bool | None = False
 
     def token_limit(self, room: int) -> int:
         return super().token_limit(min(16, room))
 
-    def prompt_of(self) -> Prompt:
-        prompt: Any = self.prompt
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-            if len(prompt) > 1:
-                raise bad_request("prompt: the emulated engine takes one prompt a request", "prompt")
-            prompt = prompt[0]
-        return text_prompt(prompt) if isinstance(prompt, str) else token_prompt(prompt)
+    def prompts(self) -> list[Prompt]:
+        return prompts_of(self.prompt)
 
     def check(self) -> None:
         super().check()
@@ -111,17 +157,34 @@ class Message(BaseModel):
         return "\n".join([self.role, *(part.text for part in parts)])
 
 
-class ChatBody(Body):
+class ChatBody(OpenAiBody):
     """`POST /v1/chat/completions`."""
 
+    prefix: ClassVar[str] = "chatcmpl-"
+    chat: ClassVar[bool] = True
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
 
     def token_limit(self, room: int) -> int:
         return super().token_limit(room) if self.max_completion_tokens is None else self.max_completion_tokens
 
-    def prompt_of(self) -> Prompt:
-        return text_prompt("\n".join(message.text for message in self.messages))
+    def prompts(self) -> list[Prompt]:
+        return [text_prompt(chat_text(self.messages))]
+
+
+def chat_text(messages: Sequence[Message]) -> str:
+    """Roles and contents, joined by line ends."""
+    return "\n".join(message.text for message in messages)
+
+
+def said(item: Mapping[str, Any]) -> str:
+    """What an item of a conversation adds to the prompt: role and texts, or else its values."""
+    content = item.get("content")
+    if not isinstance(item.get("role"), str) or not isinstance(content, str | list):
+        return json.dumps(item)
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part["text"] if isinstance(part, dict) and "text" in part else json.dumps(part) for part in parts]
+    return "\n".join([item["role"], *map(str, texts)])
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -133,6 +196,20 @@ class Prompt:
 
     tokens: int
     key: bytes
+
+    def under(self, adapter: str | None) -> Prompt:
+        """The prompt as an adapter reads it: its KV is another."""
+        return self if adapter is None else Prompt(self.tokens, _digest(self.key + adapter.encode()))
+
+
+def prompts_of(given: Prompts) -> list[Prompt]:
+    """One prompt, or several; a list of numbers is one."""
+    if isinstance(given, str):
+        return [text_prompt(given)]
+    if not given or isinstance(given[0], int):
+        return [token_prompt(cast(list[int], given))]
+    several = cast(list[str | list[int]], given)
+    return [text_prompt(each) if isinstance(each, str) else token_prompt(each) for each in several]
 
 
 def text_prompt(text: str) -> Prompt:

@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -44,7 +44,7 @@ class Served:
     Attributes:
         id, prompt, output: of the request; `output` as far as it was written.
         arrival, started, prompt_read, first_token, last_token: as in `EngineRequest`.
-        finish: stop, length or abort.
+        finish: stop, length, abort or error.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Engine:
     Attributes:
         id: that other engines fetch KV by.
         scheduler, kv, metrics, faults: its parts.
+        adapters: names of the LoRA adapters that are loaded, to their paths.
         served: the requests that have ended last, in order.
     """
 
@@ -78,25 +79,35 @@ class Engine:
         self.kv = KvCache(settings)
         self.metrics = EngineMetrics(settings.speed)
         self.scheduler = Scheduler(settings, self.kv, self.metrics)
-        self.faults = FaultBook()
+        self.faults = FaultBook(settings.seed)
+        self.adapters: dict[str, str] = {}
         self.served: deque[Served] = deque(maxlen=KEPT)
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
         self._alive = True
 
-    def output_length(self, prompt: Prompt, seed: int | None) -> int:
+    def serves(self, model: str) -> bool:
+        """Whether that is the name of the model, or of an adapter that is loaded."""
+        return model == self.settings.model or model in self.adapters
+
+    def become(self, model: str) -> None:
+        """Serve another model from now on, without adapters."""
+        self.settings = replace(self.settings, model=model)
+        self.adapters.clear()
+
+    def output_length(self, prompt: Prompt, seed: int | None, choice: int = 0) -> int:
         """Tokens after which an answer stops by itself: geometric on 1, 2, ..., the same for the same prompt."""
         mean = self.settings.output_tokens
         if mean == 1.0:
             return 1
-        drawn = Random(prompt.key + repr((self.settings.seed, seed)).encode()).random()
+        salt = (self.settings.seed, seed, choice) if choice else (self.settings.seed, seed)
+        drawn = Random(prompt.key + repr(salt).encode()).random()
         return max(1, math.ceil(math.log1p(-drawn) / math.log1p(-1.0 / mean)))
 
-    @property
-    def full(self) -> bool:
-        """Whether no more requests may wait."""
+    def full(self, more: int = 1) -> bool:
+        """Whether so many more requests may not wait."""
         most = self.settings.max_queued
-        return most is not None and self.scheduler.waiting >= most
+        return most is not None and self.scheduler.waiting + more > most
 
     def submit(self, request: EngineRequest, delay: float = 0.0) -> None:
         """A request arrived at `request.arrival`, and may join a batch `delay` seconds of the engine from now."""
@@ -108,14 +119,25 @@ class Engine:
         self._wait()
 
     def submit_fetched(self, request: EngineRequest, tokens: int | None) -> None:
-        """A request whose KV comes from another engine, `tokens` of it; None if none was there."""
-        if tokens is None:
-            self.metrics.failed_transfers += 1
-            self.submit(request)
+        """A request whose KV was to come from another engine: `tokens` of it came, or None."""
+        if tokens == request.prompt and not request.lost:
+            request.fetched = True
+            seconds = self.settings.transfer_latency + tokens / self.settings.transfer_bandwidth
+            self.metrics.transferred(seconds)
+            self.submit(request, seconds)
             return
-        seconds = self.settings.transfer_latency + tokens / self.settings.transfer_bandwidth
-        self.metrics.transferred(seconds)
-        self.submit(request, seconds)
+        self.metrics.failed_transfers += 1
+        if self.settings.kv_load_failure_policy == "fail":
+            self._fail(request)
+            return
+        request.fetched = request.lost = self.settings.kv_load_failure_policy == "garbage"
+        self.submit(request)
+
+    def _fail(self, request: EngineRequest) -> None:
+        """A request ends before it has joined a batch."""
+        request.finish = "error"
+        self.metrics.ends["error"] += 1
+        request.wake()
 
     def abort(self, request: EngineRequest) -> None:
         """The client of a request has gone; nothing if the request has ended."""

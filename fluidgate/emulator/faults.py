@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Literal, get_args
 
 from fluidgate.errors import nearest
 
-Kind = Literal["refuse", "stall", "die", "lose-kv", "slow"]
-DEFAULTS: dict[Kind, float] = {"refuse": 503.0, "stall": math.inf, "die": 1.0, "lose-kv": 0.0, "slow": 10.0}
+Kind = Literal["refuse", "fail", "stall", "die", "lose-kv", "slow", "slow-metrics"]
+DEFAULTS: dict[Kind, float] = {
+    "refuse": 503.0, "fail": 1.0, "stall": math.inf, "die": 1.0, "lose-kv": 0.0, "slow": 10.0, "slow-metrics": 10.0,
+}  # fmt: skip
 
 
 class BadFault(ValueError):
@@ -22,6 +25,7 @@ class Faults:
 
     Attributes:
         refuse: HTTP status that it is refused with; None if it is not.
+        fail: probability that it is refused with 500.
         stall: s of the engine for which nothing is answered; inf for ever.
         die: tokens after which the connection is cut; None for never.
         lose_kv: whether its KV is lost between two engines.
@@ -29,6 +33,7 @@ class Faults:
     """
 
     refuse: int | None = None
+    fail: float = 0.0
     stall: float = 0.0
     die: int | None = None
     lose_kv: bool = False
@@ -38,13 +43,15 @@ class Faults:
         """With one more.
 
         Raises:
-            BadFault: the value is out of its range.
+            BadFault: the value is out of its range, or the fault strikes no requests.
         """
         value = DEFAULTS[kind] if value is None else value
         _check(kind, value)
         match kind:
             case "refuse":
                 return replace(self, refuse=int(value))
+            case "fail":
+                return replace(self, fail=1.0 - (1.0 - self.fail) * (1.0 - value))
             case "stall":
                 return replace(self, stall=max(self.stall, value))
             case "die":
@@ -53,21 +60,28 @@ class Faults:
                 return replace(self, lose_kv=True)
             case "slow":
                 return replace(self, slow=self.slow * value)
+            case "slow-metrics":
+                raise BadFault("slow-metrics strikes no request; POST it to /admin/fault")
 
 
 @dataclass
 class Standing:
-    """A fault for the next `left` requests; for all if None."""
+    """A fault for the next `left` requests, or readings of the metrics; for all if None."""
 
     kind: Kind
-    value: float | None
+    value: float
     left: int | None
 
 
 class FaultBook:
-    """The faults that stand against the requests to come."""
+    """The faults that stand against the requests to come.
 
-    def __init__(self) -> None:
+    Args:
+        seed: of what is left to chance.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = Random(seed)
         self._standing: list[Standing] = []
 
     def add(self, kind: str, value: float | None = None, requests: int | None = None) -> None:
@@ -77,7 +91,8 @@ class FaultBook:
             BadFault: no such fault, or a value out of its range.
         """
         known = kind_of(kind)
-        Faults().plus(known, value)
+        value = DEFAULTS[known] if value is None else value
+        _check(known, value)
         if requests is not None and requests < 1:
             raise BadFault(f"count must be at least 1, but is {requests}")
         self._standing.append(Standing(known, value, requests))
@@ -88,11 +103,13 @@ class FaultBook:
     @property
     def slowdown(self) -> float:
         """Factor of every iteration, by what stands against all requests."""
-        return math.prod(
-            DEFAULTS["slow"] if each.value is None else each.value
-            for each in self._standing
-            if each.kind == "slow" and each.left is None
-        )
+        return math.prod(each.value for each in self._standing if each.kind == "slow" and each.left is None)
+
+    def metrics_delay(self) -> float:
+        """Seconds of the engine that the next reading of the metrics takes."""
+        slow = [each for each in self._standing if each.kind == "slow-metrics"]
+        self._count(slow)
+        return sum(each.value for each in slow)
 
     def draw(self, header: str | None) -> Faults:
         """What goes wrong with the next request: what its header asks for, and what stands.
@@ -101,14 +118,25 @@ class FaultBook:
             BadFault: the header is wrong.
         """
         faults = parse_faults(header) if header else Faults()
-        for each in self._standing:
-            if each.kind == "slow" and each.left is None:
-                continue  # it is in every iteration already
+        # one that slows all iterations is in them already
+        struck = [
+            each
+            for each in self._standing
+            if each.kind != "slow-metrics" and not (each.kind == "slow" and each.left is None)
+        ]
+        for each in struck:
             faults = faults.plus(each.kind, each.value)
+        self._count(struck)
+        if faults.fail > 0.0 and self._random.random() < faults.fail:
+            faults = replace(faults, refuse=500)
+        return faults
+
+    def _count(self, struck: list[Standing]) -> None:
+        """These have struck once more."""
+        for each in struck:
             if each.left is not None:
                 each.left -= 1
         self._standing = [each for each in self._standing if each.left != 0]
-        return faults
 
 
 def parse_faults(header: str) -> Faults:
@@ -144,10 +172,12 @@ def kind_of(word: str) -> Kind:
 def _check(kind: Kind, value: float) -> None:
     good = {
         "refuse": value in range(400, 600),
+        "fail": 0.0 <= value <= 1.0,
         "stall": value >= 0.0,
         "die": 0 <= value < math.inf,
         "lose-kv": True,
         "slow": 0.0 < value < math.inf,
+        "slow-metrics": 0.0 <= value < math.inf,
     }[kind]
     if not good:
         raise BadFault(f"{kind}={value:g} is out of range")

@@ -26,7 +26,7 @@ LATENCY_BUCKETS = (
 TRANSFER_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 5.0)
 ITERATION_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 SOURCES: tuple[Source, ...] = ("local_compute", "local_cache_hit", "external_kv_transfer")
-FINISHES: tuple[Finish, ...] = ("stop", "length", "abort")
+FINISHES: tuple[Finish, ...] = ("stop", "length", "abort", "error")
 
 
 class Histogram:

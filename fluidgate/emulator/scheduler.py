@@ -140,9 +140,10 @@ class Scheduler:
             if queue is None:
                 break
             request = queue[0][2]
-            if self._evicted(request):
+            cached = 0 if request.fetched else self._kv.cached(request)
+            if cached != request.cached:
                 heappop(queue)
-                request.cached = request.read = 0
+                request.cached = request.read = cached
                 self._enqueue(request)
                 continue
             if not self._kv.take(request):
@@ -162,10 +163,6 @@ class Scheduler:
         if not self._single and budget <= 0:
             return None
         return min(open_queues, key=lambda q: q[0][:2], default=None)
-
-    def _evicted(self, request: EngineRequest) -> bool:
-        """Whether the KV that a request counted on has been overwritten while it waited."""
-        return request.cached > 0 and self._kv.cached(request) == 0
 
     def _join(self, request: EngineRequest, budget: int) -> int:
         """A request becomes part of the batch; the tokens of the budget that it takes."""
@@ -229,7 +226,10 @@ class Scheduler:
         request.prompt_read = now
         self._kv.remember(request)
         self._metrics.prompt_known(request)
-        if request.remote_decode:
+        if request.embeds:
+            request.first_token = request.last_token = now
+            self._finish(request, "stop")
+        elif request.remote_decode:
             request.written = 1
             request.first_token = request.last_token = now
             self._metrics.generated(1)

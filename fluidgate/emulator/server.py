@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from fluidgate.emulator.engine import Clock, Engine
 from fluidgate.emulator.settings import EngineSettings
+from fluidgate.emulator.transfer import Remote, fetch
 from fluidgate.errors import FluidgateError
 
 log = logging.getLogger("fluidgate")
@@ -62,7 +63,7 @@ class EngineServer:
         self._clock = clock
         self._listener: asyncio.Server | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._state = ServerState()
         self._state.default_headers = [(b"server", b"fluidgate-engine")]
         self._config = uvicorn.Config(
@@ -124,7 +125,9 @@ class EngineServer:
 
     def kill_soon(self, seconds: float | None) -> None:
         """Die once the answer to the request under way is out, and come back after `seconds` of the engine, if any."""
-        task = asyncio.ensure_future(self._die_and_return(seconds))
+        self._keep(asyncio.ensure_future(self._die_and_return(seconds)))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -164,6 +167,15 @@ class EngineServer:
         self.engine.faults.add(kind, value, requests)
         if kind == "lose-kv":
             self.engine.lose_kv()
+
+    def become(self, model: str) -> None:
+        """Serve another model, here and after a revival."""
+        self.engine.become(model)
+        self.settings = self.engine.settings
+
+    def release(self, remote: Remote) -> None:
+        """Have another engine let go of the KV of a request that was refused here, as vLLM does."""
+        self._keep(asyncio.ensure_future(fetch(self.session(), remote)))
 
     def clear_faults(self) -> None:
         """No fault stands any more."""

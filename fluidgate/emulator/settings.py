@@ -10,6 +10,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Gpu
 
 EngineBatching = Literal["single-prefill", "token-budget"]
+KvLoadFailure = Literal["fail", "recompute", "garbage"]
 
 BLOCK = 16
 """Tokens of a block of KV memory."""
@@ -30,6 +31,8 @@ class EngineSettings:
         prefix_caching: whether the KV of a prompt that was read serves the same prompt again.
         kv_lease: s that the KV of a remote decode is kept for.
         transfer_latency, transfer_bandwidth: KV from another engine takes latency + tokens/bandwidth s.
+        kv_load_failure_policy: what becomes of a request whose KV cannot be fetched: it fails, its prompt is read here,
+            or its answer is garbage, as no engine should.
         output_tokens: mean length of an answer that the client does not fix.
         max_queued: requests that may wait; more are refused with 503. None for no limit.
         grace: s after an iteration has begun within which a request still joins it.
@@ -50,6 +53,7 @@ class EngineSettings:
     kv_lease: float = 30.0
     transfer_latency: float = 0.0
     transfer_bandwidth: float = math.inf
+    kv_load_failure_policy: KvLoadFailure = "fail"
     output_tokens: float = 128.0
     max_queued: int | None = None
     grace: float = 0.0

@@ -1,4 +1,4 @@
-"""Answers as they go over the wire: chunks of a stream, and whole bodies.
+"""Answers as they go over the wire: chunks of a stream, and whole bodies, in the forms of OpenAI's completions.
 
 The text of a chunk that is the same for all of a stream is encoded once; a token costs one join of bytes.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from fluidgate.emulator.request import EngineRequest
@@ -17,92 +19,167 @@ WORDS = tuple(
 )
 GARBAGE = b"garbage"
 DONE = b"data: [DONE]\n\n"
+Error = dict[str, Any]
+
+
+class Form(ABC):
+    """The bytes of an answer, as one endpoint writes them.
+
+    Args:
+        requests: the choices of the answer, in order.
+        model: name that the answer states.
+    """
+
+    def __init__(self, requests: Sequence[EngineRequest], model: str) -> None:
+        self.requests = requests
+        self.id = requests[0].id
+        self.model = model
+        self.created = int(time.time())
+
+    def at_once(self) -> bytes:
+        """What of a stream comes as soon as the request is taken."""
+        return b""
+
+    def opening(self) -> bytes:
+        """What comes before the first token."""
+        return b""
+
+    @abstractmethod
+    def tokens(self, choice: int, after: int, upto: int) -> bytes:
+        """The tokens of a choice beyond `after`, up to `upto`."""
+
+    @abstractmethod
+    def closing(self) -> bytes:
+        """What comes after the last token."""
+
+    @abstractmethod
+    def whole(self, transfer: dict[str, Any] | None) -> bytes:
+        """The body of an answer that is not streamed; `transfer` says where the KV of its prompt is."""
+
+    def failure(self, error: Error) -> bytes:
+        """How a stream ends that has failed; `error` in OpenAI's format."""
+        return b"data: " + packed(error) + b"\n\n" + DONE
+
+    def refusal(self, error: Error) -> bytes:
+        """The body of an answer that has failed."""
+        return packed(error)
+
+
+def packed(body: dict[str, Any]) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def event(kind: str, **body: Any) -> bytes:
+    """A server-sent event that has a name."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), packed({"type": kind} | body))
 
 
 def token(request: EngineRequest, number: int) -> bytes:
     """A token of an answer, from 1: one word, the same for the same prompt; `garbage` where the KV was lost."""
-    word = GARBAGE if request.garbled else WORDS[(request.key[0] + number * (1 + request.key[1] % 7)) % len(WORDS)]
+    if request.garbled:
+        word = GARBAGE
+    else:
+        key = request.key
+        word = WORDS[(key[0] + 11 * request.choice + number * (1 + key[1] % 7)) % len(WORDS)]
     return word if number == 1 else b" " + word
 
 
-def usage(request: EngineRequest, tokens: int) -> dict[str, int]:
-    return {"prompt_tokens": request.prompt, "total_tokens": request.prompt + tokens, "completion_tokens": tokens}
+def text(request: EngineRequest, after: int = 0, upto: int | None = None) -> str:
+    """The tokens of an answer beyond `after`, up to `upto`; all that are written by default."""
+    upto = request.written if upto is None else upto
+    return b"".join([token(request, number) for number in range(after + 1, upto + 1)]).decode()
 
 
-class StreamText:
-    """The chunks of one stream.
+class OpenAiForm(Form):
+    """`/v1/completions` and `/v1/chat/completions`.
 
     Args:
-        chat: whether they are those of `/v1/chat/completions`.
+        n: choices of each prompt.
+        chat: which of the two.
         usage_at_end: `stream_options.include_usage`.
-        usage_always: `stream_options.continuous_usage_stats`.
+        usage_always: `stream_options.continuous_usage_stats`, beside that.
     """
 
     def __init__(
-        self, request: EngineRequest, model: str, *, chat: bool, usage_at_end: bool, usage_always: bool
+        self,
+        requests: Sequence[EngineRequest],
+        model: str,
+        *,
+        n: int,
+        chat: bool,
+        usage_at_end: bool,
+        usage_always: bool,
     ) -> None:
-        self._request = request
+        super().__init__(requests, model)
+        self._n = n
+        self._chat = chat
         self._usage_at_end = usage_at_end
         self._usage_always = usage_always
         kind = "chat.completion.chunk" if chat else "text_completion"
-        known = {"id": request.id, "object": kind, "created": int(time.time()), "model": model}
-        self._start = b"data: " + json.dumps(known, separators=(",", ":")).encode()[:-1] + b',"choices":['
-        self._head = self._start + (b'{"index":0,"delta":{"content":"' if chat else b'{"index":0,"text":"')
+        known = {"id": self.id, "object": kind, "created": self.created, "model": model}
+        self._start = b"data: " + packed(known)[:-1] + b',"choices":['
+        content = b'"delta":{"content":"' if chat else b'"text":"'
+        self._heads = [self._start + b'{"index":%d,%s' % (index, content) for index in range(len(requests))]
         self._tail = b'"},"logprobs":null,"finish_reason":' if chat else b'","logprobs":null,"finish_reason":'
-        self._chat = chat
 
     def opening(self) -> bytes:
-        """What comes before the first token: the role, of a chat."""
+        """The roles, of a chat."""
         if not self._chat:
             return b""
-        delta = b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        return self._start + delta + self._end(0)
+        delta = b'{"index":%d,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
+        return b"".join(
+            self._start + delta % index + self._end(request.prompt, 0) for index, request in enumerate(self.requests)
+        )
 
-    def tokens(self, after: int, upto: int) -> bytes:
-        """The chunks of the tokens beyond `after`, up to `upto`."""
-        return b"".join([self._chunk(number) for number in range(after + 1, upto + 1)])
+    def tokens(self, choice: int, after: int, upto: int) -> bytes:
+        return b"".join([self._chunk(choice, number) for number in range(after + 1, upto + 1)])
 
     def closing(self) -> bytes:
-        """What comes after the last token."""
         if not self._usage_at_end:
             return DONE
-        return self._start + b"]" + self._usage(self._request.written) + b"}\n\n" + DONE
+        return self._start + b"]" + _usage(self._prompts, self._written) + b"}\n\n" + DONE
 
-    def _chunk(self, number: int) -> bytes:
-        request = self._request
+    def whole(self, transfer: dict[str, Any] | None) -> bytes:
+        prompts, written = self._prompts, self._written
+        body = {
+            "id": self.id,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [self._choice(index, request) for index, request in enumerate(self.requests)],
+            "usage": {"prompt_tokens": prompts, "total_tokens": prompts + written, "completion_tokens": written},
+            "kv_transfer_params": transfer,
+        }
+        return packed(body)
+
+    @property
+    def _prompts(self) -> int:
+        """Tokens of all prompts, each counted once."""
+        return sum(request.prompt for request in self.requests[:: self._n])
+
+    @property
+    def _written(self) -> int:
+        return sum(request.written for request in self.requests)
+
+    def _choice(self, index: int, request: EngineRequest) -> dict[str, Any]:
+        said = text(request)
+        content = {"message": {"role": "assistant", "content": said}} if self._chat else {"text": said}
+        return {"index": index} | content | {"logprobs": None, "finish_reason": request.finish, "stop_reason": None}
+
+    def _chunk(self, choice: int, number: int) -> bytes:
+        request = self.requests[choice]
         reason = b"null"
         if number == request.written and request.finish is not None:
             reason = b'"' + request.finish.encode() + b'"'
-        text = token(request, number)
-        return b"".join((self._head, text, self._tail, reason, b',"stop_reason":null}', self._end(number)))
+        parts = (self._heads[choice], token(request, number), self._tail, reason, b',"stop_reason":null}')
+        return b"".join(parts) + self._end(request.prompt, number)
 
-    def _end(self, tokens: int) -> bytes:
+    def _end(self, prompt: int, tokens: int) -> bytes:
         if self._usage_always:
-            return b"]" + self._usage(tokens) + b"}\n\n"
+            return b"]" + _usage(prompt, tokens) + b"}\n\n"
         return b'],"usage":null}\n\n' if self._usage_at_end else b"]}\n\n"
 
-    def _usage(self, tokens: int) -> bytes:
-        prompt = self._request.prompt
-        return b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}' % (
-            prompt,
-            prompt + tokens,
-            tokens,
-        )
 
-
-def whole_answer(request: EngineRequest, model: str, *, chat: bool, transfer: dict[str, Any] | None) -> bytes:
-    """The body of an answer that is not streamed."""
-    text = b"".join(token(request, number) for number in range(1, request.written + 1)).decode()
-    choice: dict[str, Any] = {"index": 0}
-    choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    choice |= {"logprobs": None, "finish_reason": request.finish, "stop_reason": None}
-    body = {
-        "id": request.id,
-        "object": "chat.completion" if chat else "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": usage(request, request.written),
-        "kv_transfer_params": transfer,
-    }
-    return json.dumps(body, separators=(",", ":")).encode()
+def _usage(prompt: int, tokens: int) -> bytes:
+    return b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}' % (prompt, prompt + tokens, tokens)

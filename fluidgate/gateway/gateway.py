@@ -85,8 +85,11 @@ class Gateway:
     def find(self, model: str) -> tuple[ModelGroup, str] | None:
         """The group that serves a model, and what its engines call it; None if none does.
 
-        A group none of whose engines has said yet what it serves may serve anything.
+        A request without a model is of the first group. A group none of whose engines has said yet what it serves may
+        serve anything.
         """
+        if not model:
+            return self.groups[0], model
         for group in self.groups:
             if model in group.settings.aliases and group.backends.models:
                 return group, group.backends.models[0]

@@ -44,6 +44,12 @@ class ServerTable(Table):
     reuse_port: bool = Field(False, description="whether another gateway may listen on the same port, to take over")
     drain_seconds: float = Field(60.0, ge=0, description="the seconds that requests in flight get after that")
     client_seconds: float = Field(60.0, gt=0, description="the seconds a client may let a full send buffer stand")
+    ping_seconds: float = Field(
+        15.0, ge=0, description="the seconds between comments on a stream that waits; 0 for none", examples=[15.0]
+    )
+    cors_origins: list[str] = Field(
+        default_factory=list, description="the origins whose web pages may call; '*' for all", examples=[["*"]]
+    )
 
 
 class KubernetesTable(Table):
@@ -88,6 +94,7 @@ class LimitsTable(Table):
 
     max_body_bytes: int = Field(4 << 20, ge=1, le=LARGEST_WHOLE, description="the largest request body, bytes")
     max_prompt_tokens: int = absent("the longest prompt, tokens (estimated)", ge=1, le=LARGEST_WHOLE)
+    max_answers: int = Field(256, ge=1, le=LARGEST_WHOLE, description="the most answers of a request: prompts times n")
     max_waiting: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the most requests that wait")
     max_wait: float = Field(60.0, gt=0, description="the longest wait for a prefill, and again for a decode, s")
     attempts: int = Field(3, ge=1, le=100, description="how often a prompt is read when engines fail")
@@ -116,7 +123,7 @@ class RuleTable(Table):
     )
     key: str = absent("the name of an API key ([[keys]])", min_length=1)
     model: str = absent("the model that is asked for", min_length=1)
-    path: Literal["completions", "chat"] = absent("the end point that is called")
+    path: Literal["completions", "chat", "responses", "messages", "embeddings"] = absent("the end point that is called")
     min_prompt_tokens: int = absent("the least prompt, tokens", ge=0, le=LARGEST_WHOLE)
     max_prompt_tokens: int = absent("the longest prompt, tokens", ge=0, le=LARGEST_WHOLE)
 
@@ -134,6 +141,25 @@ class TokensTable(Table):
 
     bytes_per_token: float = Field(4.0, gt=0, description="the bytes of UTF-8 that count as one prompt token")
     tokenizer: str = absent("the path of a tokenizer.json, to count in its place", min_length=1)
+    image_tokens: int = Field(1000, ge=0, le=LARGEST_WHOLE, description="the tokens that a picture counts")
+    audio_tokens: int = Field(1000, ge=0, le=LARGEST_WHOLE, description="the tokens that a sound counts")
+    video_tokens: int = Field(10_000, ge=0, le=LARGEST_WHOLE, description="the tokens that a film counts")
+    file_tokens: int = Field(2000, ge=0, le=LARGEST_WHOLE, description="the tokens that a file counts")
+
+    @property
+    def media(self) -> dict[str, int]:
+        """Tokens of a part of a message that is no text."""
+        return {kind: getattr(self, f"{kind}_tokens") for kind in ("image", "audio", "video", "file")}
+
+
+class TracingTable(Table):
+    """Where spans go, by OpenTelemetry's protocol."""
+
+    endpoint: str = Field(
+        min_length=1, description="the base URL of an OTLP collector", examples=["http://127.0.0.1:4318"]
+    )
+    share: float = Field(1.0, ge=0, le=1, description="the share of traces that are kept, where no client decides")
+    service: str = Field("fluidgate", min_length=1, description="the name of the service in the spans")
 
 
 class AdminTable(Table):
@@ -178,6 +204,7 @@ class GatewayTable(GroupTable):
         default_factory=list, description="tables [[groups]], one for each model, in the place of the keys of one"
     )
     server: ServerTable = Field(default_factory=ServerTable, description="the table [server]")
+    tracing: TracingTable | None = Field(None, description="the table [tracing]; without it there are no spans")
     admin: AdminTable | None = Field(None, description="the table [admin]; without it there is no admin API")
     limits: LimitsTable = Field(default_factory=LimitsTable, description="the table [limits]")
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
@@ -244,13 +271,14 @@ class GatewaySettings:
 
     Attributes:
         groups: one a model.
-        admin: the key of the admin API; None where there is none.
+        admin: the key of the admin API; None where there is none, as with `tracing`.
         reload: reads the file anew.
     """
 
     source: str
     groups: tuple[GroupSettings, ...]
     server: ServerTable
+    tracing: TracingTable | None
     admin: Key | None
     limits: LimitsTable
     keys: tuple[Key, ...]
@@ -297,6 +325,7 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         source=source,
         groups=groups,
         server=file.server,
+        tracing=file.tracing,
         admin=None if file.admin is None else _digest("admin", file.admin, "admin", source),
         limits=file.limits,
         keys=tuple(_digest(each.name, each, f"keys ({shown(each.name)})", source) for each in file.keys),
@@ -378,6 +407,9 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
         yield "groups: each of several needs a model; name it"
     for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
         yield f"groups: {shown(name)} stands twice; name each model once"
+    for k, origin in enumerate(file.server.cors_origins):
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+", origin):
+            yield f"server.cors_origins[{k}]: {shown(origin)} is no origin; give one such as 'https://chat.example.org'"
     keys = [each.name for each in file.keys]
     for name in {name for name in keys if keys.count(name) > 1}:
         yield f"keys: {shown(name)} stands twice; name each key once"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from platform import python_version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gauges import Gauges
@@ -44,6 +46,9 @@ class Metrics:
         self._prefill_wait = self._histogram("prefill_wait_seconds", "Arrival to start of prefill", SECONDS)
         self._decode_wait = self._histogram("decode_wait_seconds", "End of prefill to start of decode", SECONDS)
         self.registry.register(Gauges(snapshots))
+        ProcessCollector(registry=self.registry)
+        build = Info("fluidgate_build", "What runs", registry=self.registry)
+        build.info({"version": version("fluidgate"), "python": python_version()})
 
     def expect(self, model: str, class_names: Sequence[str]) -> None:
         """Let every class of a group be there from now on: a rate sees its first event too."""

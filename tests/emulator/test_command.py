@@ -65,21 +65,13 @@ def test_signals_end_it_at_once(number: signal.Signals, status: int) -> None:
 
 
 def test_kv_goes_from_process_to_process() -> None:
-    options = ("--speed", "20", "--kv-lease", "10000")
+    options = ("--speed", "20", "--kv-lease", "10000", "--kv-load-failure-policy", "garbage")
     with running(*options) as (_, prefillers), running(*options, str(TWO_CLASS)) as (_, decoders):
         leg = {"do_remote_decode": True, "do_remote_prefill": False}
         read = post(prefillers[0] + "/v1/completions", prompt="a b c", max_tokens=1, kv_transfer_params=leg)
         params = read["kv_transfer_params"]
-        answers = [
-            post(
-                decoders[0] + "/v1/completions",
-                prompt="a b c",
-                max_tokens=3,
-                kv_transfer_params=params,
-                ignore_eos=True,
-            )
-            for _ in range(2)
-        ]
+        decode = {"prompt": "a b c", "max_tokens": 3, "kv_transfer_params": params, "ignore_eos": True}
+        answers = [post(decoders[0] + "/v1/completions", **decode) for _ in range(2)]
         assert ["garbage" in each["choices"][0]["text"] for each in answers] == [False, True]
 
 

@@ -88,13 +88,59 @@ def test_standing_faults() -> None:
     served(test)
 
 
+def test_a_share_of_the_requests_fails() -> None:
+    async def test(client: Client) -> None:
+        await client.post("/admin/fault", {"kind": "fail", "value": 0.5})
+        failed = [(await client.complete(prompt=[1], max_tokens=1)).status == 500 for _ in range(60)]
+        assert 15 < sum(failed) < 45  # four standard deviations
+        async with client.session.delete(client.servers[0].url + "/admin/fault"):
+            pass
+        assert (await client.complete(headers=asked("fail=0"))).status == 200
+        assert (await client.complete(headers=asked("fail"))).status == 500
+
+    served(test)
+
+
+def test_slow_metrics() -> None:
+    async def test(client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        await client.post("/admin/fault", {"kind": "slow-metrics", "value": 4, "count": 1})
+        began = loop.time()
+        assert (await client.complete()).status == 200
+        await client.text("/metrics")
+        assert loop.time() - began >= 0.2
+        await client.post("/admin/fault", {"kind": "slow-metrics", "value": 1e6})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.text("/metrics"), 0.3)
+        assert client.servers[0].engine.faults.metrics_delay() == 1e6  # and the server closes all the same
+
+    served(test)
+
+
+def test_another_model_at_the_same_address() -> None:
+    async def test(client: Client) -> None:
+        assert (await client.complete(model="emulated")).body["model"] == "emulated"
+        assert (await client.post("/admin/model", {"model": "other"})).status == 200
+        assert (await client.complete(model="emulated")).status == 404
+        client.servers[0].kill()
+        await client.servers[0].revive()
+        assert (await client.complete(model="other")).body["model"] == "other"
+        assert '"id":"other"' in await client.text("/v1/models")
+        assert 'model_name="other"' in await client.text("/metrics")
+        assert (await client.post("/admin/model", {})).status == 400
+
+    served(test)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"kind": "explode"}, "unknown fault 'explode' (known: refuse, stall, die, lose-kv, slow)"),
+        ({"kind": "explode"}, "unknown fault 'explode' (known: refuse, fail, stall, die, lose-kv, slow, slow-metrics)"),
         ({"kind": "dye"}, "did you mean 'die'?"),
         ({"kind": "slow", "value": 0}, "slow=0 is out of range"),
         ({"kind": "refuse", "value": 200}, "refuse=200 is out of range"),
+        ({"kind": "fail", "value": 1.5}, "fail=1.5 is out of range"),
+        ({"kind": "slow-metrics", "value": -1}, "slow-metrics=-1 is out of range"),
         ({"kind": "die", "count": 0}, "count must be at least 1"),
         ({}, "kind: Field required"),
     ],
@@ -110,7 +156,7 @@ def test_bad_standing_faults(body: dict[str, Any], said: str) -> None:
 
 def test_headers() -> None:
     assert parse_faults("die=5, slow=3,lose-kv") == Faults(die=5, slow=3.0, lose_kv=True)
-    for bad in ("die=x", "dye", "", "slow=-1", "stall=nan", "die=nan", "refuse=12"):
+    for bad in ("die=x", "dye", "", "slow=-1", "stall=nan", "die=nan", "refuse=12", "slow-metrics"):
         with pytest.raises(BadFault):
             parse_faults(bad)
 

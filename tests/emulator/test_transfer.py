@@ -56,21 +56,26 @@ def test_the_decoder_fetches_what_the_prefiller_has_read() -> None:
     asyncio.run(run())
 
 
-def test_kv_is_fetched_once_and_garbage_afterwards() -> None:
+ERROR = {"error": {"message": "Internal server error", "type": "InternalServerError", "param": None, "code": 500}}
+
+
+def test_kv_is_fetched_once_and_lost_afterwards() -> None:
     async def run() -> None:
         async with cluster(2) as client:
             params = await prefill(client)
             first = await client.complete(1, prompt=PROMPT, kv_transfer_params=params)
             second = await client.complete(1, prompt=PROMPT, kv_transfer_params=params)
-            assert (first.status, second.status) == (200, 200)
-            assert "garbage" not in first.text
-            assert second.text == "garbage garbage garbage garbage"
+            assert (first.status, second.status) == (200, 500)
+            assert second.body == ERROR
             assert await client.metric("nixl_num_failed_transfers_total", 1) == 1
+            assert client.servers[1].engine.metrics.ends == {"stop": 0, "length": 1, "abort": 0, "error": 1}
+            assert [each.finish for each in client.servers[1].engine.served] == ["length", "error"]
+            assert client.servers[1].state["kv_cache_usage"] == 0.0
 
     asyncio.run(run())
 
 
-def test_a_lease_that_has_ended_leaves_garbage() -> None:
+def test_a_stream_whose_lease_has_ended_fails_before_its_first_token() -> None:
     async def run() -> None:
         async with cluster(2, kv_lease=2.0) as client:
             params = await prefill(client)
@@ -78,27 +83,90 @@ def test_a_lease_that_has_ended_leaves_garbage() -> None:
             assert client.servers[0].state["pinned"] == 0
             assert await client.metric("nixl_num_kv_expired_reqs_total", 0) == 1
             reply = await client.complete(1, prompt=PROMPT, kv_transfer_params=params, stream=True)
-            assert reply.text.startswith("garbage")
+            assert reply.status == 200
+            assert reply.chunks == [ERROR]
             assert reply.done
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("leg", ["prefill", "decode", "between", "death"])
-def test_lost_kv_leaves_garbage(leg: str) -> None:
-    fault = {"x-fluidgate-fault": "lose-kv"}
+LOST = ["prefill", "decode", "between", "death", "restart"]
 
+
+async def decoded_without_kv(client: Client, leg: str) -> Any:
+    """The answer of a decode whose KV was lost on that leg."""
+    fault = {"x-fluidgate-fault": "lose-kv"}
+    params = await prefill(client, headers=fault if leg == "prefill" else None)
+    if leg == "between":
+        client.servers[0].fault("lose-kv", requests=1)
+    if leg in ("death", "restart"):
+        client.servers[0].kill()
+    if leg == "restart":
+        await client.servers[0].revive()
+    headers = fault if leg == "decode" else None
+    return await client.complete(1, prompt=PROMPT, kv_transfer_params=params, headers=headers)
+
+
+@pytest.mark.parametrize("leg", LOST)
+def test_lost_kv_fails_the_decode(leg: str) -> None:
     async def run() -> None:
         async with cluster(2) as client:
-            params = await prefill(client, headers=fault if leg == "prefill" else None)
-            if leg == "between":
-                client.servers[0].fault("lose-kv", requests=1)
-            if leg == "death":
-                client.servers[0].kill()
-            headers = fault if leg == "decode" else None
-            reply = await client.complete(1, prompt=PROMPT, kv_transfer_params=params, headers=headers)
+            reply = await decoded_without_kv(client, leg)
+            assert (reply.status, reply.body) == (500, ERROR)
+            assert (await client.complete(1, prompt=PROMPT)).status == 200
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("leg", LOST)
+def test_lost_kv_is_read_again_where_the_policy_says_so(leg: str) -> None:
+    async def run() -> None:
+        async with cluster(2, kv_load_failure_policy="recompute") as client:
+            reply = await decoded_without_kv(client, leg)
+            assert reply.text == (await client.complete(1, prompt=PROMPT)).text
+            assert await source(client, 1, "external_kv_transfer") == 0
+            assert await source(client, 1, "local_compute") == 104  # again, and the last block of the second request
+            assert await client.metric("nixl_num_failed_transfers_total", 1) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("leg", LOST)
+def test_lost_kv_leaves_garbage_where_the_policy_says_so(leg: str) -> None:
+    async def run() -> None:
+        async with cluster(2, kv_load_failure_policy="garbage") as client:
+            reply = await decoded_without_kv(client, leg)
             assert reply.status == 200
             assert reply.text.split() == ["garbage"] * 4
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [{"model": "nope"}, {"max_tokens": 10**6}, {"prompt": []}, {"headers": {"x-fluidgate-fault": "refuse"}}],
+    ids=["model", "length", "empty", "fault"],
+)
+def test_a_refused_decode_lets_go_of_its_kv(refused: dict[str, Any]) -> None:
+    async def run() -> None:
+        async with cluster(2) as client:
+            params = await prefill(client)
+            assert client.servers[0].state["pinned"] == 1
+            reply = await client.complete(1, **({"prompt": PROMPT, "kv_transfer_params": params} | refused))
+            assert reply.status >= 400
+            await until(lambda: client.servers[0].state["pinned"] == 0)
+
+    asyncio.run(run())
+
+
+def test_all_choices_of_a_decode_find_the_kv() -> None:
+    async def run() -> None:
+        async with cluster(2) as client:
+            params = await prefill(client)
+            reply = await client.complete(1, prompt=PROMPT, n=3, kv_transfer_params=params)
+            assert reply.body["usage"]["completion_tokens"] == 12
+            assert client.servers[1].state["prefill_seconds"] == 0
+            assert client.servers[0].state["pinned"] == 0
 
     asyncio.run(run())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class MoodyEngine:
     context: int = 1000
     key: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
     fetched: int = 0
     running: int = 0
     url: str = ""
@@ -67,7 +68,9 @@ class MoodyEngine:
         self.let_in(request)
         body = await request.json()
         self.asked.append(body)
-        if body["model"] not in self.models:
+        if "traceparent" in request.headers:
+            self.traceparents.append(request.headers["traceparent"])
+        if body.get("model", self.models[0]) not in self.models:
             raise error(404, f"The model `{body['model']}` does not exist.")
         self.running += 1
         try:
@@ -113,7 +116,7 @@ class MoodyEngine:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_get("/v1/models", self.models_page)
         app.router.add_get("/metrics", self.metrics)
-        app.router.add_post("/v1/{path:.*}", self.post)
+        app.router.add_post("/{path:.*}", self.post)
         self.server = TestServer(app, port=port)
         await self.server.start_server(shutdown_timeout=0.1)
         self.url = str(self.server.make_url("")).rstrip("/")
@@ -132,11 +135,11 @@ def error(status: int, message: str) -> web.HTTPException:
 
 @asynccontextmanager
 async def before_moody_engines(
-    folder: Path, engines: int = 2, more: str = "", **options: Any
+    folder: Path, engines: int = 2, more: str = "", *, make: Callable[[], MoodyEngine] = MoodyEngine, **options: Any
 ) -> AsyncIterator[tuple[Live, list[MoodyEngine]]]:
     """A gateway before moody engines."""
     async with AsyncExitStack() as stack:
-        there = [MoodyEngine() for _ in range(engines)]
+        there = [make() for _ in range(engines)]
         for engine in there:
             await engine.start()
             stack.push_async_callback(engine.stop)

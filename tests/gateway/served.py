@@ -148,8 +148,9 @@ def settings_of(
     kind: str = "vllm",
     drain_seconds: float = 5.0,
     client_seconds: float = 60.0,
+    server: str = "",
 ) -> GatewaySettings:
-    """A gateway file in `folder`; `more` are further lines, of tables other than [engines] and [server]."""
+    """A gateway file in `folder`; `server` are further lines of [server], `more` of tables but it and [engines]."""
     from fluidgate.scenario_file import write_scenario
 
     write_scenario(of, folder / "scenario.toml")
@@ -166,6 +167,7 @@ log = "{folder / "requests.log"}"
 grace_seconds = 0.0
 drain_seconds = {drain_seconds}
 client_seconds = {client_seconds}
+{server}
 [engines]
 kind = "{kind}"
 urls = {json.dumps(urls)}

@@ -98,7 +98,8 @@ def scrape_of(tmp_path: Path, **options: Any) -> tuple[dict[str, set[str]], set[
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             samples.setdefault(sample.name, set()).update(sample.labels)
-    return {name: labels for name, labels in samples.items() if not name.endswith("_created")}, fields
+    own = {name: labels for name, labels in samples.items() if name.startswith("fluidgate_")}
+    return {name: labels for name, labels in own.items() if not name.endswith("_created")}, fields
 
 
 def test_page_and_dashboard_know_the_scrape_and_the_log(tmp_path: Path) -> None:

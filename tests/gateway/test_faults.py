@@ -241,7 +241,7 @@ def test_a_lease_that_would_end_in_the_buffer_means_reading_again(tmp_path: Path
 
     async def run() -> None:
         more = "[limits]\nattempts = 100\nmax_wait = 60.0\n"
-        async with live_gateway(tmp_path, engines=2, more=more) as live:
+        async with live_gateway(tmp_path, engines=2, speed=4.0, more=more) as live:
             live.gateway.backends.lease = 0.001
             replies = await asyncio.gather(*(live.complete(60) for _ in range(20)))
             assert all(reply.done and reply.tokens == 60 for reply in replies)

@@ -56,10 +56,22 @@ class Admission:
         tokens, most = request.prompt_tokens, self._limits.max_prompt_tokens
         if most is not None and tokens > most:
             raise invalid(f"the prompt has about {tokens} tokens; {most} are taken", reason="prompt_too_long")
+        if request.answers > self._limits.max_answers:
+            what = f"the request asks for {request.answers} answers (its prompts times n)"
+            raise invalid(f"{what}; {self._limits.max_answers} are given")
         length = self._backends.context_length
-        if length is not None and isinstance(request.body.get("prompt"), list) and tokens >= length:
-            what = f"the prompt has {tokens} tokens; the engines take less than {length}"
+        counted = request.longest_ids
+        if length is not None and counted is not None and counted >= length:
+            what = f"the prompt has {counted} tokens; the engines take less than {length}"
             raise invalid(what, reason="prompt_too_long")
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            ApiError: nobody is let in any more.
+        """
+        if self._closed():
+            raise unavailable("shutting_down", "the gateway is shutting down")
 
     def admit(self, ticket: Ticket) -> None:
         """Let a request in, to start or to wait.
@@ -67,8 +79,7 @@ class Admission:
         Raises:
             ApiError: it would have to wait, and too many do; or nobody is served.
         """
-        if self._closed():
-            raise unavailable("shutting_down", "the gateway is shutting down")
+        self.check_open()
         if not self._backends.any_up:
             raise unavailable("no_engine", "no engine answers")
         self._dispatcher.enter(ticket)

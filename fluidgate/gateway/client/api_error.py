@@ -54,10 +54,6 @@ class ApiError(Exception):
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.reason}
         return orjson.dumps({"error": error})
 
-    def event(self) -> bytes:
-        """The same as the last event of a stream."""
-        return b"data: " + self.body() + b"\n\n"
-
 
 def invalid(message: str, param: str | None = None, *, reason: str = "invalid_request") -> ApiError:
     return ApiError(400, reason, message, param=param)

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from fluidgate.gateway.client.admin import PREFIX, Admin
 from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
-from fluidgate.gateway.client.completion_request import CHAT, COMPLETIONS
 from fluidgate.gateway.client.completions import Completions
+from fluidgate.gateway.client.cors import Cors
+from fluidgate.gateway.client.dialect import Dialect
+from fluidgate.gateway.client.end_points import END_POINTS
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.response import Response
@@ -21,10 +23,10 @@ log = logging.getLogger("fluidgate.gateway")
 
 IDS = re.compile(r"[\x21-\x7e]{1,128}")
 
-POSTS = (COMPLETIONS, CHAT)
 MOST_ADMIN_BYTES = 1 << 16
 
-GETS: dict[str, Callable[[Pages, Response, bytes], Awaitable[None]]] = {
+Page = Callable[[Pages, Response, bytes], Awaitable[None]]
+GETS: dict[str, Page] = {
     "/v1/models": Pages.models,
     "/v1/plan": Pages.plan,
     "/health": Pages.health,
@@ -32,12 +34,22 @@ GETS: dict[str, Callable[[Pages, Response, bytes], Awaitable[None]]] = {
     "/metrics": Pages.metrics,
 }
 
+MODEL = "/v1/models/"
+"""What the page of one model begins with; the rest, slashes and all, is its name."""
+
+WHOLE_SERVER = "/*"
+"""How the path of `OPTIONS *` reads."""
+
+POST, GET = ("POST", "OPTIONS"), ("GET", "HEAD", "OPTIONS")
+
+Headers = defaultdict[str, list[str]]
+
 
 class App:
     """An ASGI application. It is written without a framework: the path of a token is the gateway's whole cost.
 
     Attributes:
-        keyring: the keys that clients may come with.
+        keyring: the keys that clients may come with; `cors`, the origins of pages that may read answers.
     """
 
     def __init__(
@@ -46,6 +58,7 @@ class App:
         admin: Admin,
         completions: Completions,
         pages: Pages,
+        cors: Cors,
         refused: Callable[[RefusedRequest], None],
     ) -> None:
         """
@@ -56,6 +69,7 @@ class App:
         self._admin = admin
         self._completions = completions
         self._pages = pages
+        self.cors = cors
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,49 +79,70 @@ class App:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
         headers = _headers(scope["headers"])
         client_id = _client_id(headers["x-request-id"])
-        response = Response(send, client_id)
+        point = END_POINTS.get(path)
+        dialect = Dialect.OPENAI if point is None else point.dialect
+        cors = self.cors.headers(scope["method"], headers.__getitem__)
+        response = Response(send, client_id, dialect=dialect, headers=cors)
         try:
-            if scope["path"].startswith(PREFIX):
+            if path.startswith(PREFIX):
                 self._admin.let_in(headers["authorization"])
                 raw = await read_body(scope["headers"], receive, MOST_ADMIN_BYTES)
-                await self._admin.serve(scope["method"], scope["path"], raw, response)
+                await self._admin.serve(scope["method"], path, raw, response)
                 return
-            path = _checked_path(scope)
-            key = self.keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
-            if path in POSTS:
-                await self._completions.serve(scope, headers.__getitem__, key, client_id, receive, send)
-            else:
+            allowed = _checked(path, scope["method"])
+            if scope["method"] == "OPTIONS":
+                await response.begin(204, {"allow": ", ".join(allowed)})
+                await response.end()
+                return
+            key = self.keyring.holder(_given_key(headers)) if point or path.startswith("/v1/") else None
+            if point:
+                await self._completions.serve(scope, headers.__getitem__, key, client_id, receive, response)
+            elif path in GETS:
                 await GETS[path](self._pages, response, scope["query_string"])
+            else:
+                await self._pages.model(response, path.removeprefix(MODEL))
         except ApiError as error:
-            self._refused(RefusedRequest(error.status, error.reason, scope["path"], client_id))
+            self._refused(RefusedRequest(error.status, error.reason, path, client_id))
             await response.fail(error)
         except ClientGone:
             return
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"][:100])
+            log.exception("%s %s failed", scope["method"], path[:100])
             await response.fail(ApiError(500, "internal_error", "the gateway has failed; its log says why"))
 
 
-def _checked_path(scope: Scope) -> str:
-    """The end point that is called.
+def _checked(path: str, method: str) -> tuple[str, ...]:
+    """The methods of the end point that is called.
 
     Raises:
         ApiError: there is none, or it is called by another method.
     """
-    path: str = scope["path"]
-    if path not in POSTS and path not in GETS:
+    allowed: tuple[str, ...]
+    if path in END_POINTS:
+        allowed = POST
+    elif path in GETS or (path.startswith(MODEL) and path != MODEL):
+        allowed = GET
+    elif (path, method) == (WHOLE_SERVER, "OPTIONS"):
+        return (*GET, "POST")
+    else:
         raise ApiError(404, "not_found", f"no such end point: {path[:100]}")
-    allowed = "POST" if path in POSTS else "GET"
-    if scope["method"] != allowed:
-        raise ApiError(405, "method_not_allowed", f"{path} takes {allowed}", headers={"allow": allowed})
-    return path
+    if method not in allowed:
+        takes = ", ".join(allowed)
+        raise ApiError(405, "method_not_allowed", f"{path[:100]} takes {takes}", headers={"allow": takes})
+    return allowed
 
 
-def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> defaultdict[str, list[str]]:
+def _given_key(headers: Headers) -> Sequence[str]:
+    """The `Authorization` of a request, in whose place Anthropic's clients send `x-api-key`."""
+    return headers["authorization"] or [f"Bearer {key}" for key in headers["x-api-key"]]
+
+
+def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> Headers:
     """The values of each header; names are in lower case already."""
-    headers: defaultdict[str, list[str]] = defaultdict(list)
+    headers: Headers = defaultdict(list)
     for name, value in pairs:
         headers[name.decode("latin-1")].append(value.decode("latin-1"))
     return headers

@@ -17,7 +17,7 @@ class Traits:
 
     Attributes:
         key: name of the API key, if one was given.
-        path: "completions" or "chat".
+        path: name of the end point, such as "chat".
     """
 
     header: Header

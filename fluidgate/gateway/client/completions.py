@@ -1,20 +1,25 @@
-"""The end points for completions: each request is read, let in, handled, and leaves a record."""
+"""The end points that take a body: each request is read, let in, handled, and leaves a record."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from uuid import uuid4
 
 from fluidgate.gateway.client.api_error import ApiError, invalid, unavailable
-from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
+from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, read_body
 from fluidgate.gateway.client.classifier import Header, Traits
-from fluidgate.gateway.client.completion_request import CHAT, CompletionRequest
+from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.end_points import Work
+from fluidgate.gateway.client.passing_by import PassingBy
+from fluidgate.gateway.client.pings import pinged
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
+from fluidgate.gateway.client.tracing import UNTRACED, Tracing
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call
@@ -31,6 +36,9 @@ WAIT_HEADER = "x-fluidgate-max-wait"
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 
+LARGE_BODY = 1 << 20
+"""Bytes; larger bodies are parsed one at a time, and the event loop has its turn between two."""
+
 
 class Completions:
     """Serves requests, however many at a time."""
@@ -40,32 +48,40 @@ class Completions:
         find: Callable[[str], tuple[Service, str] | None],
         meter: PromptMeter,
         limits: LimitsTable,
+        ping_seconds: float,
         *,
+        tracing: Tracing | None,
         ended: Callable[[EndedRequest], None],
     ) -> None:
         """
         Args:
-            find: gives what serves a model, and what the engines call it; None if nothing does.
+            find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
             meter: says how long a prompt is.
+            ping_seconds: between comments on a stream that waits; 0 for none.
+            tracing: keeps traces; None for none.
             ended: called with what each request has left behind.
         """
         self._find = find
         self._meter = meter
         self._limits = limits
+        self._ping_seconds = ping_seconds
+        self._tracing = tracing
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
+        self._passing_by = PassingBy()
+        self._one_large = asyncio.Lock()
 
     @property
     def under_way(self) -> int:
         """Requests that are being served."""
         return len(self._under_way)
 
-    def adopt(self, meter: PromptMeter, limits: LimitsTable) -> None:
+    def adopt(self, meter: PromptMeter, limits: LimitsTable, ping_seconds: float) -> None:
         """What requests are measured and bounded by from now on."""
-        self._meter, self._limits = meter, limits
+        self._meter, self._limits, self._ping_seconds = meter, limits, ping_seconds
 
     async def serve(
-        self, scope: Scope, header: Header, key: str | None, client_id: str, receive: Receive, send: Send
+        self, scope: Scope, header: Header, key: str | None, client_id: str, receive: Receive, response: Response
     ) -> None:
         """Answer one request.
 
@@ -73,45 +89,56 @@ class Completions:
             header: gives the values of a header by its lower-case name.
             key: name of the API key, if one was given.
             client_id: the client's own name of the request, "" if it gave none.
+            response: where the answer goes.
 
         Raises:
             ApiError: it is refused; nothing has been sent.
             ClientGone: the client left before the end of its request.
         """
-        path = scope["path"]
         raw = await read_body(scope["headers"], receive, self._limits.max_body_bytes)
-        request = CompletionRequest.of(path, raw, self._meter)
+        request = await self._request(scope["path"], raw)
         asked = request.model
         service, request = self._served_by(request)
-        engines = service.group.settings.engines
         service.admission.check(request)
-        kind = "chat" if path == CHAT else "completions"
-        cls = service.classifier.class_of(Traits(header, key, asked, kind, request.prompt_tokens))
+        if request.end_point.work is Work.NONE:
+            await self._passing_by.serve(service, self._call(service, request, header), response)
+            return
+        name = request.end_point.name
+        cls = service.classifier.class_of(Traits(header, key, asked, name, request.prompt_tokens))
         max_wait = min(service.max_wait[cls], client_max_wait(header))
-        drop_usage = engines.ask_usage and request.stream and not request.wants_usage
+        drop_usage = service.group.settings.engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(service, request.with_usage() if drop_usage else request, header)
         ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits or service.may_overflow(request))
         service.admission.admit(ticket)
-        response = Response(send, client_id or call.id)
+        response.request_id = client_id or call.id
         times = Times(arrived=service.clock())
-        handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times)
+        trace = UNTRACED if self._tracing is None else self._tracing.begin(request.path, header)
+        handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times, trace)
         watch = asyncio.create_task(_stop_when_gone(receive, handler))
         self._under_way.add(handler)
         service.group.under_way += 1
         try:
-            await handler.run()
+            async with pinged(response, self._ping_seconds if request.stream else 0.0):
+                await handler.run()
         finally:
             watch.cancel()
             self._under_way.discard(handler)
             service.group.under_way -= 1
             times.end = service.clock()
-            self._ended(ended_request(handler, service.class_names[cls], key, client_id))
+            ended = ended_request(handler, service.class_names[cls], key, client_id)
+            trace.end(ended)
+            self._ended(ended)
             service.admission.note_end(cls)
 
     def break_off(self) -> None:
         """End what is still under way, each with an error of its own."""
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
+
+    async def _request(self, path: str, raw: bytes) -> CompletionRequest:
+        async with self._one_large if len(raw) > LARGE_BODY else nullcontext():
+            request = CompletionRequest.parsed(path, raw)
+        return await request.measured(self._meter)
 
     def _served_by(self, request: CompletionRequest) -> tuple[Service, CompletionRequest]:
         """What serves it, and the request in the words of the engines.
@@ -126,7 +153,7 @@ class Completions:
         return service, request if model == request.model else request.of_model(model)
 
     def _call(self, service: Service, request: CompletionRequest, header: Header) -> Call:
-        passed = (*TRACE_HEADERS, *service.group.settings.engines.pass_headers)
+        passed = (*TRACE_HEADERS, *request.end_point.headers, *service.group.settings.engines.pass_headers)
         headers = {name: values[0] for name in passed if (values := header(name))}
         silence = self._silence(service, request)
         return Call(request.path, request.body, request.raw, f"fg-{uuid4().hex}", headers, silence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fluidgate.gateway.client.api_error import ApiError, unavailable
+from fluidgate.gateway.client.end_points import MISSING
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Ticket
@@ -44,11 +45,13 @@ class FaultFinder:
     given up when it has met with that too often: it may be what kills them.
     """
 
-    def __init__(self, service: Service, request: str, model: str, ticket: Ticket) -> None:
+    def __init__(self, service: Service, request: str, model: str, ticket: Ticket, *, everywhere: bool) -> None:
         """
         Args:
             request: its id.
+            everywhere: whether every engine has its end point.
         """
+        self._everywhere = everywhere
         self._service = service
         self._request = request
         self._model = model
@@ -83,6 +86,8 @@ class FaultFinder:
             return Verdict(aside=self.only_place())
         if not own_words and engine.answers:
             return Verdict(aside=engine)
+        if status in MISSING and not self._everywhere:
+            return Verdict(final=True)
         if 400 <= status < 500 and status not in BUSY:
             return Verdict(final=True)
         self._refused[engine] = refused
@@ -102,8 +107,7 @@ class FaultFinder:
         """
         cause = lost.__cause__
         if isinstance(cause, EngineUnreachable):
-            self._bear_silence(cause, engine, heard, company)
-            await self._blame(cause, engine)
+            return await self.of_broken(cause, engine, heard=heard, company=company)
         self._check_attempts(lost)
         if isinstance(cause, EngineRefused) and engine.answers:
             return self._to(engine, lost)

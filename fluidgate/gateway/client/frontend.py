@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.completions import Completions
+from fluidgate.gateway.client.cors import Cors
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.client.service import Service
+from fluidgate.gateway.client.tracing import Tracing
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
@@ -32,10 +36,14 @@ class Frontend:
         self._metrics = Metrics(gateway.snapshots)
         self._request_log = RequestLog(settings.server.log)
         self._services: dict[str, Service] = {}
-        self._completions = Completions(self._find, self._meter(settings), settings.limits, ended=self._ended)
+        ping = settings.server.ping_seconds
+        self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
+        self._completions = Completions(
+            self._find, self._meter(settings), settings.limits, ping, tracing=self._tracing, ended=self._ended
+        )
         pages = Pages(gateway, scrape=self._metrics.scrape)
-        admin = Admin(gateway, reload=self.reload)
-        self.app = App(Keyring(settings.keys), admin, self._completions, pages, self.refused)
+        admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
+        self.app = App(Keyring(settings.keys), admin, self._completions, pages, cors, self.refused)
         self._serve_groups()
 
     async def reload(self) -> None:
@@ -50,8 +58,8 @@ class Frontend:
         settings = read()
         meter = self._meter(settings)
         await self._gateway.adopt(settings)
-        self._completions.adopt(meter, settings.limits)
-        self.app.keyring = Keyring(settings.keys)
+        self._completions.adopt(meter, settings.limits, settings.server.ping_seconds)
+        self.app.keyring, self.app.cors = Keyring(settings.keys), Cors(settings.server.cors_origins)
         self._serve_groups()
 
     def reopen_log(self) -> None:
@@ -72,11 +80,14 @@ class Frontend:
         """End what is still under way, each with an error of its own."""
         self._completions.break_off()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         self._request_log.close()
 
     def _meter(self, settings: GatewaySettings) -> PromptMeter:
-        return PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
+        tokens = settings.tokens
+        return PromptMeter(tokens.bytes_per_token, settings.tokenizer, media=tokens.media)
 
     def _serve_groups(self) -> None:
         gateway = self._gateway
@@ -85,8 +96,8 @@ class Frontend:
             self._metrics.expect(name, service.class_names)
 
     def _find(self, model: str) -> tuple[Service, str] | None:
-        """What serves a model, and what the engines call it."""
-        found = self._gateway.find(model)
+        """What serves a model, and what the engines call it; of "", which is any, the first group."""
+        found = self._gateway.find(model) if model else (self._gateway.groups[0], model)
         return None if found is None else (self._services[found[0].settings.name], found[1])
 
     def _ended(self, request: EndedRequest) -> None:

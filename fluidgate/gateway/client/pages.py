@@ -28,7 +28,19 @@ class Pages:
         self._scrape = scrape
 
     async def models(self, response: Response, query: bytes) -> None:
-        await _json(response, 200, {"object": "list", "data": self._catalog()})
+        await _json(response, 200, {"object": "list", "data": list(self._catalog().values())})
+
+    async def model(self, response: Response, name: str) -> None:
+        """One of them.
+
+        Raises:
+            ApiError: there is none of this name.
+        """
+        catalog = self._catalog()
+        if name not in catalog:
+            there = ", ".join(catalog)
+            raise ApiError(404, "model_not_found", f"no model '{name[:100]}'; there is {there}", param="model")
+        await _json(response, 200, catalog[name])
 
     async def plan(self, response: Response, query: bytes) -> None:
         """Of the group that `model` names, of the first if it names none."""
@@ -51,8 +63,8 @@ class Pages:
     async def metrics(self, response: Response, query: bytes) -> None:
         await response.whole(200, {"content-type": CONTENT_TYPE}, self._scrape())
 
-    def _catalog(self) -> list[dict[str, Any]]:
-        """What clients may ask for."""
+    def _catalog(self) -> dict[str, dict[str, Any]]:
+        """What clients may ask for, by name."""
         found: dict[str, dict[str, Any]] = {}
         for group in self._gateway.groups:
             length = group.backends.context_length
@@ -60,7 +72,7 @@ class Pages:
             for name in (*group.backends.models, *group.settings.aliases):
                 known = {"id": name, "object": "model", "created": int(self._gateway.started), "owned_by": "fluidgate"}
                 found.setdefault(name, known | more)
-        return list(found.values())
+        return found
 
 
 async def _json(response: Response, status: int, value: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fluidgate.gateway.client.api_error import REASON_HEADER, ApiError
 from fluidgate.gateway.ended import RefusedRequest
@@ -25,12 +25,18 @@ UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 HEAD_BYTES = 64 << 10
 """The longest request line and headers together."""
 
+HEAD_SECONDS = 60.0
+"""s within which a new connection must send a head, and any head that has begun must end."""
+
+ENDLESS = 1 << 62
+"""Bytes of an answer whose length is not known."""
+
 
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1 with a send buffer that holds most answers whole: a slow client keeps no engine's slot.
 
-    A client that does not read is cut off after a while, heads are bounded, and what is no HTTP is answered in the form
-    of OpenAI's errors.
+    A client that does not read is cut off after a while, heads are bounded in length and time, and what is no HTTP is
+    answered in the form of OpenAI's errors. Clients of HTTP/1.0 get no chunks: their answer ends with the connection.
     """
 
     def __init__(
@@ -50,14 +56,17 @@ class Protocol(HttpToolsProtocol):
         self._between = True
         self._refused = False
         self._cut_off: asyncio.TimerHandle | None = None
+        self._head_end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=SEND_BUFFER, low=SEND_BUFFER // 4 * 3)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._cancel_cut_off()
+        self._cancel_head_end()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -72,6 +81,25 @@ class Protocol(HttpToolsProtocol):
             self._cut_off.cancel()
             self._cut_off = None
 
+    def _expect_head(self) -> None:
+        if self._head_end is None:
+            self._head_end = self.loop.call_later(HEAD_SECONDS, self._no_head)
+
+    def _cancel_head_end(self) -> None:
+        if self._head_end is not None:
+            self._head_end.cancel()
+            self._head_end = None
+
+    def _no_head(self) -> None:
+        """It has taken too long; a client that has sent nothing is told nothing."""
+        self._head_end = None
+        if self._refused or self.transport.is_closing():
+            return
+        if self._between:
+            self.transport.close()
+        else:
+            self._refuse(ApiError(408, "request_timeout", f"the headers did not end within {HEAD_SECONDS:g} s"))
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head, self._in_head, self._between = 0, True, False
@@ -85,7 +113,14 @@ class Protocol(HttpToolsProtocol):
         self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._head > HEAD_BYTES:
             raise ValueError("too long a head")
+        old = self.parser.get_http_version() == "1.0"
+        if old:
+            self.expect_100_continue = False
+        if self.url == b"*":
+            self.url = b"/*"
         super().on_headers_complete()
+        if old:
+            unframe(self.cycle)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -94,10 +129,15 @@ class Protocol(HttpToolsProtocol):
             head, end, rest = data.partition(b"\r\n\r\n")
             data = UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
-        if self._in_head and not self._refused and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
-                self.send_400_response("")
+        if self._refused or self.transport.is_closing():
+            return
+        if not self._in_head:
+            self._cancel_head_end()
+            return
+        self._expect_head()
+        self._head += len(data)
+        if self._head > HEAD_BYTES:
+            self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
         """What came is no request; nothing on this connection is trusted any more."""
@@ -105,6 +145,9 @@ class Protocol(HttpToolsProtocol):
             error = ApiError(431, "headers_too_large", f"the headers are longer than {HEAD_BYTES} bytes")
         else:
             error = ApiError(400, "invalid_http", "this is no HTTP request")
+        self._refuse(error)
+
+    def _refuse(self, error: ApiError) -> None:
         self._report_refused(RefusedRequest(error.status, error.reason))
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()
@@ -113,6 +156,21 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(whole_response(error))
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)
+
+
+def unframe(cycle: RequestResponseCycle) -> None:
+    """Let an answer whose length is not known end with the connection, in the place of chunks."""
+    send = cycle.send
+
+    async def unframed(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            if all(name != b"content-length" for name, _ in message["headers"]):
+                cycle.chunked_encoding, cycle.expected_content_length = False, ENDLESS
+        elif not message.get("more_body", False) and cycle.expected_content_length > ENDLESS // 2:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = unframed  # type: ignore[method-assign]
 
 
 def whole_response(error: ApiError) -> bytes:

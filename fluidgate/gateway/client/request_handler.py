@@ -9,17 +9,19 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 from fluidgate.gateway.client.api_error import ApiError, unavailable
 from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
+from fluidgate.gateway.client.end_points import Work
 from fluidgate.gateway.client.fault_finder import FaultFinder
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
+from fluidgate.gateway.client.tracing import UNTRACED, RequestTrace
 from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
@@ -41,6 +43,7 @@ class RequestHandler:
         call: the request as engines get it.
         max_wait: s, for a prefill and again for a decode.
         drop_usage: whether the gateway asked for the stream's usage, and the client did not.
+        trace: gets a step for each leg and each wait.
         outcome: how it ended: "completed", or the reason why not.
         prompt_tokens, output_tokens: counted by the engine where it says so.
         lost_kv: how often the prompt was read again because its KV was lost.
@@ -56,6 +59,7 @@ class RequestHandler:
     max_wait: float
     drop_usage: bool
     times: Times
+    trace: RequestTrace = UNTRACED
     outcome: str = ""
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -109,7 +113,8 @@ class RequestHandler:
 
     async def _answer(self) -> None:
         """Attempt after attempt, until the answer, or an error that is the request's own, has gone out."""
-        self._faults = FaultFinder(self.service, self.call.id, self.request.model, self.ticket)
+        everywhere = self.request.end_point.everywhere
+        self._faults = FaultFinder(self.service, self.call.id, self.request.model, self.ticket, everywhere=everywhere)
         aside = self._faults.only_place()
         while True:
             try:
@@ -143,7 +148,7 @@ class RequestHandler:
         service = self.service
         engine = service.backends[await self._turn(self.max_wait, "a prefill")]
         self.times.prefill = service.clock()
-        pairs = engine.adapter.abilities.pairs
+        pairs = engine.adapter.abilities.pairs and self.request.end_point.work is Work.GENERATE
         if not pairs and (self.ticket.stays or not service.two_legs(self.request.stream)):
             await self._single_leg(engine)
             return
@@ -154,8 +159,8 @@ class RequestHandler:
             decode = service.backends[await self._place(handover)]
             self.times.decode = service.clock()
             async with (
-                self._leg(decode, own_words=pairs),
-                decode.adapter.write_answer(self.call, handover) as answer,
+                self._leg("decode", decode, own_words=pairs) as call,
+                decode.adapter.write_answer(call, handover) as answer,
             ):
                 self.decode_engine = decode
                 fetched = True
@@ -173,8 +178,8 @@ class RequestHandler:
 
     async def _read_prompt(self, engine: Engine) -> Handover:
         self.prefill_engine, self.decode_engine = engine, None
-        async with self._leg(engine):
-            handover = await engine.adapter.read_prompt(self.call)
+        async with self._leg("prefill", engine) as call:
+            handover = await engine.adapter.read_prompt(call)
         self._kv_life = engine.life
         engine.handovers += 1
         return handover
@@ -185,8 +190,8 @@ class RequestHandler:
         heard = writer.adapter.heard
         writer.expect_answer(self._give_up)
         try:
-            async with self._leg(engine, own_words=True):
-                handover = await engine.adapter.read_prompt(self.call, writer.adapter)
+            async with self._leg("prefill", engine, own_words=True) as call:
+                handover = await engine.adapter.read_prompt(call, writer.adapter)
         except EngineUnreachable as error:
             if error.url == writer.url:
                 self._heard, self._company = heard, writer.unanswered
@@ -204,12 +209,13 @@ class RequestHandler:
         return self._at
 
     @asynccontextmanager
-    async def _leg(self, engine: Engine, *, own_words: bool = False) -> AsyncIterator[None]:
+    async def _leg(self, name: str, engine: Engine, *, own_words: bool = False) -> AsyncIterator[Call]:
         """What is asked of an engine within; `own_words` if that is what the client has said, and no part of it."""
         self._at, self._own_words, self._heard = engine, own_words, engine.adapter.heard
         engine.expect_answer(self._give_up)
         try:
-            yield
+            with self.trace.step(name, engine.url) as headers:
+                yield replace(self.call, headers={**self.call.headers, **headers}) if headers else self.call
         except asyncio.CancelledError:
             if self._gone is None or self.stopped is not None or self._task is None:
                 raise
@@ -256,8 +262,9 @@ class RequestHandler:
         if turn.done():
             return turn.result()
         try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(turn)
+            with self.trace.step(f"wait for {what}"):
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(turn)
         except TimeoutError:
             if turn.done():
                 return turn.result()
@@ -268,13 +275,13 @@ class RequestHandler:
         self.prefill_engine = self.decode_engine = engine
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        if not self.request.stream:
+        if not self.request.stream and self.request.end_point.work is Work.GENERATE:
             seconds = self.service.prefill_seconds(self.prompt_tokens)
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
             async with (
-                self._leg(engine, own_words=True),
-                engine.adapter.write_answer(self.call, None) as answer,
+                self._leg("request", engine, own_words=True) as call,
+                engine.adapter.write_answer(call, None) as answer,
             ):
                 await self._relay(answer)
         finally:
@@ -291,7 +298,7 @@ class RequestHandler:
         if not self.request.stream:
             await self._hand_over_whole(answer)
             return
-        relay = StreamRelay(self.response, begins=self._begins, drop_usage=self.drop_usage)
+        relay = StreamRelay(self.response, self.request.path, begins=self._begins, drop_usage=self.drop_usage)
         counter = relay.counter
         try:
             await relay.run(answer)
@@ -337,14 +344,14 @@ class RequestHandler:
 
     async def _broke_off(self, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
-        if not self.response.status:
+        if not self.response.begun:
             raise error
         await self._faults.of_cut(error, self._at)
         raise ApiError(502, "engine_failed", f"the engine failed within the answer ({error})")
 
     async def _end_failed(self) -> None:
         """The engine has told of an error in the stream, which the client has by now, unless nothing was sent."""
-        if not self.response.status:
+        if not self.response.begun:
             raise EngineUnreachable(self._at.url, "an error before the first token", taken=True)
         self.outcome = "engine_failed"
         self._leave()
@@ -371,4 +378,4 @@ class RequestHandler:
         self.outcome = "engine_refused"
         self._leave()
         status = refused.status if refused.status in STATUSES else 400
-        await self.response.whole(status, refused.headers, refused.body)
+        await self.response.refuse(status, refused.headers, refused.body)

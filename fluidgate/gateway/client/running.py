@@ -98,4 +98,4 @@ async def started_gateway(
     finally:
         await gateway.close()
         if frontend is not None:
-            frontend.close()  # last: requests that the server has cancelled leave their records meanwhile
+            await frontend.close()  # last: requests that the server has cancelled leave their records meanwhile

@@ -84,5 +84,5 @@ class Service:
         length = self.backends.context_length
         if length is None or request.output_limit is None:
             return False
-        prompt = request.prompt_tokens if request.counted else ESTIMATED_BY * request.prompt_tokens
+        prompt = request.longest_ids or ESTIMATED_BY * request.prompt_tokens
         return prompt + request.output_limit > length

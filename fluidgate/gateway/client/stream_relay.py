@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.engines import Answer, EngineUnreachable
-from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper
+from fluidgate.gateway.engines.sse import UsageDropper, token_counter
 
 
 class StreamRelay:
@@ -18,13 +18,14 @@ class StreamRelay:
         counter: what has come so far: tokens, the end, an error.
     """
 
-    def __init__(self, response: Response, *, begins: Callable[[int], None], drop_usage: bool) -> None:
+    def __init__(self, response: Response, path: str, *, begins: Callable[[int], None], drop_usage: bool) -> None:
         """
         Args:
+            path: of the end point, which says how tokens are told.
             begins: called with the number of tokens just before the first byte is sent.
             drop_usage: whether the event that states the usage is kept from the client.
         """
-        self.counter = TokenCounter()
+        self.counter = token_counter(path)
         self._response = response
         self._begins = begins
         self._dropper = UsageDropper() if drop_usage else None
@@ -47,7 +48,7 @@ class StreamRelay:
                 chunk = chunk if dropper is None else dropper.feed(chunk)
                 if not chunk:
                     continue
-                if response.status:
+                if response.begun:
                     await response.more(chunk)
                     continue
                 held += chunk

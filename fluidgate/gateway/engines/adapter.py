@@ -17,6 +17,10 @@ Role = Literal["both", "prefill", "decode"]
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+SPLIT = ("/v1/completions", "/v1/chat/completions")
+"""End points whose prefill and decode can be two calls."""
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What an engine can do.
@@ -109,7 +113,7 @@ class Call:
     """A client's request, as it goes upstream.
 
     Attributes:
-        path: `/v1/completions` or `/v1/chat/completions`.
+        path: of the end point.
         body: its JSON; never changed.
         raw: the same, as it came.
         id: X-Request-Id of every leg.
@@ -131,7 +135,10 @@ class Call:
 
     @property
     def splits(self) -> bool:
-        """Whether prefill and decode can be two calls: one prompt, answered once, and not asked for its odds."""
+        """Whether prefill and decode can be two calls: a completion of one prompt, answered once, and not asked for its
+        odds."""
+        if self.path not in SPLIT:
+            return False
         body = self.body
         prompt = body.get("prompt")
         one = not isinstance(prompt, list) or len(prompt) < 2 or not isinstance(prompt[0], str | list)
@@ -230,6 +237,10 @@ class Adapter(ABC):
         It opens with the first byte of a stream, so that until then all may be tried anew: after `KvLost` from the
         prefill on, after `EngineUnreachable` with the same handover elsewhere. Leaving the context early aborts.
         """
+
+    def pass_by(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """What the engine answers to a request that takes no slot of it, such as /tokenize."""
+        return self.upstream.open(call.path, call.raw, call.id, call.headers, silence=call.silence)
 
     async def release(self, handover: Handover) -> None:  # noqa: B027
         """The KV of a prompt read here is needed no more; never fails."""

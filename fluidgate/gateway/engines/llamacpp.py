@@ -126,7 +126,8 @@ class LlamaCpp(Adapter):
         slots = await self._all_slots()
         async with slots.one() as slot:
             file = f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-            answer = await self.upstream.post(call.path, prompt_only(call.body, **_in(slot)), call.id, call.headers)
+            body = prompt_only(call.body, **_in(slot), **_rendered(call.body))
+            answer = await self.upstream.post(call.path, body, call.id, call.headers)
             self._expire_later(file)
             await self._move(slot, "save", file)
             saved = Saved(file, slot, slots.uses[slot], partial(self._remove, file))
@@ -201,3 +202,8 @@ class LlamaCpp(Adapter):
 
 def _in(slot: int) -> dict[str, Any]:
     return {"id_slot": slot, "cache_prompt": True}
+
+
+def _rendered(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What llama.cpp chooses its template by, so that it must be the same for both legs."""
+    return {key: body[key] for key in ("tool_choice", "response_format", "json_schema") if key in body}

@@ -1,12 +1,15 @@
-"""The tokens in an OpenAI-compatible answer, counted as its bytes go by.
+"""The tokens in the answers of engines, counted as their bytes go by.
 
-Nothing is parsed as JSON: a quote within a JSON text is written `\\"`, so that a key in quotes followed by a colon can
-only be a key.
+Nothing is parsed as JSON, but for events with several choices: a quote within a JSON text is written `\\"`, so that a
+key in quotes followed by a colon can only be a key.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import orjson
 
 TEXT = re.compile(rb'"text": *"[^"]')
 CONTENT = re.compile(rb'"content": *"[^"]')
@@ -18,17 +21,23 @@ NO_TEXT = re.compile(rb'"(?:text|content)": *""')
 UNFINISHED = re.compile(rb'"finish_reason": *null')
 
 USAGE = re.compile(rb'"completion_tokens": *(\d+)')
+STATED = re.compile(rb'"(?:completion|output)_tokens": *(\d+)')
 NO_CHOICES = re.compile(rb'"choices": *\[\]')
 ERROR = re.compile(rb'data: ?(\{"error": *[^\r\n]*)')
+NAMED_ERROR = re.compile(rb"event: ?error(?:\r\n|\n|\r)data: ?(\{[^\r\n]*)")
 DONE = (b"data: [DONE]", b"data:[DONE]")
+
+TYPE = re.compile(rb'"type": *"([\w.]+)"')
+ENDINGS = (b"\r\n\r\n", b"\n\n", b"\r\r")
+END_OF_EVENT = re.compile(b"(" + b"|".join(ENDINGS) + b")")
 
 
 class TokenCounter:
-    """Counts the output tokens of a stream of server-sent events; its bytes may be cut anywhere.
+    """Counts the output tokens of a stream of completions; its bytes may be cut anywhere, its lines end in any way.
 
-    An event with text is a token, and so is one whose text is empty because it ends within a character. A chat's first
-    event, which names a role, is not, nor is a last one without text. Where the engine states how many there are
-    (`usage`, in the last event or in each), that counts: it may put several into an event.
+    An event with text is a token for each choice that has any, and so is one whose text is empty because it ends within
+    a character. A chat's first event, which names a role, is not, nor is a last one without text. Where the engine
+    states how many there are (`usage`, in the last event or in each), that counts: it may put several into an event.
 
     Attributes:
         tokens: output tokens so far.
@@ -51,14 +60,24 @@ class TokenCounter:
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
+        if b"\r" in chunk:  # JSON writes its own as \r, so that this one ends a line
+            chunk = chunk.replace(b"\r", b"\n")
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
-            if line.startswith(b"data:"):
-                self._read(line)
+            if line:
+                self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            self._read(line)
 
     def _read(self, line: bytes) -> None:
         if b'"completion_tokens"' in line and (usage := USAGE.search(line)):
-            self.tokens = int(usage[1])
+            # Of one choice, where each event states it; of all, in the event that has none.
+            stated = int(usage[1])
+            self.tokens = stated if NO_CHOICES.search(line) else max(self.tokens, stated)
+        elif line.count(b'"finish_reason"') > 1:
+            self.tokens += tokens_of_choices(line)
         elif TEXT.search(line) or CONTENT.search(line) or OTHER.search(line):
             self.tokens += 1
         elif line.startswith(DONE):
@@ -67,6 +86,90 @@ class TokenCounter:
             self.failed = True
         elif NO_TEXT.search(line) and UNFINISHED.search(line) and b'"role"' not in line:
             self.tokens += 1
+
+
+class NamedEvents(TokenCounter):
+    """A stream whose events have names, in a line `event:` or as the `type` of their data."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = b""
+
+    def _line(self, line: bytes) -> None:
+        if line.startswith(b"event:"):
+            self._name = line[6:].strip()
+        elif line.startswith(b"data:"):
+            named = self._name or ((found := TYPE.search(line)) and found[1]) or b""
+            self._name = b""
+            self._event(named, line)
+
+    def _event(self, name: bytes, line: bytes) -> None:
+        raise NotImplementedError
+
+    def _believe(self, line: bytes) -> None:
+        """Take the number that an event states for the tokens so far."""
+        if stated := stated_tokens(line):
+            self.tokens = stated
+
+
+class ResponseEvents(NamedEvents):
+    """The stream of /v1/responses: whatever ends with `.delta` is a token, until the last event states them all."""
+
+    __slots__ = ()
+
+    def _event(self, name: bytes, line: bytes) -> None:
+        if name.endswith(b".delta"):
+            self.tokens += 1
+        elif name in (b"response.completed", b"response.incomplete"):
+            self._believe(line)
+            self.finished = True
+        elif name in (b"response.failed", b"error"):
+            self.failed = True
+
+
+class MessageEvents(NamedEvents):
+    """The stream of /v1/messages, Anthropic's: a `content_block_delta` is a token, until `message_delta` states all."""
+
+    __slots__ = ()
+
+    def _event(self, name: bytes, line: bytes) -> None:
+        if name == b"content_block_delta":
+            self.tokens += b'"signature_delta"' not in line
+        elif name == b"message_delta":
+            self._believe(line)
+        elif name == b"message_stop":
+            self.finished = True
+        elif name == b"error":
+            self.failed = True
+
+
+def token_counter(path: str) -> TokenCounter:
+    """A counter for the streams of an end point."""
+    match path:
+        case "/v1/responses":
+            return ResponseEvents()
+        case "/v1/messages":
+            return MessageEvents()
+        case _:
+            return TokenCounter()
+
+
+def tokens_of_choices(line: bytes) -> int:
+    """Tokens of an event with several choices."""
+    try:
+        choices = orjson.loads(line[5:])["choices"]
+        return sum(map(_has_token, choices))
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return 1
+
+
+def _has_token(choice: dict[str, Any]) -> bool:
+    said = choice.get("delta") or choice
+    words = (said.get(key) for key in ("text", "content", "reasoning", "reasoning_content", "tool_calls", "token_ids"))
+    cut = choice.get("finish_reason") is None and "role" not in said and "" in (said.get("text"), said.get("content"))
+    return any(words) or cut
 
 
 class UsageDropper:
@@ -84,22 +187,30 @@ class UsageDropper:
         """The whole events that there are by now, but for that one."""
         data = self.rest + chunk
         end = data.rfind(b"\n\n") + 2
+        if b"\r" in data:
+            end = max((data.rfind(ending) + len(ending) for ending in ENDINGS if ending in data), default=0)
         if end < 2:
             self.rest = data
             return b""
         whole, self.rest = data[:end], data[end:]
         if not NO_CHOICES.search(whole):
             return whole
-        return b"".join(event + b"\n\n" for event in whole.split(b"\n\n")[:-1] if not NO_CHOICES.search(event))
+        events = END_OF_EVENT.split(whole)
+        return b"".join(
+            event + ending
+            for event, ending in zip(events[::2], [*events[1::2], b""], strict=True)
+            if not NO_CHOICES.search(event)
+        )
 
 
 def stated_tokens(body: bytes) -> int | None:
-    """The output tokens that an answer in one piece states in its `usage`; None where it has none."""
-    usage = USAGE.search(body)
-    return int(usage[1]) if usage else None
+    """The output tokens that an answer in one piece states in its `usage`, at its end; None where it has none."""
+    stated = STATED.findall(body)
+    return int(stated[-1]) if stated else None
 
 
 def error_at_start(chunk: bytes) -> bytes | None:
     """The error, as JSON, that a stream begins with; None where it begins otherwise."""
-    error = ERROR.match(chunk.lstrip())
+    start = chunk.removeprefix(b"\xef\xbb\xbf").lstrip()
+    error = ERROR.match(start) or NAMED_ERROR.match(start)
     return error[1] if error else None

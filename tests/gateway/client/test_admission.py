@@ -95,7 +95,7 @@ def test_what_no_engine_could_serve() -> None:
 
     def reason(**body: object) -> str:
         request = CompletionRequest(
-            COMPLETIONS, body, b"", str(body.get("model", "m")), False, meter.completion(body["prompt"]), None
+            COMPLETIONS, body, b"", str(body.get("model", "m")), False, meter.count("completion", body), None
         )
         try:
             door.admission.check(request)

@@ -68,7 +68,6 @@ WRONG: dict[str, dict[str, Any]] = {
     "empty prompt": {"prompt": ""},
     "no tokens": {"prompt": []},
     "prompt of an object": {"prompt": {"a": 1}},
-    "prompt of texts": {"prompt": ["a", "b"]},
     "prompt of mixed things": {"prompt": [1, "a"]},
     "prompt of negative tokens": {"prompt": [-1]},
     "prompt of truths": {"prompt": [True]},
@@ -79,9 +78,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "max_tokens of a truth": {"max_tokens": True},
     "max_tokens too great": {"max_tokens": 10**30},
     "stream of a text": {"stream": "yes"},
-    "several answers": {"n": 2},
+    "no answers": {"n": 0},
     "n of a truth": {"n": True},
-    "best of two": {"best_of": 2},
+    "too many answers": {"n": 129, "prompt": ["a", "b"]},
+    "one of several prompts empty": {"prompt": ["a", ""]},
+    "options of a text": {"stream_options": "include_usage"},
     "somebody's KV": {"kv_transfer_params": {"do_remote_prefill": True}},
     "somebody's slot": {"id_slot": 0},
 }
@@ -131,7 +132,7 @@ def test_the_engine_reads_the_request_that_was_checked(tmp_path: Path) -> None:
             twice = b'{"kv_transfer_params":{"do_remote_prefill":true},"model":"emulated","prompt":"a","max_tokens":1,'
             checked(await live.send(COMPLETIONS, twice + b'"kv_transfer_params":{"a":1}}'), 400)
             assert (await live.send(COMPLETIONS, twice + b'"kv_transfer_params":null}')).status == 200
-            request = CompletionRequest.of(COMPLETIONS, twice + b'"kv_transfer_params":null}', METER)
+            request = CompletionRequest.parsed(COMPLETIONS, twice + b'"kv_transfer_params":null}')
             assert b"do_remote_prefill" not in request.raw
             await still_serves(live)
 
@@ -154,7 +155,7 @@ REQUESTS = st.fixed_dictionaries({"model": st.just(MODEL)}, optional=dict.fromke
 @settings(max_examples=400, derandomize=True)
 def test_any_body_is_taken_or_refused(path: str, body: bytes) -> None:
     try:
-        request = CompletionRequest.of(path, body, METER)
+        request = asyncio.run(CompletionRequest.parsed(path, body).measured(METER))
     except ApiError as error:
         refused = error
     else:
@@ -404,10 +405,9 @@ def test_a_tokenizer_counts(tmp_path: Path) -> None:
     words.pre_tokenizer = Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
     meter = PromptMeter(4.0, tmp_path / "tokenizer.json")
-    assert meter.completion("a b a long-word") == 6
-    assert METER.completion("a b a long-word") == 4
-    assert METER.completion("é" * 8) == 4
-    assert METER.chat({"messages": [{"role": "user", "content": [{"type": "text", "text": "abcd"}]}]}) == 5
+    assert meter.count("completion", {"prompt": "a b a long-word"}) == 6
+    assert METER.count("completion", {"prompt": "a b a long-word"}) == 4
+    assert METER.count("completion", {"prompt": "é" * 8}) == 4
 
 
 def test_lengths_of_answers_are_learnt(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_the_official_client(client: openai.OpenAI) -> None:
         assert raised.value.code == code
         assert raised.value.response.headers["x-fluidgate-reason"] == code
 
-    fails(openai.BadRequestError, "invalid_request", n=2)
+    fails(openai.BadRequestError, "invalid_request", n=0)
     fails(openai.BadRequestError, "prompt_too_long", prompt="x" * 100_000)
     fails(openai.NotFoundError, "model_not_found", model="other")
     fails(openai.APIStatusError, "body_too_large", prompt="x" * 300_000)

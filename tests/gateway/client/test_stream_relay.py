@@ -42,7 +42,9 @@ class Relayed:
     def __init__(self, *, drop_usage: bool = False) -> None:
         self.sent = b""
         self.began: list[int] = []
-        self.relay = StreamRelay(Response(self.send, ""), begins=self.began.append, drop_usage=drop_usage)
+        self.relay = StreamRelay(
+            Response(self.send, ""), "/v1/completions", begins=self.began.append, drop_usage=drop_usage
+        )
 
     async def send(self, message: dict[str, Any]) -> None:
         self.sent += message.get("body", b"")

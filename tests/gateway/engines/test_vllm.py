@@ -84,6 +84,7 @@ async def test_the_two_legs():
         "model": "m",
         "prompt": "hello",
         "max_tokens": 1,
+        "ignore_eos": True,
         "stream": False,
         "kv_transfer_params": {
             "do_remote_decode": True,
