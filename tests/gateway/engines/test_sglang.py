@@ -14,6 +14,7 @@ from aiohttp.test_utils import unused_port
 
 from fluidgate.emulator import EngineServer, EngineSettings, serve_engines
 from fluidgate.gateway.engines import (
+    Adapter,
     Call,
     EngineRefused,
     EngineUnreachable,
@@ -61,7 +62,7 @@ def pages(mode: str, **more: Any) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def started(*adapters: Sglang) -> AsyncIterator[None]:
+async def started(*adapters: Adapter) -> AsyncIterator[None]:
     for adapter in adapters:
         await adapter.start()
     try:
@@ -168,7 +169,8 @@ async def test_what_each_side_is_sent():
     ],
 )
 @asynchronous
-async def test_where_one_side_fails_the_other_is_told_to_stop(reads, writes, error, guilty):
+async def test_where_one_side_fails_the_other_is_told_to_stop(reads, writes, error, guilty, monkeypatch):
+    monkeypatch.setattr("fluidgate.gateway.engines.sglang_pair.ASKED_AGAIN", (0.05,))
     async with scripted_pair(reads, writes) as (reader, writer, one, other):
         with pytest.raises(error) as raised:
             await reader.read_prompt(call(), writer)
