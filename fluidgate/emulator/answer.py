@@ -113,6 +113,7 @@ class Answer(Response):
         """Wait for the other side of the pair: one that reads for one that writes, and that for the KV."""
         engine, rooms = self._engine, self._engine.rooms
         patience = engine.settings.pair_timeout / engine.settings.speed
+        rooms.begin(meeting.rid, self._fail)
         if engine.settings.role == "prefill":
             room = self._room = rooms.room(meeting.room)
             came = await rooms.wait(meeting.rid, room.writer_came.wait(), patience)
@@ -128,6 +129,9 @@ class Answer(Response):
 
     async def _fail_without_writer(self, room: Room) -> None:
         await room.writer_left.wait()
+        self._fail()
+
+    def _fail(self) -> None:
         for request in self._requests:
             self._engine.fail(request)
 
@@ -149,6 +153,8 @@ class Answer(Response):
     def _leave_room(self) -> None:
         if self._parting is not None:
             self._parting.cancel()
+        if self._wish.meeting is not None:
+            self._engine.rooms.end(self._wish.meeting.rid)
         if self._room is not None and self._wish.meeting is not None:
             self._engine.rooms.leave(self._wish.meeting.room)
 

@@ -67,6 +67,7 @@ class Rooms:
     def __init__(self) -> None:
         self._rooms: dict[int, Room] = {}
         self._waits: dict[str, asyncio.Event] = {}
+        self._under_way: dict[str, Callable[[], None]] = {}
 
     @property
     def waiting(self) -> int:
@@ -81,12 +82,20 @@ class Rooms:
         if room := self._rooms.pop(number, None):
             room.hand_over(None)
 
-    def abort(self, rid: str) -> bool:
-        """Let a request wait no more; whether it did."""
-        if (wait := self._waits.get(rid)) is None:
-            return False
-        wait.set()
-        return True
+    def begin(self, rid: str, end: Callable[[], None]) -> None:
+        """A request is one side of a pair from now on; `end` is called where it is aborted while it does not wait."""
+        self._under_way[rid] = end
+
+    def end(self, rid: str) -> None:
+        """It is no more."""
+        self._under_way.pop(rid, None)
+
+    def abort(self, rid: str) -> None:
+        """Let a request wait no more, or go on no more; nothing if it is not there."""
+        if (wait := self._waits.get(rid)) is not None:
+            wait.set()
+        elif (end := self._under_way.get(rid)) is not None:
+            end()
 
     async def wait(self, rid: str, other: Awaitable[Any], seconds: float) -> Any:
         """What the other side brings; None if it does not come in time, or the request is aborted.

@@ -75,7 +75,7 @@ def _limit(engine: Engine, body: Body, prompt: Prompt) -> int:
             "the input prompt or the number of requested output tokens.",
             "max_tokens",
         )
-    if body.remote_decode and limit != 1:
+    if body.remote_decode and limit != 1 and engine.settings.kind == "vllm":
         raise bad_request("kv_transfer_params: do_remote_decode needs max_tokens = 1", "max_tokens")
     return limit
 
