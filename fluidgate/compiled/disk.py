@@ -29,10 +29,11 @@ def folder() -> Path | None:
     """Where kernels are kept; None where nothing can be written."""
     import platformdirs
 
-    for root in (platformdirs.user_cache_path("fluidgate"), Path(tempfile.gettempdir()) / "fluidgate-cache"):
-        try:
-            (root / "kernels").mkdir(parents=True, exist_ok=True)
-            return root / "kernels"
+    for root in (platformdirs.user_cache_path, lambda name: Path(tempfile.gettempdir()) / f"{name}-cache"):
+        try:  # where no folder at all can be written, there is no folder for temporary files either
+            here: Path = root("fluidgate") / "kernels"
+            here.mkdir(parents=True, exist_ok=True)
+            return here
         except OSError:
             continue
     return None

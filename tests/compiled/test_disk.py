@@ -119,3 +119,17 @@ def test_what_cannot_be_kept_is_made_all_the_same_and_told(
     caplog.set_level(logging.INFO, logger="fluidgate")
     assert kept(made("def f(x):\n    return x * 6\n"), "a test")(2) == 12
     assert "it can't be kept, give XDG_CACHE_HOME a folder" in caplog.records[0].getMessage()
+
+
+def test_a_read_only_disk_has_the_folder_that_was_made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container: nothing can be written, temporary files neither."""
+
+    def no_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(disk.tempfile, "gettempdir", no_folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "fluidgate" / "kernels").mkdir(parents=True)
+    assert disk.folder.__wrapped__() == tmp_path / "fluidgate" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/status")
+    assert disk.folder.__wrapped__() is None
