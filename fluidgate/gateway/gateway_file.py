@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from fluidgate.engine_table import absent
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.gateway.quota_table import KeyLimits, NamedKeyTable, QuotaTable, limits_of
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
 from fluidgate.replanning.replanner import Replanning
@@ -98,12 +99,8 @@ class RuleTable(Table):
     max_prompt_tokens: int = absent("the longest prompt, tokens", ge=0, le=LARGEST_WHOLE)
 
 
-class KeyTable(Table):
-    """A key that clients may come with."""
-
-    name: str = Field(min_length=1, description="the name of the key in logs and rules", examples=["team-a"])
-    env: str = absent("the environment variable that holds the key", min_length=1, examples=["TEAM_A_KEY"])
-    sha256: str = absent("the SHA-256 of the key, in hexadecimal", pattern="^[0-9a-fA-F]{64}$")
+class KeyTable(QuotaTable, NamedKeyTable):
+    """A key that clients may come with, and what it may use."""
 
 
 class TokensTable(Table):
@@ -141,16 +138,18 @@ class GatewayTable(Table):
     classes: list[GatewayClassTable] = Field(default_factory=list, description="tables [[classes]] with limits")
     rules: list[RuleTable] = Field(default_factory=list, description="tables [[rules]], the first that fits counts")
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
+    quota: QuotaTable = Field(default_factory=QuotaTable, description="the table [quota], of keys without own values")
     tokens: TokensTable = Field(default_factory=TokensTable, description="the table [tokens]")
     replanning: ReplanningTable = Field(default_factory=ReplanningTable, description="the table [replanning]")
 
 
 @dataclass(frozen=True)
 class Key:
-    """An API key as the gateway keeps it: its digest."""
+    """An API key as the gateway keeps it: its digest, and what it may use."""
 
     name: str
     digest: bytes
+    limits: KeyLimits = field(default_factory=KeyLimits)
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         engines=file.engines,
         limits=file.limits,
         rules=tuple(file.rules),
-        keys=tuple(_key(each, source) for each in file.keys),
+        keys=tuple(_key(each, file.quota, source) for each in file.keys),
         tokens=file.tokens,
         replanning=Replanning(**numbers) if file.replanning.enabled else None,
         max_wait=tuple(of(name, "max_wait") for name in names),
@@ -285,6 +284,8 @@ def _problems(file: GatewayTable, scenario: Scenario, policy: Policy | PlacedPol
     keys = [each.name for each in file.keys]
     for name in {name for name in keys if keys.count(name) > 1}:
         yield f"keys: {shown(name)} stands twice; name each key once"
+    if file.quota.model_dump(exclude_none=True) and not keys:
+        yield "quota: there is no key to which it applies; add [[keys]], or remove this table"
     for k, key in enumerate(file.keys):
         if (key.env is None) == (key.sha256 is None):
             yield f"keys[{k}] ({shown(key.name)}): needs env or sha256, and one of them only; give where the key is"
@@ -316,14 +317,15 @@ def _class_names(file: GatewayTable) -> Iterator[tuple[str, str]]:
         yield f"rules[{k}].class", rule.cls
 
 
-def _key(table: KeyTable, source: str) -> Key:
+def _key(table: KeyTable, usual: QuotaTable, source: str) -> Key:
     import hashlib
 
+    limits = limits_of(table, usual)
     if table.sha256 is not None:
-        return Key(table.name, bytes.fromhex(table.sha256))
+        return Key(table.name, bytes.fromhex(table.sha256), limits)
     value = _from_environment(f"keys ({shown(table.name)}): env", table.env, source)
     assert value is not None
-    return Key(table.name, hashlib.sha256(value.encode()).digest())
+    return Key(table.name, hashlib.sha256(value.encode()).digest(), limits)
 
 
 def _from_environment(where: str, name: str | None, source: str) -> str | None:

@@ -55,6 +55,7 @@ class App:
         headers = _headers(scope["headers"])
         client_id = _client_id(headers["x-request-id"])
         response = Response(send, client_id)
+        key: str | None = None
         try:
             path = _checked_path(scope)
             key = self._keyring.holder(headers["authorization"]) if path.startswith("/v1/") else None
@@ -63,7 +64,8 @@ class App:
             else:
                 await GETS[path](self._pages, response)
         except ApiError as error:
-            self._refused(RefusedRequest(error.status, error.reason, scope["path"], client_id))
+            refused = RefusedRequest(error.status, error.reason, scope["path"], client_id, error.class_name, key)
+            self._refused(refused)
             await response.fail(error)
         except ClientGone:
             return

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from fluidgate.gateway.backends import Backends
-from fluidgate.gateway.client.api_error import invalid, unavailable
+from fluidgate.gateway.client.api_error import ApiError, invalid, unavailable
 from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
 from fluidgate.gateway.client.classifier import Classifier, Header, Traits
 from fluidgate.gateway.client.completion_request import CHAT, CompletionRequest
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.quotas import Grant, Quotas
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
@@ -45,6 +46,8 @@ class Completions:
         class_names: Sequence[str],
         limits: LimitsTable,
         max_wait: Sequence[float],
+        mean_output: Sequence[float],
+        quotas: Quotas,
         engines: EnginesTable,
         ended: Callable[[EndedRequest], None],
     ) -> None:
@@ -52,7 +55,8 @@ class Completions:
         Args:
             service: what every request is served by.
             meter: says how long a prompt is; `classifier`, of which class a request.
-            max_wait: by class, s.
+            max_wait: by class, s; `mean_output`, tokens that count for an answer whose limit is not given.
+            quotas: what each key may use.
             engines: what is asked of engines, and passed on to them.
             ended: called with what each request has left behind.
         """
@@ -62,6 +66,8 @@ class Completions:
         self._class_names = class_names
         self._limits = limits
         self._max_wait = max_wait
+        self._mean_output = mean_output
+        self._quotas = quotas
         self._engines = engines
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
@@ -89,9 +95,16 @@ class Completions:
         max_wait = min(self._max_wait[cls], client_max_wait(header))
         drop_usage = self._engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(request.with_usage() if drop_usage else request, header)
-        ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits)
-        service.admission.admit(ticket)
-        response = Response(send, client_id or call.id)
+        ticket = Ticket(
+            cls,
+            request.prompt_tokens,
+            stays=not call.splits,
+            most_output=request.output_limit or math.inf,
+            key=key or "",
+            weight=self._quotas.weight_of(key),
+        )
+        grant = self._let_in(ticket, key, request.output_limit or math.ceil(self._mean_output[cls]))
+        response = Response(send, client_id or call.id, grant.headers)
         times = Times(arrived=service.clock())
         handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times)
         watch = asyncio.create_task(_stop_when_gone(receive, handler))
@@ -102,13 +115,33 @@ class Completions:
             watch.cancel()
             self._under_way.discard(handler)
             times.end = service.clock()
-            self._ended(ended_request(handler, self._class_names[cls], service.backends, key, client_id))
+            ended = ended_request(handler, self._class_names[cls], service.backends, key, client_id)
+            self._quotas.end(grant, ended)
+            self._ended(ended)
             service.admission.note_end(cls)
 
     def break_off(self) -> None:
         """End what is still under way, each with an error of its own."""
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
+
+    def _let_in(self, ticket: Ticket, key: str | None, output: int) -> Grant:
+        """What its key's quota grants a request that is let in.
+
+        Raises:
+            ApiError: it is refused, by its quota or at the door.
+        """
+        name, grant = self._class_names[ticket.cls], None
+        try:
+            grant = self._quotas.admit(key, name, ticket.prompt, output)
+            self._service.admission.admit(ticket)
+        except ApiError as error:
+            error.class_name = name
+            if grant is not None:
+                self._quotas.withdraw(grant)
+                error.headers |= grant.headers
+            raise
+        return grant
 
     def _call(self, request: CompletionRequest, header: Header) -> Call:
         passed = (*TRACE_HEADERS, *self._engines.pass_headers)

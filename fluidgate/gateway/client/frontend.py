@@ -9,12 +9,14 @@ from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.quotas import Quotas
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.metrics import Metrics
 from fluidgate.gateway.request_log import RequestLog
+from fluidgate.gateway.tenants import Tenants
 
 
 class Frontend:
@@ -22,6 +24,7 @@ class Frontend:
 
     Attributes:
         app: the ASGI application.
+        tenants: the books of API keys.
     """
 
     def __init__(self, settings: GatewaySettings, gateway: Gateway) -> None:
@@ -33,6 +36,9 @@ class Frontend:
         meter = PromptMeter(settings.tokens.bytes_per_token, settings.tokenizer)
         self._metrics = Metrics(names, settings.scenario.pricing, gateway.snapshot)
         self._request_log = RequestLog(settings.server.log)
+        self.tenants = Tenants(settings.keys, names, gateway.dispatcher.waiting_of)
+        self._metrics.registry.register(self.tenants)
+        quotas = Quotas(self.tenants, gateway.clock)
         admission = Admission(
             gateway.dispatcher,
             gateway.backends,
@@ -41,6 +47,7 @@ class Frontend:
             max_waiting=settings.max_waiting,
             draining=lambda: gateway.draining,
             clock=gateway.clock,
+            max_waiting_of=quotas.max_waiting_of,
         )
         service = Service(
             dispatcher=gateway.dispatcher,
@@ -59,6 +66,8 @@ class Frontend:
             class_names=names,
             limits=settings.limits,
             max_wait=settings.max_wait,
+            mean_output=[each.output_tokens for each in settings.scenario.classes],
+            quotas=quotas,
             engines=settings.engines,
             ended=self._ended,
         )
@@ -72,8 +81,9 @@ class Frontend:
         self.app = App(Keyring(settings.keys), self._completions, pages, self.refused)
 
     def refused(self, request: RefusedRequest) -> None:
-        """A request has been refused before it was of any class."""
+        """A request has been refused on arrival."""
         self._metrics.refused(request)
+        self.tenants.refused(request)
         self._request_log.refused(request)
 
     def break_off(self) -> None:
@@ -85,4 +95,5 @@ class Frontend:
 
     def _ended(self, request: EndedRequest) -> None:
         self._metrics.ended(request)
+        self.tenants.ended(request)
         self._request_log.ended(request)

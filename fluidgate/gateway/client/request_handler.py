@@ -174,7 +174,7 @@ class RequestHandler:
         except TimeoutError:
             if turn.done():
                 return turn.result()
-            raise self.service.admission.waited_too_long(self.ticket.cls, seconds, what) from None
+            raise self.service.admission.waited_too_long(self.ticket, seconds, what) from None
 
     async def _single_leg(self, g: int) -> None:
         """Prompt and answer in one call: the prefill has ended when the first token comes."""
@@ -205,8 +205,9 @@ class RequestHandler:
             await relay.run(answer)
         except EngineUnreachable as error:
             self._broke_off(relay.counter.tokens, error)
+        finally:
+            self.output_tokens = relay.counter.tokens  # known of those broken off as well
         counter = relay.counter
-        self.output_tokens = counter.tokens
         self.times.last_token = self.service.clock()
         if counter.failed:
             await self._end_failed()

@@ -18,9 +18,14 @@ class Response:
         ended: whether its last byte has been handed over.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, headers: Headers | None = None) -> None:
+        """
+        Args:
+            headers: the gateway's own, which go before an engine's.
+        """
         self._send = send
         self._id = [(b"x-request-id", request_id.encode("latin-1"))] if request_id else []
+        self._headers = headers or {}
         self.status = 0
         self.ended = False
 
@@ -31,7 +36,8 @@ class Response:
 
     async def begin(self, status: int, headers: Headers) -> None:
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": [*_encoded(headers), *self._id]})
+        encoded = [*_encoded({**headers, **self._headers}), *self._id]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def more(self, chunk: bytes) -> None:
         """A further piece; waits while the client's buffer is full."""
