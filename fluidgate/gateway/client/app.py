@@ -86,6 +86,7 @@ class App:
         dialect = Dialect.OPENAI if point is None else point.dialect
         cors = self.cors.headers(scope["method"], headers.__getitem__)
         response = Response(send, client_id, dialect=dialect, headers=cors)
+        key: str | None = None
         try:
             if path.startswith(PREFIX):
                 self._admin.let_in(headers["authorization"])
@@ -105,7 +106,7 @@ class App:
             else:
                 await self._pages.model(response, path.removeprefix(MODEL))
         except ApiError as error:
-            self._refused(RefusedRequest(error.status, error.reason, path, client_id))
+            self._refused(RefusedRequest(error.status, error.reason, path, client_id, error.class_name, key))
             await response.fail(error)
         except ClientGone:
             return

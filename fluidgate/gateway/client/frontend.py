@@ -11,6 +11,7 @@ from fluidgate.gateway.client.cors import Cors
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.quotas import Quotas
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.tracing import Tracing
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
@@ -18,6 +19,7 @@ from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.metrics import Metrics
 from fluidgate.gateway.request_log import RequestLog
+from fluidgate.gateway.tenants import Tenants
 
 
 class Frontend:
@@ -25,6 +27,7 @@ class Frontend:
 
     Attributes:
         app: the ASGI application.
+        tenants: the books of API keys.
     """
 
     def __init__(self, settings: GatewaySettings, gateway: Gateway) -> None:
@@ -38,8 +41,17 @@ class Frontend:
         self._services: dict[str, Service] = {}
         ping = settings.server.ping_seconds
         self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
+        self.tenants = Tenants(settings.keys, gateway.class_names, gateway.waiting_of)
+        self._metrics.registry.register(self.tenants)
+        self._quotas = Quotas(self.tenants, gateway.clock)
         self._completions = Completions(
-            self._find, self._meter(settings), settings.limits, ping, tracing=self._tracing, ended=self._ended
+            self._find,
+            self._meter(settings),
+            settings.limits,
+            ping,
+            quotas=self._quotas,
+            tracing=self._tracing,
+            ended=self._ended,
         )
         pages = Pages(gateway, scrape=self._metrics.scrape)
         admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
@@ -59,6 +71,7 @@ class Frontend:
         meter = self._meter(settings)
         await self._gateway.adopt(settings)
         self._completions.adopt(meter, settings.limits, settings.server.ping_seconds)
+        self.tenants.adopt(settings.keys)
         self.app.keyring, self.app.cors = Keyring(settings.keys), Cors(settings.server.cors_origins)
         self._serve_groups()
 
@@ -67,8 +80,9 @@ class Frontend:
         self._request_log.reopen()
 
     def refused(self, request: RefusedRequest) -> None:
-        """A request has been refused before it was of any class."""
+        """A request has been refused on arrival."""
         self._metrics.refused(request)
+        self.tenants.refused(request)
         self._request_log.refused(request)
 
     @property
@@ -91,7 +105,12 @@ class Frontend:
 
     def _serve_groups(self) -> None:
         gateway = self._gateway
-        self._services = {group.settings.name: Service.of(group, lambda: gateway.closed) for group in gateway.groups}
+        self._services = {
+            group.settings.name: Service.of(
+                group, lambda: gateway.closed, self._quotas.max_waiting_of, gateway.waiting_of
+            )
+            for group in gateway.groups
+        }
         for name, service in self._services.items():
             self._metrics.expect(name, service.class_names)
 
@@ -102,4 +121,5 @@ class Frontend:
 
     def _ended(self, request: EndedRequest) -> None:
         self._metrics.ended(request)
+        self.tenants.ended(request)
         self._request_log.ended(request)
