@@ -12,6 +12,7 @@ from fluidgate.cli.console import notices
 
 if TYPE_CHECKING:
     from fluidgate.emulator import EngineSettings
+    from fluidgate.emulator.settings import EngineRole
 
 PROFILE = "a100-40gb/qwen-8b"
 BATCH_SIZE, CHUNK_SIZE = 16, 256
@@ -29,6 +30,12 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True,
               help="Port of the first; 0 for any free ones.")  # fmt: skip
+@click.option("--kind", type=click.Choice(["vllm", "sglang", "openai"]), default="vllm", show_default=True,
+              help="Whose API and metrics they have; openai: any other, which has no metrics.")  # fmt: skip
+@click.option("--role", "roles", type=click.Choice(["null", "prefill", "decode"]), multiple=True,
+              help="Side of SGLang's pairs that an engine takes; given twice, by turns.  [default: null]")  # fmt: skip
+@click.option("--pair-timeout", type=float, default=300.0, show_default=True, metavar="S",
+              help="How long one side of a pair waits for the other, s.")  # fmt: skip
 @click.option("--model", default="emulated", show_default=True, metavar="NAME", help="Name of the model served.")
 @click.option("--speed", type=float, default=1.0, show_default=True, metavar="X",
               help="All times of the engine are divided by X.")  # fmt: skip
@@ -65,12 +72,13 @@ def engine(
     batch_size: int | None,
     chunk_size: int | None,
     count: int,
+    roles: tuple[EngineRole, ...],
     host: str,
     port: int,
     log_level: str,
     **options: Any,
 ) -> None:
-    """Serve emulated engines that speak vLLM's API, metrics and KV transfer, and take a GPU's time.
+    """Serve emulated engines that speak vLLM's or SGLang's API, metrics and KV transfer, and take a GPU's time.
 
     SCENARIO gives the GPU, its engine and the mean length of answers. Ctrl-C ends it.
     """
@@ -84,7 +92,7 @@ def engine(
             click.echo(f"engine on {url}: model {settings.model}, B = {gpu.batch_size}, C = {gpu.chunk_size}")
 
     with nullcontext() if log_level == "warning" else notices():
-        run_engines(settings, count, host=host, port=port, ready=ready)
+        run_engines(settings, count, roles=roles, host=host, port=port, ready=ready)
 
 
 def engine_settings(

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from fluidgate.emulator.engine import Engine
 from fluidgate.emulator.faults import Faults
+from fluidgate.emulator.rooms import Meeting, Room, knock
 from fluidgate.emulator.transfer import Remote, fetch
 from fluidgate.emulator.wire import Form
 
@@ -34,12 +35,14 @@ class Wish:
         load: value of the request header `endpoint-load-metrics-format`.
         remote: where the KV of the prompt is; None if it is to be read here.
         faults: what goes wrong.
+        meeting: where the engine meets the other side of its pair; None if it takes the whole request.
     """
 
     stream: bool
     load: str | None
     remote: Remote | None
     faults: Faults
+    meeting: Meeting | None = None
 
 
 class Answer(Response):
@@ -62,6 +65,8 @@ class Answer(Response):
         self._wish = wish
         self._place = place
         self._session = session
+        self._room: Room | None = None
+        self._parting: asyncio.Future[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.ensure_future(self._watch(receive))
@@ -72,6 +77,7 @@ class Answer(Response):
         finally:
             watcher.cancel()
             self._abort()
+            self._leave_room()
             for request in self._requests:
                 self._engine.record(request)
 
@@ -91,6 +97,9 @@ class Answer(Response):
         for request in self._requests:
             request.lost = faults.lose_kv
             request.slow = faults.slow
+        if self._wish.meeting is not None:
+            await self._meet(self._wish.meeting)
+            return
         if remote is None:
             for request in self._requests:
                 self._engine.submit(request)
@@ -99,6 +108,55 @@ class Answer(Response):
         for request in self._requests:
             if not request.broken:
                 self._engine.submit_fetched(request, tokens)
+
+    async def _meet(self, meeting: Meeting) -> None:
+        """Wait for the other side of the pair: one that reads for one that writes, and that for the KV."""
+        engine, rooms = self._engine, self._engine.rooms
+        patience = engine.settings.pair_timeout / engine.settings.speed
+        rooms.begin(meeting.rid, self._fail)
+        if engine.settings.role == "prefill":
+            room = self._room = rooms.room(meeting.room)
+            came = await rooms.wait(meeting.rid, room.writer_came.wait(), patience)
+            for request in self._requests:
+                engine.submit(request) if came else engine.fail(request)
+            self._parting = asyncio.ensure_future(self._fail_without_writer(room))
+            return
+        fetching = knock(self._session(), meeting.host, meeting.port, meeting.room)
+        tokens = await rooms.wait(meeting.rid, fetching, patience)
+        for request in self._requests:
+            if not request.broken:
+                engine.submit_fetched(request, tokens)
+
+    async def _fail_without_writer(self, room: Room) -> None:
+        await room.writer_left.wait()
+        self._fail()
+
+    def _fail(self) -> None:
+        for request in self._requests:
+            self._engine.fail(request)
+
+    async def _hand_over(self) -> None:
+        """What has been read goes to the side that writes, and takes its time; once."""
+        room = self._room
+        if room is None or self._broken or room.kv.done():
+            return
+        settings = self._engine.settings
+        handed = [self._engine.hand_out(request.pin) for request in self._requests]
+        if None not in handed:
+            seconds = settings.transfer_latency + self._requests[0].prompt / settings.transfer_bandwidth
+            await asyncio.sleep(seconds / settings.speed)
+        room.hand_over(handed[0] if None not in handed else None)
+        if None in handed or room.writer_left.is_set():
+            for request in self._requests:
+                request.finish = "error"
+
+    def _leave_room(self) -> None:
+        if self._parting is not None:
+            self._parting.cancel()
+        if self._wish.meeting is not None:
+            self._engine.rooms.end(self._wish.meeting.rid)
+        if self._room is not None and self._wish.meeting is not None:
+            self._engine.rooms.leave(self._wish.meeting.room)
 
     async def _stall(self) -> None:
         seconds = self._wish.faults.stall / self._engine.settings.speed
@@ -114,6 +172,8 @@ class Answer(Response):
         while True:
             while not self._moved(sent):
                 await self._bell.wait()
+            if self._complete:
+                await self._hand_over()
             if self._failed:
                 await self._send(send, form.failure(INTERNAL), last=True)
             if self._broken:
@@ -139,6 +199,8 @@ class Answer(Response):
             request.every_token = most < math.inf
         while not self._complete and sum(request.written for request in requests) < most:
             await self._bell.wait()
+        if self._complete:
+            await self._hand_over()
         if self._failed:
             refusal = self._form.refusal(INTERNAL)
             await send(self._start("application/json", len(refusal), status=500))
@@ -149,7 +211,8 @@ class Answer(Response):
             await self._die(scope, send, b"")
             return
         read = requests[0]
-        transfer = self._engine.transfer_params(read, *self._place) if read.remote_decode else None
+        pinned = read.remote_decode and self._room is None
+        transfer = self._engine.transfer_params(read, *self._place) if pinned else None
         body = self._form.whole(transfer)
         await send(self._start("application/json", len(body)))
         await self._send(send, body, last=True)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from fluidgate import __version__
-from fluidgate.emulator import adapters
+from fluidgate.emulator import adapters, sglang
 from fluidgate.emulator.answer import Answer, Wish
 from fluidgate.emulator.bodies import ApiError, Body, ChatBody, CompletionBody, bad_request, parse
 from fluidgate.emulator.embeddings import EmbeddingBody
@@ -24,8 +24,11 @@ from fluidgate.emulator.faults import BadFault, Faults
 from fluidgate.emulator.messages import PATH as MESSAGES
 from fluidgate.emulator.messages import Conversation, MessagesBody, translated
 from fluidgate.emulator.responses import ResponsesBody
+from fluidgate.emulator.rooms import PATH as ROOMS
+from fluidgate.emulator.rooms import Knock
 from fluidgate.emulator.sequences import require_model, sequences
 from fluidgate.emulator.server import EngineServer
+from fluidgate.emulator.settings import EngineKind
 from fluidgate.emulator.tokens import DetokenizeBody, TokenizeBody, detokenized, tokenized
 from fluidgate.emulator.transfer import PATH, KvRequest, remote_of
 from fluidgate.emulator.wire import Form
@@ -119,7 +122,28 @@ class Api:
     async def metrics(self, request: Request) -> Response:
         engine = self._server.engine
         await _linger(request, engine.faults.metrics_delay() / engine.settings.speed)
-        return PlainTextResponse(engine.metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        page = sglang.metrics_page(engine) if engine.settings.kind == "sglang" else engine.metrics_page()
+        return PlainTextResponse(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def server_info(self, request: Request) -> Response:
+        return JSONResponse(sglang.server_info(self._server.settings, self._server.port))
+
+    async def loads(self, request: Request) -> Response:
+        engine = self._server.engine
+        await _linger(request, engine.faults.metrics_delay() / engine.settings.speed)
+        return JSONResponse(sglang.loads(engine))
+
+    async def abort_request(self, request: Request) -> Response:
+        self._server.engine.rooms.abort(parse(sglang.AbortBody, await request.body()).rid)
+        return Response(status_code=200)
+
+    async def knock(self, request: Request) -> Response:
+        """The side of a pair that writes asks for its KV."""
+        wanted = parse(Knock, await request.body())
+        tokens = await self._server.engine.rooms.receive(wanted.room, lambda: _gone(request))
+        if tokens is None:
+            raise ApiError(404, "NotFoundError", "The KV of this room does not come.")
+        return JSONResponse({"tokens": tokens})
 
     async def hand_out(self, request: Request) -> Response:
         """KV to another engine."""
@@ -170,14 +194,17 @@ class Api:
         data = await request.body()
         faults = _faults(engine, headers.get(FAULT_HEADER))
         body = parse(kind, data)
-        remote = remote_of(body.kv_transfer_params)
+        settings = self._server.settings
+        remote = remote_of(body.kv_transfer_params) if settings.kind == "vllm" else None
+        name = headers.get("x-request-id")
+        meeting = sglang.meeting_of(settings, body, name)
         try:
-            form = self._admitted(body, headers.get("x-request-id"), arrival, faults)
+            form = self._admitted(body, name, arrival, faults)
         except ApiError:
             if remote is not None:
                 self._server.release(remote)
             raise
-        wish = Wish(bool(body.stream), headers.get("endpoint-load-metrics-format"), remote, faults)
+        wish = Wish(bool(body.stream), headers.get("endpoint-load-metrics-format"), remote, faults, meeting)
         server = self._server
         return Answer(engine, form, wish, (server.host, server.port), server.session)
 
@@ -200,21 +227,11 @@ def application(server: EngineServer) -> Starlette:
     routes = [
         Route("/v1/completions", api.completions, methods=["POST"]),
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
-        Route("/v1/responses", api.responses, methods=["POST"]),
-        Route(MESSAGES, api.messages, methods=["POST"]),
-        Route(MESSAGES + "/count_tokens", api.count_tokens, methods=["POST"]),
         Route("/v1/embeddings", api.embeddings, methods=["POST"]),
-        Route("/tokenize", api.tokenize, methods=["POST"]),
-        Route("/detokenize", api.detokenize, methods=["POST"]),
         Route("/v1/models", api.models),
         Route("/v1/models/{id:path}", api.model),
-        Route("/v1/load_lora_adapter", api.load_adapter, methods=["POST"]),
-        Route("/v1/unload_lora_adapter", api.unload_adapter, methods=["POST"]),
         Route("/health", api.health),
-        Route("/ping", api.health, methods=["GET", "POST"]),
-        Route("/version", api.version),
-        Route("/metrics", api.metrics),
-        Route(PATH, api.hand_out, methods=["POST"]),
+        *_own_routes(api, server.settings.kind),
         Route("/admin/fault", api.add_fault, methods=["POST"]),
         Route("/admin/fault", api.clear_faults, methods=["DELETE"]),
         Route("/admin/kill", api.kill, methods=["POST"]),
@@ -226,16 +243,45 @@ def application(server: EngineServer) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
 
 
+def _own_routes(api: Api, kind: EngineKind) -> list[Route]:
+    """What only engines of a kind have."""
+    if kind == "openai":
+        return []
+    if kind == "sglang":
+        return [
+            Route("/server_info", api.server_info),
+            Route("/get_server_info", api.server_info),
+            Route("/v1/loads", api.loads),
+            Route("/metrics", api.metrics),
+            Route("/abort_request", api.abort_request, methods=["POST"]),
+            Route(ROOMS, api.knock, methods=["POST"]),
+        ]
+    return [
+        Route("/v1/responses", api.responses, methods=["POST"]),
+        Route(MESSAGES, api.messages, methods=["POST"]),
+        Route(MESSAGES + "/count_tokens", api.count_tokens, methods=["POST"]),
+        Route("/tokenize", api.tokenize, methods=["POST"]),
+        Route("/detokenize", api.detokenize, methods=["POST"]),
+        Route("/v1/load_lora_adapter", api.load_adapter, methods=["POST"]),
+        Route("/v1/unload_lora_adapter", api.unload_adapter, methods=["POST"]),
+        Route("/ping", api.health, methods=["GET", "POST"]),
+        Route("/version", api.version),
+        Route("/metrics", api.metrics),
+        Route(PATH, api.hand_out, methods=["POST"]),
+    ]
+
+
 async def _linger(request: Request, seconds: float) -> None:
     """Wait, but not for a client that has gone."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
     if seconds > 0.0:
         with suppress(TimeoutError):
-            await asyncio.wait_for(gone(), seconds)
+            await asyncio.wait_for(_gone(request), seconds)
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _faults(engine: Engine, header: str | None) -> Faults:

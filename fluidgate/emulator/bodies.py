@@ -65,6 +65,10 @@ class Body(BaseModel):
     ignore_eos: bool = False
     seed: int | None = None
     kv_transfer_params: dict[str, Any] | None = None
+    bootstrap_host: str | None = None
+    bootstrap_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    bootstrap_room: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    rid: str | None = None
 
     @property
     def choices(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from fluidgate.emulator.api import application
 from fluidgate.emulator.engine import Clock
 from fluidgate.emulator.server import EngineServer
-from fluidgate.emulator.settings import EngineSettings
+from fluidgate.emulator.settings import EngineRole, EngineSettings
 from fluidgate.errors import FluidgateError
 
 LAST_PORT = 65535
@@ -16,12 +17,18 @@ LAST_PORT = 65535
 
 @asynccontextmanager
 async def serve_engines(
-    settings: EngineSettings, count: int = 1, *, host: str = "127.0.0.1", port: int = 0
+    settings: EngineSettings,
+    count: int = 1,
+    *,
+    roles: Sequence[EngineRole] = (),
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[list[EngineServer]]:
     """Serve engines from the running event loop, until the context is left.
 
     Args:
         count: how many.
+        roles: of the first, the second and so on, and over again; by default that of the settings.
         port: of the first, the others follow; 0 for any free ports.
 
     Raises:
@@ -32,7 +39,10 @@ async def serve_engines(
     if port + count - 1 > LAST_PORT:
         raise FluidgateError(f"engine: {count} ports from {port} on go beyond {LAST_PORT}; give a lower --port")
     clock = Clock(settings.speed)
-    servers = [EngineServer(settings, clock, host, port + k if port else 0, application) for k in range(count)]
+    servers = []
+    for k in range(count):
+        own = replace(settings, role=roles[k % len(roles)]) if roles else settings
+        servers.append(EngineServer(own, clock, host, port + k if port else 0, application))
     async with AsyncExitStack() as stack:
         for server in servers:
             server.siblings = servers

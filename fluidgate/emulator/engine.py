@@ -15,7 +15,8 @@ from fluidgate.emulator.bodies import Prompt
 from fluidgate.emulator.faults import FaultBook
 from fluidgate.emulator.kv_cache import KvCache
 from fluidgate.emulator.metrics import EngineMetrics
-from fluidgate.emulator.request import EngineRequest
+from fluidgate.emulator.request import EngineRequest, Finish
+from fluidgate.emulator.rooms import Rooms
 from fluidgate.emulator.scheduler import Scheduler
 from fluidgate.emulator.settings import BLOCK, EngineSettings, blocks
 
@@ -69,6 +70,7 @@ class Engine:
         id: that other engines fetch KV by.
         scheduler, kv, metrics, faults: its parts.
         adapters: names of the LoRA adapters that are loaded, to their paths.
+        rooms: where it meets the other sides of pairs.
         served: the requests that have ended last, in order.
     """
 
@@ -81,6 +83,7 @@ class Engine:
         self.scheduler = Scheduler(settings, self.kv, self.metrics)
         self.faults = FaultBook(settings.seed)
         self.adapters: dict[str, str] = {}
+        self.rooms = Rooms()
         self.served: deque[Served] = deque(maxlen=KEPT)
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
@@ -128,22 +131,23 @@ class Engine:
             return
         self.metrics.failed_transfers += 1
         if self.settings.kv_load_failure_policy == "fail":
-            self._fail(request)
+            self.fail(request)
             return
         request.fetched = request.lost = self.settings.kv_load_failure_policy == "garbage"
         self.submit(request)
 
-    def _fail(self, request: EngineRequest) -> None:
-        """A request ends before it has joined a batch."""
-        request.finish = "error"
-        self.metrics.ends["error"] += 1
-        request.wake()
+    def fail(self, request: EngineRequest) -> None:
+        """A request cannot go on, wherever it is; nothing if it has ended."""
+        self._break_off(request, "error")
 
     def abort(self, request: EngineRequest) -> None:
         """The client of a request has gone; nothing if the request has ended."""
+        self._break_off(request, "abort")
+
+    def _break_off(self, request: EngineRequest, why: Finish) -> None:
         if request.finish is None:
-            self.scheduler.abort(request)
-            self.metrics.ends["abort"] += 1
+            self.scheduler.abort(request, why)
+            self.metrics.ends[why] += 1
             self.scheduler.retry(self.clock.now())
             self._wait()
 
@@ -203,7 +207,7 @@ class Engine:
         self.kv.expire(self.clock.now())
         return {
             "num_requests_running": self.scheduler.running,
-            "num_requests_waiting": self.scheduler.waiting,
+            "num_requests_waiting": self.scheduler.waiting + self.rooms.waiting,
             "kv_cache_usage_perc": self.kv.usage(self.scheduler.running_tokens),
         }
 

@@ -141,8 +141,10 @@ class EngineMetrics:
         for finish, requests in self.ends.items():
             yield f'vllm:request_success_total{{{labels},finished_reason="{finish}"}} {requests}'
 
-    def _histograms(self, labels: str) -> Iterator[str]:
-        histograms = {
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """Under vLLM's names."""
+        return {
             "iteration_tokens_total": self.iteration_tokens,
             "time_to_first_token_seconds": self._ttft,
             "inter_token_latency_seconds": self.inter_token,
@@ -153,7 +155,9 @@ class EngineMetrics:
             "request_decode_time_seconds": self._decode,
             "nixl_xfer_time_seconds": self._transfer,
         }
-        for name, histogram in histograms.items():
+
+    def _histograms(self, labels: str) -> Iterator[str]:
+        for name, histogram in self.histograms.items():
             yield f"# TYPE vllm:{name} histogram"
             yield from histogram.lines(f"vllm:{name}", labels)
 

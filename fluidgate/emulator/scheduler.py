@@ -80,7 +80,7 @@ class Scheduler:
 
     def add(self, request: EngineRequest) -> None:
         """A request waits, from its `since` on; not one whose client has gone on the way here."""
-        if request.aborted:
+        if request.broken:
             return
         request.queued = True
         request.cached = 0 if request.fetched else self._kv.cached(request)
@@ -89,13 +89,13 @@ class Scheduler:
         self.waiting += 1
         self._join_late(request)
 
-    def abort(self, request: EngineRequest) -> None:
-        """A request ends now; its place in the batch and its KV are free from the next boundary on."""
+    def abort(self, request: EngineRequest, why: Finish = "abort") -> None:
+        """A request ends now, unanswered; its place in the batch and its KV are free from the next boundary on."""
         if request.finish is not None:
             return
         if request.queued and request.started == math.inf:
             self.waiting -= 1
-        request.finish = "abort"
+        request.finish = why
         request.wake()
 
     def advance(self, now: float, most: int) -> bool:
@@ -156,7 +156,7 @@ class Scheduler:
     def _next_queue(self, now: float, budget: int) -> Queue | None:
         """The queue whose head joins next; None if nobody can."""
         for queue in (self._prompts, self._ready):
-            while queue and queue[0][2].aborted:
+            while queue and queue[0][2].broken:
                 heappop(queue)
         seat = not any(not self._passes(r) for r in self._reading) if self._single else budget > 0
         open_queues = [q for q in (self._ready, self._prompts if seat else []) if q and q[0][0] <= now]
@@ -214,11 +214,11 @@ class Scheduler:
         for request, tokens in self._parts:
             request.read += tokens
         for request in self._reading:
-            if request.aborted:
+            if request.broken:
                 self._kv.release(request)
             elif request.unread == 0:
                 self._end_prompt(request, now)
-        self._reading = [request for request in self._reading if request.unread > 0 and not request.aborted]
+        self._reading = [request for request in self._reading if request.unread > 0 and not request.broken]
         self._metrics.inter_token.observe(lasted, continuing)
         self._start, self._end = now, math.inf
 
@@ -247,7 +247,7 @@ class Scheduler:
 
     def _write(self, request: EngineRequest, now: float) -> None:
         """A request gains a token, and goes on decoding unless that was the last."""
-        if request.aborted:
+        if request.broken:
             self._kv.release(request)
             return
         request.written += 1

@@ -6,6 +6,8 @@ from fluidgate.emulator.bodies import ApiError, Body, Prompt, bad_request
 from fluidgate.emulator.engine import Engine
 from fluidgate.emulator.request import Bell, EngineRequest, Finish
 
+LENGTH: Finish = "length"
+
 
 def sequences(engine: Engine, body: Body, name: str, arrival: float) -> list[EngineRequest]:
     """The choices of the answer: the first prompt's, the second's, and so on.
@@ -18,12 +20,15 @@ def sequences(engine: Engine, body: Body, name: str, arrival: float) -> list[Eng
     prompts = [prompt.under(adapter) for prompt in body.prompts()]
     if not prompts or any(prompt.tokens < 1 for prompt in prompts):
         raise bad_request("prompt: must not be empty", "prompt")
+    reads = engine.settings.role == "prefill" or (engine.settings.kind == "vllm" and body.remote_decode)
     bell = Bell()
     found = []
     for prompt in prompts:
         limit = _limit(engine, body, prompt)
+        if reads:
+            limit = 1
         for choice in range(body.choices):
-            output, ends = _end(engine, body, prompt, choice, limit)
+            output, ends = (limit, LENGTH) if reads else _end(engine, body, prompt, choice, limit)
             found.append(
                 EngineRequest(
                     name,
@@ -33,7 +38,7 @@ def sequences(engine: Engine, body: Body, name: str, arrival: float) -> list[Eng
                     ends,
                     arrival,
                     choice=choice,
-                    remote_decode=body.remote_decode,
+                    remote_decode=reads,
                     embeds=body.embeds,
                     bell=bell,
                 )
@@ -70,14 +75,14 @@ def _limit(engine: Engine, body: Body, prompt: Prompt) -> int:
             "the input prompt or the number of requested output tokens.",
             "max_tokens",
         )
-    if body.remote_decode and limit != 1:
+    if body.remote_decode and limit != 1 and engine.settings.kind == "vllm":
         raise bad_request("kv_transfer_params: do_remote_decode needs max_tokens = 1", "max_tokens")
     return limit
 
 
 def _end(engine: Engine, body: Body, prompt: Prompt, choice: int, limit: int) -> tuple[int, Finish]:
     """Tokens of an answer, and why it ends there."""
-    if body.ignore_eos or body.remote_decode or body.embeds:
-        return limit, "length"
+    if body.ignore_eos or body.embeds:
+        return limit, LENGTH
     stop = max(engine.output_length(prompt, body.seed, choice), body.min_tokens)
-    return (stop, "stop") if stop <= limit else (limit, "length")
+    return (stop, "stop") if stop <= limit else (limit, LENGTH)

@@ -122,6 +122,9 @@ class EngineServer:
         for connection in list(self._state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+        if self._session is not None:
+            session, self._session = self._session, None
+            self._keep(asyncio.ensure_future(session.close()))
 
     def kill_soon(self, seconds: float | None) -> None:
         """Die once the answer to the request under way is out, and come back after `seconds` of the engine, if any."""
@@ -144,9 +147,7 @@ class EngineServer:
         for task in list(self._tasks):
             task.cancel()
         self.kill()
-        await asyncio.gather(*self._state.tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await asyncio.gather(*self._state.tasks, *self._tasks, return_exceptions=True)
 
     async def revive(self) -> None:
         """Come back on the same port as a new engine, its memory empty; nothing if it is alive.

@@ -10,6 +10,8 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Gpu
 
 EngineBatching = Literal["single-prefill", "token-budget"]
+EngineKind = Literal["vllm", "sglang", "openai"]
+EngineRole = Literal["null", "prefill", "decode"]
 KvLoadFailure = Literal["fail", "recompute", "garbage"]
 
 BLOCK = 16
@@ -22,6 +24,9 @@ class EngineSettings:
 
     Attributes:
         gpu: its batch B, its chunk C and its iteration time.
+        kind: whose API and metrics it has; "openai" has no metrics, and moves no KV.
+        role: of an engine of kind "sglang": one side of pairs, or "null" for one that takes whole requests.
+        pair_timeout: s that one side of a pair waits for the other.
         model: name that the API serves.
         speed: seconds of the engine in one second of the wall clock.
         batching: how the batch of an iteration is formed.
@@ -43,6 +48,9 @@ class EngineSettings:
     """
 
     gpu: Gpu
+    kind: EngineKind = "vllm"
+    role: EngineRole = "null"
+    pair_timeout: float = 300.0
     model: str = "emulated"
     speed: float = 1.0
     batching: EngineBatching = "single-prefill"
@@ -60,13 +68,15 @@ class EngineSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("speed", "kv_lease"):
+        for name in ("speed", "kv_lease", "pair_timeout"):
             _check(name, getattr(self, name), 0.0 < getattr(self, name) < math.inf, "above 0")
         for name in ("transfer_latency", "grace"):
             _check(name, getattr(self, name), 0.0 <= getattr(self, name) < math.inf, "at least 0")
         _check("transfer_bandwidth", self.transfer_bandwidth, self.transfer_bandwidth > 0.0, "above 0")
         _check("output_tokens", self.output_tokens, 1.0 <= self.output_tokens < math.inf, "at least 1")
         _check("max_model_len", self.max_model_len, self.max_model_len >= 2, "at least 2")
+        if self.role != "null" and self.kind != "sglang":
+            raise FluidgateError(f"engine: role {self.role} goes with kind sglang; leave it out")
         if self.max_queued is not None:
             _check("max_queued", self.max_queued, self.max_queued >= 0, "at least 0")
         if self.kv_tokens is not None and self.kv_tokens < self.max_model_len:

@@ -22,7 +22,7 @@ from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
 from fluidgate.replanning.replanner import Replanning
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml, read_text, shown
 
-EngineKind = Literal["vllm", "vllm-coupled", "llamacpp"]
+EngineKind = Literal["vllm", "vllm-coupled", "llamacpp", "sglang", "openai"]
 Binding = Literal["late", "early"]
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -75,7 +75,8 @@ class EnginesTable(Table):
         2.0, gt=0, description="the seconds between two readings of file, addresses and pods"
     )
     binding: Binding = Field(
-        "late", description="when a decode's engine is chosen: after its prefill, or before ('early'); vllm only"
+        "late",
+        description="when a decode's engine is chosen: after its prefill, or before ('early'); vllm and sglang only",
     )
     api_key_env: str = absent("the environment variable that holds the key the engines ask for", min_length=1)
     kv_lease: float = Field(30.0, gt=0, description="the seconds for which an engine keeps a prompt's KV for another")
@@ -442,8 +443,10 @@ def _problems(
             yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '/v1'"
     if len({url.rstrip("/") for url in engines.urls}) < len(engines.urls):
         yield "engines.urls: an engine stands twice; name each once"
-    if engines.binding == "early" and engines.kind != "vllm":
+    if engines.binding == "early" and engines.kind not in ("vllm", "sglang"):
         yield f"engines.binding: decodes of {engines.kind} are not bound early; remove this key"
+    if engines.binding == "early" and engines.kind == "sglang" and isinstance(policy, PlacedPolicy):
+        yield f"policy: {shown(policy.name)} places a request on one engine, pairs need two; name one that has a gate"
     if (engines.kind == "llamacpp") != (engines.slot_dir is not None):
         yield "engines.slot_dir: goes with kind 'llamacpp'; give the engines' --slot-save-path, or remove it"
     for k, rule in enumerate(file.rules):

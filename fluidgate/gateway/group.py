@@ -18,7 +18,7 @@ from fluidgate.gateway.dispatch.controller import Controller
 from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
-from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, Vllm, VllmCoupled
+from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, OpenAiCompatible, Sglang, Vllm, VllmCoupled
 from fluidgate.gateway.gateway_file import GroupSettings
 from fluidgate.policies import PlacedPolicy, Policy
 
@@ -40,7 +40,7 @@ class ModelGroup:
         controller: the plan; None for a policy that reads none.
         monitor: keeps `backends` up to date, and tells the dispatcher.
         membership: says which engines there are.
-        binding: when a decode's engine is chosen: "late", "early" or "stay".
+        binding: when a decode's engine is chosen: "late", "early", "stay" or (each is one side of pairs) "pairs".
         under_way: requests that it is serving.
     """
 
@@ -168,19 +168,27 @@ class ModelGroup:
 
     def _dispatcher(self) -> Dispatcher:
         settings, places = self.settings, self.backends.capacity
-        scenario, policy, stays = settings.scenario, settings.policy, self.binding == "stay"
+        scenario, policy, binding = settings.scenario, settings.policy, self.binding
         classes = len(scenario.class_names)
         if isinstance(policy, PlacedPolicy):
             return Placed(policy.placement, places, classes, clock=self.clock, seed=settings.seed)
         engines = max(1, len(settings.engines.urls))
-        self.controller = Controller(scenario, policy, engines, settings.replanning, stays=stays, now=self.clock())
+        self.controller = Controller(
+            scenario,
+            policy,
+            engines,
+            settings.replanning,
+            stays=binding == "stay",
+            pairs=binding == "pairs",
+            now=self.clock(),
+        )
         dispatcher = Gated(
             self.controller.tables,
             places,
             scenario.gpu.batch_size,
             classes,
             kv_tokens=scenario.engine.kv_tokens,
-            binding=self.binding,
+            binding=binding,
             functions=policy.functions,
             estimator=self.controller.estimator,
             clock=self.clock,
@@ -197,6 +205,8 @@ class ModelGroup:
 
 def binding_of(settings: GroupSettings, example: Adapter) -> str:
     """When a decode's engine is chosen, as far as the policy and such engines can follow the gateway file."""
+    if isinstance(settings.policy, Policy) and example.abilities.pairs:
+        return "pairs"
     if not isinstance(settings.policy, Policy) or not example.abilities.late:
         return "stay"
     return settings.engines.binding
@@ -211,6 +221,10 @@ def adapter_of(settings: GroupSettings, connections: Connections, url: str) -> A
             return Vllm(url, connections=connections, headers=headers, lease=engines.kv_lease)
         case "vllm-coupled":
             return VllmCoupled(url, connections=connections, headers=headers)
+        case "openai":
+            return OpenAiCompatible(url, connections=connections, headers=headers)
+        case "sglang":
+            return Sglang(url, connections=connections, headers=headers, pairs=engines.binding == "early")
         case "llamacpp":
             assert settings.slot_dir is not None
             return LlamaCpp(url, connections=connections, headers=headers, slot_folder=settings.slot_dir)

@@ -24,9 +24,17 @@ BINDINGS = {
     "late": "decodes placed after their prefill",
     "early": "decodes placed before their prefill",
     "stay": "decodes stay where they are read",
+    "pairs": "engines either read or write",
 }
 SLOTS = (("█", "prefill", "yellow"), ("▆", "decode", "green"), ("▒", "others", "magenta"), ("·", "free", "dim"))
-ROLES = {"mixed": "yellow", "solo": "green", "placed": "cyan", "down": "bold red"}
+ROLES = {
+    "mixed": "yellow",
+    "solo": "green",
+    "placed": "cyan",
+    "prefill": "yellow",
+    "decode": "green",
+    "down": "bold red",
+}
 WIDEST_BAR = 16
 
 
@@ -68,7 +76,10 @@ def _summary(state: dict[str, Any], rates: Rates | None) -> Text:
     mixed = sum(engine["role"] == "mixed" for engine in engines)
     line = Text(f"{up} of {len(engines)} engines up", "" if up == len(engines) else "bold red")
     if plan is not None:
-        line.append(f", {mixed} mixed (plan: {plan['mixed_engines']})", "default")
+        if state["binding"] == "pairs":
+            line.append(f", {sum(engine['role'] == 'prefill' for engine in engines)} of them read", "default")
+        else:
+            line.append(f", {mixed} mixed (plan: {plan['mixed_engines']})", "default")
         line.append(f" · plan {_span(plan['age'])} old, solved again {_often(plan['solved'])}", "default")
     if rates is not None:
         wanted = "" if plan is None else f" of {number(plan['revenue_rate'])} planned"

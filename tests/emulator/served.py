@@ -81,10 +81,13 @@ class Client:
 
 
 @asynccontextmanager
-async def cluster(count: int = 1, gpu: Gpu = GPU, *, speed: float = FAST, **settings: Any) -> AsyncIterator[Client]:
+async def cluster(
+    count: int = 1, gpu: Gpu = GPU, *, speed: float = FAST, roles: tuple[Any, ...] = (), **settings: Any
+) -> AsyncIterator[Client]:
     """Engines on free ports, and a client of theirs."""
+    known = EngineSettings(gpu, speed=speed, **({"kv_lease": 1e4} | settings))
     async with (
-        serve_engines(EngineSettings(gpu, speed=speed, **({"kv_lease": 1e4} | settings)), count) as servers,
+        serve_engines(known, count, roles=roles) as servers,
         aiohttp.ClientSession() as session,
     ):
         yield Client(session, servers)

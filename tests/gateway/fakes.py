@@ -47,7 +47,7 @@ class FakeAdapter(Adapter):
     async def load(self) -> Load:
         return self.now or self._away()
 
-    async def read_prompt(self, call: Call) -> Handover:
+    async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
         return Handover(self.url, 0.0)
 
     def write_answer(self, call: Call, handover: Handover | None) -> AbstractAsyncContextManager[Answer]:

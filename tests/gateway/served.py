@@ -186,11 +186,13 @@ async def live_gateway(
     speed: float = 20.0,
     of: Scenario | None = None,
     engine: dict[str, Any] | None = None,
+    roles: tuple[Any, ...] = (),
     **options: Any,
 ) -> AsyncIterator[Live]:
     """Emulated engines and a gateway before them."""
     of = of or scenario()
-    async with serve_engines(EngineSettings(of.gpu, model=MODEL, speed=speed, **(engine or {})), engines) as servers:
+    known = EngineSettings(of.gpu, model=MODEL, speed=speed, **(engine or {}))
+    async with serve_engines(known, engines, roles=roles) as servers:
         settings = settings_of(folder, [server.url for server in servers], of, **options)
         async with running_gateway(settings) as (gateway, url), aiohttp.ClientSession() as session:
             yield Live(url, gateway, servers, session, folder / "requests.log")

@@ -56,9 +56,6 @@ class Admission:
         tokens, most = request.prompt_tokens, self._limits.max_prompt_tokens
         if most is not None and tokens > most:
             raise invalid(f"the prompt has about {tokens} tokens; {most} are taken", reason="prompt_too_long")
-        if request.answers > self._limits.max_answers:
-            what = f"the request asks for {request.answers} answers (its prompts times n)"
-            raise invalid(f"{what}; {self._limits.max_answers} are given")
         length = self._backends.context_length
         counted = request.longest_ids
         if length is not None and counted is not None and counted >= length:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from uuid import uuid4
 
 from fluidgate.gateway.client.api_error import ApiError, invalid, unavailable
@@ -136,8 +135,15 @@ class Completions:
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
 
     async def _request(self, path: str, raw: bytes) -> CompletionRequest:
-        async with self._one_large if len(raw) > LARGE_BODY else nullcontext():
+        if len(raw) <= LARGE_BODY:
             request = CompletionRequest.parsed(path, raw)
+        else:
+            async with self._one_large:
+                request = CompletionRequest.parsed(path, raw)
+                await asyncio.sleep(0)
+        if request.answers > self._limits.max_answers:
+            what = f"the request asks for {request.answers} answers (its prompts times n)"
+            raise invalid(f"{what}; {self._limits.max_answers} are given")
         return await request.measured(self._meter)
 
     def _served_by(self, request: CompletionRequest) -> tuple[Service, CompletionRequest]:

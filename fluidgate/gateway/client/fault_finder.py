@@ -58,6 +58,7 @@ class FaultFinder:
         self._ticket = ticket
         self._refused: dict[Engine, EngineRefused] = {}
         self._broken: list[Engine] = []
+        self._fell_out: list[tuple[Engine, Engine]] = []
 
     def only_place(self) -> Engine | None:
         """The engine to go to where not all that are up serve the model; None if they do.
@@ -66,7 +67,7 @@ class FaultFinder:
             ApiError: none does.
         """
         having = self._service.backends.only(self._model)
-        if having is None:
+        if having is None or (having and having[0].adapter.abilities.pairs):
             return None
         if not having:
             raise ApiError(404, "model_not_found", f"no engine serves '{self._model[:100]}' now", param="model")
@@ -90,8 +91,11 @@ class FaultFinder:
         if 400 <= status < 500 and status not in BUSY:
             return Verdict(final=True)
         self._refused[engine] = refused
-        other = self._another()
-        return Verdict(final=True) if other is None or len(self._refused) >= REFUSERS else Verdict(aside=other)
+        other = self._another(engine)
+        given_up = engine.adapter.abilities.pairs and self._tried_enough
+        if other is None or len(self._refused) >= REFUSERS or given_up:
+            return Verdict(final=True)
+        return self._to(other, refused)
 
     async def of_lost_kv(self, lost: KvLost, engine: Engine, *, heard: int, company: int) -> Verdict:
         """
@@ -106,7 +110,7 @@ class FaultFinder:
             return await self.of_broken(cause, engine, heard=heard, company=company)
         self._check_attempts(lost)
         if isinstance(cause, EngineRefused) and engine.answers:
-            return Verdict(aside=engine)
+            return self._to(engine, lost)
         return Verdict(aside=self.only_place())
 
     async def of_broken(self, error: EngineUnreachable, engine: Engine, *, heard: int, company: int) -> Verdict:
@@ -125,8 +129,8 @@ class FaultFinder:
         if len(self._broken) >= self._service.engine_failures:
             raise ApiError(502, "engine_failed", f"{len(self._broken)} engines failed within this request ({error})")
         self._check_attempts(error)
-        if engine.up and (other := self._another()) is not None:
-            return Verdict(aside=other)
+        if engine.up and (other := self._another(engine)) is not None:
+            return self._to(other, error)
         return Verdict(aside=self.only_place())
 
     async def of_cut(self, error: EngineUnreachable, engine: Engine) -> None:
@@ -134,23 +138,33 @@ class FaultFinder:
         if not isinstance(error, EngineSilent):
             await self._blame(error, engine)
 
-    def served_by(self, engine: Engine) -> None:
-        """An engine has served it: those that refused the same have failed."""
+    def fell_out(self, reader: Engine, writer: Engine) -> None:
+        """The two of a pair did not come together, which may be either's fault."""
+        self._fell_out.append((reader, writer))
+
+    def served_by(self, engine: Engine, reader: Engine | None = None) -> None:
+        """An engine has served it, of a prompt that `reader` has read: those that refused the same have failed, and of
+        a pair that fell out the one that is not of this."""
         monitor = self._service.monitor
         monitor.served(engine)
+        for pair in self._fell_out:
+            others = [each for each in pair if each not in (reader, engine)]
+            if len(others) == 1:
+                monitor.failed(others[0], self._request, "the KV did not get from one engine of a pair to the other")
+        self._fell_out.clear()
         for other, refused in self._refused.items():
-            if other is not engine:
+            if other not in (engine, reader):
                 monitor.failed(other, self._request, f"status {refused.status}: {_text(refused)}")
         self._refused.clear()
 
     def _refused_the_gateway(self, refused: EngineRefused, engine: Engine) -> Verdict:
         """An engine does not know the key that the gateway has for it: that is not for clients to mend."""
         self._refused[engine] = refused
-        other = self._another()
+        other = self._another(engine)
         if other is None or len(self._refused) >= self._service.attempts:
             said = f"{engine.url} does not know the gateway's key (status {refused.status})"
             raise ApiError(502, "engine_refused_gateway", said)
-        return Verdict(aside=other)
+        return self._to(other, refused)
 
     def _bear_silence(self, error: EngineUnreachable, engine: Engine, heard: int, company: int) -> None:
         """A silent engine that answers others meanwhile is slow; so is one that answers looks, if nobody else waits
@@ -172,19 +186,34 @@ class FaultFinder:
         monitor.failed(engine, self._request, str(error))
         await monitor.look_now(engine, LOOK_SECONDS)
 
-    def _another(self) -> Engine | None:
-        """An engine that is up, serves the model, and has not been tried in vain; that with the fewest requests."""
-        tried = {*self._refused, *self._broken}
+    def _to(self, engine: Engine, error: Exception) -> Verdict:
+        """To this engine, whole. Where a request takes two, they are for the policy to choose."""
+        if not engine.adapter.abilities.pairs:
+            return Verdict(aside=engine)
+        self._check_attempts(error)
+        return Verdict()
+
+    def _another(self, engine: Engine) -> Engine | None:
+        """An engine that is up, does what `engine` does, serves the model, and has not been tried in vain; that with
+        the fewest requests."""
+        tried, role = {*self._refused, *self._broken}, engine.role
         backends = self._service.backends
         return self._emptiest(
-            [each for each in backends if each.up and each not in tried and self._model in each.models]
+            [each for each in backends if each.up and each.role == role and each not in tried and self._serves(each)]
         )
+
+    def _serves(self, engine: Engine) -> bool:
+        return self._model in engine.models
 
     def _emptiest(self, engines: list[Engine]) -> Engine | None:
         return min(engines, key=lambda each: self._service.dispatcher.held(each.place), default=None)
 
+    @property
+    def _tried_enough(self) -> bool:
+        return self._ticket.attempts >= self._service.attempts
+
     def _check_attempts(self, error: Exception) -> None:
-        if self._ticket.attempts >= self._service.attempts:
+        if self._tried_enough:
             said = f"gave up after {self._ticket.attempts} attempts ({error})"
             raise unavailable("kv_lost" if isinstance(error, KvLost) else "engine_failed", said)
 

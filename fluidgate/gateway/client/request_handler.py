@@ -121,17 +121,21 @@ class RequestHandler:
                 await (self._attempt() if aside is None else self._aside(aside))
                 return
             except EngineRefused as refused:
-                verdict = await self._faults.of_refusal(refused, self._at, own_words=self._own_words)
+                verdict = await self._faults.of_refusal(refused, self._speaks(refused), own_words=self._own_words)
                 if verdict.final:
                     await self._hand_on(refused)
                     return
                 aside = verdict.aside
             except KvLost as lost:
                 self.lost_kv += 1
-                verdict = await self._faults.of_lost_kv(lost, self._at, heard=self._heard, company=self._company)
+                if self._other_half is not None and self.decode_engine is not None:
+                    self._faults.fell_out(self._other_half, self.decode_engine)
+                at = self._speaks(lost.__cause__)
+                verdict = await self._faults.of_lost_kv(lost, at, heard=self._heard, company=self._company)
                 aside = verdict.aside
             except EngineUnreachable as error:
-                verdict = await self._faults.of_broken(error, self._at, heard=self._heard, company=self._company)
+                at = self._speaks(error)
+                verdict = await self._faults.of_broken(error, at, heard=self._heard, company=self._company)
                 aside = verdict.aside
             except NoConnection as error:
                 raise unavailable("no_connection", str(error)) from error
@@ -144,15 +148,20 @@ class RequestHandler:
         service = self.service
         engine = service.backends[await self._turn(self.max_wait, "a prefill")]
         self.times.prefill = service.clock()
-        if self.ticket.stays or not service.two_legs(self.request.stream):
+        pairs = engine.adapter.abilities.pairs and self.request.end_point.work is Work.GENERATE
+        if not pairs and (self.ticket.stays or not service.two_legs(self.request.stream)):
             await self._single_leg(engine)
             return
-        handover = await self._read_prompt(engine)
+        writer = service.backends[self.ticket.decode_engine] if pairs else None
+        handover = await (self._read_prompt(engine) if writer is None else self._read_for(engine, writer))
         fetched = False
         try:
             decode = service.backends[await self._place(handover)]
             self.times.decode = service.clock()
-            async with self._leg("decode", decode) as call, decode.adapter.write_answer(call, handover) as answer:
+            async with (
+                self._leg("decode", decode, own_words=pairs) as call,
+                decode.adapter.write_answer(call, handover) as answer,
+            ):
                 self.decode_engine = decode
                 fetched = True
                 await self._relay(answer)
@@ -174,6 +183,30 @@ class RequestHandler:
         self._kv_life = engine.life
         engine.handovers += 1
         return handover
+
+    async def _read_for(self, engine: Engine, writer: Engine) -> Handover:
+        """The prompt is read on one engine of a pair, while the other is waiting for it already."""
+        self.prefill_engine, self.decode_engine = engine, writer
+        heard = writer.adapter.heard
+        writer.expect_answer(self._give_up)
+        try:
+            async with self._leg("prefill", engine, own_words=True) as call:
+                handover = await engine.adapter.read_prompt(call, writer.adapter)
+        except EngineUnreachable as error:
+            if error.url == writer.url:
+                self._heard, self._company = heard, writer.unanswered
+            raise
+        finally:
+            writer.answered(self._give_up)
+        self.service.monitor.served(engine)
+        engine.handovers += 1
+        return handover
+
+    def _speaks(self, error: BaseException | None) -> Engine:
+        """The engine that an error is of: the one at work, or of a pair the other."""
+        if isinstance(error, EngineRefused | EngineUnreachable) and (named := self.decode_engine) is not None:
+            return named if named.url == error.url else self._at
+        return self._at
 
     @asynccontextmanager
     async def _leg(self, name: str, engine: Engine, *, own_words: bool = False) -> AsyncIterator[Call]:
@@ -290,7 +323,7 @@ class RequestHandler:
             self.times.first_token = self.service.clock()
         self._prompt_is_read()
         self._at.answered(self._give_up)
-        self._faults.served_by(self._at)
+        self._faults.served_by(self._at, self._other_half)
 
     def _believe_kv(self) -> None:
         """
@@ -298,10 +331,16 @@ class RequestHandler:
             KvLost: the engine that read the prompt has gone since: what was fetched of it may be anything.
         """
         reader = self.prefill_engine
-        if reader is None or reader is self._at:
-            return
+        if reader is None or reader is self._at or reader.adapter.abilities.pairs:
+            return  # a pair's writer has had the KV before its reader answered
         if reader.life != self._kv_life or not reader.answers:
             raise KvLost(f"{reader.url} went down between the prompt and the answer")
+
+    @property
+    def _other_half(self) -> Engine | None:
+        """Of a pair, the one that has read the prompt."""
+        reader = self.prefill_engine
+        return reader if reader is not None and reader.adapter.abilities.pairs else None
 
     async def _broke_off(self, error: EngineUnreachable) -> NoReturn:
         """The engine has gone within the answer."""
@@ -324,7 +363,7 @@ class RequestHandler:
         self.times.last_token = self.service.clock()
         self._prompt_is_read()
         self.output_tokens = stated_tokens(body) or 0
-        self._faults.served_by(self._at)
+        self._faults.served_by(self._at, self._other_half)
         self._complete()
         await self.response.whole(answer.status, answer.headers, body)
 

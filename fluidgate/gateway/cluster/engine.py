@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fluidgate.gateway.cluster.health import Health
-from fluidgate.gateway.engines import Adapter, EngineUnreachable, Facts, Load
+from fluidgate.gateway.engines import Adapter, EngineUnreachable, Facts, Load, Role
 
 FROM_FILE = "file"
 """Origin of the engines that the gateway file lists."""
@@ -76,6 +76,11 @@ class Engine:
     def models(self) -> tuple[str, ...]:
         """That it serves, as far as is known."""
         return () if self.facts is None else self.facts.models
+
+    @property
+    def role(self) -> Role:
+        """What it takes, as far as is known."""
+        return "both" if self.facts is None else self.facts.role
 
     @property
     def unanswered(self) -> int:

@@ -70,9 +70,11 @@ class Joining:
             why = next(iter(found.values()), "no answer in time")
             raise FluidgateError(f"{self._source}: engines.urls: no engine is fit ({why}); start or mend them")
         self._agree_on_models(there)
+        if len(roles := {engine.role for engine in there}) == 1 and "both" not in roles:
+            log.warning("all engines are the %s side of pairs: nothing is served until another joins", *roles)
         if self._transfer and len(there) > 1:
             log.info("moving the KV of a prompt around %d engines, as a check", len(there))
-            pairs = zip(there, [*there[1:], there[0]], strict=True)
+            pairs = pairs_of(there)
             problems = await asyncio.gather(*(see_pair(one.adapter, other.adapter) for one, other in pairs))
             if problem := next(filter(None, problems), ""):
                 raise FluidgateError(f"{self._source}: {problem}; mend it, or give kind 'vllm-coupled'")
@@ -85,7 +87,7 @@ class Joining:
         base = self._backends.base
         if base and not set(base) & set(fact.models):
             return f"it serves {', '.join(fact.models) or 'no model'}, not {', '.join(base)}"
-        if self._transfer and (problem := await self._with_another(engine, fact.moves_kv)):
+        if self._transfer and (problem := await self._with_another(engine, fact)):
             return problem
         for remark in fact.remarks:
             log.warning("engine %s: %s", engine.url, remark)
@@ -124,16 +126,28 @@ class Joining:
                     "serve one model"
                 )
 
-    async def _with_another(self, engine: Engine, moves_kv: bool) -> str:
+    async def _with_another(self, engine: Engine, fact: Facts) -> str:
         """What is wrong with the KV that moves between an engine and one that is up, both ways; "" if nothing is."""
-        other = next((each for each in self._backends if each.answers and each is not engine), None)
+        up = [each for each in self._backends if each.answers and each is not engine]
+        other = next((each for each in up if fact.role == "both" or each.role != fact.role), None)
         if other is None:
             return ""
-        if not moves_kv:
+        if not fact.moves_kv:
             return "it hands no KV over, as the others do; start it with a --kv-transfer-config"
         log.info("moving the KV of a prompt between %s and %s, as a check", engine.url, other.url)
         pairs = ((engine.adapter, other.adapter), (other.adapter, engine.adapter))
         return next(filter(None, [await see_pair(*pair) for pair in pairs]), "")
+
+
+def pairs_of(engines: list[Engine]) -> list[tuple[Engine, Engine]]:
+    """Pairs that KV is moved between, so that each engine is in one: a ring, or of those that read and those that write
+    each with another of the other side."""
+    reads = [engine for engine in engines if engine.role == "prefill"]
+    writes = [engine for engine in engines if engine.role == "decode"]
+    if not reads and not writes:
+        return list(zip(engines, [*engines[1:], engines[0]], strict=True))
+    most = max(len(reads), len(writes)) if reads and writes else 0
+    return [(reads[k % len(reads)], writes[k % len(writes)]) for k in range(most)]
 
 
 async def ask(adapter: Adapter) -> Facts | str:

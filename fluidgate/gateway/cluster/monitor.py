@@ -322,7 +322,7 @@ class Monitor:
         self._resized(self._backends.up_count)
         missing = self._backends.missing_slots(engine)
         for dispatcher, others in self._with_others(engine):
-            dispatcher.engine_up(engine.place, excess + others + missing)
+            dispatcher.engine_up(engine.place, excess + others + missing, engine.role)
 
     def _tell_down(self, engine: Engine) -> None:
         for dispatcher in self.dispatchers:

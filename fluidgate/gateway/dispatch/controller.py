@@ -11,7 +11,7 @@ from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.model import Scenario
 from fluidgate.planning import Plan
 from fluidgate.policies import Policy
-from fluidgate.policies.decisions.tables import Tables, coupled
+from fluidgate.policies.decisions.tables import Tables, coupled, paired
 from fluidgate.replanning import Estimator, Replanner, Replanning, Solved
 
 log = logging.getLogger("fluidgate.gateway")
@@ -29,18 +29,28 @@ class Controller:
     """
 
     def __init__(
-        self, scenario: Scenario, policy: Policy, engines: int, rule: Replanning | None, *, stays: bool, now: float
+        self,
+        scenario: Scenario,
+        policy: Policy,
+        engines: int,
+        rule: Replanning | None,
+        *,
+        stays: bool,
+        pairs: bool = False,
+        now: float,
     ) -> None:
         """
         Args:
             rule: when the plan is solved again; None for a plan that stands.
             stays: whether decodes stay on the engine of their prefill.
+            pairs: whether engines either read prompts or write answers.
 
         Raises:
             InfeasiblePlanError: the scenario has no plan.
         """
         self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
         self._stays = stays
+        self._pairs = pairs
         self._solved_at = now
         self._happened = -1
         self._one_at_a_time = Lock()
@@ -61,6 +71,8 @@ class Controller:
     @property
     def tables(self) -> Tables:
         """In force, in the form that the engines can follow."""
+        if self._pairs:
+            return paired(self.replanner.tables)
         return coupled(self.replanner.tables, self.engines) if self._stays else self.replanner.tables
 
     def steer(self, dispatcher: Dispatcher) -> None:

@@ -11,10 +11,10 @@ from enum import IntEnum
 
 from fluidgate.compiled import called, inlined, kept
 from fluidgate.gateway.dispatch.averages import average
-from fluidgate.gateway.dispatch.fleet import OUT
+from fluidgate.gateway.dispatch.fleet import OUT, READS, WRITES
 from fluidgate.policies.decisions import moves as protocol
 from fluidgate.policies.decisions import stages
-from fluidgate.policies.decisions.board import NOWHERE, move_to_group, update_ready
+from fluidgate.policies.decisions.board import NOWHERE, PHASE, gpu_for_decode, move_to_group, update_ready
 from fluidgate.policies.decisions.groups import prefill_gone, regroup
 from fluidgate.policies.decisions.limits import next_release, pass_time
 from fluidgate.policies.decisions.view import MIXED, SOLO
@@ -112,10 +112,10 @@ def end_prefill(fleet, tables, g, now):
 def book_decode(fleet, tables, g):
     """The early form of the router: the engine whose slot the decode of `g`'s prefill will take, booked now.
 
-    Where the policy would let it wait, it stays on `g`: -1.
+    Where the policy would let it wait, it stays on `g`: -1. Of pairs it is any with a slot, and there is one.
     """
     cls = fleet.gpu[g].prefill_seat
-    to = protocol.book_decode(fleet.board, tables, cls, g)
+    to = gpu_for_decode(fleet.board, tables, SOLO) if fleet.pairs else protocol.book_decode(fleet.board, tables, cls, g)
     if to == g:
         return -1
     seat(fleet, to, cls, 1)
@@ -147,8 +147,13 @@ def set_closed(fleet, g, closed):
 
 @called
 def bring_up(fleet, g, closed):
-    """Engine `g` is up, in the solo group until the next `regroup`, unless an old prefill still has its seat."""
+    """Engine `g` is up, in the solo group until the next `regroup`, unless an old prefill still has its seat. Of pairs
+    it is in the group of its role, for ever."""
     fleet.gpu[g].group = SOLO if fleet.gpu[g].prefill_seat == NOWHERE else MIXED
+    if fleet.gpu[g].role == READS:
+        fleet.gpu[g].group = MIXED
+    elif fleet.gpu[g].role == WRITES:
+        fleet.gpu[g].group = SOLO
     set_closed(fleet, g, closed)
 
 
@@ -166,6 +171,8 @@ def start_next(fleet, tables):
 
     `kind` is PREFILL, or the buffer that a decode has waited in.
     """
+    if fleet.pairs and fleet.board.round[PHASE] == protocol.PREFILLS and fleet.board.state.free[SOLO] == 0:
+        fleet.board.round[PHASE] = protocol.OVER  # nobody could write
     kind, cls, g = protocol.next_start(fleet.board, tables)
     while kind == PREFILL and lacks_memory(fleet, g, cls):
         bar(fleet, g, 1)
@@ -253,4 +260,4 @@ def moves_kernel(fleet, tables, move, a, b, now, may_start):
     return start_next(fleet, tables)
 
 
-moves = kept(moves_kernel, "the gateway's decisions", seconds=5)
+moves = kept(moves_kernel, "the gateway's decisions", seconds=10)

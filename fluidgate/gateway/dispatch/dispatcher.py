@@ -36,7 +36,7 @@ class EngineState:
     """An engine as the dispatcher sees it.
 
     Attributes:
-        role: "mixed", "solo", "placed" or "down".
+        role: "mixed", "solo", "placed" or "down"; of pairs "prefill" or "decode".
         prefills, decodes: of ours that are on it.
         foreign: slots that requests of others hold, or that it does not have.
     """
@@ -84,8 +84,9 @@ class Dispatcher(ABC):
         """It goes to this engine at once, without the policy's leave: no other could serve it."""
 
     @abstractmethod
-    def engine_up(self, engine: int, foreign: int) -> None:
-        """An engine answers; so many of its slots are held by others."""
+    def engine_up(self, engine: int, foreign: int, role: str = "both") -> None:
+        """An engine answers; so many of its slots are held by others. `role` is the side that it takes of pairs,
+        "prefill" or "decode"."""
 
     @abstractmethod
     def engine_down(self, engine: int) -> None:

@@ -15,10 +15,14 @@ from fluidgate.policies.decisions.view import MIXED, SOLO
 OUT = 2
 """Group of the engines that are down: they take nothing."""
 
+ANY, READS, WRITES = 0, 1, 2
+"""What an engine takes: whole requests, or the prompts of pairs, or their answers."""
+
 ENGINE = np.dtype(
     [
         *GPU_FIELDS,  # occupied slots include the closed ones; `prefill_seat` holds the class of the prefill
         ("closed", "i4"),  # slots that belong to others, or that the engine does not have
+        ("role", "i4"),  # ANY, READS or WRITES
         ("kv", "i8"),  # KV tokens booked, where there is a limit to them
     ],
     align=True,
@@ -41,6 +45,7 @@ class Fleet(NamedTuple):
         kv_tokens: KV memory of an engine, tokens; 0 for no limit.
         need: KV tokens that the oldest waiting request of a class will hold, by expectation, int64, shape (classes,).
         averages: of the recent past, see `fluidgate.gateway.dispatch.averages`; shape (AVERAGES, classes).
+        pairs: whether each request takes two engines from the start of its prefill on: one that READS, one that WRITES.
     """
 
     board: Board
@@ -55,6 +60,7 @@ class Fleet(NamedTuple):
     kv_tokens: int
     need: Any
     averages: Any
+    pairs: bool
 
     @property
     def up(self) -> int:
@@ -82,6 +88,7 @@ def empty_fleet(
     reserve: bool,
     ranked: bool,
     kv_tokens: int = 0,
+    pairs: bool = False,
     draws: NDArray[np.uint64],
     functions: Functions,
 ) -> Fleet:
@@ -89,7 +96,7 @@ def empty_fleet(
 
     Args:
         reserve, ranked, draws, functions: as in `new_board`.
-        kv_tokens: as in `Fleet`.
+        kv_tokens, pairs: as in `Fleet`.
     """
     gpu = np.zeros(engines, ENGINE)
     counts = np.zeros((stages.STAGES, classes), np.int64)
@@ -119,6 +126,7 @@ def empty_fleet(
         kv_tokens=kv_tokens,
         need=np.zeros(classes, np.int64),
         averages=np.zeros((AVERAGES, classes)),
+        pairs=pairs,
     ).with_up(0)
 
 

@@ -34,7 +34,7 @@ from fluidgate.gateway.dispatch.decisions import (
     moves,
 )
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
-from fluidgate.gateway.dispatch.fleet import OUT, Fleet, empty_fleet
+from fluidgate.gateway.dispatch.fleet import ANY, OUT, READS, WRITES, Fleet, empty_fleet
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, Functions
 from fluidgate.policies.decisions.own import Decision, describe_fault, functions_of
@@ -44,14 +44,16 @@ from fluidgate.replanning import Estimator
 
 log = logging.getLogger("fluidgate.gateway")
 
+ROLES = {"both": ANY, "prefill": READS, "decode": WRITES}
+
 
 class Gated(Dispatcher):
     """The gate and the router of a policy: at most one prefill an engine, and at most B requests.
 
     Attributes:
         tables: in force.
-        binding: "late" (the decode's engine is chosen when the prefill has ended), "early" (when it starts) or "stay"
-            (it is the prefill's).
+        binding: "late" (the decode's engine is chosen when the prefill has ended), "early" (when it starts), "stay"
+            (it is the prefill's) or "pairs" (when it starts, among engines that take nothing else).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Gated(Dispatcher):
                 reserve=bool(tables.reserve),
                 ranked=bool(tables.fewest),
                 kv_tokens=kv_tokens or 0,
+                pairs=binding == "pairs",
                 draws=stream(SeedSequence(seed)),
                 functions=functions_of(**self._functions) if self._functions else Functions(),
             )
@@ -122,7 +125,7 @@ class Gated(Dispatcher):
         g = ticket.engine
         if self.binding == "late" and not ticket.stays:
             self._route(ticket)
-        elif ticket.decode_engine < 0 or self._lost_booking(ticket):
+        elif not self.fleet.pairs and (ticket.decode_engine < 0 or self._lost_booking(ticket)):
             self._decode_on(ticket, g)
             self._then(STAY_ON, g)
         else:
@@ -161,7 +164,8 @@ class Gated(Dispatcher):
         self._beside[engine] += 1
         self._then(*self._closing(engine))
 
-    def engine_up(self, engine: int, foreign: int) -> None:
+    def engine_up(self, engine: int, foreign: int, role: str = "both") -> None:
+        self.fleet.gpu["role"][engine] = ROLES[role]
         self._set_fleet(self.fleet.with_up(self.fleet.up + 1))
         self._foreign[engine] = foreign
         self._do(BRING_UP, engine, self._closed(engine))
@@ -220,11 +224,13 @@ class Gated(Dispatcher):
 
     def state(self, engine: int) -> EngineState:
         here, beside = self.fleet.gpu[engine], int(self._beside[engine])
+        unread = self._unread_slots(engine)
+        names = ("prefill", "decode", "down") if self.fleet.pairs else ("mixed", "solo", "down")
         return EngineState(
-            ("mixed", "solo", "down")[here["group"]],
+            names[here["group"]],
             int(here["prefill_seat"] != NOWHERE),
             int(self.fleet.decodes[engine].sum()) + beside,
-            int(here["closed"]) - beside if here["group"] != OUT else 0,
+            max(0, int(here["closed"]) - beside - unread) if here["group"] != OUT else 0,
         )
 
     def _do(self, move: int, a: int = 0, b: int = 0) -> int:
@@ -309,7 +315,7 @@ class Gated(Dispatcher):
         ticket.decode_engine = -1
         ticket.attempts += 1
         self.taken[g] += 1
-        if self.binding == "early" and not ticket.stays:
+        if self.fleet.pairs or (self.binding == "early" and not ticket.stays):
             ticket.decode_engine = self._do(BOOK_DECODE, g)
         ticket.go(g)
 
@@ -427,11 +433,19 @@ class Gated(Dispatcher):
             self._opened = True
 
     def _regroup(self) -> None:
+        if self.fleet.pairs:
+            self._then(NOTHING)
+            return
         self._then(REGROUP, min(int(self.tables.mixed_gpus), self.fleet.up))
 
     def _closed(self, engine: int) -> int:
         """Slots of an engine that no policy deals in: those of others, and of ours that are there without its leave."""
-        return max(0, min(self.fleet.batch_size, int(self._foreign[engine] + self._beside[engine])))
+        taken = int(self._foreign[engine] + self._beside[engine]) + self._unread_slots(engine)
+        return max(0, min(self.fleet.batch_size, taken))
+
+    def _unread_slots(self, engine: int) -> int:
+        """Slots that an engine does not have because it only reads, one prompt at a time."""
+        return self.fleet.batch_size - 1 if self.fleet.gpu["role"][engine] == READS else 0
 
     def _closing(self, engine: int) -> tuple[int, int, int]:
         """The move that closes them; those of an engine that is down are closed already."""

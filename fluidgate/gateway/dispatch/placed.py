@@ -70,7 +70,7 @@ class Placed(Dispatcher):
         self._unread_by_class[ticket.cls] += 1
         self._send_to(ticket, engine)
 
-    def engine_up(self, engine: int, foreign: int) -> None:
+    def engine_up(self, engine: int, foreign: int, role: str = "both") -> None:
         self._loads.set_up(engine, True)
         self.set_foreign(engine, foreign)
         while self._unplaced:

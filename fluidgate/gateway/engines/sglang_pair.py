@@ -16,7 +16,7 @@ from fluidgate.gateway.engines.upstream import Answer, Upstream
 
 ROOM_BITS = 63
 
-ASKED_AGAIN = (0.1, 0.4, 1.0, 3.0)
+ASKED_AGAIN = (0.1, 0.4, 1.5)
 """s after which an engine is asked once more to end a request, and at last left alone."""
 
 

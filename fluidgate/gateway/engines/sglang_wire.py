@@ -55,9 +55,10 @@ async def server_info(upstream: Upstream) -> ServerInfo:
     page = await _first_of(upstream, "/server_info", "/get_server_info")
     with speaking(upstream.url, "SGLang"):
         told = orjson.loads(page)
+        role = ROLES[told["disaggregation_mode"]]
         slots = told.get("max_running_requests")
         return ServerInfo(
-            role=ROLES[told["disaggregation_mode"]],
+            role=role,
             bootstrap_port=int(told.get("disaggregation_bootstrap_port") or BOOTSTRAP_PORT),
             slots=slots if isinstance(slots, int) else None,
             caches_prefixes=not told.get("disable_radix_cache"),

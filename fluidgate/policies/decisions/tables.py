@@ -201,6 +201,24 @@ def _checked(name: str, value: Any, right: Any) -> Any:
         raise FluidgateError(f"tables.{name}: {value!r} is no number; give one") from None
 
 
+def paired(tables: Tables) -> Tables:
+    """The form of a policy on engines that either read prompts or write answers: the order of its gate. How many of
+    them read is not its to say, nor where a decode goes that has one place only."""
+    return tables._replace(
+        reserve=True,
+        max_prefills=ANY,
+        cap=np.full_like(tables.cap, ANY),
+        route_rule=int(RouteRule.SOLO_FIRST),
+        split_buffers=False,
+        hold=np.zeros_like(tables.hold),
+        ready=0,
+        spare=-1,
+        room=-1.0,
+        most_buffered=ANY,
+        beside=np.zeros_like(tables.beside),
+    )
+
+
 def coupled(tables: Tables, gpus: int) -> Tables:
     """The form of a policy on engines whose decodes stay where their prompt was read: its gate, without partition."""
     return tables._replace(
