@@ -8,6 +8,7 @@ from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.cors import Cors
+from fluidgate.gateway.client.dashboard import Feed, LiveStream, Readings
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
@@ -53,9 +54,10 @@ class Frontend:
             tracing=self._tracing,
             ended=self._ended,
         )
-        pages = Pages(gateway, scrape=self._metrics.scrape)
+        self._feed = Feed(lambda: Readings(gateway.snapshots, self._metrics.samples))
+        pages, live = Pages(gateway, scrape=self._metrics.scrape), LiveStream(self._feed)
         admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
-        self.app = App(Keyring(settings.keys), admin, self._completions, pages, cors, self.refused)
+        self.app = App(Keyring(settings.keys), admin, self._completions, pages, live, cors, self.refused)
         self._serve_groups()
 
     async def reload(self) -> None:
@@ -73,6 +75,7 @@ class Frontend:
         self._completions.adopt(meter, settings.limits, settings.server.ping_seconds)
         self.tenants.adopt(settings.keys)
         self.app.keyring, self.app.cors = Keyring(settings.keys), Cors(settings.server.cors_origins)
+        self._feed.end()  # keys may have gone
         self._serve_groups()
 
     def reopen_log(self) -> None:
@@ -93,6 +96,7 @@ class Frontend:
     def break_off(self) -> None:
         """End what is still under way, each with an error of its own."""
         self._completions.break_off()
+        self._feed.close()
 
     async def close(self) -> None:
         if self._tracing is not None:
