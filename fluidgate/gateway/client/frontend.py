@@ -54,7 +54,8 @@ class Frontend:
             tracing=self._tracing,
             ended=self._ended,
         )
-        self._feed = Feed(lambda: Readings(gateway.snapshots, self._metrics.samples))
+        keys = self.tenants.keys if settings.keys else None
+        self._feed = Feed(lambda: Readings(gateway.snapshots, self._metrics.samples, keys))
         pages, live = Pages(gateway, scrape=self._metrics.scrape), LiveStream(self._feed)
         admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
         self.app = App(Keyring(settings.keys), admin, self._completions, pages, live, cors, self.refused)
