@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from fluidgate import Scenario, find_policy, fluid_trajectory, plan, simulate
+from fluidgate import Scenario, fluid_trajectory, plan, simulate
+from fluidgate.gateway.dispatch.compilation import compile_decisions
 from fluidgate.model import EngineModel, Targets
 from fluidgate.optimum import bound, optimum
 from fluidgate.simulation.executor import default_executor
@@ -37,7 +38,7 @@ def warm(name: str) -> None:
         optimum(Scenario.load("examples/tiny.toml"), gpus=1)
         bound(Scenario.load("examples/tiny.toml"), gpus=1)
     elif name == "gateway":
-        warm_gateway(scenario)
+        compile_decisions()
     elif name == "fluid":
         fluid_trajectory(scenario, plan(scenario), horizon=1.0)
     else:
@@ -53,17 +54,6 @@ def warm(name: str) -> None:
             audited=True,
             fidelity=fidelity,  # type: ignore[arg-type]
         )
-
-
-def warm_gateway(scenario: Scenario) -> None:
-    from fluidgate.gateway.dispatch.gated import Gated
-    from fluidgate.gateway.dispatch.placed import Placed
-    from fluidgate.replanning import Estimator
-
-    policy = find_policy("gate-and-route")
-    estimator = Estimator(scenario, 1, window=60.0, prior=60.0)
-    Gated(policy.tabulate(plan(scenario, gpus=1), 1), 1, 4, 2, estimator=estimator, clock=lambda: 0.0)
-    Placed("lmetric", 1, 2, clock=lambda: 0.0)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from fluidgate.cli.schema import schema
 from fluidgate.cli.serve import serve
 from fluidgate.cli.simulate import simulate
 from fluidgate.cli.tune import tune
+from fluidgate.cli.warm import warm
 from fluidgate.cli.watch import watch
 from fluidgate.cli.workload import workload
 from fluidgate.errors import FluidgateError, one_line
@@ -76,6 +77,7 @@ for command in (
     engine,
     serve,
     watch,
+    warm,
     schema,
     paper,
 ):

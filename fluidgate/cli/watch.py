@@ -15,7 +15,7 @@ from fluidgate.errors import FluidgateError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fluidgate.reports.watch_rates import History
+    from fluidgate.gateway.rates import History
     from fluidgate.reports.watch_reading import GatewayReader
 
 
@@ -54,7 +54,7 @@ async def two_readings(reader: GatewayReader, interval: float) -> History:
     """
     import asyncio
 
-    from fluidgate.reports.watch_rates import History
+    from fluidgate.gateway.rates import History
     from fluidgate.reports.watch_reading import Away
 
     history = History()
@@ -74,8 +74,8 @@ async def follow(reader: GatewayReader, interval: float, screen: Console) -> Non
 
     from rich.live import Live
 
+    from fluidgate.gateway.rates import History
     from fluidgate.reports.watch_frame import frame
-    from fluidgate.reports.watch_rates import History
     from fluidgate.reports.watch_reading import Away
 
     history = History()

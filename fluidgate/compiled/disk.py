@@ -7,6 +7,7 @@ import os
 import pickle
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ def folder() -> Path | None:
     """Where kernels are kept; None where nothing can be written."""
     import platformdirs
 
-    for root in (platformdirs.user_cache_path("fluidgate"), Path(tempfile.gettempdir()) / "fluidgate-cache"):
-        try:
-            (root / "kernels").mkdir(parents=True, exist_ok=True)
-            return root / "kernels"
+    for root in (platformdirs.user_cache_path, lambda name: Path(tempfile.gettempdir()) / f"{name}-cache"):
+        try:  # where no folder at all can be written, there is no folder for temporary files either
+            here: Path = root("fluidgate") / "kernels"
+            here.mkdir(parents=True, exist_ok=True)
+            return here
         except OSError:
             continue
     return None
@@ -81,14 +83,16 @@ class KernelCache(_Cache):
                 payload = pickle.loads(path.read_bytes())
                 target_context.refresh()
                 found = CompileResult._rebuild(target_context, *payload)
-                os.utime(path)
+                with suppress(OSError):  # of another user, or on a disk that is read-only
+                    os.utime(path)
                 return found
             except FileNotFoundError:
                 pass
             except Exception:  # a file of an unfinished write, or of another compiler: it is made again
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         if self._what:
-            log.info("compiling %s (once, it is kept)%s ...", self._what, self._some)
+            log.info("compiling %s (%s)%s ...", self._what, _whereabouts(), self._some)
         self._began = time.perf_counter()
         return None
 
@@ -127,6 +131,14 @@ class KernelCache(_Cache):
         states = sorted(here.glob(f"{self.name}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in states[self._states :]:
             path.unlink(missing_ok=True)
+
+
+def _whereabouts() -> str:
+    """Of the code to come, for the message that it is compiled."""
+    here = folder()
+    if here is None or not os.access(here, os.W_OK):
+        return "at each start: it can't be kept, give XDG_CACHE_HOME a folder to write to"
+    return f"once, it is kept in {here}"
 
 
 def _payload(compiled: Any) -> tuple[Any, ...]:

@@ -71,6 +71,11 @@ def kept(function: Callable[..., Any], what: str = "", *, seconds: int = 0, allo
     return compiled
 
 
+def is_on_disk(kernel: Any) -> bool:
+    """Whether later processes will find the code of a `kept` kernel."""
+    return not is_interpreted() and kernel._cache.is_there()
+
+
 def needs_compilation(kernel: Any) -> bool:
     """Whether a `kept` kernel has no code yet, in this process or on disk."""
     return not is_interpreted() and not kernel.signatures and not kernel._cache.is_there()

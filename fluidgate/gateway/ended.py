@@ -58,15 +58,17 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class RefusedRequest:
-    """A request that was refused on arrival, before it was of any class.
+    """A request that was refused on arrival.
 
     Attributes:
         status: of HTTP.
         reason: as in `x-fluidgate-reason`.
-        path, client_id: "" where they are not known.
+        path, client_id: "" where they are not known; `class_name` and `key`, None.
     """
 
     status: int
     reason: str
     path: str = ""
     client_id: str = ""
+    class_name: str | None = None
+    key: str | None = None

@@ -98,6 +98,15 @@ class Gateway:
         unknown = (group for group in self.groups if not group.backends.models)
         return next(((group, model) for group in unknown), None)
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of all groups, each once."""
+        return list(dict.fromkeys(name for group in self.groups for name in group.settings.scenario.class_names))
+
+    def waiting_of(self, key: str) -> int:
+        """How many requests of a key wait for a prefill, over all groups."""
+        return sum(group.dispatcher.waiting_of(key) for group in self.groups)
+
     def drain(self) -> None:
         """Let load balancers know that it will leave."""
         self.draining = True

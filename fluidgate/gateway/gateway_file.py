@@ -17,6 +17,7 @@ from pydantic import Field
 
 from fluidgate.engine_table import absent
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.gateway.quota_table import KeyLimits, NamedKeyTable, QuotaTable, limits_of
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
 from fluidgate.replanning.replanner import Replanning
@@ -128,12 +129,8 @@ class RuleTable(Table):
     max_prompt_tokens: int = absent("the longest prompt, tokens", ge=0, le=LARGEST_WHOLE)
 
 
-class KeyTable(Table):
-    """A key that clients may come with."""
-
-    name: str = Field(min_length=1, description="the name of the key in logs and rules", examples=["team-a"])
-    env: str = absent("the environment variable that holds the key", min_length=1, examples=["TEAM_A_KEY"])
-    sha256: str = absent("the SHA-256 of the key, in hexadecimal", pattern="^[0-9a-fA-F]{64}$")
+class KeyTable(QuotaTable, NamedKeyTable):
+    """A key that clients may come with, and what it may use."""
 
 
 class TokensTable(Table):
@@ -208,6 +205,7 @@ class GatewayTable(GroupTable):
     admin: AdminTable | None = Field(None, description="the table [admin]; without it there is no admin API")
     limits: LimitsTable = Field(default_factory=LimitsTable, description="the table [limits]")
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
+    quota: QuotaTable = Field(default_factory=QuotaTable, description="the table [quota], of keys without own values")
     tokens: TokensTable = Field(default_factory=TokensTable, description="the table [tokens]")
     replanning: ReplanningTable = Field(default_factory=ReplanningTable, description="the table [replanning]")
 
@@ -218,10 +216,11 @@ GROUPS_OWN = tuple(GroupTable.model_fields)
 
 @dataclass(frozen=True)
 class Key:
-    """An API key as the gateway keeps it: its digest."""
+    """An API key as the gateway keeps it: its digest, and what it may use."""
 
     name: str
     digest: bytes
+    limits: KeyLimits = field(default_factory=KeyLimits)
 
 
 @dataclass(frozen=True)
@@ -326,9 +325,9 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         groups=groups,
         server=file.server,
         tracing=file.tracing,
-        admin=None if file.admin is None else _digest("admin", file.admin, "admin", source),
+        admin=None if file.admin is None else Key("admin", _digest(file.admin, "admin", source)),
         limits=file.limits,
-        keys=tuple(_digest(each.name, each, f"keys ({shown(each.name)})", source) for each in file.keys),
+        keys=tuple(_key(each, file.quota, source) for each in file.keys),
         tokens=file.tokens,
         tokenizer=folder / file.tokens.tokenizer if file.tokens.tokenizer else None,
     )
@@ -413,6 +412,8 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
     keys = [each.name for each in file.keys]
     for name in {name for name in keys if keys.count(name) > 1}:
         yield f"keys: {shown(name)} stands twice; name each key once"
+    if file.quota.model_dump(exclude_none=True) and not keys:
+        yield "quota: there is no key to which it applies; add [[keys]], or remove this table"
     for k, each in enumerate(file.keys):
         if (each.env is None) == (each.sha256 is None):
             yield f"keys[{k}] ({shown(each.name)}): needs env or sha256, and one of them only; give where the key is"
@@ -477,14 +478,19 @@ def _class_names(file: GroupTable) -> Iterator[tuple[str, str]]:
         yield f"rules[{k}].class", rule.cls
 
 
-def _digest(name: str, table: KeyTable | AdminTable, where: str, source: str) -> Key:
+def _key(table: KeyTable, usual: QuotaTable, source: str) -> Key:
+    digest = _digest(table, f"keys ({shown(table.name)})", source)
+    return Key(table.name, digest, limits_of(table, usual))
+
+
+def _digest(table: KeyTable | AdminTable, where: str, source: str) -> bytes:
     import hashlib
 
     if table.sha256 is not None:
-        return Key(name, bytes.fromhex(table.sha256))
+        return bytes.fromhex(table.sha256)
     value = _from_environment(f"{where}: env", table.env, source)
     assert value is not None
-    return Key(name, hashlib.sha256(value.encode()).digest())
+    return hashlib.sha256(value.encode()).digest()
 
 
 def _from_environment(where: str, name: str | None, source: str) -> str | None:

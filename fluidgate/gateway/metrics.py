@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
 from fluidgate.gateway.gauges import Gauges
+from fluidgate.gateway.samples import Samples
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8)
@@ -81,6 +82,11 @@ class Metrics:
     def refused(self, request: RefusedRequest) -> None:
         """A request was refused on arrival."""
         self._refusals.labels(request.reason).inc()
+
+    def samples(self) -> Samples:
+        """What was counted of requests, without the gauges of engines."""
+        own = (self._requests, self._refusals, *self._by_class)
+        return Samples(family for each in own for family in each.collect())
 
     def scrape(self) -> bytes:
         return generate_latest(self.registry)

@@ -52,7 +52,8 @@ class RequestLog:
         """A line for a request that was refused on arrival."""
         if self._file is not None:
             known = {"time": round(time.time(), 6), "client_id": request.client_id, "path": request.path[:100]}
-            self._line({**known, "status": request.status, "outcome": request.reason})
+            whose = {"class": request.class_name, "key": request.key}
+            self._line({**known, **whose, "status": request.status, "outcome": request.reason})
 
     def _line(self, values: dict[str, object]) -> None:
         """A disk that is full costs lines, not requests."""

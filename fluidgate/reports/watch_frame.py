@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fluidgate.gateway.rates import History, Rates
 from fluidgate.reports.tables import number, table
-from fluidgate.reports.watch_rates import History, Rates
 
 STAGES = {
     "prefill": "in prefill",

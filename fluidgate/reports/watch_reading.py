@@ -5,61 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import orjson
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.gateway_file import is_base_url
+from fluidgate.gateway.rates import Reading
+from fluidgate.gateway.samples import Samples
 
 ANSWER_SECONDS = 5.0
 
 
 class Away(Exception):
     """The gateway does not answer now."""
-
-
-class Scrape:
-    """The samples of a scrape.
-
-    Raises:
-        ValueError: it is none.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._samples: defaultdict[str, list[Sample]] = defaultdict(list)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                self._samples[sample.name].append(sample)
-
-    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """Sums of the samples `name` with these labels, by the value of one more."""
-        sums: defaultdict[str, float] = defaultdict(float)
-        for sample in self._samples[name]:
-            if all(sample.labels.get(key) == value for key, value in labels.items()):
-                sums[sample.labels.get(label, "")] += sample.value
-        return dict(sums)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A gateway at one epoch.
-
-    Attributes:
-        at: s, of `time.monotonic`.
-        state: its /v1/plan.
-        scrape: its /metrics.
-    """
-
-    at: float
-    state: dict[str, Any]
-    scrape: Scrape
 
 
 class GatewayReader:
@@ -107,12 +68,12 @@ class GatewayReader:
             raise Away(str(error) or type(error).__name__) from None
         try:
             state = orjson.loads(plan)
-            scrape = Scrape(metrics.decode())
+            samples = Samples.parsed(metrics.decode())
         except ValueError:
             raise self._stranger() from None
-        if not isinstance(state, dict) or not {"engines", "classes", "plan"} <= state.keys():
+        if not isinstance(state, dict) or not {"model", "engines", "classes", "plan"} <= state.keys():
             raise self._stranger()
-        return Reading(time.monotonic(), state, scrape)
+        return Reading(time.monotonic(), state, samples)
 
     async def _get(self, path: str) -> bytes:
         async with self._session.get(self.url + path, allow_redirects=False) as answer:

@@ -14,8 +14,8 @@ from command import Command
 from rich.console import Console
 
 from fluidgate.cli.watch import follow
+from fluidgate.gateway.rates import History, rates_between
 from fluidgate.reports.watch_frame import frame
-from fluidgate.reports.watch_rates import History, rates_between
 from fluidgate.reports.watch_reading import GatewayReader
 from tests.gateway.served import live_gateway
 

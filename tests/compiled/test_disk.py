@@ -86,5 +86,50 @@ def test_it_says_what_is_compiled_and_for_how_long(
     kept(made("def f(x):\n    return x - 1\n"), "the kernel of a test", seconds=3)(1)
     kept(made("def f(x):\n    return x - 1\n"), "the kernel of a test", seconds=3)(1)
     first, second = (record.getMessage() for record in caplog.records)
-    assert first == "compiling the kernel of a test (once, it is kept), some 3 s ..."
+    assert first == f"compiling the kernel of a test (once, it is kept in {shelf}), some 3 s ..."
     assert re.fullmatch(r"compiled in \d+\.\d s", second)
+
+
+def test_code_of_another_user_is_used_as_it_is(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    kept(made("def f(x):\n    return x * 5\n"))(1)
+    for act in ("unlink", "write_bytes"):
+        monkeypatch.setattr(Path, act, refused)
+    monkeypatch.setattr(disk.os, "utime", refused)
+    found = kept(made("def f(x):\n    return x * 5\n"))
+    assert found(2) == 10
+    assert sum(found.stats.cache_hits.values()) == 1
+
+
+def test_what_cannot_be_kept_is_made_all_the_same_and_told(
+    shelf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    kept(made("def f(x):\n    return x * 6\n"))(1)
+    (file,) = shelf.iterdir()
+    file.write_bytes(b"half a file")
+    for act in ("unlink", "write_bytes"):
+        monkeypatch.setattr(Path, act, refused)
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(disk.log, "propagate", True)
+    caplog.set_level(logging.INFO, logger="fluidgate")
+    assert kept(made("def f(x):\n    return x * 6\n"), "a test")(2) == 12
+    assert "it can't be kept, give XDG_CACHE_HOME a folder" in caplog.records[0].getMessage()
+
+
+def test_a_read_only_disk_has_the_folder_that_was_made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container: nothing can be written, temporary files neither."""
+
+    def no_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(disk.tempfile, "gettempdir", no_folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "fluidgate" / "kernels").mkdir(parents=True)
+    assert disk.folder.__wrapped__() == tmp_path / "fluidgate" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/status")
+    assert disk.folder.__wrapped__() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -86,9 +87,12 @@ def scrape_of(tmp_path: Path, **options: Any) -> tuple[dict[str, set[str]], set[
     """Labels of each sample of a gateway that has served and refused, and the fields of its log."""
 
     async def run() -> tuple[str, set[str]]:
+        digest = hashlib.sha256(b"sk-a").hexdigest()
+        options.setdefault("more", f'[[keys]]\nname = "a"\nsha256 = "{digest}"\n')
+        headers = {"authorization": "Bearer sk-a"}
         async with live_gateway(tmp_path, **options) as live:
-            await live.complete(3)
-            await live.post(prompt="x", model="another")
+            await live.complete(3, headers=headers)
+            await live.post(prompt="x", model="another", headers=headers)
             await live.until(lambda: len(live.records()) == 2)
             fields = set[str]().union(*live.records())
             return (await live.get("/metrics")).content.decode(), fields

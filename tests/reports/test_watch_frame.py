@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fluidgate.gateway.rates import History
 from fluidgate.reports.watch_frame import bar, frame
-from fluidgate.reports.watch_rates import History
 from tests.reports.gateway import engine, metrics, reading
 from tests.reports.seen import shown
 

@@ -10,20 +10,11 @@ import pytest
 from aiohttp import web
 
 from fluidgate.errors import FluidgateError
-from fluidgate.reports.watch_reading import Away, GatewayReader, Reading, Scrape
+from fluidgate.gateway.rates import Reading
+from fluidgate.reports.watch_reading import Away, GatewayReader
 from tests.reports.gateway import metrics, state
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
-
-
-def test_samples_are_summed_by_a_label() -> None:
-    found = Scrape(metrics(chat={"completed": 5.0, "cancelled": 1.0}, code={"completed": 2.0}))
-    assert found.by("outcome", "fluidgate_requests_total") == {"completed": 7.0, "cancelled": 1.0}
-    assert found.by("class", "fluidgate_requests_total", outcome="completed") == {"chat": 5.0, "code": 2.0}
-    assert found.by("nothing", "fluidgate_requests_total") == {"": 8.0}
-    assert found.by("class", "fluidgate_unknown_total") == {}
-    with pytest.raises(ValueError, match=r".*"):
-        Scrape("<html>no metrics</html>")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://host", "http://u@host", "http://host/?x", "http://host:99999"])
@@ -75,7 +66,7 @@ def answering(status: int, text: str = "") -> Handler:
 def test_a_reading_is_the_state_and_the_metrics() -> None:
     found = read(gateway)
     assert found.state == state()
-    assert found.scrape.by("class", "fluidgate_requests_total") == {"chat": 5.0}
+    assert found.samples.by("class", "fluidgate_requests_total") == {"chat": 5.0}
 
 
 def test_the_key_is_sent() -> None:

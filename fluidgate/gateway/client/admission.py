@@ -32,10 +32,13 @@ class Admission:
         max_waiting: Sequence[int],
         closed: Callable[[], bool],
         clock: Clock,
+        max_waiting_of: Callable[[str], int | None] = lambda key: None,
+        waiting_of: Callable[[str], int] | None = None,
     ) -> None:
         """
         Args:
-            limits: of all classes together; `max_waiting`, of each.
+            limits: of all classes together; `max_waiting`, of each; `max_waiting_of`, of a key.
+            waiting_of: how many requests of a key wait; those of the dispatcher if None.
             closed: says whether new requests are refused.
         """
         self._dispatcher = dispatcher
@@ -43,6 +46,8 @@ class Admission:
         self._class_names = class_names
         self._limits = limits
         self._max_waiting = max_waiting
+        self._max_waiting_of = max_waiting_of
+        self._waiting_of = waiting_of or dispatcher.waiting_of
         self._closed = closed
         self._clock = clock
         self._ended_at: list[deque[float]] = [deque(maxlen=REMEMBERED) for _ in class_names]
@@ -56,9 +61,6 @@ class Admission:
         tokens, most = request.prompt_tokens, self._limits.max_prompt_tokens
         if most is not None and tokens > most:
             raise invalid(f"the prompt has about {tokens} tokens; {most} are taken", reason="prompt_too_long")
-        if request.answers > self._limits.max_answers:
-            what = f"the request asks for {request.answers} answers (its prompts times n)"
-            raise invalid(f"{what}; {self._limits.max_answers} are given")
         length = self._backends.context_length
         counted = request.longest_ids
         if length is not None and counted is not None and counted >= length:
@@ -88,14 +90,19 @@ class Admission:
         if of_class > self._max_waiting[cls] or of_all > self._limits.max_waiting:
             self._dispatcher.leave(ticket)
             what = f"{of_class - 1} requests of class '{self._class_names[cls]}' wait already, {of_all - 1} in all"
-            raise busy("queue_full", what, self.retry_after(cls))
+            raise busy("queue_full", what + _for_key(ticket), self.retry_after(cls))
+        most = self._max_waiting_of(ticket.key)
+        if most is not None and of_class and (of_key := self._waiting_of(ticket.key)) > most:
+            self._dispatcher.leave(ticket)
+            what = f"{of_key - 1} requests of key '{ticket.key}' wait already; this one is of class "
+            raise busy("quota_waiting", f"{what}'{self._class_names[cls]}'", self.retry_after(cls))
 
-    def waited_too_long(self, cls: int, seconds: float, what: str) -> ApiError:
-        """For a request of a class that has waited so long for `what`."""
+    def waited_too_long(self, ticket: Ticket, seconds: float, what: str) -> ApiError:
+        """For a request that has waited so long for `what`."""
         if not self._backends.any_up:
             return unavailable("no_engine", f"no engine answered for {seconds:g} s")
-        said = f"waited {seconds:g} s for {what} in class '{self._class_names[cls]}'"
-        return busy("wait_limit", said, self.retry_after(cls))
+        said = f"waited {seconds:g} s for {what} in class '{self._class_names[ticket.cls]}'{_for_key(ticket)}"
+        return busy("wait_limit", said, self.retry_after(ticket.cls))
 
     def note_end(self, cls: int) -> None:
         """A request of the class has ended."""
@@ -108,3 +115,7 @@ class Admission:
             return 1.0
         rate = (len(ended) - 1) / max(1e-3, self._clock() - ended[0])
         return min(LONGEST_RETRY_AFTER, float(self._dispatcher.counts().waiting[cls]) / rate)
+
+
+def _for_key(ticket: Ticket) -> str:
+    return f" (key '{ticket.key}')" if ticket.key else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import orjson
@@ -17,6 +18,7 @@ class ApiError(Exception):
         reason: a short word for logs, metrics and the header `x-fluidgate-reason`.
         param: the key of the body that is wrong, if one is.
         headers: further headers.
+        class_name: of the request, where it is known by then.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.headers = dict(headers or {})
+        self.class_name: str | None = None
 
     @property
     def kind(self) -> str:
@@ -60,8 +63,8 @@ def invalid(message: str, param: str | None = None, *, reason: str = "invalid_re
 
 
 def busy(reason: str, message: str, seconds: float) -> ApiError:
-    """429: come again in so many seconds."""
-    return ApiError(429, reason, message, headers={"retry-after": str(max(1, round(seconds)))})
+    """429: come again in so many seconds, which are not rounded down."""
+    return ApiError(429, reason, message, headers={"retry-after": str(max(1, math.ceil(seconds - 1e-6)))})
 
 
 def unavailable(reason: str, message: str, seconds: float = 1.0) -> ApiError:

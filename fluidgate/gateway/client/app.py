@@ -12,6 +12,7 @@ from fluidgate.gateway.client.api_error import ApiError
 from fluidgate.gateway.client.asgi import ClientGone, Receive, Scope, Send, read_body
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.cors import Cors
+from fluidgate.gateway.client.dashboard import LiveStream
 from fluidgate.gateway.client.dialect import Dialect
 from fluidgate.gateway.client.end_points import END_POINTS
 from fluidgate.gateway.client.keyring import Keyring
@@ -27,12 +28,15 @@ MOST_ADMIN_BYTES = 1 << 16
 
 Page = Callable[[Pages, Response, bytes], Awaitable[None]]
 GETS: dict[str, Page] = {
+    "/": Pages.page,
     "/v1/models": Pages.models,
     "/v1/plan": Pages.plan,
     "/health": Pages.health,
     "/ready": Pages.ready,
     "/metrics": Pages.metrics,
 }
+
+PLAN_EVENTS = "/v1/plan/events"
 
 MODEL = "/v1/models/"
 """What the page of one model begins with; the rest, slashes and all, is its name."""
@@ -58,6 +62,7 @@ class App:
         admin: Admin,
         completions: Completions,
         pages: Pages,
+        live: LiveStream,
         cors: Cors,
         refused: Callable[[RefusedRequest], None],
     ) -> None:
@@ -69,6 +74,7 @@ class App:
         self._admin = admin
         self._completions = completions
         self._pages = pages
+        self._live = live
         self.cors = cors
         self._refused = refused
 
@@ -86,6 +92,7 @@ class App:
         dialect = Dialect.OPENAI if point is None else point.dialect
         cors = self.cors.headers(scope["method"], headers.__getitem__)
         response = Response(send, client_id, dialect=dialect, headers=cors)
+        key: str | None = None
         try:
             if path.startswith(PREFIX):
                 self._admin.let_in(headers["authorization"])
@@ -102,10 +109,12 @@ class App:
                 await self._completions.serve(scope, headers.__getitem__, key, client_id, receive, response)
             elif path in GETS:
                 await GETS[path](self._pages, response, scope["query_string"])
+            elif path == PLAN_EVENTS:
+                await self._live.serve(scope["method"], receive, response)
             else:
                 await self._pages.model(response, path.removeprefix(MODEL))
         except ApiError as error:
-            self._refused(RefusedRequest(error.status, error.reason, path, client_id))
+            self._refused(RefusedRequest(error.status, error.reason, path, client_id, error.class_name, key))
             await response.fail(error)
         except ClientGone:
             return
@@ -123,7 +132,7 @@ def _checked(path: str, method: str) -> tuple[str, ...]:
     allowed: tuple[str, ...]
     if path in END_POINTS:
         allowed = POST
-    elif path in GETS or (path.startswith(MODEL) and path != MODEL):
+    elif path in GETS or path == PLAN_EVENTS or (path.startswith(MODEL) and path != MODEL):
         allowed = GET
     elif (path, method) == (WHOLE_SERVER, "OPTIONS"):
         return (*GET, "POST")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from uuid import uuid4
 
 from fluidgate.gateway.client.api_error import ApiError, invalid, unavailable
@@ -16,6 +15,7 @@ from fluidgate.gateway.client.end_points import Work
 from fluidgate.gateway.client.passing_by import PassingBy
 from fluidgate.gateway.client.pings import pinged
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.quotas import Grant, Quotas
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
@@ -50,6 +50,7 @@ class Completions:
         limits: LimitsTable,
         ping_seconds: float,
         *,
+        quotas: Quotas,
         tracing: Tracing | None,
         ended: Callable[[EndedRequest], None],
     ) -> None:
@@ -58,6 +59,7 @@ class Completions:
             find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
             meter: says how long a prompt is.
             ping_seconds: between comments on a stream that waits; 0 for none.
+            quotas: what each key may use.
             tracing: keeps traces; None for none.
             ended: called with what each request has left behind.
         """
@@ -65,6 +67,7 @@ class Completions:
         self._meter = meter
         self._limits = limits
         self._ping_seconds = ping_seconds
+        self._quotas = quotas
         self._tracing = tracing
         self._ended = ended
         self._under_way: set[RequestHandler] = set()
@@ -108,9 +111,17 @@ class Completions:
         max_wait = min(service.max_wait[cls], client_max_wait(header))
         drop_usage = service.group.settings.engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(service, request.with_usage() if drop_usage else request, header)
-        ticket = Ticket(cls, request.prompt_tokens, stays=not call.splits or service.may_overflow(request))
-        service.admission.admit(ticket)
+        ticket = Ticket(
+            cls,
+            request.prompt_tokens,
+            stays=not call.splits or service.may_overflow(request),
+            most_output=request.output_limit or math.inf,
+            key=key or "",
+            weight=self._quotas.weight_of(key),
+        )
+        grant = self._let_in(service, ticket, key, request.output_limit)
         response.request_id = client_id or call.id
+        response.add_headers(grant.headers)
         times = Times(arrived=service.clock())
         trace = UNTRACED if self._tracing is None else self._tracing.begin(request.path, header)
         handler = RequestHandler(service, request, call, response, ticket, max_wait, drop_usage, times, trace)
@@ -127,6 +138,7 @@ class Completions:
             times.end = service.clock()
             ended = ended_request(handler, service.class_names[cls], key, client_id)
             trace.end(ended)
+            self._quotas.end(grant, ended)
             self._ended(ended)
             service.admission.note_end(cls)
 
@@ -135,9 +147,35 @@ class Completions:
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
 
+    def _let_in(self, service: Service, ticket: Ticket, key: str | None, output: int | None) -> Grant:
+        """What its key's quota grants a request that is let in; without a limit of its answer, of its class's mean.
+
+        Raises:
+            ApiError: it is refused, by its quota or at the door.
+        """
+        name, grant = service.class_names[ticket.cls], None
+        try:
+            mean = service.group.settings.scenario.classes[ticket.cls].output_tokens
+            grant = self._quotas.admit(key, name, ticket.prompt, output or math.ceil(mean))
+            service.admission.admit(ticket)
+        except ApiError as error:
+            error.class_name = name
+            if grant is not None:
+                self._quotas.withdraw(grant)
+                error.headers |= grant.headers
+            raise
+        return grant
+
     async def _request(self, path: str, raw: bytes) -> CompletionRequest:
-        async with self._one_large if len(raw) > LARGE_BODY else nullcontext():
+        if len(raw) <= LARGE_BODY:
             request = CompletionRequest.parsed(path, raw)
+        else:
+            async with self._one_large:
+                request = CompletionRequest.parsed(path, raw)
+                await asyncio.sleep(0)
+        if request.answers > self._limits.max_answers:
+            what = f"the request asks for {request.answers} answers (its prompts times n)"
+            raise invalid(f"{what}; {self._limits.max_answers} are given")
         return await request.measured(self._meter)
 
     def _served_by(self, request: CompletionRequest) -> tuple[Service, CompletionRequest]:

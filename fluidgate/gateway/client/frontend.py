@@ -8,9 +8,11 @@ from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.cors import Cors
+from fluidgate.gateway.client.dashboard import Feed, LiveStream, Readings
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.quotas import Quotas
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.tracing import Tracing
 from fluidgate.gateway.ended import EndedRequest, RefusedRequest
@@ -18,6 +20,7 @@ from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.metrics import Metrics
 from fluidgate.gateway.request_log import RequestLog
+from fluidgate.gateway.tenants import Tenants
 
 
 class Frontend:
@@ -25,6 +28,7 @@ class Frontend:
 
     Attributes:
         app: the ASGI application.
+        tenants: the books of API keys.
     """
 
     def __init__(self, settings: GatewaySettings, gateway: Gateway) -> None:
@@ -38,12 +42,22 @@ class Frontend:
         self._services: dict[str, Service] = {}
         ping = settings.server.ping_seconds
         self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
+        self.tenants = Tenants(settings.keys, gateway.class_names, gateway.waiting_of)
+        self._metrics.registry.register(self.tenants)
+        self._quotas = Quotas(self.tenants, gateway.clock)
         self._completions = Completions(
-            self._find, self._meter(settings), settings.limits, ping, tracing=self._tracing, ended=self._ended
+            self._find,
+            self._meter(settings),
+            settings.limits,
+            ping,
+            quotas=self._quotas,
+            tracing=self._tracing,
+            ended=self._ended,
         )
-        pages = Pages(gateway, scrape=self._metrics.scrape)
+        self._feed = Feed(lambda: Readings(gateway.snapshots, self._metrics.samples))
+        pages, live = Pages(gateway, scrape=self._metrics.scrape), LiveStream(self._feed)
         admin, cors = Admin(gateway, reload=self.reload), Cors(settings.server.cors_origins)
-        self.app = App(Keyring(settings.keys), admin, self._completions, pages, cors, self.refused)
+        self.app = App(Keyring(settings.keys), admin, self._completions, pages, live, cors, self.refused)
         self._serve_groups()
 
     async def reload(self) -> None:
@@ -59,7 +73,9 @@ class Frontend:
         meter = self._meter(settings)
         await self._gateway.adopt(settings)
         self._completions.adopt(meter, settings.limits, settings.server.ping_seconds)
+        self.tenants.adopt(settings.keys)
         self.app.keyring, self.app.cors = Keyring(settings.keys), Cors(settings.server.cors_origins)
+        self._feed.end()  # keys may have gone
         self._serve_groups()
 
     def reopen_log(self) -> None:
@@ -67,8 +83,9 @@ class Frontend:
         self._request_log.reopen()
 
     def refused(self, request: RefusedRequest) -> None:
-        """A request has been refused before it was of any class."""
+        """A request has been refused on arrival."""
         self._metrics.refused(request)
+        self.tenants.refused(request)
         self._request_log.refused(request)
 
     @property
@@ -79,6 +96,7 @@ class Frontend:
     def break_off(self) -> None:
         """End what is still under way, each with an error of its own."""
         self._completions.break_off()
+        self._feed.close()
 
     async def close(self) -> None:
         if self._tracing is not None:
@@ -91,7 +109,12 @@ class Frontend:
 
     def _serve_groups(self) -> None:
         gateway = self._gateway
-        self._services = {group.settings.name: Service.of(group, lambda: gateway.closed) for group in gateway.groups}
+        self._services = {
+            group.settings.name: Service.of(
+                group, lambda: gateway.closed, self._quotas.max_waiting_of, gateway.waiting_of
+            )
+            for group in gateway.groups
+        }
         for name, service in self._services.items():
             self._metrics.expect(name, service.class_names)
 
@@ -102,4 +125,5 @@ class Frontend:
 
     def _ended(self, request: EndedRequest) -> None:
         self._metrics.ended(request)
+        self.tenants.ended(request)
         self._request_log.ended(request)

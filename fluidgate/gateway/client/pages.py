@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from fluidgate.gateway.client.api_error import ApiError
+from fluidgate.gateway.client.dashboard import HEADERS, PAGE
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.metrics import CONTENT_TYPE
@@ -26,6 +27,10 @@ class Pages:
         """
         self._gateway = gateway
         self._scrape = scrape
+
+    async def page(self, response: Response, query: bytes) -> None:
+        """What a browser shows."""
+        await response.whole(200, HEADERS, PAGE)
 
     async def models(self, response: Response, query: bytes) -> None:
         await _json(response, 200, {"object": "list", "data": list(self._catalog().values())})

@@ -268,7 +268,7 @@ class RequestHandler:
         except TimeoutError:
             if turn.done():
                 return turn.result()
-            raise self.service.admission.waited_too_long(self.ticket.cls, seconds, what) from None
+            raise self.service.admission.waited_too_long(self.ticket, seconds, what) from None
 
     async def _single_leg(self, engine: Engine) -> None:
         """Prompt and answer in one call: the prefill has ended when the first token comes."""

@@ -47,6 +47,10 @@ class Response:
         self._headers = headers
         self._opening = asyncio.Lock()
 
+    def add_headers(self, headers: Headers) -> None:
+        """Further headers of the gateway's own; they go in the place of an engine's."""
+        self._headers = [*self._headers, *_encoded(headers)]
+
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """An answer in one piece."""
         await self.begin(status, {**headers, "content-length": str(len(body))})
@@ -103,7 +107,8 @@ class Response:
 
     async def _start(self, status: int, headers: Headers) -> None:
         named = [(b"x-request-id", self.request_id.encode("latin-1"))] if self.request_id else []
-        lines = [*_encoded(headers), *named, *self._headers]
+        ours = {name for name, _ in self._headers}
+        lines = [*(pair for pair in _encoded(headers) if pair[0] not in ours), *named, *self._headers]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
         self.status = status
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
+from fluidgate.gateway.client.notify import ServiceManager
 from fluidgate.gateway.client.server import BACKLOG, listening_socket, raise_file_limit, server_of
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
@@ -26,15 +27,19 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
         FluidgateError: it can't start.
     """
     raise_file_limit()
+    manager = ServiceManager.from_environment()
     with closing(listening_socket(settings)) as sock:
+        manager.status("looking for the engines")
         async with started_gateway(settings) as (gateway, frontend):
             host, port = sock.getsockname()[:2]
             if host not in LOOPBACK:
                 log.warning("listening on %s: whoever reaches this address reaches the engines", host)
             sock.listen(BACKLOG)  # who reads the URL may come at once
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            manager.ready(f"gateway on {url}")
             if started is not None:
-                started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            await server_of(settings, gateway, frontend).serve(sockets=[sock])
+                started(url)
+            await server_of(settings, gateway, frontend, manager).serve(sockets=[sock])
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ import uvicorn
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
+from fluidgate.gateway.client.notify import ServiceManager
 from fluidgate.gateway.client.protocol import Protocol
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
@@ -33,8 +34,9 @@ class Server(uvicorn.Server):
     gateway file anew and opens the log anew.
     """
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, frontend: Frontend) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, frontend: Frontend, manager: ServiceManager) -> None:
         super().__init__(config)
+        self._manager = manager
         self._gateway = gateway
         self._frontend = frontend
         self._leaving: asyncio.Task[None] | None = None
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
     async def _leave(self, grace: float) -> None:
         gateway, seconds = self._gateway, self._gateway.settings.server.drain_seconds
         gateway.drain()
+        self._manager.stopping("requests under way end")
         if grace:
             log.info("leaving: /ready says 503; requests are taken for %g s more", grace)
             await asyncio.sleep(grace)
@@ -84,7 +87,8 @@ class Server(uvicorn.Server):
 
     async def _reload(self) -> None:
         try:
-            await self._frontend.reload()
+            with self._manager.reloading():
+                await self._frontend.reload()
             log.info("the gateway file has been read anew")
         except FluidgateError as error:
             log.error("%s (what was in force stays)", error)
@@ -119,8 +123,10 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
     return sock
 
 
-def server_of(settings: GatewaySettings, gateway: Gateway, frontend: Frontend) -> Server:
-    """The server of a gateway's HTTP side."""
+def server_of(
+    settings: GatewaySettings, gateway: Gateway, frontend: Frontend, manager: ServiceManager | None = None
+) -> Server:
+    """The server of a gateway's HTTP side; `manager` is told of what it does."""
     protocol = partial(Protocol, refused=frontend.refused, client_seconds=settings.server.client_seconds)
     config = uvicorn.Config(
         frontend.app,
@@ -136,7 +142,7 @@ def server_of(settings: GatewaySettings, gateway: Gateway, frontend: Frontend) -
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    return Server(config, gateway, frontend)
+    return Server(config, gateway, frontend, manager or ServiceManager())
 
 
 def raise_file_limit() -> None:

@@ -49,8 +49,13 @@ class Service:
     clock: Clock
 
     @staticmethod
-    def of(group: ModelGroup, closed: Callable[[], bool]) -> Service:
-        """That of a group; `closed` says whether new requests are refused."""
+    def of(
+        group: ModelGroup,
+        closed: Callable[[], bool],
+        max_waiting_of: Callable[[str], int | None],
+        waiting_of: Callable[[str], int],
+    ) -> Service:
+        """That of a group; `closed`, `max_waiting_of` and `waiting_of` as in `Admission`."""
         settings, names = group.settings, group.settings.scenario.class_names
         admission = Admission(
             group.dispatcher,
@@ -60,6 +65,8 @@ class Service:
             max_waiting=settings.max_waiting,
             closed=closed,
             clock=group.clock,
+            max_waiting_of=max_waiting_of,
+            waiting_of=waiting_of,
         )
         return Service(
             group=group,

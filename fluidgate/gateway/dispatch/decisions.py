@@ -260,4 +260,4 @@ def moves_kernel(fleet, tables, move, a, b, now, may_start):
     return start_next(fleet, tables)
 
 
-moves = kept(moves_kernel, "the gateway's decisions", seconds=5)
+moves = kept(moves_kernel, "the gateway's decisions", seconds=10)

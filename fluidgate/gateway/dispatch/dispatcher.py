@@ -105,6 +105,10 @@ class Dispatcher(ABC):
         """How many wait for a prefill, of its class and of all, if it waits itself; (0, 0) if it does not."""
 
     @abstractmethod
+    def waiting_of(self, key: str) -> int:
+        """How many requests of a key wait for a prefill."""
+
+    @abstractmethod
     def held(self, engine: int) -> int:
         """Requests of ours on an engine."""
 
@@ -129,5 +133,6 @@ class Dispatcher(ABC):
 
     def _note_prompt_read(self, ticket: Ticket, tokens: int) -> None:
         self.happened += 1
+        ticket.read = tokens
         if self.estimator is not None:
             self.estimator.prompt_read(ticket.cls, self.clock(), float(tokens))

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from fluidgate.gateway.dispatch.decisions import (
 )
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
 from fluidgate.gateway.dispatch.fleet import ANY, OUT, READS, WRITES, Fleet, empty_fleet
+from fluidgate.gateway.dispatch.line import FairLine, settle
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, Functions
 from fluidgate.policies.decisions.own import Decision, describe_fault, functions_of
@@ -99,7 +99,7 @@ class Gated(Dispatcher):
                 functions=functions_of(**self._functions) if self._functions else Functions(),
             )
         )
-        self._waiting: tuple[OrderedDict[Ticket, None], ...] = tuple(OrderedDict() for _ in range(classes))
+        self._waiting = tuple(FairLine(self._work) for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
         self._foreign = np.zeros(engines, np.int64)
@@ -113,6 +113,7 @@ class Gated(Dispatcher):
 
     def enter(self, ticket: Ticket) -> None:
         self._note_arrived(ticket)
+        self._waiting[ticket.cls].add(ticket)
         self._wait_for_prefill(ticket)
         if self.estimator is not None:
             self.estimator.waits(ticket.cls, ticket.since)
@@ -120,6 +121,7 @@ class Gated(Dispatcher):
 
     def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
         self._note_prompt_read(ticket, tokens)
+        settle(ticket, self._work(ticket))
         if ticket.stage is Stage.BESIDE:
             return True
         g = ticket.engine
@@ -147,8 +149,8 @@ class Gated(Dispatcher):
         self._unbook(ticket)
         self._again.add(ticket)
         ticket.since = ticket.arrived
+        self._waiting[ticket.cls].put_back(ticket)
         self._wait_for_prefill(ticket)
-        self._before_the_younger(ticket)
         self._then(NOTHING)
 
     def go_beside(self, ticket: Ticket, engine: int) -> None:
@@ -207,6 +209,14 @@ class Gated(Dispatcher):
         if ticket.stage is not Stage.WAITING:
             return 0, 0
         return len(self._waiting[ticket.cls]), sum(map(len, self._waiting))
+
+    def waiting_of(self, key: str) -> int:
+        return sum(line.waiting_of(key) for line in self._waiting)
+
+    def note_completed(self, ticket: Ticket, output: int) -> None:
+        super().note_completed(ticket, output)
+        if output > 0:
+            settle(ticket, ticket.read + output)
 
     def held(self, engine: int) -> int:
         prefills = int(self.fleet.gpu["prefill_seat"][engine] != NOWHERE)
@@ -306,7 +316,7 @@ class Gated(Dispatcher):
             self._timer = asyncio.get_running_loop().call_later(delay, self.look_again)
 
     def _start_prefill(self, cls: int, g: int) -> None:
-        ticket, _ = self._waiting[cls].popitem(last=False)
+        ticket = self._waiting[cls].pop()
         self._first(cls)
         self._book(ticket, g)
         self._wait_ended(ticket)
@@ -328,20 +338,11 @@ class Gated(Dispatcher):
         ticket.go(g)
 
     def _wait_for_prefill(self, ticket: Ticket) -> None:
+        """It is in the line, and may be the head of it."""
         ticket.wait(Stage.WAITING)
-        line = self._waiting[ticket.cls]
-        line[ticket] = None
-        if len(line) == 1:
+        if self._waiting[ticket.cls].head is ticket:
             self._first(ticket.cls)
         self.fleet.board.state.waiting[ticket.cls] += 1
-
-    def _before_the_younger(self, ticket: Ticket) -> None:
-        """To the front of its class, but for those sent back before that came earlier."""
-        line = self._waiting[ticket.cls]
-        older = list(takewhile(lambda other: other.arrived < ticket.arrived, line))
-        for each in (ticket, *reversed(older)):
-            line.move_to_end(each, last=False)
-        self._first(ticket.cls)
 
     def _wait_for_decode(self, ticket: Ticket, buffer: int) -> None:
         ticket.buffer = buffer
@@ -375,8 +376,7 @@ class Gated(Dispatcher):
     def _give_up_place(self, ticket: Ticket, abandoned: bool) -> tuple[int, int, int]:
         """Take a request out of the queue; or the move that takes it off the slot that it holds."""
         if ticket.stage is Stage.WAITING:
-            line = self._waiting[ticket.cls]
-            del line[ticket]
+            self._waiting[ticket.cls].remove(ticket)
             self._first(ticket.cls)
             self.fleet.board.state.waiting[ticket.cls] -= 1
             self._wait_ended(ticket, abandoned)
@@ -407,15 +407,20 @@ class Gated(Dispatcher):
             self.estimator.waits_no_more(ticket.cls, self.clock())
 
     def _first(self, cls: int) -> None:
-        """Somebody else is the oldest of a class that waits for its prefill."""
-        line = self._waiting[cls]
-        self._head(self.fleet.board.state.waiting_since, cls, line)
-        if self.fleet.kv_tokens > 0 and line:
-            self.fleet.need[cls] = self._expected(next(iter(line)))
+        """Somebody else is the next of a class that waits for its prefill."""
+        head = self._waiting[cls].head
+        self.fleet.board.state.waiting_since[cls] = np.inf if head is None else head.since
+        if self.fleet.kv_tokens > 0 and head is not None:
+            self.fleet.need[cls] = self._expected(head)
 
     def _expected(self, ticket: Ticket) -> int:
         """KV tokens that a request is expected to hold at the end."""
         return ticket.prompt + round(float(self.tables.expected_output[ticket.cls]))
+
+    def _work(self, ticket: Ticket) -> float:
+        """Tokens that a request is expected to take, its prompt as counted if it has been read."""
+        output = min(float(self.tables.expected_output[ticket.cls]), ticket.most_output)
+        return (ticket.read or ticket.prompt) + output
 
     def _book(self, ticket: Ticket, g: int) -> None:
         if self.fleet.kv_tokens > 0:

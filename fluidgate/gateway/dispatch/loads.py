@@ -57,4 +57,4 @@ def ask_kernel(loads, what, g, number, tokens):
     return g
 
 
-ask = kept(ask_kernel)
+ask = kept(ask_kernel, "the rules of placement", seconds=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Placed(Dispatcher):
         self._prefilling = np.zeros((engines, classes), np.int64)
         self._decoding = np.zeros((engines, classes), np.int64)
         self._unread_by_class = [0] * classes
+        self._unread_by_key: Counter[str] = Counter()
         self._unplaced: OrderedDict[Ticket, None] = OrderedDict()
         self._loads = EngineLoads(rule, engines, seed)
 
@@ -47,7 +48,7 @@ class Placed(Dispatcher):
         self._prefilling[ticket.engine, ticket.cls] -= 1
         self._decoding[ticket.engine, ticket.cls] += 1
         self._loads.change(ticket.engine, 0, -ticket.prompt)
-        self._unread_by_class[ticket.cls] -= 1
+        self._count_unread(ticket, -1)
         ticket.stage = Stage.DECODE
         return True
 
@@ -67,7 +68,7 @@ class Placed(Dispatcher):
         else:
             self._give_up_place(ticket)
         ticket.wait(Stage.WAITING)
-        self._unread_by_class[ticket.cls] += 1
+        self._count_unread(ticket, 1)
         self._send_to(ticket, engine)
 
     def engine_up(self, engine: int, foreign: int, role: str = "both") -> None:
@@ -93,6 +94,10 @@ class Placed(Dispatcher):
             return 0, 0
         waiting = self._unread_by_class
         return waiting[ticket.cls], sum(waiting)
+
+    def waiting_of(self, key: str) -> int:
+        """Prompts of a key that engines have not read."""
+        return self._unread_by_key[key]
 
     def held(self, engine: int) -> int:
         return int(self._held[engine])
@@ -121,7 +126,7 @@ class Placed(Dispatcher):
 
     def _place(self, ticket: Ticket) -> None:
         ticket.wait(Stage.WAITING)
-        self._unread_by_class[ticket.cls] += 1
+        self._count_unread(ticket, 1)
         if self._loads.any_up:
             self._send_to(ticket, self._loads.place(ticket.prompt))
         else:
@@ -137,9 +142,13 @@ class Placed(Dispatcher):
         self.taken[g] += 1
         ticket.go(g)
 
+    def _count_unread(self, ticket: Ticket, change: int) -> None:
+        self._unread_by_class[ticket.cls] += change
+        self._unread_by_key[ticket.key] += change
+
     def _give_up_place(self, ticket: Ticket) -> None:
         if ticket.stage in (Stage.WAITING, Stage.PREFILL):
-            self._unread_by_class[ticket.cls] -= 1
+            self._count_unread(ticket, -1)
         if ticket.stage is Stage.WAITING:
             self._unplaced.pop(ticket, None)
             return

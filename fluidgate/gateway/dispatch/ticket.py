@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from enum import Enum
+
+from fluidgate.gateway.dispatch.account import Account
 
 
 class Stage(Enum):
@@ -23,7 +26,9 @@ class Ticket:
 
     Attributes:
         cls: index of its class.
-        prompt: tokens, as estimated on arrival.
+        prompt: tokens, as estimated on arrival; `read`, as counted when it was read, 0 before.
+        most_output: tokens that its answer may have; inf where it does not say.
+        key: name of its API key, "" for none; `weight`, of the key's share in its class.
         arrived: epoch, s; `since`, the start of its wait in a queue.
         stage: where it is.
         engine: index of the engine of its prefill; `decode_engine`, of its decode; -1 while there is none.
@@ -32,16 +37,30 @@ class Ticket:
         turn: set with the index of an engine when what it waits for may start.
         attempts: prefills begun.
         booked: KV tokens in the books of engine `kept`, by expectation; `kept` is -1 for none.
+        cost: tokens that its key has been charged for it, on `account`, which is None before it has started.
     """
 
     __slots__ = (
-        "arrived", "attempts", "booked", "buffer", "cls", "decode_engine", "engine", "kept", "prompt", "since", "stage",
-        "stays", "turn",
+        "account", "arrived", "attempts", "booked", "buffer", "cls", "cost", "decode_engine", "engine", "kept", "key",
+        "most_output", "prompt", "read", "since", "stage", "stays", "turn", "weight",
     )  # fmt: skip
 
-    def __init__(self, cls: int, prompt: int, *, stays: bool = False) -> None:
+    def __init__(
+        self,
+        cls: int,
+        prompt: int,
+        *,
+        stays: bool = False,
+        most_output: float = math.inf,
+        key: str = "",
+        weight: float = 1.0,
+    ) -> None:
         self.cls = cls
         self.prompt = prompt
+        self.read = 0
+        self.most_output = most_output
+        self.key = key
+        self.weight = weight
         self.arrived = 0.0
         self.since = 0.0
         self.stage = Stage.NEW
@@ -53,6 +72,8 @@ class Ticket:
         self.attempts = 0
         self.booked = 0
         self.kept = -1
+        self.cost = 0.0
+        self.account: Account | None = None
 
     def wait(self, stage: Stage) -> None:
         self.stage = stage

@@ -60,16 +60,16 @@ class TokenCounter:
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
+        for line in self._lines(chunk):
+            if line.startswith(b"data:"):
+                self._read(line)
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """Those that have ended by now."""
         if b"\r" in chunk:  # JSON writes its own as \r, so that this one ends a line
             chunk = chunk.replace(b"\r", b"\n")
         *lines, self._begun = (self._begun + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                self._line(line)
-
-    def _line(self, line: bytes) -> None:
-        if line.startswith(b"data:"):
-            self._read(line)
+        return lines
 
     def _read(self, line: bytes) -> None:
         if b'"completion_tokens"' in line and (usage := USAGE.search(line)):
@@ -97,13 +97,14 @@ class NamedEvents(TokenCounter):
         super().__init__()
         self._name = b""
 
-    def _line(self, line: bytes) -> None:
-        if line.startswith(b"event:"):
-            self._name = line[6:].strip()
-        elif line.startswith(b"data:"):
-            named = self._name or ((found := TYPE.search(line)) and found[1]) or b""
-            self._name = b""
-            self._event(named, line)
+    def feed(self, chunk: bytes) -> None:
+        for line in self._lines(chunk):
+            if line.startswith(b"event:"):
+                self._name = line[6:].strip()
+            elif line.startswith(b"data:"):
+                named = self._name or ((found := TYPE.search(line)) and found[1]) or b""
+                self._name = b""
+                self._event(named, line)
 
     def _event(self, name: bytes, line: bytes) -> None:
         raise NotImplementedError

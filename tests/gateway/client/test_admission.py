@@ -70,7 +70,7 @@ async def test_nobody_is_let_in_while_nobody_is_served() -> None:
     with pytest.raises(ApiError) as raised:
         door.admit(0)
     assert raised.value.reason == "no_engine"
-    assert door.admission.waited_too_long(0, 2.0, "a prefill").reason == "no_engine"
+    assert door.admission.waited_too_long(Ticket(0, 10), 2.0, "a prefill").reason == "no_engine"
 
 
 @asynchronous
@@ -85,8 +85,8 @@ async def test_the_longer_the_queue_and_the_slower_it_moves_the_later_to_come_ag
     assert door.admission.retry_after(1) == pytest.approx(2 / (4 / 8.0))
     assert door.admission.retry_after(0) == 1.0, "nothing is known of the class"
     door.now += 1e6
-    error = door.admission.waited_too_long(1, 0.25, "a decode")
-    assert error.message == "waited 0.25 s for a decode in class 'code'"
+    error = door.admission.waited_too_long(Ticket(1, 10, key="a"), 0.25, "a decode")
+    assert error.message == "waited 0.25 s for a decode in class 'code' (key 'a')"
     assert error.headers["retry-after"] == "60"
 
 

@@ -66,9 +66,11 @@ class Books(RuleBasedStateMachine):
         policy=st.sampled_from(POLICIES),
         binding=st.sampled_from(["late", "early", "stay"]),
         memory=st.sampled_from([None, 2500]),
+        keys=st.sampled_from([("",), ("", "a", "b")]),
     )
-    def begin(self, policy: str, binding: str, memory: int | None) -> None:
+    def begin(self, policy: str, binding: str, memory: int | None, keys: tuple[str, ...]) -> None:
         self.binding = binding
+        self.keys = keys
         self.estimator = Estimator(SCENARIO, ENGINES, window=50.0, prior=0.0)
         self.dispatcher = Gated(
             self.tables(policy),
@@ -88,9 +90,9 @@ class Books(RuleBasedStateMachine):
         made = TABLES[policy, n]
         return coupled(made, n) if self.binding == "stay" else made
 
-    @rule(cls=st.integers(0, CLASSES - 1), stays=st.booleans())
-    def enter(self, cls: int, stays: bool) -> None:
-        ticket = Ticket(cls, 10, stays=stays)
+    @rule(cls=st.integers(0, CLASSES - 1), stays=st.booleans(), key=st.integers(0, 2))
+    def enter(self, cls: int, stays: bool, key: int) -> None:
+        ticket = Ticket(cls, 10, stays=stays, key=self.keys[key % len(self.keys)], weight=1.0 + key)
         self.alive.append(ticket)
         self.arrivals += 1
         self.dispatcher.enter(ticket)
@@ -142,15 +144,18 @@ class Books(RuleBasedStateMachine):
     def adopt(self, policy: str) -> None:
         """Nobody in flight is moved, dropped or overtaken; who waits may start."""
         before = [(t, t.stage, t.engine, t.decode_engine) for t in self.alive]
-        lines = [list(line) for line in self.dispatcher._waiting]
+        lines = self.lines_by_key()
         self.dispatcher.adopt(self.tables(policy))
         for ticket, stage, engine, decode in before:
             if stage in (Stage.PREFILL, Stage.DECODE):
                 assert (ticket.stage, ticket.engine, ticket.decode_engine) == (stage, engine, decode)
-        for old, new in zip(lines, self.dispatcher._waiting, strict=True):
+        for old, new in zip(lines, self.lines_by_key(), strict=True):
             started = len(old) - len(new)
-            assert list(new) == old[started:], "those ahead start first"
+            assert new == old[started:], "those ahead start first"
             assert all(ticket.stage is not Stage.WAITING for ticket in old[:started])
+
+    def lines_by_key(self) -> list[list[Ticket]]:
+        return [[t for t in line if t.key == key] for line in self.dispatcher._waiting for key in self.keys]
 
     @invariant()
     def books_agree(self) -> None:
@@ -167,6 +172,8 @@ class Books(RuleBasedStateMachine):
             early = sum(t.cls == cls and t.stage is Stage.PREFILL and t.decode_engine >= 0 for t in self.alive)
             assert counts.mixed_decodes[cls] + counts.solo_decodes[cls] == seen[Stage.DECODE, cls] + early
         assert len(self.alive) + self.done == self.arrivals
+        for key in self.keys:
+            assert self.dispatcher.waiting_of(key) == sum(t.key == key for t in self.at(Stage.WAITING))
         for g in range(ENGINES):
             assert fleet.gpu["kv"][g] == sum(ticket.booked for ticket in self.alive if ticket.kept == g)
 
@@ -194,18 +201,29 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def queues_are_in_order(self) -> None:
-        """First come, first served within a class, those sent back among them by their first arrival."""
+        """First come, first served within a class and key, those sent back among them by their first arrival."""
         if self.arrivals == 0:
             return
-        for cls, line in enumerate(self.dispatcher._waiting):
-            arrived = [ticket.arrived for ticket in line]
+        for mine in self.lines_by_key():
+            arrived = [ticket.arrived for ticket in mine]
             assert arrived == sorted(arrived)
-            assert self.dispatcher.fleet.board.state.waiting_since[cls] == (arrived[0] if arrived else np.inf)
+        for cls, line in enumerate(self.dispatcher._waiting):
+            head = line.head
+            assert head is None or head in self.firsts(cls)
+            since = np.inf if head is None else head.since
+            assert self.dispatcher.fleet.board.state.waiting_since[cls] == since
+            if head is not None and self.dispatcher.fleet.kv_tokens > 0:
+                assert self.dispatcher.fleet.need[cls] == self.dispatcher._expected(head)
         for buffer, lines in enumerate(self.dispatcher._buffered):
             for cls, line in enumerate(lines):
                 since = [ticket.since for ticket in line]
                 assert since == sorted(since)
                 assert self.dispatcher.fleet.board.state.buffered_since[buffer, cls] == (since[0] if since else np.inf)
+
+    def firsts(self, cls: int) -> list[Ticket]:
+        """The first of each key that wait."""
+        waiting = [[t for t in self.dispatcher._waiting[cls] if t.key == key] for key in self.keys]
+        return [mine[0] for mine in waiting if mine]
 
     @invariant()
     def waits_are_balanced(self) -> None:
@@ -290,9 +308,9 @@ class PlacedBooks(RuleBasedStateMachine):
     def begin(self, name: str) -> None:
         self.placed = Placed(name, ENGINES, CLASSES, clock=lambda: 0.0)
 
-    @rule(cls=st.integers(0, CLASSES - 1), prompt=st.integers(1, 500))
-    def enter(self, cls: int, prompt: int) -> None:
-        ticket = Ticket(cls, prompt)
+    @rule(cls=st.integers(0, CLASSES - 1), prompt=st.integers(1, 500), key=st.sampled_from(["", "a"]))
+    def enter(self, cls: int, prompt: int, key: str) -> None:
+        ticket = Ticket(cls, prompt, key=key)
         self.alive.append(ticket)
         self.placed.enter(ticket)
 
@@ -336,6 +354,9 @@ class PlacedBooks(RuleBasedStateMachine):
             assert counts.prefilling[cls] == mine.count(Stage.PREFILL)
             assert counts.mixed_decodes[cls] + counts.solo_decodes[cls] == mine.count(Stage.DECODE)
             assert self.placed._unread_by_class[cls] == mine.count(Stage.WAITING) + mine.count(Stage.PREFILL)
+        for key in ("", "a"):
+            unread = [t for t in self.alive if t.key == key and t.stage in (Stage.WAITING, Stage.PREFILL)]
+            assert self.placed.waiting_of(key) == len(unread)
         for g in range(ENGINES):
             on = [t for t in self.alive if t.stage in (Stage.PREFILL, Stage.DECODE) and t.engine == g]
             assert self.placed.held(g) == len(on)

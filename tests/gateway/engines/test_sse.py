@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper, error_at_start, stated_tokens
+from fluidgate.gateway.engines.sse import TokenCounter, UsageDropper, error_at_start, stated_tokens, token_counter
 
 
 def event(data: dict | bytes, spaced: bool = False) -> bytes:
@@ -106,3 +106,111 @@ def test_usage_that_nobody_asked_for_is_dropped_wherever_the_stream_is_cut(cuts:
     dropper = UsageDropper()
     passed = b"".join(dropper.feed(stream[a:b]) for a, b in itertools.pairwise(edges))
     assert passed + dropper.rest == b"".join(EVENTS[:2] + EVENTS[3:])
+
+
+def several(*texts: str | None) -> dict:
+    """An event with several choices; None for one that has no text and has ended."""
+    ended = {"finish_reason": "stop", "text": ""}
+    choices = [ended if text is None else {"text": text, "finish_reason": None} for text in texts]
+    return {"choices": [{"index": k, **choice} for k, choice in enumerate(choices)]}
+
+
+@pytest.mark.parametrize(
+    ("data", "tokens"),
+    [
+        (several("a", "b", "c"), 3),
+        (several("a", None), 1),
+        (several("", "b"), 2),
+        (several(None, None), 0),
+        ({"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}] * 2}, 0),
+        ({"choices": [{"delta": {"content": "a"}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]}, 1),
+    ],
+)
+def test_each_choice_of_an_event_is_a_token(data, tokens):
+    assert counted(event(data), [])[0] == tokens
+
+
+def test_what_each_choice_states_is_not_what_all_of_them_have():
+    stream = b"".join(event(completion("a", usage={"completion_tokens": n})) for n in (1, 1, 2, 2, 3, 3))
+    assert counted(stream, [])[0] == 3, "of one choice"
+    assert counted(stream + event({"choices": [], "usage": {"completion_tokens": 6}}), [])[0] == 6
+
+
+def named(*events: tuple[str, dict], ending: bytes = b"\n", lines: bool = True) -> bytes:
+    told = b""
+    for name, data in events:
+        told += (b"event: " + name.encode() + ending if lines else b"") + b"data: "
+        told += orjson.dumps({"type": name, **data}) + ending * 2
+    return told
+
+
+USAGE_5 = {"response": {"output": [{"content": "event: error"}], "usage": {"input_tokens": 9, "output_tokens": 5}}}
+RESPONSE_STREAM = (
+    ("response.created", {"response": {"tools": [{"type": "response.completed", "output_tokens": 99}]}}),
+    *[("response.output_text.delta", {"delta": text}) for text in ("a", "event: error\ndata: {}\n\n", "")],
+    ("response.function_call_arguments.delta", {"delta": "{"}),
+    ("response.output_item.done", {"item": {"type": "message"}}),
+)
+MESSAGE_STREAM = (
+    ("message_start", {"message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}),
+    ("ping", {}),
+    *[("content_block_delta", {"delta": {"type": "text_delta", "text": text}}) for text in "abc"],
+    ("content_block_delta", {"delta": {"type": "signature_delta", "signature": "x"}}),
+)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize(
+    ("path", "events", "end", "so_far", "tokens"),
+    [
+        ("/v1/responses", RESPONSE_STREAM, (("response.completed", USAGE_5),), 4, 5),
+        ("/v1/responses", RESPONSE_STREAM, (("response.incomplete", {"response": {}}),), 4, 4),
+        (
+            "/v1/messages",
+            MESSAGE_STREAM,
+            (("message_delta", {"usage": {"output_tokens": 7}}), ("message_stop", {})),
+            3,
+            7,
+        ),
+    ],
+)
+def test_streams_of_named_events_are_counted(path, events, end, so_far, tokens, lines, ending):
+    counter = token_counter(path)
+    start = named(*events, ending=ending, lines=lines)
+    for k in range(0, len(start), 7):
+        counter.feed(start[k : k + 7])
+    assert (counter.tokens, counter.finished, counter.failed) == (so_far, False, False)
+    counter.feed(named(*end, ending=ending, lines=lines))
+    assert (counter.tokens, counter.finished, counter.failed) == (tokens, True, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/responses", "error"), ("/v1/responses", "response.failed"), ("/v1/messages", "error")]
+)
+def test_streams_of_named_events_that_fail(path, name):
+    counter = token_counter(path)
+    counter.feed(named((name, {"error": {"message": "oops"}})))
+    assert (counter.finished, counter.failed) == (False, True)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_stream_that_begins_with_a_named_error(ending):
+    told = orjson.loads(error_at_start(named(("error", {"error": {"message": "no"}}), ending=ending)) or b"")
+    assert told["error"]["message"] == "no"
+    assert error_at_start(named(("message_start", {"message": {}}), ending=ending)) is None
+
+
+def test_the_last_number_of_a_whole_answer_counts():
+    said = {"content": [{"input": {"output_tokens": 99}}], "usage": {"input_tokens": 1, "output_tokens": 4}}
+    assert stated_tokens(orjson.dumps(said)) == 4
+
+
+@given(st.lists(st.integers(0, 2 * sum(map(len, EVENTS))), max_size=6), st.sampled_from([b"\r\n", b"\r"]))
+def test_usage_is_dropped_whatever_ends_the_lines(cuts: list[int], ending: bytes) -> None:
+    events = [event.replace(b"\n", ending) for event in EVENTS]
+    stream = b"".join(events)
+    edges = sorted({0, *(min(cut, len(stream)) for cut in cuts), len(stream)})
+    dropper = UsageDropper()
+    passed = b"".join(dropper.feed(stream[a:b]) for a, b in itertools.pairwise(edges))
+    assert passed + dropper.rest == b"".join(events[:2] + events[3:])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fluidgate.reports.watch_rates import INTERVALS, History, quantile, rates_between
+from fluidgate.gateway.rates import INTERVALS, History, quantile, rates_between
 from tests.reports.gateway import metrics, reading
 
 
@@ -51,3 +51,21 @@ def test_quantiles_are_linear_within_a_bucket() -> None:
     assert quantile({0.1: 1.0, math.inf: 10.0}, 0.9) == pytest.approx(0.1)
     assert quantile({0.1: 0.0, math.inf: 0.0}, 0.5) is None
     assert quantile({}, 0.5) is None
+
+
+def test_arrivals_are_what_ended_and_what_was_added() -> None:
+    counts = {"prefill": 0, "mixed_decode": 1, "solo_decode": 3, "prefill_queue": 2, "decode_queue": 0}
+    old = reading(0.0, metrics(chat={"completed": 1.0}), classes={"chat": counts})
+    more = {"chat": counts | {"prefill_queue": 5}, "new": counts}
+    new = reading(2.0, metrics(chat={"completed": 4.0, "queue_full": 1.0}), classes=more)
+    rates = rates_between(old, new)
+    assert rates.classes["chat"].arrivals == (3 + 1 + 3) / 2.0
+    assert rates.classes["new"].arrivals == 6 / 2.0
+    fewer = reading(2.0, metrics(chat={"completed": 1.0}), classes={"chat": counts | {"solo_decode": 2}})
+    assert rates_between(old, fewer).classes["chat"].arrivals == 0.0, "one that has left its stage but not ended yet"
+
+
+def test_classes_of_another_model_are_not_counted() -> None:
+    both = metrics(chat={"completed": 3.0}) + metrics(chat={"completed": 9.0}, model="another")
+    rates = rates_between(reading(0.0), reading(1.0, both))
+    assert rates.classes["chat"].completions == 3.0

@@ -1,4 +1,4 @@
-"""What has happened at a gateway between two readings."""
+"""What has happened at a gateway between two readings, for `fluidgate watch` and the page alike."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from fluidgate.reports.watch_reading import Reading
+from fluidgate.gateway.samples import Samples
 
 INTERVALS = 10
 """Rates are taken over so many intervals, once there are as many readings."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A group of a gateway's engines at one epoch.
+
+    Attributes:
+        at: s, of `time.monotonic`.
+        state: its snapshot, as /v1/plan has it.
+        samples: what the gateway has counted since it started, as /metrics has it.
+    """
+
+    at: float
+    state: dict[str, Any]
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -26,11 +42,13 @@ class ClassRates:
     """One class between two readings.
 
     Attributes:
-        completions, revenue, output_tokens: 1/s.
+        arrivals, completions, revenue, output_tokens: 1/s; arrivals are what ended, however it did, and what was added
+            to those that are here.
         ttft: arrival to first token; `tpot`, time per output token after it.
         outcomes: requests that ended otherwise than completed, by their outcome.
     """
 
+    arrivals: float
     completions: float
     revenue: float
     output_tokens: float
@@ -86,20 +104,25 @@ def rates_between(old: Reading, new: Reading) -> Rates:
     seconds = new.at - old.at
 
     def grown(label: str, name: str, **labels: str) -> dict[str, float]:
-        before = old.scrape.by(label, name, **labels)
-        now = new.scrape.by(label, name, **labels)
+        before = old.samples.by(label, name, **labels)
+        now = new.samples.by(label, name, **labels)
         return {key: value - before.get(key, 0.0) for key, value in now.items()}
 
+    def grown_of(cls: str, label: str, name: str) -> dict[str, float]:
+        return grown(label, name, **{"model": new.state["model"], "class": cls})
+
     def rate(name: str, cls: str) -> float:
-        return sum(grown("class", name, **{"class": cls}).values()) / seconds
+        return sum(grown_of(cls, "class", name).values()) / seconds
 
     def quantiles(name: str, cls: str) -> Quantiles:
-        buckets = {float(le): n for le, n in grown("le", f"{name}_bucket", **{"class": cls}).items()}
+        buckets = {float(le): n for le, n in grown_of(cls, "le", f"{name}_bucket").items()}
         return Quantiles(quantile(buckets, 0.5), quantile(buckets, 0.9))
 
     def of(cls: str) -> ClassRates:
-        outcomes = grown("outcome", "fluidgate_requests_total", **{"class": cls})
+        outcomes = grown_of(cls, "outcome", "fluidgate_requests_total")
+        arrivals = sum(outcomes.values()) + present(new, cls) - present(old, cls)
         return ClassRates(
+            arrivals=max(0.0, arrivals) / seconds,
             completions=outcomes.pop("completed", 0.0) / seconds,
             revenue=rate("fluidgate_revenue_total", cls),
             output_tokens=rate("fluidgate_output_tokens_total", cls),
@@ -110,6 +133,11 @@ def rates_between(old: Reading, new: Reading) -> Rates:
 
     refusals = grown("reason", "fluidgate_refusals_total")
     return Rates(seconds, {cls: of(cls) for cls in new.state["classes"]}, _some(refusals))
+
+
+def present(reading: Reading, cls: str) -> int:
+    """Requests of a class that are here, at whatever stage."""
+    return sum(reading.state["classes"].get(cls, {}).values())
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
