@@ -79,8 +79,11 @@ def test_the_gateway_knows_the_engines(tmp_path: Path) -> None:
     for inside, path in mounts("gateway").items():
         (tmp_path / Path(inside).name).write_bytes(path.read_bytes())
     settings = GatewaySettings.load(tmp_path / "gateway.toml")
-    assert {address(url) for url in settings.engines.urls} == engine_addresses()
-    assert int(SERVICES["gateway"]["stop_grace_period"].rstrip("s")) > settings.server.drain_seconds
+    assert {address(url) for url in settings.groups[0].engines.urls} == engine_addresses()
+    assert (
+        int(SERVICES["gateway"]["stop_grace_period"].rstrip("s"))
+        > settings.server.grace_seconds + settings.server.drain_seconds
+    )
     health = address(SERVICES["engines"]["environment"]["FLUIDGATE_HEALTH_URL"])
     assert health == ("127.0.0.1", min(port for _, port in engine_addresses()))
     assert str(len(engine_addresses())) == SERVICES["load"]["command"][2]
