@@ -115,11 +115,11 @@ class Completions:
             cls,
             request.prompt_tokens,
             stays=not call.splits or service.may_overflow(request),
-            most_output=request.output_limit or math.inf,
+            most_output=request.answers * (request.output_limit or math.inf),
             key=key or "",
             weight=self._quotas.weight_of(key),
         )
-        grant = self._let_in(service, ticket, key, request.output_limit)
+        grant = self._let_in(service, ticket, key, request)
         response.request_id = client_id or call.id
         response.add_headers(grant.headers)
         times = Times(arrived=service.clock())
@@ -147,7 +147,7 @@ class Completions:
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
 
-    def _let_in(self, service: Service, ticket: Ticket, key: str | None, output: int | None) -> Grant:
+    def _let_in(self, service: Service, ticket: Ticket, key: str | None, request: CompletionRequest) -> Grant:
         """What its key's quota grants a request that is let in; without a limit of its answer, of its class's mean.
 
         Raises:
@@ -156,7 +156,8 @@ class Completions:
         name, grant = service.class_names[ticket.cls], None
         try:
             mean = service.group.settings.scenario.classes[ticket.cls].output_tokens
-            grant = self._quotas.admit(key, name, ticket.prompt, output or math.ceil(mean))
+            output = request.answers * (request.output_limit or math.ceil(mean))
+            grant = self._quotas.admit(key, name, ticket.prompt, output)
             service.admission.admit(ticket)
         except ApiError as error:
             error.class_name = name

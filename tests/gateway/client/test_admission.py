@@ -37,10 +37,13 @@ class Door:
             max_waiting=(2, 2),
             closed=lambda: self.closed,
             clock=lambda: self.now,
+            max_waiting_of={"a": 1}.get,
+            waiting_of=lambda key: self.waiting,
         )
+        self.waiting = 0
 
-    def admit(self, cls: int) -> Ticket:
-        ticket = Ticket(cls, 10)
+    def admit(self, cls: int, key: str = "") -> Ticket:
+        ticket = Ticket(cls, 10, key=key)
         self.admission.admit(ticket)
         return ticket
 
@@ -57,6 +60,18 @@ async def test_queues_are_bounded_by_class_and_in_all() -> None:
     door.admit(1)
     with pytest.raises(ApiError, match="3 in all"):
         door.admit(1)
+
+
+@asynchronous
+async def test_a_keys_waiting_requests_are_bounded_and_its_others_are_not() -> None:
+    door = Door()
+    door.waiting = 5
+    door.admit(0, "a")
+    with pytest.raises(ApiError, match="4 requests of key 'a' wait already; this one is of class 'code'") as raised:
+        door.admit(1, "a")
+    assert (raised.value.status, raised.value.reason) == (429, "quota_waiting")
+    assert door.dispatcher.held(0) == 1
+    door.admit(1, "b")
 
 
 @asynchronous
