@@ -22,11 +22,11 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 @contextmanager
-def notices() -> Iterator[None]:
-    """Show the library's notices (such as a compilation) on standard error."""
+def notices(form: str = "%(message)s") -> Iterator[None]:
+    """Show the library's notices (such as a compilation) on standard error, in the form of a `logging.Formatter`."""
     logger = logging.getLogger("fluidgate")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("fluidgate: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"fluidgate: {form}", "%Y-%m-%dT%H:%M:%S%z"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

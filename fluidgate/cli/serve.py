@@ -29,7 +29,7 @@ def serve(gateway_file: str, host: str | None, port: int | None, policy: str | N
     from fluidgate.gateway.gateway_file import GatewaySettings
 
     settings = GatewaySettings.load(gateway_file, host=host, port=port, policy=policy)
-    with notices(), asyncio.Runner(loop_factory=fast_loop()) as runner:
+    with notices("%(asctime)s %(levelname)s %(message)s"), asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(checked(settings) if check else run(settings))
 
 

@@ -27,6 +27,7 @@ class EndedRequest:
 
     Attributes:
         id: what the engines know it by; `client_id`, the client's own name of it, "" if it gave none.
+        client: its address, "" if it is not known.
         model: the group that served it; `class_name`, of its scenario; `pricing`, what it earns there.
         key: name of the API key, if one was given.
         status: of HTTP; 0 if nothing was sent.
@@ -39,6 +40,7 @@ class EndedRequest:
 
     id: str
     client_id: str
+    client: str
     model: str
     class_name: str
     pricing: Pricing
@@ -63,7 +65,7 @@ class RefusedRequest:
     Attributes:
         status: of HTTP.
         reason: as in `x-fluidgate-reason`.
-        path, client_id: "" where they are not known; `class_name` and `key`, None.
+        path, client_id, client: as in `EndedRequest`, "" where they are not known; `class_name` and `key`, None.
     """
 
     status: int
@@ -72,3 +74,4 @@ class RefusedRequest:
     client_id: str = ""
     class_name: str | None = None
     key: str | None = None
+    client: str = ""

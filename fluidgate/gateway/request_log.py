@@ -52,7 +52,7 @@ class RequestLog:
         """A line for a request that was refused on arrival."""
         if self._file is not None:
             known = {"time": round(time.time(), 6), "client_id": request.client_id, "path": request.path[:100]}
-            whose = {"class": request.class_name, "key": request.key}
+            whose = {"client": request.client, "class": request.class_name, "key": request.key}
             self._line({**known, **whose, "status": request.status, "outcome": request.reason})
 
     def _line(self, values: dict[str, object]) -> None:
@@ -92,6 +92,7 @@ def record(request: EndedRequest) -> dict[str, object]:
         "time": round(time.time() - (times.end - times.arrived), 6),
         "id": request.id,
         "client_id": request.client_id,
+        "client": request.client,
         "model": request.model,
         "class": request.class_name,
         "key": request.key,

@@ -66,6 +66,7 @@ def ended_request(**changes: object) -> EndedRequest:
     usual: dict[str, object] = {
         "id": "fg-1",
         "client_id": "",
+        "client": "127.0.0.1:5000",
         "model": "m",
         "class_name": "chat",
         "pricing": Pricing(scheme="bundled", prompt=0.1, output=0.2),

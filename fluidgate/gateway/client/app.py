@@ -17,6 +17,7 @@ from fluidgate.gateway.client.dialect import Dialect
 from fluidgate.gateway.client.end_points import END_POINTS
 from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.pages import Pages
+from fluidgate.gateway.client.protocol import client_of
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.ended import RefusedRequest
 
@@ -114,7 +115,8 @@ class App:
             else:
                 await self._pages.model(response, path.removeprefix(MODEL))
         except ApiError as error:
-            self._refused(RefusedRequest(error.status, error.reason, path, client_id, error.class_name, key))
+            whose = error.class_name, key, client_of(scope.get("client"))
+            self._refused(RefusedRequest(error.status, error.reason, path, client_id, *whose))
             await response.fail(error)
         except ClientGone:
             return

@@ -15,6 +15,7 @@ from fluidgate.gateway.client.end_points import Work
 from fluidgate.gateway.client.passing_by import PassingBy
 from fluidgate.gateway.client.pings import pinged
 from fluidgate.gateway.client.prompt_meter import PromptMeter
+from fluidgate.gateway.client.protocol import client_of
 from fluidgate.gateway.client.quotas import Grant, Quotas
 from fluidgate.gateway.client.request_handler import RequestHandler
 from fluidgate.gateway.client.response import Response
@@ -136,7 +137,7 @@ class Completions:
             self._under_way.discard(handler)
             service.group.under_way -= 1
             times.end = service.clock()
-            ended = ended_request(handler, service.class_names[cls], key, client_id)
+            ended = ended_request(handler, service.class_names[cls], key, client_id, client_of(scope.get("client")))
             trace.end(ended)
             self._quotas.end(grant, ended)
             self._ended(ended)
@@ -230,12 +231,15 @@ async def _stop_when_gone(receive: Receive, handler: RequestHandler) -> None:
     handler.stop(ClientGone())
 
 
-def ended_request(handler: RequestHandler, class_name: str, key: str | None, client_id: str) -> EndedRequest:
+def ended_request(
+    handler: RequestHandler, class_name: str, key: str | None, client_id: str, client: str
+) -> EndedRequest:
     """What a request has left behind."""
     request, ticket = handler.request, handler.ticket
     return EndedRequest(
         id=handler.call.id,
         client_id=client_id,
+        client=client,
         model=handler.service.group.settings.name,
         class_name=class_name,
         pricing=handler.service.group.settings.scenario.pricing,

@@ -148,7 +148,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(error)
 
     def _refuse(self, error: ApiError) -> None:
-        self._report_refused(RefusedRequest(error.status, error.reason))
+        self._report_refused(RefusedRequest(error.status, error.reason, client=client_of(self.client)))
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()
             return
@@ -171,6 +171,11 @@ def unframe(cycle: RequestResponseCycle) -> None:
         await send(message)
 
     cycle.send = unframed  # type: ignore[method-assign]
+
+
+def client_of(address: tuple[str, int] | None) -> str:
+    """The address of a client as logs have it."""
+    return "" if address is None else f"{address[0]}:{address[1]}"
 
 
 def whole_response(error: ApiError) -> bytes:

@@ -31,6 +31,9 @@ from fluidgate.gateway.engines.sse import stated_tokens
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
 
+ROUND_TRIP = 0.01
+"""s in which an answer comes back from an engine, about."""
+
 STATUSES = frozenset(HTTPStatus)
 """Those that HTTP knows; an engine's own invention is handed on as 400."""
 
@@ -271,12 +274,15 @@ class RequestHandler:
             raise self.service.admission.waited_too_long(self.ticket, seconds, what) from None
 
     async def _single_leg(self, engine: Engine) -> None:
-        """Prompt and answer in one call: the prefill has ended when the first token comes."""
+        """Prompt and answer in one call: the prefill has ended when the first token comes, or, where none is seen, when
+        it should have. The next prompt does not wait for word of one that is read in less time than the word takes.
+        """
         self.prefill_engine = self.decode_engine = engine
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        if not self.request.stream and self.request.end_point.work is Work.GENERATE:
-            seconds = self.service.prefill_seconds(self.prompt_tokens)
+        seconds = self.service.prefill_seconds(self.prompt_tokens)
+        hidden = not self.request.stream and self.request.end_point.work is Work.GENERATE
+        if hidden or seconds < ROUND_TRIP:
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
         try:
             async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -34,6 +35,8 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
             host, port = sock.getsockname()[:2]
             if host not in LOOPBACK:
                 log.warning("listening on %s: whoever reaches this address reaches the engines", host)
+            gc.collect()
+            gc.freeze()  # what is there by now stays: to look through it all again holds up everybody for 80 ms
             sock.listen(BACKLOG)  # who reads the URL may come at once
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             manager.ready(f"gateway on {url}")
