@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fluidgate.cli.serve import serve
-from fluidgate.gateway.gateway_file import ServerTable
+from fluidgate.gateway.gateway_tables import ServerTable
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "fluidgate.service"
 

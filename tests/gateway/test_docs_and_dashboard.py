@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 from fluidgate.errors import FluidgateError
-from fluidgate.gateway.gateway_file import GatewaySettings, GatewayTable, GroupTable
+from fluidgate.gateway.gateway_file import GatewaySettings
+from fluidgate.gateway.gateway_tables import GatewayTable, GroupTable
 from fluidgate.policies.catalogue import POLICIES
 from fluidgate.policies.placed import PLACED
 from tests.gateway.served import live_gateway

@@ -11,6 +11,7 @@ import orjson
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.api_error import ApiError, invalid
+from fluidgate.gateway.client.json_body import parsed_object
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.gateway import Gateway
@@ -56,25 +57,25 @@ class Admin:
             case "GET", "engines":
                 await self._tell(response, self._engines())
             case "POST", "engines":
-                group, url = self._wanted(_body(raw))
+                group, url = self._wanted(parsed_object(raw))
                 try:
                     engine = await group.membership.add(url)
                 except OverflowError as error:
                     raise ApiError(409, "too_many_engines", str(error)) from None
                 await self._tell(response, _about(group, engine), 201)
             case "POST", "engines/cordon" | "engines/uncordon" as order:
-                group, engine = self._engine(_body(raw))
+                group, engine = self._engine(parsed_object(raw))
                 group.membership.cordon(engine, order == "engines/cordon")
                 await self._tell(response, _about(group, engine))
             case "POST", "engines/drain":
-                body = _body(raw)
+                body = parsed_object(raw)
                 group, engine = self._engine(body)
                 group.membership.cordon(engine, True)
                 if body.get("wait"):
                     await group.membership.empty(engine)
                 await self._tell(response, _about(group, engine))
             case "POST", "engines/remove":
-                group, engine = self._engine(_body(raw))
+                group, engine = self._engine(parsed_object(raw))
                 group.membership.remove(engine)
                 await self._tell(response, _about(group, engine), 202)
             case "POST", "reload":
@@ -114,16 +115,6 @@ class Admin:
 
     async def _tell(self, response: Response, what: Any, status: int = 200) -> None:
         await response.whole(status, JSON, orjson.dumps(what))
-
-
-def _body(raw: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"the body is not JSON: {error}", reason="invalid_json") from None
-    if not isinstance(body, dict):
-        raise invalid("the body must be a JSON object", reason="invalid_json")
-    return body
 
 
 def _about(group: ModelGroup, engine: Engine) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fluidgate.gateway.client.completion_request import CompletionRequest
 from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.dispatch.ticket import Ticket
-from fluidgate.gateway.gateway_file import LimitsTable
+from fluidgate.gateway.gateway_tables import LimitsTable
 
 LONGEST_RETRY_AFTER = 60.0
 """s."""

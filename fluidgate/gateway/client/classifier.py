@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fluidgate.gateway.gateway_file import RuleTable
+from fluidgate.gateway.gateway_tables import RuleTable
 
 Header = Callable[[str], Sequence[str]]
 """Gives the values of a header of a request by its lower-case name."""

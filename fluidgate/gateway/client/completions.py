@@ -24,7 +24,7 @@ from fluidgate.gateway.client.tracing import UNTRACED, Tracing
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call
-from fluidgate.gateway.gateway_file import LimitsTable
+from fluidgate.gateway.gateway_tables import LimitsTable
 
 SLOWEST_TOKEN = 1.0
 """s that each token of an answer in one piece may take."""

@@ -13,7 +13,8 @@ from fluidgate.gateway.client.frontend import Frontend
 from fluidgate.gateway.client.notify import ServiceManager
 from fluidgate.gateway.client.server import BACKLOG, listening_socket, raise_file_limit, server_of
 from fluidgate.gateway.gateway import Gateway
-from fluidgate.gateway.gateway_file import LOOPBACK, GatewaySettings
+from fluidgate.gateway.gateway_file import GatewaySettings
+from fluidgate.gateway.gateway_tables import LOOPBACK
 
 log = logging.getLogger("fluidgate.gateway")
 

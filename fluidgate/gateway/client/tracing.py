@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.ended import EndedRequest
-from fluidgate.gateway.gateway_file import TracingTable
+from fluidgate.gateway.gateway_tables import TracingTable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -11,7 +11,7 @@ from fluidgate.gateway.client.prompt_meter import PromptMeter
 from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
-from fluidgate.gateway.gateway_file import LimitsTable
+from fluidgate.gateway.gateway_tables import LimitsTable
 from tests.gateway.asynchronous import asynchronous
 from tests.gateway.fakes import FakeAdapter
 

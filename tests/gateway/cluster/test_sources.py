@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fluidgate.gateway.cluster.sources import DnsName, KubernetesService, SourceError, WatchedFile
-from fluidgate.gateway.gateway_file import KubernetesTable
+from fluidgate.gateway.gateway_tables import KubernetesTable
 from tests.gateway.asynchronous import asynchronous
 
 

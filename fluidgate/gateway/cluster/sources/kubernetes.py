@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from fluidgate.gateway.cluster.sources.source import Source, SourceError
-from fluidgate.gateway.gateway_file import KubernetesTable
+from fluidgate.gateway.gateway_tables import KubernetesTable
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token, its namespace and the API server's certificate."""
