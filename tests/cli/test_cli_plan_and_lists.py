@@ -218,6 +218,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "policies",
             "replay",
             "serve",
+            "warm",
             "watch",
             "profiles",
             "workload",

@@ -84,7 +84,7 @@ async def test_responses(tmp_path: Path) -> None:
         with pytest.raises(openai.NotFoundError):
             await client.responses.create(**asked | {"model": "other"})
         await live.until(live.at_rest)
-        assert [(r["stream"], r["output_tokens"]) for r in live.records() if "class" in r] == [(False, 4), (True, 4)]
+        assert [(r["stream"], r["output_tokens"]) for r in live.records() if "id" in r] == [(False, 4), (True, 4)]
 
 
 @asynchronous
