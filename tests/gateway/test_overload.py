@@ -391,3 +391,42 @@ async def until_refused(live: Live) -> str:
             except aiohttp.ClientConnectionError:
                 return "closed"
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="reads /proc")
+def test_a_process_among_others(tmp_path: Path) -> None:
+    """It takes as many files as it may; SIGHUP opens its log anew and ends nothing; who comes late is told so."""
+
+    async def run() -> None:
+        async with (
+            serve_engines(EngineSettings(scenario().gpu, model=MODEL, speed=20.0), 1) as servers,
+            aiohttp.ClientSession() as session,
+        ):
+            process = Process(tmp_path, [server.url for server in servers])
+            log = tmp_path / "requests.log"
+            try:
+                live = Live(await process.url(), None, servers, session, log)  # type: ignore[arg-type]
+                limits = Path(f"/proc/{process.child.pid}/limits").read_text()
+                soft, hard = next(line.split()[3:5] for line in limits.splitlines() if "Max open files" in line)
+                assert soft == hard
+                assert (await live.complete(2)).status == 200
+                log.rename(tmp_path / "requests.log.1")
+                os.kill(process.child.pid, signal.SIGHUP)
+                await live.until(log.exists)
+                assert (await live.complete(2)).status == 200
+                await live.until(lambda: len(live.records()) == 1)
+                work = asyncio.create_task(live.complete(2000))
+                await live.until(lambda: servers[0].state["running"] == 1)
+                os.kill(process.child.pid, signal.SIGTERM)
+                await asyncio.sleep(0.2)
+                async with aiohttp.ClientSession() as late, late.get(f"{live.url}/ready") as answer:
+                    assert answer.status == 503
+                assert (await work).done
+                assert await process.end() == 0
+            finally:
+                process.child.kill()
+                process.child.wait()
+                assert process.child.stderr is not None
+                process.child.stderr.close()
+
+    asyncio.run(run())
