@@ -325,6 +325,12 @@ class Process:
     async def end(self) -> int:
         return await asyncio.to_thread(self.child.wait, 60)
 
+    def close(self) -> None:
+        self.child.kill()
+        self.child.wait()
+        assert self.child.stderr is not None
+        self.child.stderr.close()
+
     def group(self) -> list[str]:
         """The processes that are left of it."""
         found = []
@@ -369,10 +375,7 @@ def test_a_signal_lets_requests_end_and_leaves_nothing(tmp_path: Path, how: str)
                 assert len(served) == 3
                 await live.until(lambda: all(server.state["running"] == 0 for server in servers))
             finally:
-                process.child.kill()
-                process.child.wait()
-                assert process.child.stderr is not None
-                process.child.stderr.close()
+                process.close()
 
     asyncio.run(run())
 
@@ -424,9 +427,6 @@ def test_a_process_among_others(tmp_path: Path) -> None:
                 assert (await work).done
                 assert await process.end() == 0
             finally:
-                process.child.kill()
-                process.child.wait()
-                assert process.child.stderr is not None
-                process.child.stderr.close()
+                process.close()
 
     asyncio.run(run())

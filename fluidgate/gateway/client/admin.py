@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import orjson
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.api_error import ApiError, invalid
 from fluidgate.gateway.client.json_body import parsed_object
+from fluidgate.gateway.client.keyring import Keyring
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.gateway import Gateway
@@ -41,11 +40,7 @@ class Admin:
         key = self._gateway.settings.admin
         if key is None:
             raise ApiError(404, "not_found", "there is no admin API; give its key in the table [admin]")
-        scheme, _, given = (authorization[0] if len(authorization) == 1 else "").partition(" ")
-        digest = hashlib.sha256(given.strip().encode("latin-1")).digest()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.digest, digest):
-            challenge = {"www-authenticate": "Bearer"}
-            raise ApiError(401, "invalid_api_key", "this is not the key of the admin API", headers=challenge)
+        Keyring((key,)).holder(authorization)
 
     async def serve(self, method: str, path: str, raw: bytes, response: Response) -> None:
         """Answer one request.

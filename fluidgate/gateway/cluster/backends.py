@@ -91,11 +91,6 @@ class Backends:
         return any(engine.up for engine in self)
 
     @property
-    def move_kv(self) -> bool:
-        """Whether a decode's engine may be chosen after the prefill, on every engine."""
-        return all(engine.adapter.abilities.late for engine in self)
-
-    @property
     def take_two_legs(self) -> bool:
         """Whether every engine can read a prompt in one call and answer it in another."""
         return all(engine.adapter.abilities.two_legs for engine in self)

@@ -7,6 +7,7 @@ key in quotes followed by a colon can only be a key.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any
 
 import orjson
@@ -88,7 +89,7 @@ class TokenCounter:
             self.tokens += 1
 
 
-class NamedEvents(TokenCounter):
+class NamedEvents(TokenCounter, ABC):
     """A stream whose events have names, in a line `event:` or as the `type` of their data."""
 
     __slots__ = ("_name",)
@@ -106,8 +107,9 @@ class NamedEvents(TokenCounter):
                 self._name = b""
                 self._event(named, line)
 
+    @abstractmethod
     def _event(self, name: bytes, line: bytes) -> None:
-        raise NotImplementedError
+        """An event of this name has come, its data in `line`."""
 
     def _believe(self, line: bytes) -> None:
         """Take the number that an event states for the tokens so far."""

@@ -34,7 +34,8 @@ class View(NamedTuple):
         mixed_decodes: decodes on GPUs with a prefill, Y_m; int64, shape (classes,). While a decision that
             follows the end of a prefill is taken, the decodes of that GPU still count here.
         solo_decodes: decodes on GPUs without a prefill, Y_s; int64, shape (classes,).
-        waiting_since: epoch at which the oldest waiting request came, s, inf if none; shape (classes,).
+        waiting_since: epoch at which the next waiting request came (the oldest, unless keys share a class), s, inf if
+            none; shape (classes,).
         buffered_since: the same for the decode buffers; shape (2 buffers, classes).
         free: number of GPUs with a free decode slot, by group; int64, shape (2,).
         startable: number of GPUs on which a prefill could start now; int64, shape (1,).
