@@ -89,7 +89,7 @@ class Reference:
     Args:
         requests: dtype REQUEST.
         engine: an Engine; only its numbers are read.
-        seconds: `seconds(chunk, decodes, context)` of an iteration.
+        seconds: `seconds(chunk, decodes, context, read)` of an iteration.
         placement: name of the rule.
         pools: GPUs for prompts and unread tokens of a long queue (0: fixed pools), for the rule POOLS.
         thresholds: how many of a class are admitted on a GPU together.
@@ -102,7 +102,7 @@ class Reference:
         self,
         requests: Any,
         engine: Any,
-        seconds: Callable[[int, int, int], float],
+        seconds: Callable[[int, int, int, int], float],
         *,
         gpus: int,
         classes: int,
@@ -294,8 +294,9 @@ class Reference:
             return
         chunk = sum(chunks.values())
         context = sum(r.prompt + r.written for r in decodes)
+        read = sum(tokens * (r.whole - r.to_read) for r, tokens in chunks.items())
         g.chunks, g.stepped, g.start = chunks, list(decodes), self.now
-        g.end = self.now + delay + self.seconds(chunk, len(decodes), context)
+        g.end = self.now + delay + self.seconds(chunk, len(decodes), context, read)
         self.push(g.end, BOUNDARY, g.number, g)
 
     def record_iteration(self, g: Gpu, until: float) -> None:
@@ -738,7 +739,7 @@ class Reference:
         """Whether the decodes can wait and a prompt can be read."""
         decodes = [r for r in g.running if r.stage == MIXED_DECODE]
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
-        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0)
+        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0, 0)
         late = self.now + offset > g.turn + self.engine.token_deadline
         if not decodes or late or ahead > g.free_blocks or (g.waiting and g.waiting[0].swapped):
             return False

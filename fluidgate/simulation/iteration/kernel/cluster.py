@@ -90,9 +90,6 @@ LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
 
-ENDLESS = 1 << 30
-"""Iterations of a segment that nothing ends."""
-
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
 """A heap entry is `last iteration << SLOT_BITS | slot`."""

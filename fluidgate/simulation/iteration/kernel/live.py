@@ -82,6 +82,12 @@ def enter(cluster, arriving):
 
 
 @inlined
+def read_before(request):
+    """Tokens of what a prefill reads that have been read, or were found in memory."""
+    return request.prompt + request.produced - request.unread
+
+
+@inlined
 def refused(cluster: Cluster, slot: int) -> bool:
     """Whether the request could never be served to its end by a GPU's memory: then it is rejected."""
     request = cluster.live[slot]

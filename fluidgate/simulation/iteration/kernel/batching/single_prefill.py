@@ -52,7 +52,7 @@ from fluidgate.simulation.iteration.kernel.handover import (
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front
-from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused, what_is_missing
+from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, read_before, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
     blocks_of,
@@ -86,6 +86,7 @@ from fluidgate.simulation.iteration.kernel.sending import (
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.law import alike
 from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
 
 
@@ -357,7 +358,7 @@ def compose(cluster, law, g):
             joined += join_pending(cluster, g)
         if joined > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].members == 0:
             open_again(cluster, g)
-    chunk = 0
+    chunk = read = 0
     if here.prefill_seat != NOWHERE:
         request = cluster.live[here.prefill_seat]
         if here.reading == 0 and not preempted:
@@ -370,6 +371,7 @@ def compose(cluster, law, g):
                 observe(cluster, PREFILL_WAIT, request.cls, request.scheduled - request.arrival, request.scheduled)
         if here.reading == 1:
             chunk = min(request.unread, cluster.set.tokens)
+            read = chunk * read_before(request)
     if chunk == 0 and here.decodes == 0:
         idle(cluster, g)
         if preempted:  # the last of its decodes too, and others may join now
@@ -380,7 +382,8 @@ def compose(cluster, law, g):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
         if chunk > 0:
             length = min(length, cluster.live[here.prefill_seat].unread // chunk)
-    begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
+        length = min(length, alike(law, chunk, here.decodes, here.context))
+    begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
     if joined > 0:
         record_first_tokens(cluster, g, joined)
     return preempted
