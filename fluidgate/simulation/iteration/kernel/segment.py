@@ -37,6 +37,7 @@ def begin_segment(cluster, law, g, chunk, read, decodes, length, delay):
     here.step = growth(law, chunk, decodes, context, read)
     here.length = length
     here.chunk = chunk
+    here.read = read
     here.batch = decodes
     here.busy = 1
     segment_begins(cluster, g)
