@@ -164,6 +164,7 @@ def workload(
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     name: str | None = None,
     seed: int = 0,
     skip_empty: bool = False,
@@ -184,6 +185,7 @@ def workload(
         class_column: split them by this column instead.
         columns: the files' own names of columns, as in `read_trace`.
         unit: of times that are numbers, as in `read_trace`.
+        benchmark: which one of a report that holds several, as in `read_trace`.
         name: of the scenario; by default from the files' names.
         seed: of the clusters.
         skip_empty: leave out requests without tokens.
@@ -198,7 +200,13 @@ def workload(
     memory = kv_memory(found, None, block=EngineModel().kv_block)
     if not 0 < found.iteration.mixed(chunk_size) < math.inf:
         raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
-    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+    }
     named = [split_name(file) for file in files]
     read = [NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named]
     whole = joined_parts(read)
@@ -223,6 +231,7 @@ def workload(
         "--class-column": (class_column, None),
         "--map": ([f"{standard}={column}" for standard, column in (columns or {}).items()], []),
         "--unit": (unit, None),
+        "--benchmark": (benchmark, None),
         "--name": (name, None),
         "--seed": (seed if clusters is not None else 0, 0),
         "--skip-empty": (skip_empty, False),
