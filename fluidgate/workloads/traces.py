@@ -90,7 +90,9 @@ class Trace:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know: `notes`, and how many requests were left out."""
         left_out = ((self.empty, "without tokens"), (self.failed, "that failed or did not end"))
-        return (*self.notes, *(_left_out(self.source, count, what) for count, what in left_out if count))
+        closed = f"{self.source}: a closed loop of {self.users} clients, who send when their last request has ended; "
+        when = () if self.users is None else (f"{closed}a faster or slower engine would have had them at other times",)
+        return (*self.notes, *when, *(_left_out(self.source, count, what) for count, what in left_out if count))
 
     @property
     def files(self) -> tuple[str, ...]:

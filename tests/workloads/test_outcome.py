@@ -57,7 +57,9 @@ def test_a_closed_loop_says_its_clients() -> None:
     assert read_trace(SAMPLES / "vllm-bench-0.33-closed.json").users == 3
     assert read_trace(SAMPLES / "vllm-bench-0.33.json").users is None
     assert read_trace(SAMPLES / "guidellm-0.8-concurrent.json").users == 3
-    assert read_trace(SAMPLES / "guidellm-0.3.json").users == 3
+    old = read_trace(SAMPLES / "guidellm-0.3.json")
+    assert old.users == 3
+    assert "a closed loop of 3 clients" in old.remarks[0]
 
 
 def without(report: dict[str, Any], *keys: str) -> str:
