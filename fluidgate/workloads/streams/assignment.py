@@ -44,13 +44,14 @@ def read_class_traces(
     benchmark: int | None = None,
     skip_empty: bool = False,
     sort: bool = False,
+    timeless: bool = False,
 ) -> list[ClassTrace]:
     """Read trace files, join those that are parts of one (`joined_parts`), and give each request its class.
 
     Args:
         scenario: whose classes they are.
         paths: trace files, each as `PATH` or `CLASS=PATH`.
-        class_column, columns, unit, benchmark, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, benchmark, skip_empty, sort, timeless: as in `read_trace`.
 
     Raises:
         FluidgateError: a file is wrong, or its class is unclear; the message names the file and the mend.
@@ -63,6 +64,7 @@ def read_class_traces(
         "benchmark": benchmark,
         "skip_empty": skip_empty,
         "sort": sort,
+        "timeless": timeless,
     }
     named = [_named(scenario, path) for path in paths]
     read = joined_parts([NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named])
