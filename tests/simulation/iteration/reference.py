@@ -168,6 +168,7 @@ class Reference:
                     self.refresh(g)
         self.limits = VirtualQueues(self.tables, classes) if policy is not None else None
         self.pace = np.full(6, np.nan)
+        self.look = math.inf  # the next release as known at the last event that decided nothing
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
 
@@ -195,6 +196,8 @@ class Reference:
                 break
             self.pass_time(epoch)
             if self.batching == "SINGLE_PREFILL":
+                if kind != COMPOSE:
+                    self.look = release
                 self.step_single(kind, what)
             elif self.gated:
                 self.step_gated(kind, what)
@@ -238,11 +241,13 @@ class Reference:
         return found
 
     def release(self) -> float:
-        """Epoch at which a class that waits for a limit may start."""
-        if self.limits is None or not self.limits.tables.limited or not self.prefill_ready:
+        """Epoch, on a grid, at which a class that waits for a limit may start; one known holds until it is asked."""
+        if self.limits is None or not self.limits.tables.limited:
             return math.inf
+        if not self.prefill_ready:
+            return self.look
         view = self.view()
-        return self.now + self.limits.release(
+        release = self.now + self.limits.release(
             view.waiting,
             view.prefilling,
             view.solo_decodes,
@@ -250,6 +255,8 @@ class Reference:
             int(view.beside[0]),
             self.pace_now(),
         )
+        later = math.ceil(release * 2**16) / 2**16 if release < math.inf else math.inf
+        return min(later, self.look)
 
     def stage_of(self, r: Request) -> int:
         if r.stage != MIXED_DECODE:
@@ -1017,6 +1024,7 @@ class Reference:
         )
 
     def decide(self) -> None:
+        self.look = math.inf
         while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
             cls = self.gate(self.view(), self.tables)
             if cls < 0:

@@ -40,7 +40,8 @@ KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
 NOW = 0
 NEXT_SAMPLE = 1
 UNTIL = 2  # the kernel pauses there, inf for never
-CLOCK = 3
+RELEASE = 3  # of a class that waits for a limit, as known before an event that decided nothing; else inf
+CLOCK = 4
 
 # Entries of `Cluster.tally`.
 FREE_SLOT = 0  # first free row of `live`
@@ -419,7 +420,7 @@ def empty_cluster(
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,
-        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf]),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf, np.inf]),
         tally=tally,
         area=np.zeros((stages.STAGES, classes)),
         events=np.zeros((events.EVENTS, classes), np.int64),
