@@ -20,6 +20,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     FRESH,
     LOGGED,
     MOST_ALIVE,
+    NOW,
     NUMBER,
     REJECTED,
     Cluster,
@@ -30,6 +31,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     leave_cached,
 )
 from fluidgate.simulation.iteration.kernel.record import retire
+from fluidgate.simulation.iteration.kernel.users import sign
 
 
 @inlined
@@ -51,8 +53,8 @@ def enter(cluster, arriving):
     slot = cluster.tally[FREE_SLOT]
     request = cluster.live[slot]
     cluster.tally[FREE_SLOT] = request.next
-    request.arrival = arriving.arrival
-    request.since = arriving.arrival
+    request.arrival = cluster.clock[NOW]
+    request.since = cluster.clock[NOW]
     request.scheduled = np.nan
     request.first = np.nan
     request.last = np.nan
@@ -74,6 +76,7 @@ def enter(cluster, arriving):
     request.kept = NOWHERE
     request.reserved = 0
     request.stage = stages.PREFILL_QUEUE
+    sign(cluster, slot, arriving)
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
     cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])
