@@ -25,6 +25,7 @@ from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
 from fluidgate.interpolation import bilinear
 from fluidgate.scenario_reader import read_scenario
+from fluidgate.toml_file import LARGEST_WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
-Process = Literal["poisson", "gamma", "mmpp", "daily"]
+Process = Literal["poisson", "gamma", "mmpp", "daily", "closed"]
+ThinkLaw = Literal["fixed", "exponential"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -265,6 +267,8 @@ class Arrivals(Noun):
     - `mmpp`: Markov-modulated Poisson. The rate stands at one of the `levels` for an exponential time whose mean is its
       entry of `sojourns`, then goes to one of the others, each as likely.
     - `daily`: Poisson with a rate that repeats every `period`, constant over equal parts of it.
+    - `closed`: a closed loop. Each of the cluster's `users` sends its next request when its last has left and its think
+      time is over, the first at once. The rates of the classes then say their shares alone.
 
     The Markov network knows the first two.
     """
@@ -277,6 +281,9 @@ class Arrivals(Noun):
     sojourns: tuple[Duration, ...] = Field((), description="mmpp: mean time in each phase, s")
     weights: tuple[NonNegative, ...] = Field((), description="daily: rate in each part of the period, in any unit")
     period: Duration = Field(86_400.0, description="daily: time after which the rate repeats, s")
+    users: int | None = Field(None, ge=1, le=LARGEST_WHOLE, description="closed: clients of the whole cluster")
+    think: NonNegative = Field(0.0, description="closed: mean time from an answer to the user's next request, s")
+    think_law: ThinkLaw = Field("fixed", description="closed: law of that time")
 
     @model_validator(mode="after")
     def _process_has_its_numbers(self) -> Self:
@@ -286,7 +293,16 @@ class Arrivals(Noun):
             raise ValueError("mmpp needs two levels or more, one of them above 0, and as many sojourns")
         if self.process == "daily" and not any(self.weights):
             raise ValueError("daily needs weights, one of them above 0")
+        if (self.process == "closed") != (self.users is not None):
+            raise ValueError("users belong to closed arrivals, and to them only")
+        if self.process != "closed" and (self.think, self.think_law) != (0.0, "fixed"):
+            raise ValueError("a think time belongs to closed arrivals, and to them only")
         return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are sent by users who wait for the answer to their last."""
+        return self.process == "closed"
 
     @property
     def gap_shape(self) -> float:

@@ -17,6 +17,7 @@ from fluidgate.cli.options import (
     replanning_rule,
     scenario_argument,
     trace_options,
+    user_options,
 )
 
 SAMPLES = 601  # points of the paths that a picture shows
@@ -47,6 +48,7 @@ SAMPLES = 601  # points of the paths that a picture shows
               help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
+@user_options
 @trace_options
 @replanning_options
 @click.option("--log", metavar="FILE", help="Also write a row a request that ended (.csv; .parquet with pyarrow).")
@@ -63,7 +65,8 @@ def replay(
 ) -> None:
     """Run policies on the requests of TRACE files (each FILE or CLASS=FILE), side by side, iteration by iteration.
 
-    The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs. Formats as in
+    The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs; or, with --users,
+    each when one of the users is free. Formats as in
     `fluidgate workload`. The picture shows occupancies and queues over time against the plan, and latencies.
     """
     from fluidgate.model import Scenario

@@ -113,7 +113,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     plans = result.plan_path if isinstance(result, RequestResult) else None
     names = [c.name for c in result.classes]
     fluid = None
-    if plan is not None and result.policy in FLUID_OF:
+    if plan is not None and result.policy in FLUID_OF and result.run.users is None:
         kind: Any = FLUID_OF[result.policy]
         fluid = fluid_trajectory(plan.scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
     with style():

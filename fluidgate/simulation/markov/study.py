@@ -47,6 +47,11 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             FluidgateError: the network does not draw the scenario's arrivals, or a policy is unknown, named twice, or
                 runs at another fidelity only.
         """
+        if scenario.arrivals.closed:
+            raise FluidgateError(
+                'a closed loop (--users, or arrivals.process = "closed") is unknown to the Markov network; '
+                "use --fidelity iteration, or leave it out"
+            )
         if scenario.arrivals.process not in MARKOV_ARRIVALS:
             raise FluidgateError(
                 f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "

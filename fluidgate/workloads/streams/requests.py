@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 REQUEST = np.dtype(
     [("arrival", "f8"), ("cls", "i4"), ("prompt", "i4"), ("output", "i4"), ("patience", "f8"), ("think", "f8")]
 )
-"""`arrival` in s from 0, when the client sends it; `cls` the class's number; `prompt`, `output` in tokens; `patience` in
-s, inf: never leaves; `think` in s, from the answer to the user's next request. In a closed loop `arrival` is not read,
-without one `think` is not."""
+"""`arrival` in s from 0, when the client sends it; `cls` the class's number; `prompt`, `output` in tokens; `patience`
+in s, inf: never leaves; `think` in s, from the answer to the user's next request. In a closed loop `arrival` is not
+read, without one `think` is not."""
 
 BLOCK = 65_536
 """Requests in a block."""

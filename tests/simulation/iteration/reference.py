@@ -226,7 +226,7 @@ class Reference:
         return self
 
     def take_turn(self, epoch: float, kind: int) -> None:
-        """What is sent in answer to something of this epoch waits for the rest of it; then it comes before what follows."""
+        """What is sent in answer to something of this epoch comes after the rest of it, and before what follows."""
         if kind == ANSWER:
             self.turn = ANSWER
             late = [event for event in self.events if event[:2] == (epoch, ANSWER)]
