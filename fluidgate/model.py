@@ -23,6 +23,7 @@ from pydantic import (
 from fluidgate.engine_table import BatchingName as BatchingName
 from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
+from fluidgate.errors import FluidgateError
 from fluidgate.interpolation import bilinear
 from fluidgate.scenario_reader import read_scenario
 from fluidgate.toml_file import LARGEST_WHOLE
@@ -235,6 +236,11 @@ class Pricing(Noun):
     output: NonNegative = Field(description="price of an output token, c_d")
 
 
+TOKENS = Pricing(scheme="bundled", prompt=1.0, output=1.0)
+"""What plans go by where there are no prices: the tokens of the requests that are served."""
+NO_PRICES = Pricing(scheme="bundled", prompt=0.0, output=0.0)
+
+
 class Indicators(Noun):
     """Service level indicators, [LDHZ] (43)-(48): limits (hard) and weights (penalties)."""
 
@@ -405,13 +411,15 @@ def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
 class Scenario(Noun):
     """A cluster and its load, per GPU.
 
+    Without `pricing` nothing is earned, and plans serve as many tokens as they can.
+
     `cluster_gpus` is set when the load is that of a whole cluster: the arrival rates are then shared by that
     many GPUs, and `for_gpus` shares the same load among another number.
     """
 
     name: str = Field(min_length=1)
     gpu: Gpu
-    pricing: Pricing
+    pricing: Pricing = TOKENS
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1), AfterValidator(_distinct)]
     indicators: Indicators = Indicators()
     arrivals: Arrivals = Arrivals()
@@ -471,6 +479,28 @@ class Scenario(Noun):
             or self.targets != Targets()
             or any(c.ttft_target or c.tpot_target for c in self.classes)
         )
+
+    @property
+    def priced(self) -> bool:
+        """Whether it has prices."""
+        return "pricing" in self.model_fields_set
+
+    @property
+    def prices(self) -> Pricing:
+        """What is earned, nothing without prices."""
+        return self.pricing if self.priced else NO_PRICES
+
+    def need_prices(self, what: str) -> None:
+        """Refuse the scenario where `what` is about money and it has no prices.
+
+        Raises:
+            FluidgateError: naming the mend.
+        """
+        if not self.priced:
+            raise FluidgateError(
+                f"scenario '{self.name}': pricing: missing, and {what} weighs what is earned; add a table [pricing] "
+                "with scheme, prompt and output"
+            )
 
     @property
     def mean_output_tokens(self) -> float:

@@ -72,6 +72,8 @@ gpus_option = click.option(
     "--gpus", type=int, metavar="N", help="Number of GPUs; default: the scenario's [cluster] gpus."
 )
 ABOVE_0 = click.FloatRange(min=0.0, min_open=True)
+
+
 def user_options(command: Command) -> Command:
     """A closed loop, in `simulate`, `compare` and `replay`."""
     for option in reversed(

@@ -10,8 +10,10 @@ from fluidgate.model import Arrivals, Scenario, ThinkLaw
 from fluidgate.planning import Planner
 from fluidgate.simulation.doubts import alone
 
-STEPS = 8
+STEPS = 6
 """Halvings of the interval in which the largest load lies that can be served."""
+LEAST = 1e-6
+"""Share of a load that can be served if any can."""
 MARGIN = 0.95
 """Share of that load that is planned for: ways to batch differ in what they can serve."""
 
@@ -60,14 +62,22 @@ def planned_load(scenario: Scenario, gpus: int) -> Scenario:
     engine = scenario.engine
     cycle = arrivals.think + engine.front_end + engine.front_end_first + alone(scenario)
     share = arrivals.users / cycle / (gpus * float(scenario.rates.arrival.sum()))
-    opened = scenario.replace(arrivals=Arrivals())
-    if _can_be_served(most := _times(opened, share)):
-        return most
-    low, high = 0.0, share
+    return served_load(_times(scenario.replace(arrivals=Arrivals()), share))
+
+
+def served_load(scenario: Scenario) -> Scenario:
+    """The scenario, or as large a share of its load as can be served where classes never leave."""
+    if _can_be_served(scenario):
+        return scenario
+    low, high = 0.0, 1.0
+    while low == 0.0 and high > LEAST:
+        low, high = (high / 4, high) if _can_be_served(_times(scenario, high / 4)) else (0.0, high / 4)
+    if low == 0.0:
+        return scenario
     for _ in range(STEPS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _can_be_served(_times(opened, middle)) else (low, middle)
-    return _times(opened, MARGIN * low) if low > 0.0 else most
+        low, high = (middle, high) if _can_be_served(_times(scenario, middle)) else (low, middle)
+    return _times(scenario, MARGIN * low)
 
 
 def _times(scenario: Scenario, factor: float) -> Scenario:

@@ -51,6 +51,7 @@ def with_prompt_pool(
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
     pricing = None if has_targets else scenario.pricing
     size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy, pricing)
-    maximised = "requests within targets" if has_targets else "revenue"
+    earned = "revenue" if scenario.priced else "tokens"
+    maximised = "requests within targets" if has_targets else earned
     pilot = Pilot(sum(map(len, requests)), f"{maximised}, then least mean latency")
     return policy.with_parameters({"prompt_gpus": size}), pilot

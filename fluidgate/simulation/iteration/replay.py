@@ -18,6 +18,7 @@ from fluidgate.simulation.iteration.replay_options import ReplayOptions, check_r
 from fluidgate.simulation.iteration.results import ReplayComparison
 from fluidgate.simulation.iteration.source import Replayed
 from fluidgate.simulation.iteration.study import RequestStudy, TakeRows, behaviours
+from fluidgate.simulation.iteration.trace_scenario import ALL, scenario_of_traces
 from fluidgate.simulation.options import gpus_of, loop_of
 from fluidgate.simulation.study import Progress
 from fluidgate.time_units import TimeUnit
@@ -25,7 +26,7 @@ from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, note
 
 
 def replay(
-    scenario: Scenario,
+    scenario: Scenario | str | Path,
     traces: Sequence[str | Path | ClassTrace],
     policies: Sequence[str | AnyPolicy],
     *,
@@ -58,7 +59,8 @@ def replay(
     """Run policies on the requests of traces, iteration by iteration; the first is the reference.
 
     Args:
-        scenario: cluster, classes (the plan is for their rates and lengths) and engine.
+        scenario: cluster, classes (the plan is for their rates and lengths) and engine; or the path of its file, which
+            may leave out [[classes]]: one class is then made of the traces (`scenario_of_traces`).
         traces: trace files, each as `PATH` or `CLASS=PATH`; or traces whose requests have their classes.
         policies: names of `fluidgate policies`, paths of policy files, or `PATH.py:NAME` of policies in Python files,
             each with `+replan` for a plan that follows the load; or policies.
@@ -85,6 +87,14 @@ def replay(
     """
     if not policies:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
+    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    if not isinstance(scenario, Scenario):
+        files = [each for each in traces if not isinstance(each, ClassTrace)]
+        if len(files) < len(traces):
+            raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
+        scenario, traces = scenario_of_traces(
+            scenario, files, gpus=gpus, rate_scale=rate_scale, class_column=class_column, **reading
+        )
     found = gpus_of(scenario, gpus)
     scenario = in_closed_loop(scenario, users, think, think_law)
     check_replay(
@@ -105,7 +115,6 @@ def replay(
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
         read = read_class_traces(scenario, paths, class_column=class_column, **reading)
         ready = [*ready, *read]
     if match_load:
@@ -131,6 +140,7 @@ def replay(
         requests=requests,
         **loop,
     )
+    says_rates = not loop and scenario.class_names != [ALL]
     study = RequestStudy(
         scenario=load,
         policies=chosen,
@@ -138,7 +148,7 @@ def replay(
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes_on(scenario, ready), *(() if loop else other_rates(scenario, ready, found, rate_scale))),
+        remarks=(*notes_on(scenario, ready), *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)

@@ -66,9 +66,15 @@ def check_replay(
     if not 0 < rate_scale < math.inf:
         raise FluidgateError(f"--rate-scale: must be above 0 and finite, but is {rate_scale:g}")
     if arrivals.closed:
-        unread = {"--rate-scale": rate_scale != 1.0, "--match-load": match_load, "--times resample": times == "resample"}
+        unread = {
+            "--rate-scale": rate_scale != 1.0,
+            "--match-load": match_load,
+            "--times resample": times == "resample",
+        }
         for option in (option for option, given in unread.items() if given):
-            raise FluidgateError(f"{option}: not in a closed loop, which does not read when requests came; leave it out")
+            raise FluidgateError(
+                f"{option}: not in a closed loop, which does not read when requests came; leave it out"
+            )
     if match_load and rate_scale != 1.0:
         raise FluidgateError("--match-load: not together with --rate-scale; give one of them")
     if horizon is not None and not 0 < horizon < math.inf:

@@ -104,7 +104,8 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
 
     def result(self, policy: Tabulated, plans: Plans, measured: Sequence[Measurement]) -> SimulationResult:
         scenario, options, bare = self.scenario, self.options, policy.policy
-        revenue = revenue_rates(scenario, measured, options.gpus)
+        earned = revenue_rates(scenario, measured, options.gpus)
+        revenue = earned if scenario.priced else np.full_like(earned, np.nan)
         gpus = options.gpus
         occupancies = [m.occupancy / gpus for m in measured]
         completions = [m.events[DECODE_END] / (gpus * m.window) for m in measured]

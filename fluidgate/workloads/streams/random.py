@@ -43,6 +43,4 @@ class RandomStreams:
         children = SeedSequence(seed, spawn_key=(replication,)).spawn(MARKOV_STREAMS + len(names))[MARKOV_STREAMS:]
         seeds = dict(zip(names, children, strict=True))
         stretches = seeds.pop("stretches")
-        return RandomStreams(
-            **{name: Generator(SFC64(child)) for name, child in seeds.items()}, stretches=stretches
-        )
+        return RandomStreams(**{name: Generator(SFC64(child)) for name, child in seeds.items()}, stretches=stretches)

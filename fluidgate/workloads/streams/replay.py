@@ -167,9 +167,7 @@ def _circle(each: ClassTrace) -> float:
     return span * count / (count - 1)
 
 
-def _arrivals(
-    number: int, each: ClassTrace, replay: Replay, random: Generator, closed: bool
-) -> Iterator[Arrived]:
+def _arrivals(number: int, each: ClassTrace, replay: Replay, random: Generator, closed: bool) -> Iterator[Arrived]:
     """The arrivals of one trace, in pieces."""
     if replay.times == "resample":
         drawn = _resampled(each.trace.arrival_time, _circle(each), replay.stretch, random)
