@@ -60,7 +60,7 @@ def parse_scenario(
     """
     data = parse_toml(text, source)
     if not data:
-        fail(source, ["empty; write a scenario: name, [gpu], [[classes]] and, where something is earned, [pricing]"])
+        fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
     if one_class is not None and "classes" not in data:
         cluster = data.get("cluster")
         gpus = cluster.get("gpus") if isinstance(cluster, dict) else None
