@@ -46,6 +46,12 @@ class EngineTable(Table):
         0.0, ge=0, description="the seconds that KV takes to another GPU, whatever its size"
     )
     transfer_bandwidth: float | None = absent("the KV tokens per second to another GPU", gt=0, examples=[100000.0])
+    front_end: float = Field(
+        0.0, ge=0, description="the seconds from a client's sending to the engine's queue (HTTP, tokenizing)"
+    )
+    front_end_first: float = Field(
+        0.0, ge=0, description="the seconds from the engine's first token to the client, and from every later one"
+    )
 
     def problems(self, batch_size: int | None = None) -> Iterator[str]:
         """One "KEY: REASON; MEND" for each key that does not go with the others, or with the batch size if given."""

@@ -21,6 +21,11 @@ AGED = "2025"
 def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
     """What was measured, the GPU's speeds (Proposition 3.2), and the partition's margin, a sentence each."""
     gpu, sentences = scenario.gpu, list(of_profile(scenario))
+    if scenario.arrivals.closed:
+        sentences.append(
+            'arrivals.process = "closed": users send as fast as they are answered, which a plan does not know; it is '
+            "for the classes' arrival rates, as if requests came by themselves; `fluidgate simulate` plays the loop"
+        )
     if not gpu.iteration.by_batch:
         sentences += _of_speeds(gpu)
     if partition is not None and partition.prefill_utilisation > _FULL:

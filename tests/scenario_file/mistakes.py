@@ -78,11 +78,11 @@ REFUSED = {
     ),
     "unknown process": (
         with_arrivals('process = "gama"\ncv = 3'),
-        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 'gama'; did you mean 'gamma'?",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp', 'daily' or 'closed', but is 'gama'; did you mean",
     ),
     "process of a wrong type": (
         with_arrivals("process = 3"),
-        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 3",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp', 'daily' or 'closed', but is 3",
     ),
     "cv of Poisson gaps": (
         with_arrivals("cv = 3"),

@@ -129,7 +129,7 @@ class Controller:
             "age": now - self._solved_at,
             "solved": self.replanner.solved,
             "kept": self.replanner.kept,
-            "revenue_rate": plan.revenue_rate * n,
+            "revenue_rate": plan.revenue_rate * n if plan.scenario.priced else 0.0,
             "mixed_engines": int(self.tables.mixed_gpus),
             "targets": {
                 name: {

@@ -60,6 +60,12 @@ class Coefficients:
         terms = {"delta": self.delta, "epsilon": self.epsilon, "zeta": self.zeta}
         return linear_law(self.alpha, self.beta, **terms, solo=self.solo)
 
+    def on_grid(self) -> Coefficients:
+        alpha, beta, delta, epsilon, zeta, *solo = map(
+            float, map(on_grid, (self.alpha, self.beta, self.delta, self.epsilon, self.zeta, *self.solo))
+        )
+        return Coefficients(alpha, beta, delta, epsilon, (solo[0], solo[1], solo[2]), zeta)
+
     def seconds(self, chunk: int, decodes: int, context: int, read: int) -> float:
         if chunk > 0:
             return self.alpha + self.beta * chunk + self.delta * decodes + self.epsilon * context + self.zeta * read
@@ -71,6 +77,11 @@ class Measured:
     """Measured times, compiled for the kernel and not for the reference."""
 
     time: IterationTime
+
+    def on_grid(self) -> Coefficients:
+        """A law without the table: between its nodes no time is on a grid."""
+        alpha, beta = float(on_grid(self.time.alpha)), float(on_grid(self.time.beta))
+        return Coefficients(alpha, beta, 0.0, 0.0, (alpha, 0.0, 0.0))
 
     def law(self) -> Any:
         return table_law(self.time)
@@ -124,6 +135,7 @@ class Instance:
             horizon=self.run.horizon,
             warmup=self.run.warmup,
             changes=self.changes,
+            users=self.run.users,
         ).run()
 
 
@@ -351,6 +363,32 @@ def limited_instance(seed: int) -> Instance:
             beside=rng.random(classes) < 0.5,
         )
     return replace(instance, tables=tables)
+
+
+def closed_instance(instance: Instance, seed: int) -> Instance:
+    """The same requests sent by a few users, in no time or on their way through a front end.
+
+    All GPUs start at time 0 and keep in step: their iteration times are on the grid, so that both sides see the same
+    ties.
+    """
+    rng = np.random.default_rng([seed, 3])
+    stream = instance.requests.copy()
+    stream["arrival"] = 0.0
+    count = len(stream)
+    law = seed % 3
+    mean = float(rng.uniform(0.01, 0.5))
+    stream["think"] = 0.0 if law == 0 else on_grid(mean) if law == 1 else on_grid(rng.exponential(mean, count))
+    keys = instance.engine.keys
+    if rng.random() < 0.5:
+        both = on_grid(rng.uniform(0.0, 0.03, 2))
+        keys = keys.model_copy(update={"front_end": float(both[0]), "front_end_first": float(both[1])})
+    users = int(rng.integers(1, 3 * instance.run.gpus * instance.engine.batch_size))
+    run = replace(instance.run, users=users)
+    if instance.changes and run.horizon == math.inf:  # without one the run ends with its last request
+        run = replace(run, horizon=1.5 * instance.changes[-1][0] + 1.0)
+    time = instance.time.on_grid()
+    engine = replace(instance.engine, keys=keys, law=time.law())
+    return replace(instance, requests=stream, engine=engine, time=time, run=run)
 
 
 def changing_instance(seed: int, policy: str) -> Instance:

@@ -17,18 +17,21 @@ import numpy as np
 
 from tests.oracles.limits import Pace, VirtualQueues
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, CHANGE, RELEASE = range(8)
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, ANSWER, CHANGE, RELEASE = range(9)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
 @dataclass(eq=False)
 class Request:
     number: int
-    arrival: float
+    sent: float  # by its client
     cls: int
     prompt: int
     output: int
     patience: float
+    think: float = 0.0
+    arrival: float = math.inf  # at the engines, once it is there
+    user: int = -1
     stage: int = PREFILL_QUEUE
     written: int = 0  # output tokens
     to_read: int = 0
@@ -96,6 +99,7 @@ class Reference:
         policy: tables and the three decision functions, for single-prefill batching, or for GPUs that form their own
             batches and are given requests by the gate (without a limit to their memory).
         changes: (epoch, tables) that come into force later.
+        users: of a closed loop; 0 if the requests come by themselves.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Reference:
         horizon: float = math.inf,
         warmup: float = 0.0,
         changes: tuple[tuple[float, Any], ...] = (),
+        users: int = 0,
     ) -> None:
         self.engine, self.seconds = engine, seconds
         self.placement, self.draws = placement, draws
@@ -136,14 +141,17 @@ class Reference:
         for g in self.gpus:
             g.pool = self.home(g)
         self.requests = [
-            Request(k, *(r.item() for r in (row["arrival"], row["cls"], row["prompt"], row["output"], row["patience"])))
+            Request(k, *(row[name].item() for name in ("arrival", "cls", "prompt", "output", "patience", "think")))
             for k, row in enumerate(requests)
         ]
+        self.users, self.unsent = users, list(self.requests)
+        self.front_end, self.way_back = keys.front_end, keys.front_end_first
         self.now = 0.0
+        self.turn = ARRIVAL
         self.asked = False
         self.serial = 0
         self.next_gpu = 0
-        self.events: list[tuple[float, int, int, int, Any]] = []
+        self.events: list[tuple[float, int, Any, int, Any]] = []
         self.times: dict[str, list[tuple[int, float]]] = {
             name: [] for name in ("ttft", "tpot", "gap", "stall", "latency", "prefill_wait", "decode_wait")
         }
@@ -175,8 +183,11 @@ class Reference:
     # --- the run
 
     def run(self) -> Reference:
-        for r in self.requests:
-            self.push(r.arrival, ARRIVAL, r.number, r)
+        if self.users == 0:
+            for r in self.requests:
+                self.push(r.sent + self.front_end, ARRIVAL, r.number, r)
+        for user in range(self.users):
+            self.send_next(0.0, user)
         while self.unblock() or self.events or self.admit_piles() or self.release() < math.inf:
             release = self.release()
             if release < min(self.events[0][0] if self.events else math.inf, self.horizon):
@@ -194,7 +205,13 @@ class Reference:
             if epoch > self.horizon:
                 self.pass_time(self.horizon)
                 break
+            self.take_turn(epoch, kind)
             self.pass_time(epoch)
+            if kind in (ARRIVAL, ANSWER):
+                kind = ARRIVAL
+                if self.users > 0:
+                    what = self.next_of(*what)
+                what.arrival = self.now
             if self.batching == "SINGLE_PREFILL":
                 if kind != COMPOSE:
                     self.look = release
@@ -211,7 +228,36 @@ class Reference:
                 self.record_iteration(g, self.now)
         return self
 
-    def push(self, epoch: float, kind: int, order: int, what: Any) -> None:
+    def take_turn(self, epoch: float, kind: int) -> None:
+        """What is sent in answer to something of this epoch comes after the rest of it, and before what follows."""
+        if kind == ANSWER:
+            self.turn = ANSWER
+            late = [event for event in self.events if event[:2] == (epoch, ANSWER)]
+            self.events = [event for event in self.events if event[:2] != (epoch, ANSWER)]
+            self.events += [(epoch, ARRIVAL, *event[2:]) for event in late]
+            heapq.heapify(self.events)
+        elif kind != ARRIVAL:
+            self.turn = BOUNDARY
+        elif epoch > self.now:
+            self.turn = ARRIVAL
+
+    def send_next(self, epoch: float, user: int) -> None:
+        """`user` sends a request at `epoch`; which one is seen when it comes."""
+        if not self.unsent:
+            return
+        there = epoch + self.front_end
+        kind = ANSWER if there == self.now and self.turn == BOUNDARY else ARRIVAL
+        self.push(there, kind, (epoch, user), (epoch, user))
+
+    def next_of(self, epoch: float, user: int) -> Request:
+        r = self.unsent.pop(0)
+        r.sent, r.user = epoch, user
+        if not self.unsent:  # nobody sends any more
+            self.events = [event for event in self.events if event[1] not in (ARRIVAL, ANSWER)]
+            heapq.heapify(self.events)
+        return r
+
+    def push(self, epoch: float, kind: int, order: Any, what: Any) -> None:
         self.serial += 1
         # one kind after the other at one epoch, GPUs and requests by number
         heapq.heappush(self.events, (epoch, kind, order, self.serial, what))
@@ -275,6 +321,9 @@ class Reference:
 
     def finish(self, r: Request, outcome: int) -> None:
         r.outcome, r.left, r.stage = outcome, self.now, GONE
+        if self.users > 0:
+            answered = outcome in (1, 4)
+            self.send_next(self.now + (self.way_back if answered else 0.0) + r.think, r.user)
 
     def arrive(self, r: Request) -> bool:
         """Whether it may stay."""
@@ -337,7 +386,7 @@ class Reference:
         r.written += 1
         if r.written == 1:
             r.first = self.now
-            self.note("ttft", r.cls, self.now - r.arrival)
+            self.note("ttft", r.cls, self.now + self.way_back - r.sent)
         else:
             self.note("gap", r.cls, self.now - r.last)
             if beside_prefill or r.last < g.start - 1e-9 * max(g.start, 1.0):
@@ -350,7 +399,7 @@ class Reference:
         self.tally("completions", r.cls)
         self.tally("prompt_served", r.cls, r.prompt)
         self.tally("output_served", r.cls, r.output)
-        self.note("latency", r.cls, self.now - r.arrival)
+        self.note("latency", r.cls, self.now + self.way_back - r.sent)
         if r.output > 1:
             self.note("tpot", r.cls, (r.last - r.first) / (r.output - 1))
         self.finish(r, 1)

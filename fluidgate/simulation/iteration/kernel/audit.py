@@ -24,6 +24,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     SEATED,
     SLOT_BITS,
     SLOT_MASK,
+    THINKING,
     TIMERS,
     UNREAD,
     WAITING,
@@ -50,6 +51,7 @@ MESSAGES = (
     "a GPU is in none of the lists of ready GPUs that it belongs to, or in one that it does not",
     "the mixed group has another size than the tables say, or a GPU leaves it without a prefill",
     "a virtual queue is negative, or no class is the least served, or the pace is not that of the iterations under way",
+    "a user of the closed loop neither thinks nor waits for an answer, or does both, or they think out of order",
 )
 
 
@@ -62,7 +64,27 @@ def full_audit(cluster):
         code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
-    return code or check_limits(cluster)
+    return code or check_limits(cluster) or check_users(cluster)
+
+
+@called
+def check_users(cluster: Cluster) -> int:
+    """Whether each user thinks, or has one request in the cluster."""
+    count = len(cluster.users)
+    if count == 0:
+        return 0
+    thinking = cluster.tally[THINKING]
+    if thinking < 0 or thinking + cluster.tally[ALIVE] != count:
+        return 13
+    numbers = 0
+    for k in range(thinking):
+        if k > 0 and cluster.users[(k - 1) // 2].sends > cluster.users[k].sends:
+            return 13
+        numbers += cluster.users[k].number
+    for slot in range(len(cluster.live)):
+        if cluster.live[slot].stage != NOWHERE:
+            numbers += cluster.live[slot].user
+    return 0 if numbers == count * (count - 1) // 2 else 13
 
 
 @called

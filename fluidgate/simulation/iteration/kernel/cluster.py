@@ -65,7 +65,10 @@ COMPOSER = 17  # the GPU that forms its next batch right now, NOWHERE at other t
 ASKED = 18  # whether the policy is asked before anything else happens, see ASK
 BARRED = 19  # GPUs where no prefill starts for now, for want of memory
 SEGMENTS = 20  # rows of `segments` written
-TALLY = 21
+THINKING = 21  # users who think
+TURN = 22  # what has happened at this epoch, see `users`
+OVER = 23  # under a gate: the boundaries that GPUs below this number had at this epoch are over
+TALLY = 24
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -115,7 +118,9 @@ MEASURES = 2
 
 REQUEST_STATE = np.dtype(
     [
-        ("arrival", "f8"),
+        ("sent", "f8"),  # by its client
+        ("arrival", "f8"),  # at the engines
+        ("think", "f8"),  # of its user when it has left, s
         ("since", "f8"),  # start of its wait in a queue
         ("came", "f8"),  # when it came to stand in the line of its GPU
         ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
@@ -147,6 +152,7 @@ REQUEST_STATE = np.dtype(
             "i4",
         ),  # with a limited memory: which GPU keeps its KV, read, until its decode has it
         ("reserved", "i4"),  # whether its GPU holds memory for it before it has joined the batch
+        ("user", "i4"),  # NOWHERE without a closed loop
     ],
     align=True,
 )
@@ -199,10 +205,17 @@ LOG = np.dtype(
         ("decode_gpu", "i4"),
         ("preemptions", "i4"),
         ("outcome", "i4"),
+        ("user", "i4"),
     ],
     align=True,
 )
-"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way."""
+"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way.
+
+`arrival` and the tokens are as its client sees them, `scheduled` is on the engine's side.
+"""
+
+USER = np.dtype([("sends", "f8"), ("number", "i4")], align=True)
+"""A user who thinks, and when it sends its next request."""
 
 
 SEGMENT = np.dtype(
@@ -289,6 +302,7 @@ class Cluster(NamedTuple):
             tournaments over them. Without POOLS both are empty.
         thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
         booked: GPUs that a class has booked for its oldest, shape (classes,); see `gated`.
+        users: dtype USER, those who think, a heap; shape (users,), (0,) where requests come by themselves.
         timers: requests by epoch of their timer, a heap, int32.
         counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
         clock, tally: see the constants.
@@ -322,6 +336,7 @@ class Cluster(NamedTuple):
     pool_trees: Any
     thresholds: Any
     booked: Any
+    users: Any
     timers: Any
     counts: Any
     since: Any
@@ -357,6 +372,7 @@ def empty_cluster(
     samples: int = 0,
     log: int = 0,
     live: int = 1024,
+    users: int = 0,
 ) -> Cluster:
     """An idle cluster at time 0.
 
@@ -369,6 +385,7 @@ def empty_cluster(
         samples: how many times `counts` is recorded at most.
         log: rows of the request log kept until the caller takes them; 0 for no log.
         live: requests there is room for at first; `with_more_room` makes more.
+        users: of a closed loop, who all send their first request at once; 0 where requests come by themselves.
     """
     n, size = settings.gpus, settings.batch_size
     gpu = np.zeros(n, GPU)
@@ -398,6 +415,7 @@ def empty_cluster(
     tally = np.zeros(TALLY, np.int64)
     tally[FREE_SLOT] = tally[COMPOSER] = NOWHERE
     tally[MIXED_GROUP] = mixed
+    tally[THINKING] = users
     cluster = Cluster(
         gpus=n,
         batch_size=size,
@@ -417,6 +435,7 @@ def empty_cluster(
         pool_trees=pool_trees,
         thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
         booked=np.zeros(classes, np.int64),
+        users=first_users(users),
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,
@@ -438,6 +457,13 @@ def empty_cluster(
         estimates=np.zeros(0, ESTIMATE),
     )
     return with_more_room(cluster, live)
+
+
+def first_users(count: int) -> Any:
+    """So many users, who send at time 0."""
+    users = np.zeros(count, USER)
+    users["number"] = np.arange(count)
+    return users
 
 
 def empty_pools(settings: Settings, gpu: Any) -> tuple[Any, Any]:

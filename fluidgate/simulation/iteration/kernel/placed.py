@@ -50,7 +50,7 @@ from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_l
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_of, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
-from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire
+from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire, time_to_first
 from fluidgate.simulation.iteration.kernel.segment import (
     cut_segment,
     cut_segment_late,
@@ -58,6 +58,7 @@ from fluidgate.simulation.iteration.kernel.segment import (
     last_start,
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.kernel.users import hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.times import TTFT
 
 POOLS = int(Placement.POOLS)
@@ -68,7 +69,7 @@ def advance(cluster, law, compose, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
     At one epoch arrivals come first, then the boundaries of GPUs, then landings of KV, then abandonments, in order of
-    arrival.
+    arrival; then what is sent in answer.
 
     Args:
         cluster: Cluster.
@@ -81,18 +82,20 @@ def advance(cluster, law, compose, block, budget):
         missing = what_is_missing(cluster, block)
         if missing != NOWHERE:
             return missing
-        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
+        arrival = hold_back(cluster, next_arrival(cluster, block), min(boundary, timer))
         epoch = min(arrival, boundary, timer)
         if epoch == np.inf and tally[ACCUMULATING] > 0:
             admit_the_rest(cluster)
             continue
+        arrives = arrival <= epoch
+        take_turn(cluster, epoch, arrives)
         if not move_clock(cluster, epoch):
             return pauses.DONE
-        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
-        if arrival <= epoch:
+        tally[LATE] = 1 if (is_answer(cluster) if arrives else boundary > epoch) else 0
+        if arrives:
             arrive(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
         elif boundary <= epoch:
@@ -116,7 +119,7 @@ def arrive(cluster, arriving):
     count(cluster, stages.PREFILL_QUEUE, arriving.cls, 1)
     change_load(cluster, g, 1, arriving.prompt)
     if arriving.patience < np.inf:
-        set_timer(cluster, slot, arriving.arrival + arriving.patience)
+        set_timer(cluster, slot, cluster.live[slot].arrival + arriving.patience)
     if cluster.set.accumulate and cluster.thresholds[arriving.cls] > 1:
         accumulate(cluster, g, slot)
     else:
@@ -280,7 +283,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         cluster.events[events.PREFILL_END, cls] += 1
         if request.produced == 0:
             request.first = now
-            observe(cluster, TTFT, cls, now - request.arrival, now)
+            observe(cluster, TTFT, cls, time_to_first(cluster, slot), now)
             cluster.tokens[PROMPT_READ, cls] += request.prompt
             if len(cluster.estimates) > 0:
                 estimates.prompt_read(cluster.estimates, cls, now, request.prompt)

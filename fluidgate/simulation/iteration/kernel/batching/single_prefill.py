@@ -61,7 +61,14 @@ from fluidgate.simulation.iteration.kernel.memory import (
     give_back,
     iterations_that_fit,
 )
-from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.kernel.record import (
+    count,
+    move_clock,
+    observe,
+    record_completion,
+    retire,
+    time_to_first,
+)
 from fluidgate.simulation.iteration.kernel.seats import (
     bar,
     call,
@@ -88,6 +95,7 @@ from fluidgate.simulation.iteration.kernel.sending import (
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.law import alike
 from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
 
@@ -99,8 +107,8 @@ def advance(cluster, law, tables, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
     At one epoch arrivals come first, then transfers, then what ends with an iteration, by GPU; then the GPUs concerned
-    form their next batches, by number; then abandonments; then a change of tables. Each kind in order of arrival.
-    It pauses when all events up to `clock[UNTIL]` are over.
+    form their next batches, by number; then abandonments; then what is sent in answer; then a change of tables. Each
+    kind in order of arrival. It pauses when all events up to `clock[UNTIL]` are over.
 
     Args:
         cluster: Cluster.
@@ -113,13 +121,15 @@ def advance(cluster, law, tables, block, budget):
         missing = what_is_missing(cluster, block)
         if missing != NOWHERE:
             return missing
-        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
         landing = timer < np.inf and in_transit(cluster, cluster.timers[0])
         if cluster.set.kv_blocks > 0 and boundary == np.inf and not landing and unblock(cluster):
             continue
+        busy = tally[DUE] > 0 or tally[ASKED] != 0 or tally[CHANGED] == 1
+        others = cluster.clock[NOW] if busy else min(boundary, timer)
+        arrival = hold_back(cluster, next_arrival(cluster, block), others)
         early = min(arrival, boundary, timer if landing else np.inf)
         if tally[DUE] > 0 and tally[ASKED] == 0 and early > cluster.clock[NOW]:
             compose_due(cluster, law)
@@ -128,10 +138,13 @@ def advance(cluster, law, tables, block, budget):
         epoch = min(early, timer, release)
         if tally[CHANGED] == 1 or tally[ASKED] != 0:
             epoch = cluster.clock[NOW]
-        elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
+        elif epoch > cluster.clock[UNTIL] and goes_on(cluster, epoch):
             move_clock(cluster, cluster.clock[UNTIL])
             pass_time(cluster.board.state, tables, cluster.clock[NOW])
             return pauses.REACHED
+        arrives = arrival <= epoch and tally[CHANGED] == 0 and tally[ASKED] == 0
+        if tally[ASKED] == 0:
+            take_turn(cluster, epoch, arrives)
         if not move_clock(cluster, epoch):
             return pauses.DONE
         pass_time(cluster.board.state, tables, cluster.clock[NOW])
@@ -139,7 +152,7 @@ def advance(cluster, law, tables, block, budget):
         ended = NOWHERE
         released = False
         if tally[ASKED] == 0:
-            tally[LATE] = 0
+            tally[LATE] = 1 if arrives and is_answer(cluster) else 0
             tally[COMPOSER] = NOWHERE
         prefills = tally[ASKED] != ASK_FOR_DECODES
         if tally[ASKED] != 0:
@@ -149,7 +162,7 @@ def advance(cluster, law, tables, block, budget):
             tally[LATE] = 1
             regroup(cluster.board, tables.mixed_gpus)
             tally[MIXED_GROUP] = tables.mixed_gpus
-        elif arrival <= epoch:
+        elif arrives:
             slot = enter(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
             if len(cluster.estimates) > 0:
@@ -419,7 +432,7 @@ def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
         request = cluster.live[slot]
         if request.produced == 0:
             request.first = token
-            observe(cluster, TTFT, request.cls, token - request.arrival, token)
+            observe(cluster, TTFT, request.cls, time_to_first(cluster, slot), token)
         else:
             record_own_gap(cluster, slot, token, cluster.gpu[g].chunk > 0 or request.last < cluster.gpu[g].start)
         slot = request.previous
