@@ -156,11 +156,10 @@ def main(folder: str) -> None:
             off = errors(law, tried)
             sizes = np.abs(off)
             added = "" if law is time else f" + {1e3 * overhead[0]:.2f} ms + {1e6 * overhead[1]:.1f} us a decode"
-            print(
-                f"| {source.name} | {source.law}{added} | {fit} | {len(tried)} | {100 * off.mean():+.1f} % "
-                f"| {100 * np.median(off):+.1f} % | {100 * np.median(sizes):.1f} % | {100 * np.quantile(sizes, 0.9):.1f} % "
-                f"| {100 * off[sizes.argmax()]:+.1f} % |"
-            )
+            signed = [f"{100 * value:+.1f} %" for value in (off.mean(), np.median(off))]
+            plain = [f"{100 * np.quantile(sizes, share):.1f} %" for share in (0.5, 0.9)]
+            cells = [source.name, f"{source.law}{added}", fit, str(len(tried)), *signed, *plain]
+            print("| " + " | ".join([*cells, f"{100 * off[sizes.argmax()]:+.1f} %"]) + " |")
 
 
 if __name__ == "__main__":
