@@ -83,7 +83,7 @@ def draw(seconds: Array, theirs: Series, ours: Series, path: str | Path) -> None
             axes.set_ylim(bottom=0)
         for axes in figure.axes[2:]:
             axes.set_xlabel("s since the first request")
-        figure.axes[0].legend(loc="upper right")
+        figure.axes[1].legend(loc="upper right")
         save(figure, path)
 
 
