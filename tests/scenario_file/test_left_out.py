@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from fluidgate import FluidgateError, plan
@@ -54,9 +56,9 @@ def test_mistakes_in_a_closed_loop(keys: str, complaint: str) -> None:
 
 
 def test_a_class_is_made_only_where_a_file_has_none() -> None:
-    def one_class(gpus: int | None) -> dict[str, object]:
+    def one_class(file: Mapping[str, object]) -> dict[str, object]:
         keys = {"name": "all", "prompt_tokens": 10.0, "output_tokens": 5.0, "patience_rate": 0.0}
-        return keys | ({"arrival_rate": 1.0} if gpus is None else {"total_arrival_rate": 4.0})
+        return keys | ({"arrival_rate": 1.0} if "cluster" not in file else {"total_arrival_rate": 4.0})
 
     whole = GOOD[:END]
     assert parse_scenario(whole, one_class=one_class).class_names == ["all"]

@@ -45,6 +45,7 @@ def replay(
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     skip_empty: bool = False,
     sort: bool = False,
     workers: int | None = None,
@@ -74,7 +75,7 @@ def replay(
         replications: more than 1 for what is drawn anew each time.
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
-        class_column, columns, unit, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, benchmark, skip_empty, sort: as in `read_trace`.
         replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         users: of a closed loop, each of whom sends the next request of the traces when the last has left and the think
             time is over; when they came is not read but for their order. None for the scenario's own arrivals, if
@@ -87,13 +88,21 @@ def replay(
     """
     if not policies:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
-    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    reading: dict[str, Any] = {
+        "class_column": class_column,
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+    }
     if not isinstance(scenario, Scenario):
         files = [each for each in traces if not isinstance(each, ClassTrace)]
         if len(files) < len(traces):
             raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
+        loops = users is not None
         scenario, traces = scenario_of_traces(
-            scenario, files, gpus=gpus, rate_scale=rate_scale, class_column=class_column, **reading
+            scenario, files, gpus=gpus, rate_scale=rate_scale, closed=loops, **reading
         )
     found = gpus_of(scenario, gpus)
     scenario = in_closed_loop(scenario, users, think, think_law)
@@ -115,7 +124,7 @@ def replay(
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        read = read_class_traces(scenario, paths, class_column=class_column, **reading)
+        read = read_class_traces(scenario, paths, timeless=scenario.arrivals.closed, **reading)
         ready = [*ready, *read]
     if match_load:
         rate_scale = matching_scale(scenario, found, ready)
