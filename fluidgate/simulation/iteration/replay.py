@@ -149,6 +149,8 @@ def replay(
         requests=requests,
         **loop,
     )
+    known = {remark for each in ready for remark in each.trace.of_loop} if loop else set()
+    notes = [note for note in notes_on(scenario, ready) if note not in known]
     says_rates = not loop and scenario.class_names != [ALL]
     study = RequestStudy(
         scenario=load,
@@ -157,7 +159,7 @@ def replay(
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes_on(scenario, ready), *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
+        remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)
