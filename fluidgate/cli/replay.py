@@ -20,6 +20,8 @@ from fluidgate.cli.options import (
     user_options,
 )
 
+READING = ("class_column", "columns", "unit", "benchmark", "skip_empty", "sort")
+"""Options of how traces are read."""
 SAMPLES = 601  # points of the paths that a picture shows
 
 
@@ -72,9 +74,10 @@ def replay(
     from fluidgate.simulation.iteration.replay import replay as run
     from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
 
-    reading = {key: options[key] for key in ("class_column", "columns", "unit", "skip_empty", "sort")}
+    reading = {key: options[key] for key in READING}
+    loops = options["users"] is not None
     loaded, read = scenario_of_traces(
-        scenario, traces, gpus=options["gpus"], rate_scale=options["rate_scale"], **reading
+        scenario, traces, gpus=options["gpus"], rate_scale=options["rate_scale"], closed=loops, **reading
     )
     options["replanning"] = replanning_rule(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]

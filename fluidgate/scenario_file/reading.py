@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
 from fluidgate.toml_file import check, fail, parse_toml, read_text
 
-ClassMaker = Callable[[int | None], dict[str, Any]]
-"""The keys of the one class of a file that has none, from its [cluster] gpus if it has any."""
+ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""The keys of the one class of a file that has none, from what it has."""
 
 
 def load_scenario(path: str | Path, one_class: ClassMaker | None = None) -> Scenario:
@@ -62,9 +62,7 @@ def parse_scenario(
     if not data:
         fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
     if one_class is not None and "classes" not in data:
-        cluster = data.get("cluster")
-        gpus = cluster.get("gpus") if isinstance(cluster, dict) else None
-        data["classes"] = [one_class(gpus if isinstance(gpus, int) else None)]
+        data["classes"] = [one_class(data)]
     file = check(form_of(data), data, source)
     profile = _measured(file, source, Path(base_dir))
     memory = _kv_memory(file.engine, profile, source)

@@ -87,6 +87,18 @@ def test_users_send_the_requests_of_a_trace_in_their_order(fluidgate: Command, s
             assert float(after["arrival"]) == pytest.approx(float(before["last_token"]))
 
 
+@pytest.mark.parametrize("classes", [False, True])
+def test_users_need_no_times_of_a_trace(fluidgate: Command, scenario: Scenario, classes: bool) -> None:
+    file = scenario()
+    file = file if classes else bare()
+    Path("lengths.csv").write_text("prompt_tokens,output_tokens\n300,20\n200,10\n100,5\n")
+    given = "decode-heavy=lengths.csv" if classes else "lengths.csv"
+    run = ("replay", file, given, "--policy", "vllm-round-robin", "--gpus", "1")
+    found = fluidgate(*run, "--users", "2", "--json").json
+    assert found["policies"][0]["overall"]["latency"]["count"] == 3
+    refused(fluidgate, run, "arriv")
+
+
 def test_a_log_of_a_closed_loop_is_compared_with(fluidgate: Command, scenario: Scenario) -> None:
     scenario()
     run = ("replay", bare(), trace(times=True), "--policy", "vllm-round-robin", "--gpus", "1", "--users", "4")

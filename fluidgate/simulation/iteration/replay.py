@@ -89,23 +89,23 @@ def replay(
     if not policies:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
     reading: dict[str, Any] = {
+        "class_column": class_column,
         "columns": columns,
         "unit": unit,
         "benchmark": benchmark,
         "skip_empty": skip_empty,
         "sort": sort,
-        "timeless": users is not None,
     }
     if not isinstance(scenario, Scenario):
         files = [each for each in traces if not isinstance(each, ClassTrace)]
         if len(files) < len(traces):
             raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
+        loops = users is not None
         scenario, traces = scenario_of_traces(
-            scenario, files, gpus=gpus, rate_scale=rate_scale, class_column=class_column, **reading
+            scenario, files, gpus=gpus, rate_scale=rate_scale, closed=loops, **reading
         )
     found = gpus_of(scenario, gpus)
     scenario = in_closed_loop(scenario, users, think, think_law)
-    reading["timeless"] = scenario.arrivals.closed
     check_replay(
         times=times,
         lengths=lengths,
@@ -124,7 +124,7 @@ def replay(
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        read = read_class_traces(scenario, paths, class_column=class_column, **reading)
+        read = read_class_traces(scenario, paths, timeless=scenario.arrivals.closed, **reading)
         ready = [*ready, *read]
     if match_load:
         rate_scale = matching_scale(scenario, found, ready)
@@ -149,6 +149,8 @@ def replay(
         requests=requests,
         **loop,
     )
+    known = {remark for each in ready for remark in each.trace.of_loop} if loop else set()
+    notes = [note for note in notes_on(scenario, ready) if note not in known]
     says_rates = not loop and scenario.class_names != [ALL]
     study = RequestStudy(
         scenario=load,
@@ -157,7 +159,7 @@ def replay(
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes_on(scenario, ready), *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
+        remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)

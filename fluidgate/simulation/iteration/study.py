@@ -151,6 +151,8 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         return doubted(result, scenario, known, paths, self.seconds, drawn=drawn)
 
     def _tell(self, tell: Tell, requests: int, epoch: float) -> None:
+        if self.most is None and self.source.users > 0:  # whose requests have no epochs: at their greatest rate
+            epoch = requests / (self.options.gpus * float(self.scenario.rates.arrival.sum()))
         tell(min(int(requests if self.most is not None else epoch), self.steps))
 
 

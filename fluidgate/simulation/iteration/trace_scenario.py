@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def scenario_of_traces(
     *,
     gpus: int | None = None,
     rate_scale: float = 1.0,
-    class_column: str | None = None,
+    closed: bool = False,
     **reading: Any,
 ) -> tuple[Scenario, list[str | Path | ClassTrace]]:
     """The scenario in a file, and the traces; read, with one class made of them all, where the file has no [[classes]].
@@ -39,23 +39,27 @@ def scenario_of_traces(
         traces: files, each as `PATH` or, where the file has classes, `CLASS=PATH`.
         gpus: that share the traces' requests; those of the file's [cluster] if None.
         rate_scale: factor on the traces' rates.
-        class_column, reading: as in `read_trace`.
+        closed: whether they are played in a closed loop, whatever the file says.
+        reading: as in `read_trace`.
 
     Raises:
         FluidgateError: a file is wrong, or there is no number of GPUs.
     """
     read: list[Trace] = []
 
-    def one_class(of_cluster: int | None) -> dict[str, Any]:
-        if of_cluster is None and gpus is None:
+    def one_class(file: Mapping[str, Any]) -> dict[str, Any]:
+        of_cluster = "cluster" in file
+        if not of_cluster and gpus is None:
             raise FluidgateError("--gpus: missing, and the scenario names no [cluster] gpus; say how many GPUs")
         if gpus is not None:
             check_gpus(gpus)
-        parts = joined_parts([NamedTrace(read_trace(each, class_column, **reading)) for each in traces])
+        arrivals = file.get("arrivals")
+        loops = closed or (isinstance(arrivals, dict) and arrivals.get("process") == "closed")
+        parts = joined_parts([NamedTrace(read_trace(each, timeless=loops, **reading)) for each in traces])
         read.extend(part.trace for part in parts)
         keys = {"name": ALL, "patience_rate": 0.0, **_mean_lengths(read)}
         rate = rate_scale * sum(len(each) / (each.span if each.span > 0 else 1.0) for each in read)
-        return keys | ({"arrival_rate": rate / (gpus or 1)} if of_cluster is None else {"total_arrival_rate": rate})
+        return keys | ({"total_arrival_rate": rate} if of_cluster else {"arrival_rate": rate / (gpus or 1)})
 
     scenario = load_scenario(path, one_class)
     if not read:

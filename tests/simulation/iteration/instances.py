@@ -368,8 +368,8 @@ def limited_instance(seed: int) -> Instance:
 def closed_instance(instance: Instance, seed: int) -> Instance:
     """The same requests sent by a few users, in no time or on their way through a front end.
 
-    All GPUs start at time 0 and keep in step: their iteration times are on the grid, so that both sides see the same
-    ties.
+    All GPUs start at time 0 and keep in step: the iteration times of several are on the grid, so that both sides see
+    the same ties.
     """
     rng = np.random.default_rng([seed, 3])
     stream = instance.requests.copy()
@@ -386,7 +386,11 @@ def closed_instance(instance: Instance, seed: int) -> Instance:
     run = replace(instance.run, users=users)
     if instance.changes and run.horizon == math.inf:  # without one the run ends with its last request
         run = replace(run, horizon=1.5 * instance.changes[-1][0] + 1.0)
-    time = instance.time.on_grid()
+    time = instance.time
+    if isinstance(time, Measured) and run.gpus > 1:
+        time = Coefficients(0.02, 1e-3, 1e-3, 0.0, (0.015, 8e-4, 0.0))
+    if isinstance(time, Coefficients):
+        time = time.on_grid()
     engine = replace(instance.engine, keys=keys, law=time.law())
     return replace(instance, requests=stream, engine=engine, time=time, run=run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from fluidgate.model import Arrivals
 from fluidgate.simulation.closed_loop import planned_load
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
+from fluidgate.simulation.iteration.replay import replay
 from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.simulation.iteration.rules import Placements
 from fluidgate.simulation.iteration.run import Run, run_requests
-from fluidgate.workloads.streams import REQUEST, drawn_requests
+from fluidgate.workloads.streams import REQUEST, ClassTrace, drawn_requests
+from fluidgate.workloads.traces import read_trace
 
 MIXED, SOLO = 0.04, 0.01
 """Iteration times, s, whatever is in the batch."""
@@ -177,3 +180,14 @@ def replace_arrivals(base: Scenario, users: int) -> Scenario:
 def test_a_run_has_no_negative_number_of_users() -> None:
     with pytest.raises(FluidgateError, match="-1 users"):
         replace(Run(1, 1), users=-1)
+
+
+def test_a_trace_of_a_closed_loop_says_so_where_it_is_not_played_in_one(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("arrival_time,prompt_tokens,output_tokens\n0,90,40\n1,90,40\n2,90,40\n")
+    trace = ClassTrace(replace(read_trace(file), users=2), np.zeros(3, np.int32))
+    base = scenario(batch_size=4, prompt=90, output=40)
+    as_it_came = replay(base, [trace], ["vllm-round-robin"], gpus=1)
+    assert any("(replay: --users 2)" in warning for warning in as_it_came.warnings)
+    looped = replay(base, [trace], ["vllm-round-robin"], gpus=1, users=2)
+    assert not any("--users" in warning for warning in looped.warnings)
