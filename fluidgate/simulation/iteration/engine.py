@@ -34,6 +34,19 @@ class Pools:
             raise FluidgateError("pools: the prompt pool has at least 1 GPU, and queue tokens are at least 0")
 
 
+def check_ranks(data_parallel: int, gpus: int) -> None:
+    """Refuse GPUs that are no whole number of groups of ranks.
+
+    Raises:
+        FluidgateError: naming the key and the mend.
+    """
+    if gpus % data_parallel != 0:
+        raise FluidgateError(
+            f"engine.data_parallel: {gpus} GPUs are no whole number of groups of {data_parallel} ranks; "
+            f"give a multiple of {data_parallel} GPUs, or another number of ranks"
+        )
+
+
 @dataclass(frozen=True)
 class Engine:
     """A GPU (or one tensor-parallel engine) iteration by iteration.
@@ -102,6 +115,12 @@ class Engine:
             raise FluidgateError("placement: pools are given with the placement POOLS, and with no other")
         if pools is not None and pools.prompt_gpus >= gpus:
             raise FluidgateError(f"pools: {pools.prompt_gpus} of {gpus} GPUs for prompts leave none for tokens")
+        check_ranks(keys.data_parallel, gpus)
+        if pools is not None and keys.data_parallel > 1:
+            raise FluidgateError(
+                "engine.data_parallel: pools of GPUs for prompts and for tokens are not simulated with ranks in step; "
+                "leave it out, or name another policy"
+            )
         return Settings(
             placement=int(placement),
             by_policy=self.discipline.by_policy,
