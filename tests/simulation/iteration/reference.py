@@ -1022,7 +1022,8 @@ class Reference:
 
     def recall(self, g: Gpu) -> None:
         self.open_again(g)
-        self.join_soon(g)
+        if g.pending or g.fetching:
+            self.join_soon(g)
 
     def change(self, tables: Any) -> None:
         """The mixed group grows at once, by leavers, solo GPUs with room, full ones; or shrinks as prefills end."""

@@ -396,10 +396,19 @@ def check_step(cluster: Cluster) -> int:
         steps = other.busy == 1 or other.along > 0
         if other.along > 0 and (other.busy == 1 or cluster.set.keys.data_parallel == 1):
             return 12
-        if cluster.tally[DUE] > 0 or min(cluster.epochs[lead], cluster.epochs[g]) <= cluster.clock[NOW]:
+        if cluster.tally[DUE] > 0 or at_boundary(cluster, lead):
             continue
         if steps != (one.busy == 1 or one.along > 0) or cluster.epochs[lead] != cluster.epochs[g]:
             return 12
         if steps and (one.first != other.first or one.step != other.step or one.length != other.length):
             return 12
     return 0
+
+
+@called
+def at_boundary(cluster: Cluster, lead: int) -> bool:
+    """Whether some rank of a group has something to do at this epoch."""
+    for r in range(lead, lead + cluster.set.keys.data_parallel):
+        if cluster.epochs[r] <= cluster.clock[NOW]:
+            return True
+    return False

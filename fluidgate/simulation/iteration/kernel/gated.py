@@ -20,6 +20,7 @@ from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.cluster import (
     ASSIGNED,
     CHANGED,
+    COMPOSER,
     CURSOR,
     ENDLESS,
     LATE,
@@ -95,7 +96,9 @@ def advance(cluster, law, tables, compose, block, budget):
             first = first_rank(cluster, g)
             for r in range(first, first + cluster.set.keys.data_parallel):
                 look_over(cluster, r)
+            tally[COMPOSER] = first
             start_all(cluster, tables)
+            tally[COMPOSER] = NOWHERE
             for r in range(first, first + cluster.set.keys.data_parallel):
                 compose(cluster, law, r, latest)
                 look_over(cluster, r)
@@ -244,7 +247,11 @@ def assign(cluster: Cluster, g: int, slot: int) -> None:
     request.prefill_gpu = g
     count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
     change_load(cluster, g, 1, request.unread)
+    late = cluster.tally[LATE]
+    if g < cluster.tally[COMPOSER]:  # its boundary of this epoch, if there is one, is over
+        cluster.tally[LATE] = 1
     wait(cluster, g, slot)
+    cluster.tally[LATE] = late
     look_over(cluster, g)
 
 
