@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fluidgate.batching import DISCIPLINES, Batching, Discipline
 from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
+from fluidgate.planning.partition import check_ranks
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.simulation.iteration.kernel.cluster import Settings
 from fluidgate.simulation.iteration.kernel.keys import keys_of
@@ -32,19 +33,6 @@ class Pools:
     def __post_init__(self) -> None:
         if self.prompt_gpus < 1 or self.queue_tokens < 0:
             raise FluidgateError("pools: the prompt pool has at least 1 GPU, and queue tokens are at least 0")
-
-
-def check_ranks(data_parallel: int, gpus: int) -> None:
-    """Refuse GPUs that are no whole number of groups of ranks.
-
-    Raises:
-        FluidgateError: naming the key and the mend.
-    """
-    if gpus % data_parallel != 0:
-        raise FluidgateError(
-            f"engine.data_parallel: {gpus} GPUs are no whole number of groups of {data_parallel} ranks; "
-            f"give a multiple of {data_parallel} GPUs, or another number of ranks"
-        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,8 @@ class Engine:
         """The same for compiled code, with the cluster and the run.
 
         Raises:
-            FluidgateError: pools without the placement that uses them or the other way round, or an empty one.
+            FluidgateError: pools without the placement that uses them or the other way round, or an empty one; or GPUs
+                that are no whole number of groups of ranks in step.
         """
         keys = self.keys
         memory = 0 if keys.kv_tokens is None else keys.kv_tokens // keys.kv_block
@@ -115,7 +104,7 @@ class Engine:
             raise FluidgateError("placement: pools are given with the placement POOLS, and with no other")
         if pools is not None and pools.prompt_gpus >= gpus:
             raise FluidgateError(f"pools: {pools.prompt_gpus} of {gpus} GPUs for prompts leave none for tokens")
-        check_ranks(keys.data_parallel, gpus)
+        check_ranks(gpus, keys.data_parallel)
         if pools is not None and keys.data_parallel > 1:
             raise FluidgateError(
                 "engine.data_parallel: pools of GPUs for prompts and for tokens are not simulated with ranks in step; "

@@ -408,7 +408,7 @@ def check_step(cluster: Cluster) -> int:
 @called
 def at_boundary(cluster: Cluster, lead: int) -> bool:
     """Whether some rank of a group has something to do at this epoch."""
+    earliest = np.inf
     for r in range(lead, lead + cluster.set.keys.data_parallel):
-        if cluster.epochs[r] <= cluster.clock[NOW]:
-            return True
-    return False
+        earliest = min(earliest, cluster.epochs[r])
+    return earliest <= cluster.clock[NOW]

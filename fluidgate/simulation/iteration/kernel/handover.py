@@ -66,7 +66,9 @@ def take(cluster: Cluster, g: int, blocks: int) -> None:
 @called
 def shorten(cluster: Cluster, g: int) -> None:
     """The segment of `g` ends with the iteration under way, whatever is in it."""
-    end_after(cluster, g, under_way(cluster, g))
+    k = under_way(cluster, g)
+    if k < cluster.gpu[g].length:
+        end_after(cluster, g, k)
 
 
 @called

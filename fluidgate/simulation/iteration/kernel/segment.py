@@ -63,7 +63,9 @@ def cut_segment(cluster: Cluster, g: int) -> None:
         here.along = CALLED
     if here.length == 1:
         return
-    end_after(cluster, g, under_way(cluster, g))
+    k = under_way(cluster, g)
+    if k < here.length:
+        end_after(cluster, g, k)
 
 
 @inlined
@@ -83,14 +85,13 @@ def cut_segment_late(cluster: Cluster, g: int) -> None:
     here = cluster.gpu[g]
     now = cluster.clock[NOW]
     k = boundary_from(here.origin, here.first, here.step, now) + 1 if now > here.start else 1
-    end_after(cluster, g, k)
+    if k < here.length:
+        end_after(cluster, g, k)
 
 
 @called
 def end_after(cluster: Cluster, g: int, iterations: int) -> None:
-    """The segment of `g`, and of the ranks in step with it, ends with so many iterations, if it has not fewer."""
-    if iterations >= cluster.gpu[g].length:
-        return
+    """The segment of `g`, and of the ranks in step with it, ends with so many iterations."""
     first = first_rank(cluster, g)
     for r in range(first, first + cluster.set.keys.data_parallel):
         here = cluster.gpu[r]
@@ -114,7 +115,8 @@ def shorten_to(cluster: Cluster, g: int, iterations: int) -> None:
 @inlined
 def first_rank(cluster: Cluster, g: int) -> int:
     """The first of the ranks that step together with `g`."""
-    return g - g % cluster.set.keys.data_parallel
+    size = cluster.set.keys.data_parallel
+    return g if size == 1 else g - g % size
 
 
 @inlined
