@@ -9,11 +9,12 @@ import pytest
 
 from fluidgate.emulator.kv_cache import KvCache
 from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.scheduler import Scheduler
 from fluidgate.emulator.settings import BLOCK, EngineSettings
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.simulation.iteration.replay import replay
 from fluidgate.workloads.streams import ClassTrace
 from fluidgate.workloads.traces import Trace
@@ -36,7 +37,8 @@ def rows(seed: int, requests: int = 300) -> Rows:
 
 
 def emulated(requests: Rows, settings: EngineSettings) -> list[EngineRequest]:
-    scheduler = made(settings)
+    ranks = settings.data_parallel
+    scheduler = made(settings) if ranks == 1 else RanksInStep([Rank.of(settings) for _ in range(ranks)])
     served = []
     for number, (arrival, prompt, output) in enumerate(requests):
         request = EngineRequest(str(number), b"%d" % number, prompt, output, arrival=arrival, since=arrival)
@@ -52,28 +54,44 @@ def made(settings: EngineSettings) -> Scheduler:
     return Scheduler(settings, KvCache(settings), EngineMetrics(settings.speed))
 
 
-def simulated(requests: Rows, gpu: Gpu, policy: str) -> Any:
+def simulated(requests: Rows, gpu: Gpu, policy: str, ranks: int = 1) -> Any:
     scenario = Scenario(
         name="one",
         gpu=gpu,
         pricing=Pricing(scheme="bundled", prompt=1.0, output=1.0),
         classes=(RequestClass(name="all", prompt_tokens=300, output_tokens=40, arrival_rate=0.5, patience_rate=0.0),),
+        engine=EngineModel(data_parallel=ranks),
     )
     arrival, prompt, output = (np.array(column) for column in zip(*requests, strict=True))
     trace = ClassTrace(Trace(arrival, prompt, output, None, "one"), np.zeros(len(arrival), np.int64))
     log: list[Any] = []
-    replay(scenario, [trace], [policy], gpus=1, take_log=lambda _policy, _replication, part: log.append(part.copy()))
+    replay(
+        scenario, [trace], [policy], gpus=ranks, take_log=lambda _policy, _replication, part: log.append(part.copy())
+    )
     return np.sort(np.concatenate(log), order="number")
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("batching", "policy"), [("single-prefill", "fi-wsp"), ("token-budget", "vllm-round-robin")])
-def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("batching", "policy", "ranks"),
+    [
+        ("single-prefill", "fi-wsp", 1),
+        ("token-budget", "vllm-round-robin", 1),
+        ("token-budget", "vllm-round-robin", 2),
+        ("token-budget", "vllm-round-robin", 3),
+    ],
+)
+def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: str, ranks: int) -> None:
+    """That of several ranks too, each request on the same one."""
     gpu = Gpu(batch_size=8, chunk_size=128, iteration=LAWS[law])
-    requests = rows(seed=1)
-    log = simulated(requests, gpu, policy)
-    served = emulated(requests, EngineSettings(gpu, batching=batching))
+    # the clock of a replay begins with the first arrival: a whole second apart, counts are published at the same times
+    first = 1.0
+    drawn = rows(seed=1)
+    requests = [(first + (arrival - drawn[0][0]) / ranks, *lengths) for arrival, *lengths in drawn]
+    log = simulated(requests, gpu, policy, ranks)
+    served = emulated(requests, EngineSettings(gpu, batching=batching, data_parallel=ranks))
     start = requests[0][0]
+    assert [request.rank for request in served] == (log["prefill_gpu"].tolist() if ranks > 1 else [0] * len(log))
     assert len(log) == len(served)
     for name in ("first_token", "last_token"):
         ours = np.array([getattr(request, name) for request in served]) - start
