@@ -20,7 +20,8 @@ from fluidgate.planning.sensitivity import sweep
 from fluidgate.profiles import Profile, dump_profile, load_profile, parse_profile
 from fluidgate.scenario_file import dump_scenario, load_scenario, parse_scenario
 from fluidgate.simulation import simulate
-from fluidgate.simulation.iteration.law import base_time, context_slope, law_of
+from fluidgate.simulation.iteration.law import law_of
+from fluidgate.simulation.iteration.law import seconds as law_seconds
 from tests.scenarios import two_class_scenario
 
 LAW = IterationTime(alpha=0.0091, beta=9.3e-5, delta=2.4e-4, epsilon=1.3e-7, solo_alpha=0.0172, solo_delta=5.9e-5)
@@ -43,7 +44,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @entry_point
 def seconds(law, chunk, decodes, context):  # type: ignore[no-untyped-def]
-    return base_time(law, chunk, decodes) + context_slope(law, chunk) * context
+    return law_seconds(law, chunk, decodes, context, 0)
 
 
 def test_a_scenario_plans_at_full_batches() -> None:
@@ -184,8 +185,8 @@ def test_a_table_goes_through_file_plan_and_kernel() -> None:
     ("old", "new", "message"),
     [
         ("[0, 128, 512]", "[0, 512, 128]", "chunk_sizes of a table must increase"),
-        ("[0.07, 0.09]", "[0.07]", "needs a row a chunk size, each with a time a batch size"),
-        ("[0.07, 0.09]", "[0.07, 0]", "must be greater than 0, but is 0"),
+        ("[0.07, 0.09]", "[0.07]", "must have 3 x 2 numbers: a row a chunk size"),
+        ("[0.07, 0.09]", "[0.07, 0]", "must be greater than 0 and finite, but one is 0"),
         ("context", "contex", "unknown key; did you mean 'context'?"),
         ("seconds", "second", "unknown key; did you mean 'seconds'?"),
     ],
@@ -233,7 +234,10 @@ def test_without_more_terms_every_number_is_the_papers(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (KEYS + "gamma = 40.0\n", "gpu: gamma and solo_alpha, solo_delta say the same; leave gamma out, or those"),
+        (
+            KEYS + "gamma = 40.0\n",
+            "gpu: gamma and solo_alpha, solo_delta, solo_epsilon say the same; leave gamma out, or those",
+        ),
         (
             PAPER + "delta = -1.0\n",
             "gpu.delta: must be at least 0, but is -1.0; give the seconds that each decode adds",
@@ -253,7 +257,7 @@ def test_what_a_scenario_cannot_say(keys: str, message: str) -> None:
 
 
 def test_what_a_profile_cannot_say() -> None:
-    with pytest.raises(FluidgateError, match=r"lab.toml: gamma and solo_alpha, solo_delta say the same"):
+    with pytest.raises(FluidgateError, match=r"lab.toml: gamma and solo_alpha, solo_delta, solo_epsilon say the same"):
         parse_profile(f'name = "x"\n{KEYS}gamma = 3.0\n', "lab.toml")
     row = "[[law]]\nbatch_size = {}\nalpha = 1.0\nbeta = 1.0\ngamma = 1.0\n"
     with pytest.raises(FluidgateError, match=r"delta: not together with \[\[law\]\]"):

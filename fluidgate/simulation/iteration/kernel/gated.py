@@ -22,7 +22,6 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     CHANGED,
     COMPOSER,
     CURSOR,
-    ENDLESS,
     LATE,
     LEFT_PREFILL_QUEUE,
     NOW,
@@ -43,6 +42,7 @@ from fluidgate.simulation.iteration.kernel.record import count, move_clock, reti
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
 from fluidgate.simulation.iteration.kernel.segment import first_rank
 from fluidgate.simulation.iteration.kernel.timers import next_timer
+from fluidgate.simulation.iteration.law import ENDLESS
 
 BOOKED = 8
 """One GPU of so many is booked at a time, or one of them all."""

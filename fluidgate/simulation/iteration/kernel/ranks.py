@@ -9,11 +9,11 @@ from __future__ import annotations
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.policies.decisions.placement import last_publication, least_waiting, publication_due, show
-from fluidgate.simulation.iteration.kernel.cluster import ENDLESS, NOW, READING, WAITING, Cluster
+from fluidgate.simulation.iteration.kernel.cluster import NOW, READING, WAITING, Cluster
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
 from fluidgate.simulation.iteration.kernel.pace import segment_begins, segment_is_taken_back
 from fluidgate.simulation.iteration.kernel.segment import first_rank, set_epoch, shorten_to
-from fluidgate.simulation.iteration.law import boundary_from, ended_by, span
+from fluidgate.simulation.iteration.law import ENDLESS, boundary_from, ended_by, span
 
 
 @called

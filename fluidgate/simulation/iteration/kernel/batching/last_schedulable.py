@@ -16,6 +16,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.live import read_before
 from fluidgate.simulation.iteration.kernel.memory import (
     admits,
     blocks_next,
@@ -25,7 +26,7 @@ from fluidgate.simulation.iteration.kernel.pools import fetch_all
 from fluidgate.simulation.iteration.kernel.segment import (
     begin_segment,
 )
-from fluidgate.simulation.iteration.law import base_time
+from fluidgate.simulation.iteration.law import seconds
 
 
 @inlined
@@ -45,7 +46,7 @@ def prompts_first(cluster, law, g):
     waiting = gpu_line(cluster, g, WAITING)
     reading = gpu_line(cluster, g, READING)
     first = cluster.lines[waiting].head
-    whole = base_time(law, cluster.set.tokens, 0)
+    whole = seconds(law, cluster.set.tokens, 0, 0, 0)
     if (
         here.decodes == 0
         or cluster.clock[NOW] + cluster.set.token_offset * whole > here.last_token + cluster.set.token_deadline
@@ -54,9 +55,11 @@ def prompts_first(cluster, law, g):
     ):
         return False
     left = cluster.set.tokens
+    read = 0
     if cluster.lines[reading].head != NOWHERE:
         request = cluster.live[cluster.lines[reading].head]
         part = min(request.unread, left)
+        read = part * read_before(request)
         request.unread -= part
         left -= part
     while (
@@ -70,6 +73,7 @@ def prompts_first(cluster, law, g):
             break
         start_prefill(cluster, g, slot)
         part = min(request.unread, left)
+        read += part * read_before(request)
         request.unread -= part
         left -= part
     chunk = cluster.set.tokens - left
@@ -79,10 +83,10 @@ def prompts_first(cluster, law, g):
         fetch_all(cluster, g)
     set_mode(cluster, g, 1)
     if left < here.decodes:
-        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        begin_segment(cluster, law, g, chunk, read, 0, 1, 0.0)
         return True
     if cluster.set.kv_blocks > 0:
         prepay(cluster, g)
-    begin_segment(cluster, law, g, chunk, here.decodes, 1, 0.0)
+    begin_segment(cluster, law, g, chunk, read, here.decodes, 1, 0.0)
     here.joining = fresh(cluster, g)
     return True
