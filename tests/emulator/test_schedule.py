@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fluidgate.emulator.kv_cache import KvCache
-from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.metrics import EngineMetrics, Reading, page
 from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.scheduler import Scheduler
@@ -98,6 +98,26 @@ def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: st
         np.testing.assert_allclose(ours, log[name] - log["arrival"][0], rtol=0, atol=1e-6)
     started = np.array([request.started for request in served]) - start
     np.testing.assert_allclose(started, log["scheduled"] - log["arrival"][0], rtol=0, atol=1e-6)
+
+
+def test_each_rank_has_its_series_in_the_metrics() -> None:
+    settings = EngineSettings(SMALL, data_parallel=2)
+    ranks = [Rank.of(settings) for _ in range(2)]
+    both = RanksInStep(ranks)
+    for name in "abc":
+        both.add(request(name))
+    both.advance(0.05, 10)
+    assert [each.scheduler.running + each.scheduler.waiting for each in ranks] == [2, 1]
+    shown = page(
+        "m", [Reading(each.metrics, {"num_requests_running": each.scheduler.running}, 0, {}) for each in ranks]
+    )
+    assert shown.count("# TYPE vllm:num_requests_running gauge") == 1
+    assert 'vllm:num_requests_running{engine="0",model_name="m"} 1.0' in shown
+    assert 'vllm:num_requests_running{engine="1",model_name="m"} 1.0' in shown
+    both.advance(FAR, 1000)
+    assert [each.metrics.generation_tokens for each in ranks] == [4, 2]
+    with pytest.raises(FluidgateError, match="data_parallel is emulated with kinds vllm and openai"):
+        EngineSettings(SMALL, data_parallel=2, kind="sglang")
 
 
 SMALL = Gpu(batch_size=3, chunk_size=64, iteration=IterationTime(alpha=0.02, beta=1e-3, gamma=100.0))
