@@ -108,9 +108,8 @@ def test_each_rank_has_its_series_in_the_metrics() -> None:
         both.add(request(name))
     both.advance(0.05, 10)
     assert [each.scheduler.running + each.scheduler.waiting for each in ranks] == [2, 1]
-    shown = page(
-        "m", [Reading(each.metrics, {"num_requests_running": each.scheduler.running}, 0, {}) for each in ranks]
-    )
+    readings = [Reading(each.metrics, {"num_requests_running": each.scheduler.running}, 0, {}) for each in ranks]
+    shown = page("m", readings)
     assert shown.count("# TYPE vllm:num_requests_running gauge") == 1
     assert 'vllm:num_requests_running{engine="0",model_name="m"} 1.0' in shown
     assert 'vllm:num_requests_running{engine="1",model_name="m"} 1.0' in shown
