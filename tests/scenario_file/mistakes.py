@@ -265,6 +265,7 @@ REFUSED = {
 
 
 BEYOND_SCHEMA = {
+    "no whole groups of ranks",
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
     *("caching without memory", "caching and swap", "asynchronous prefill first"),
     *("budget below the batch", "budget of one prefill"),
