@@ -40,6 +40,9 @@ class EngineTable(Table):
     async_scheduling: bool = Field(
         False, description="whether the batch of an iteration is composed when the one before it starts"
     )
+    data_parallel: int = Field(
+        1, ge=1, le=LARGEST_WHOLE, description="the GPUs that step together, as ranks of one engine"
+    )
     preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
     swap_seconds: float = Field(0.0, ge=0, description="the seconds a token that swapping takes, each way")
     transfer_latency: float = Field(

@@ -102,6 +102,7 @@ class Instance:
     policy: Policy | None = None
     tables: Tables | None = None
     changes: tuple[tuple[float, Tables], ...] = ()
+    plan: Any = None
 
     def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
         """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
@@ -309,7 +310,8 @@ def policy_instance(seed: int, policy: str) -> Instance:
     )
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     chosen = find_policy(policy)
-    return Instance(stream, engine, time, run, policy=chosen, tables=tables_for(rng, chosen, stream, run, engine))
+    drawn = plan_for(rng, stream, run, engine)
+    return Instance(stream, engine, time, run, policy=chosen, tables=chosen.tabulate(drawn, gpus), plan=drawn)
 
 
 def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
@@ -323,6 +325,20 @@ def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
     tables = instance.tables._replace(mixed_gpus=instance.run.gpus, fewest=seed % 3 > 0)
     assert instance.policy is not None
     return replace(instance, engine=engine, policy=replace(instance.policy, takes_any_batching=True), tables=tables)
+
+
+def in_step(instance: Instance, ranks: int) -> Instance:
+    """The same of ranks that step together, in as many groups as there were GPUs, two at the most."""
+    gpus = ranks * min(instance.run.gpus, 2)
+    keys = instance.engine.keys.model_copy(update={"data_parallel": ranks})
+    run = replace(instance.run, gpus=gpus)
+    engine = replace(instance.engine, keys=keys)
+    if instance.policy is None or instance.tables is None:
+        return replace(instance, run=run, engine=engine)
+    tables = instance.policy.tabulate(instance.plan, gpus)
+    if not engine.discipline.by_policy:
+        tables = tables._replace(mixed_gpus=gpus, fewest=bool(instance.tables.fewest))
+    return replace(instance, run=run, engine=engine, tables=tables)
 
 
 def limited_instance(seed: int) -> Instance:
@@ -412,8 +428,8 @@ def changing_instance(seed: int, policy: str) -> Instance:
     return replace(instance, changes=tuple(changes))
 
 
-def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: Engine) -> Tables:
-    """Tables of the policy, off the plan of a scenario that has the stream's mean lengths."""
+def plan_for(rng: Generator, stream: Any, run: Run, engine: Engine) -> Any:
+    """The plan of a scenario that has the stream's mean lengths."""
     from fluidgate import Scenario, plan
 
     classes = []
@@ -440,4 +456,4 @@ def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: En
             "classes": tuple(classes),
         }
     )
-    return policy.tabulate(plan(scenario), run.gpus)
+    return plan(scenario)

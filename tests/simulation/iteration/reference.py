@@ -62,6 +62,10 @@ class Gpu:
     start: float = 0.0
     end: float | None = None  # of its iteration; None if idle
     called: bool = False  # idle, and its boundary is now
+    along: bool = False  # idle, but ranks in step with it are not
+    delay: float = 0.0  # of the iteration, before it begins, and what it would take alone
+    alone: float = 0.0
+    reports: list[tuple[float, int, int]] = field(default_factory=list)  # when, who waited, who ran
     composing: bool = False  # its iteration has ended, and its next batch is formed once all is decided
     chunks: dict[Request, int] = field(default_factory=dict)
     stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
@@ -146,6 +150,8 @@ class Reference:
         ]
         self.users, self.unsent = users, list(self.requests)
         self.front_end, self.way_back = keys.front_end, keys.front_end_first
+        self.ranks = keys.data_parallel
+        self.sent: list[tuple[float, int]] = []  # to which rank, if they are in step
         self.now = 0.0
         self.turn = ARRIVAL
         self.asked = False
@@ -352,8 +358,26 @@ class Reference:
         context = sum(r.prompt + r.written for r in decodes)
         read = sum(tokens * (r.whole - r.to_read) for r, tokens in chunks.items())
         g.chunks, g.stepped, g.start = chunks, list(decodes), self.now
-        g.end = self.now + delay + self.seconds(chunk, len(decodes), context, read)
-        self.push(g.end, BOUNDARY, g.number, g)
+        g.delay, g.alone = delay, self.seconds(chunk, len(decodes), context, read)
+        g.end = self.now + delay + g.alone
+
+    def group_of(self, g: Gpu) -> list[Gpu]:
+        """The ranks that step together with `g`."""
+        first = g.number - g.number % self.ranks
+        return self.gpus[first : first + self.ranks]
+
+    def start_step(self, g: Gpu) -> None:
+        """All ranks in step with `g` have formed their batches: the longest says how long they take."""
+        busy = [q for q in self.group_of(g) if q.end is not None]
+        if not busy:
+            return
+        end = self.now + max(q.delay for q in busy) + max(q.alone for q in busy)
+        for q in self.group_of(g):
+            if q.end is not None:
+                q.end = end
+            else:
+                q.along, q.called, q.start = True, False, self.now
+            self.push(end, BOUNDARY, q.number, q)
 
     def record_iteration(self, g: Gpu, until: float) -> None:
         """GPU time by mode, and memory, up to `until`."""
@@ -455,7 +479,7 @@ class Reference:
         return any(r.moving and (r.home is g or r.gpu == g.number) for r in self.requests)
 
     def is_stuck(self, g: Gpu) -> bool:
-        return g.end is None and not g.called and not g.composing and not self.kv_moves(g)
+        return g.end is None and not (g.called or g.along or g.composing or self.kv_moves(g))
 
     def held_up(self, g: Gpu) -> list[Request]:
         """Whose KV `g` keeps for a GPU that is stuck, in order of reading."""
@@ -552,15 +576,23 @@ class Reference:
             self.tally("prefill_abandonments", what[0].cls)
             self.finish(what[0], 2)
         else:
-            self.end_placed(what)
-            self.look_over(what)
-            what.composing = True
-            self.give_out()
-            what.composing = False
-            self.compose_placed(what)
-            self.look_over(what)
+            if self.at_boundary(what):
+                self.boundary_gated(self.group_of(what))
             return
         self.give_out()
+
+    def boundary_gated(self, group: list[Gpu]) -> None:
+        for g in group:
+            self.end_placed(g)
+        for g in group:
+            self.look_over(g)
+            g.composing = True
+        self.give_out()
+        for g in group:
+            g.composing = False
+            self.compose_placed(g)
+            self.look_over(g)
+        self.start_step(group[0])
 
     def give_out(self) -> None:
         while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
@@ -645,12 +677,34 @@ class Reference:
     def wake(self, g: Gpu) -> None:
         if g.end is None and not g.called:
             g.called = True
-            self.push(self.now, BOUNDARY, g.number, g)
+            if not g.along:
+                self.push(self.now, BOUNDARY, g.number, g)
 
     def place(self, r: Request) -> int:
         if self.placement == "POOLS":
             return self.place_in_pools(r)
-        loads = [len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running) for g in self.gpus]
+        group = self.place_in_group(r)
+        return group if self.ranks == 1 else self.balanced(group)
+
+    def balanced(self, group: int) -> int:
+        """vLLM's choice of a rank: by what each had reported at the last tenth of a second, and what was sent since."""
+        published = math.floor(self.now * 10) / 10
+        scores = []
+        for g in self.gpus[group * self.ranks : (group + 1) * self.ranks]:
+            _, waiting, running = max([(-1.0, 0, 0), *(r for r in g.reports if r[0] < published)], key=lambda r: r[0])
+            waiting += sum(when >= published for when, number in self.sent if number == g.number)
+            scores.append(4 * waiting + running)
+        number = group * self.ranks + scores.index(min(scores))
+        self.sent.append((self.now, number))
+        return number
+
+    def load_of(self, g: Gpu) -> int:
+        return len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running)
+
+    def place_in_group(self, r: Request) -> int:
+        """The GPU, or the group of ranks in step."""
+        groups = [self.group_of(g) for g in self.gpus[:: self.ranks]]
+        loads = [sum(map(self.load_of, group)) for group in groups]
         n = len(loads)
         if self.placement == "ROUND_ROBIN":
             self.next_gpu += 1
@@ -665,16 +719,26 @@ class Reference:
             other = rest[int(self.draws.random() * (n - 1))]
             return other if loads[other] < loads[one] else one
         scores = []
-        for g, load in zip(self.gpus, loads, strict=True):
-            scores.append((self.unread_of(g) + r.prompt) * (load + 1))
+        for group, load in zip(groups, loads, strict=True):
+            scores.append((sum(map(self.unread_of, group)) + r.prompt) * (load + 1))
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
-        self.end_placed(g)
-        self.compose_placed(g)
+        if self.at_boundary(g):
+            for q in self.group_of(g):
+                self.end_placed(q)
+            for q in self.group_of(g):
+                self.compose_placed(q)
+            self.start_step(g)
+
+    def at_boundary(self, g: Gpu) -> bool:
+        """Whether the ranks in step with `g` are between two iterations, and have not gone on at this epoch already."""
+        return any(q.end == self.now or (q.called and not q.along) for q in self.group_of(g))
 
     def end_placed(self, g: Gpu) -> None:
-        g.latest = g.start if self.engine.keys.async_scheduling and g.end is not None else math.inf
+        ran = g.end is not None or g.along
+        g.latest = g.start if self.engine.keys.async_scheduling and ran else math.inf
+        g.along = False
         if g.end is not None:
             read = list(g.chunks)
             for r in self.end_iteration(g):
@@ -690,6 +754,9 @@ class Reference:
                         self.end_request(g, r)
                     elif self.placement == "POOLS":
                         self.ship(g, r)
+        if ran:
+            running = sum(r.stage != GONE for r in g.running)
+            g.reports.append((self.now, sum(r.came <= g.start for r in g.waiting), running))
 
     def compose_placed(self, g: Gpu) -> None:
         if self.batching == "TOKEN_BUDGET" or (self.batching == "LAST_SCHEDULABLE" and not self.prompts_go_first(g)):
@@ -930,6 +997,8 @@ class Reference:
             pass
         elif kind == COMPOSE:
             self.asked = self.compose_single(what) or self.asked
+            if not any(q.composing or (q.called and q.end is None) for q in self.group_of(what)):
+                self.start_step(what)
             decide = False
         else:
             decide = self.boundary_single(what)
@@ -970,6 +1039,9 @@ class Reference:
         self.be_patient(r)
 
     def boundary_single(self, g: Gpu) -> bool:
+        along, g.along = g.along, False
+        if along and not g.called:
+            return False
         g.composing = True
         self.push(self.now, COMPOSE, g.number, g)
         if g.end is None:
@@ -1007,7 +1079,8 @@ class Reference:
 
     def recall(self, g: Gpu) -> None:
         self.open_again(g)
-        self.join_soon(g)
+        if g.pending or g.fetching:
+            self.join_soon(g)
 
     def change(self, tables: Any) -> None:
         """The mixed group grows at once, by leavers, solo GPUs with room, full ones; or shrinks as prefills end."""

@@ -18,6 +18,7 @@ from tests.simulation.iteration.instances import (
     changing_instance,
     closed_instance,
     gated_instance,
+    in_step,
     limited_instance,
     placed_instance,
     policy_instance,
@@ -77,6 +78,30 @@ def agree(instance: Instance) -> Reference:
 def test_placed_requests(batching: Batching, rule: Placement) -> None:
     for seed in range(SEEDS):
         agree(placed_instance(seed, batching, rule))
+
+
+@pytest.mark.parametrize(("batching", "rule"), [(b, rule) for b, rule in PLACED if rule != Placement.POOLS])
+def test_placed_requests_on_ranks_in_step(batching: Batching, rule: Placement) -> None:
+    for seed in range(SEEDS):
+        agree(in_step(placed_instance(seed, batching, rule), 2 + (seed + 1) % 3))
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_policies_on_ranks_in_step(policy: str) -> None:
+    for seed in range(SEEDS):
+        agree(in_step(policy_instance(seed, policy), 2 + seed % 3))
+
+
+def test_limits_held_on_ranks_in_step() -> None:
+    for seed in range(SEEDS):
+        agree(in_step(limited_instance(seed), 2 + seed % 3))
+
+
+@pytest.mark.parametrize("batching", [Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST])
+@pytest.mark.parametrize("policy", ["index-and-pool", "fi-wsp"])
+def test_a_gate_before_ranks_in_step(policy: str, batching: Batching) -> None:
+    for seed in range(2 * SEEDS):
+        agree(in_step(gated_instance(seed, policy, batching), 2 + seed % 3))
 
 
 @pytest.mark.parametrize("policy", ["gate-and-route", "sli-aware-general", "index-and-pool", "fi-wsp"])

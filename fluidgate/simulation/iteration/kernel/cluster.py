@@ -14,7 +14,7 @@ from fluidgate.compiled.tournament import tournament
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import GPU_FIELDS, NOWHERE, Board, Functions, new_board
-from fluidgate.policies.decisions.placement import Loads, new_loads
+from fluidgate.policies.decisions.placement import Loads, Ranks, new_loads, new_ranks
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation import events
@@ -94,6 +94,9 @@ COMPLETED = 1
 LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
+
+CALLED = 2
+"""Of `along`: the rank forms a batch at the next boundary."""
 
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
@@ -181,6 +184,11 @@ GPU = np.dtype(
         ("bound", "i4"),  # requests that decode here, or will
         ("pool", "i4"),
         ("busy", "i4"),
+        ("along", "i4"),  # of a rank without a batch: whether its group steps; CALLED if it has somebody to look at
+        ("joining", "i4"),  # decodes that have joined the batch, their first token not accounted for yet
+        ("told_after", "i4"),  # of a rank: iterations of its segment after which it has reported this, 0 for none
+        ("told_waiting", "i4"),
+        ("told_running", "i4"),
         ("due", "i4"),  # whether it stands in `due`
         ("reading", "i4"),  # whether its reading has begun
         ("booked", "i4"),  # the class that has booked memory here, NOWHERE if none; of GPUs under a gate
@@ -289,7 +297,8 @@ class Cluster(NamedTuple):
         gpus, batch_size: as in `Settings`.
         set: Settings.
         board: what a policy decides on; its arrays are `counts`, `since` and `gpu`.
-        loads: what a rule of placement compares.
+        loads: what a rule of placement compares, of each group of ranks in step, or of each GPU.
+        ranks: what a front end knows of the ranks of a group.
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
@@ -323,6 +332,7 @@ class Cluster(NamedTuple):
     set: Settings
     board: Board
     loads: Loads
+    ranks: Ranks
     gpu: Any
     epochs: Any
     tree: Any
@@ -421,7 +431,8 @@ def empty_cluster(
         batch_size=size,
         set=settings,
         board=board,
-        loads=new_loads(Placement(settings.placement), n, draws),
+        loads=new_loads(Placement(settings.placement), n // settings.keys.data_parallel, draws),
+        ranks=new_ranks(n, settings.keys.data_parallel),
         gpu=gpu,
         epochs=np.full(n, np.inf),
         tree=tree,

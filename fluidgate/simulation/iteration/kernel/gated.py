@@ -36,10 +36,11 @@ from fluidgate.simulation.iteration.kernel.handover import spare_blocks
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_of
-from fluidgate.simulation.iteration.kernel.placed import end_iteration, wait
+from fluidgate.simulation.iteration.kernel.placed import end_iterations, start_iterations, wait
 from fluidgate.simulation.iteration.kernel.pools import change_load
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, retire
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
+from fluidgate.simulation.iteration.kernel.segment import first_rank
 from fluidgate.simulation.iteration.kernel.timers import next_timer
 from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.law import ENDLESS
@@ -96,12 +97,16 @@ def advance(cluster, law, tables, compose, block, budget):
             tally[CURSOR] += 1
             start_all(cluster, tables)
         elif boundary <= epoch:
-            tally[OVER] = max(tally[OVER], g)
-            latest = end_iteration(cluster, g)
-            look_over(cluster, g)
+            latest = end_iterations(cluster, g)
+            first = first_rank(cluster, g)
+            for r in range(first, first + cluster.set.keys.data_parallel):
+                look_over(cluster, r)
+            tally[OVER] = max(tally[OVER], first)
             start_all(cluster, tables)
-            compose(cluster, law, g, latest)
-            look_over(cluster, g)
+            for r in range(first, first + cluster.set.keys.data_parallel):
+                compose(cluster, law, r, latest)
+                look_over(cluster, r)
+            start_iterations(cluster, g)
         else:
             abandon(cluster, cluster.timers[0])
             start_all(cluster, tables)

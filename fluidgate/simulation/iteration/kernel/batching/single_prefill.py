@@ -31,6 +31,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ASK,
     ASK_FOR_DECODES,
     ASKED,
+    CALLED,
     CHANGED,
     COMPOSER,
     CURSOR,
@@ -61,6 +62,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     give_back,
     iterations_that_fit,
 )
+from fluidgate.simulation.iteration.kernel.ranks import all_composed, step_together
 from fluidgate.simulation.iteration.kernel.record import (
     count,
     move_clock,
@@ -82,7 +84,7 @@ from fluidgate.simulation.iteration.kernel.seats import (
     wait_in_front,
     wait_no_more,
 )
-from fluidgate.simulation.iteration.kernel.segment import begin_segment, end_segment, first_end, idle
+from fluidgate.simulation.iteration.kernel.segment import begin_segment, end_segment, first_end, first_rank, idle
 from fluidgate.simulation.iteration.kernel.sending import (
     fetch_all,
     gives_way,
@@ -231,6 +233,12 @@ def end_iteration(cluster, tables, g):
     Returns whether any was completed.
     """
     here = cluster.gpu[g]
+    if here.along > 0:
+        called = here.along == CALLED
+        here.along = 0
+        if not called:
+            idle(cluster, g)
+            return False
     make_due(cluster, g)
     if here.busy == 0:
         return False
@@ -364,6 +372,7 @@ def compose_due(cluster, law):
         cluster.tally[COMPOSER] = g
         if compose(cluster, law, g):
             cluster.tally[ASKED] = ASK
+        start_iterations(cluster, g)
         if cluster.tally[ASKED] != 0 or cluster.epochs[winner(cluster.tree)] <= cluster.clock[NOW]:
             break
     for j in range(k, due):
@@ -418,17 +427,29 @@ def compose(cluster, law, g):
             length = min(length, cluster.live[here.prefill_seat].unread // chunk)
         length = min(length, alike(law, chunk, here.decodes, here.context))
     begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
-    if joined > 0:
-        record_first_tokens(cluster, g, joined)
+    here.joining = joined
     return preempted
 
 
 @inlined
-def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
-    """The `joined` decodes that joined `g` last gain their first token, or go on, with its next iteration."""
+def start_iterations(cluster: Cluster, g: int) -> None:
+    """`g` has formed its next batch; once all ranks in step with it have, they go on."""
+    first = first_rank(cluster, g)
+    if cluster.set.keys.data_parallel > 1:
+        if not all_composed(cluster, g):
+            return
+        step_together(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        if cluster.gpu[r].joining > 0:
+            record_first_tokens(cluster, r)
+
+
+@inlined
+def record_first_tokens(cluster: Cluster, g: int) -> None:
+    """The decodes that joined `g` last gain their first token, or go on, with its next iteration."""
     token = first_end(cluster, g)
     slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
-    for _ in range(joined):
+    for _ in range(cluster.gpu[g].joining):
         request = cluster.live[slot]
         if request.produced == 0:
             request.first = token
@@ -436,6 +457,7 @@ def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
         else:
             record_own_gap(cluster, slot, token, cluster.gpu[g].chunk > 0 or request.last < cluster.gpu[g].start)
         slot = request.previous
+    cluster.gpu[g].joining = 0
 
 
 @called
