@@ -14,17 +14,17 @@ from fluidgate.policies import find_policy
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.run import Run
 from fluidgate.workloads.streams import REQUEST
-from tests.simulation.iteration.instances import Coefficients, Instance, tables_for
+from tests.simulation.iteration.instances import Coefficients, Instance, plan_for
 from tests.simulation.iteration.test_agreement import agree
 
 
 def one_gpu(rows: list[tuple[float, int, int, int]], time: Coefficients, gap: float, grace: list[float]) -> Instance:
     """index-and-pool with a limit to the prefill gap; rows of arrival, class, prompt, output, and nobody leaves."""
-    stream = np.array([(*row, math.inf) for row in rows], REQUEST)
+    stream = np.array([(*row, math.inf, 0.0) for row in rows], REQUEST)
     engine = Engine(time.law(), 6, 16, Batching.SINGLE_PREFILL, EngineModel())
     run = Run(1, 2, math.inf, 0.0, 0, audited=True)
     policy = find_policy("index-and-pool")
-    tables = tables_for(np.random.default_rng(0), policy, stream, run, engine)
+    tables = policy.tabulate(plan_for(np.random.default_rng(0), stream, run, engine), 1)
     no = math.inf
     limit: Any = np.array([gap, no, no, no])
     tables = tables._replace(limited=True, limit=limit, grace=np.tile(np.array(grace), (4, 1)))
