@@ -65,6 +65,9 @@ class Calibrated(Noun):
     batch_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the batch, requests")
     chunk_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the chunk, tokens")
     contexts: tuple[int, int] | None = Field(None, description="least and greatest of a request's context, tokens")
+    read_before: tuple[int, int] | None = Field(
+        None, description="least and most tokens of a prompt read before a chunk"
+    )
     measured: str | None = Field(None, description="when, a year or a date")
     gpus: int = Field(1, ge=1, description="GPUs of the tensor-parallel group that `Gpu` then is")
     kv_memory: str = Field("", description="how the scenario's KV tokens follow from card and weights, if they do")

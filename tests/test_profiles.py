@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -320,13 +320,16 @@ def test_a_shipped_table_says_all_that_kv_memory_follows_from(profile: Profile) 
     assert profile.iteration.epsilon >= 0.99 * profile.kv_bytes_per_token / (gpus * CARDS[card].bandwidth)
     table, law = profile.iteration.table, law_of(Gpu(batch_size=8, chunk_size=512, iteration=profile.iteration))
     assert table is not None
-    assert table.chunk_sizes[0] == 0
-    assert law.table.shape[:2] == (len(table.chunk_sizes), len(table.batch_sizes))
-    assert profile.chunk_sizes == (table.chunk_sizes[1], table.chunk_sizes[-1])
-    assert profile.batch_sizes == (max(1, table.batch_sizes[0]), table.batch_sizes[-1])
+    chunks, batches, *_ = table.mixed_axes
+    assert chunks[0] == 0
+    assert law.table.shape[:2] == (len(chunks), len(batches))
+    assert profile.chunk_sizes == (chunks[1], chunks[-1])
+    sizes = (*batches, *table.solo_axes[0])
+    assert profile.batch_sizes == (max(1, min(sizes)), max(sizes))
     assert profile.contexts[0] <= table.contexts[0] <= profile.contexts[1]
-    for times in (*table.seconds, *zip(*table.seconds, strict=True)):  # up with the batch, and with the chunk
-        assert all(later > 0.98 * before for before, later in pairwise(times)), profile.name
+    for axis in (0, 1):  # up with the chunk, and with the batch
+        times = np.moveaxis(table.mixed_times, axis, 0)
+        assert (times[1:] > 0.98 * times[:-1]).all(), profile.name
 
 
 @pytest.mark.parametrize("profile", by_tables(), ids=lambda profile: profile.name)

@@ -2,6 +2,7 @@
 
 from fluidgate.calibration.batch_calibration import BatchCalibration, calibrate_batches
 from fluidgate.calibration.calibration import Calibration, calibrate
+from fluidgate.calibration.measured_table import law_for
 from fluidgate.calibration.measurements import Measurements, read_measurements
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "Measurements",
     "calibrate",
     "calibrate_batches",
+    "law_for",
     "read_measurements",
 ]

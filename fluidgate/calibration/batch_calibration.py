@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from fluidgate.calibration.batch_fit import BatchFit, Points, fit_batches
 from fluidgate.calibration.estimate import Estimate
+from fluidgate.calibration.measured_table import measured_table
 from fluidgate.calibration.measurements import Measurements, read_measurements
+from fluidgate.calibration.provenance import Facts, Provenance, provenance_of
 from fluidgate.calibration.repeats import refuse_unlike_repeats
 from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime, TimeTable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DIGITS = 6
 FAR = 0.1
+MOST_OF_IT = 0.9
+"""Share of a measured time that slopes of context and of tokens read before may have in it."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,18 @@ class BatchCalibration:
         fit: the coefficients, and how far the law lies from the rows.
         profile: name, provenance, ranges and coefficients, which are rounded to 6 significant digits; with the measured
             times themselves where they are its law.
+        assumed: what of the table and its provenance a user should know, a sentence each.
     """
 
     measurements: Measurements
     fit: BatchFit
     profile: Profile
+    assumed: tuple[str, ...] = ()
 
     @property
     def coefficients(self) -> dict[str, Estimate]:
         """By their keys in a profile; without those of solo iterations where none were measured."""
-        named = {key: getattr(self.fit, key) for key in ("alpha", "beta", "delta", "solo_alpha", "solo_delta")}
-        named["epsilon"] = Estimate(self.fit.epsilon, None, None)
-        return {key: value for key, value in named.items() if value is not None}
+        return self.fit.coefficients
 
     @property
     def law(self) -> str:
@@ -58,7 +61,7 @@ class BatchCalibration:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a user of the profile should know, a sentence each."""
-        return tuple(_warnings(self.fit))
+        return (*_warnings(self.fit), *self.assumed)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the rows, fit for JSON."""
@@ -73,6 +76,7 @@ class BatchCalibration:
             },
             "min_chunk": self.fit.min_chunk,
             "coefficients": {key: value.to_dict() for key, value in self.coefficients.items()},
+            "fitted": sorted({"alpha", "beta", "delta", *self.fit.fitted}),
             "regions": [region.to_dict() for region in self.fit.regions()],
             "warnings": list(self.warnings),
             "profile": self.profile.to_dict(),
@@ -82,7 +86,7 @@ class BatchCalibration:
         return json.dumps(self.to_dict(), indent=2)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a point: batch_size, chunk_size, context (tokens a decode), seconds (mean), law (s), relative."""
+        """One row a point: sizes, context of a decode and read_before (tokens), mean seconds, law (s), relative."""
         import pandas as pd
 
         points = self.fit.points
@@ -91,6 +95,7 @@ class BatchCalibration:
                 "batch_size": points.batch_size,
                 "chunk_size": points.chunk_size,
                 "context": points.context,
+                "read_before": points.read_before,
                 "seconds": points.seconds,
                 "law": self.fit.law,
                 "relative": self.fit.relative,
@@ -101,33 +106,28 @@ class BatchCalibration:
 def calibrate_batches(
     measurements: Measurements | str | Path,
     *,
-    kv_bytes_per_token: float | None = None,
-    memory_bandwidth: float | None = None,
     context: float | None = None,
     name: str | None = None,
-    model: str = "",
-    gpu: str = "",
-    engine: str = "",
-    source: str = "",
-    notes: str = "",
     min_chunk: int = 1,
     table: bool = False,
+    **facts: Unpack[Facts],
 ) -> BatchCalibration:
-    """Fit `alpha + beta chunk + delta decodes + epsilon context`, and a solo intercept and slope.
+    """Fit `alpha + beta chunk + delta decodes + epsilon context + zeta read`, and the like to solo iterations.
 
-    The rows tell alpha, beta and delta, and those without a chunk their own alpha and delta. Where they have one
-    context length only they can't tell epsilon from delta: epsilon is then the time to read a token's KV once,
-    `kv_bytes_per_token / memory_bandwidth`, and its share at the rows' own context is taken out of them first.
+    What the rows do not tell follows from facts. Rows with one context length can't tell epsilon from delta: it is then
+    the time to read a token's KV once, `kv_bytes_per_token / memory_bandwidth`, and its share at the rows' own context
+    is taken out of them first. Rows that all begin a prompt can't tell zeta: it is then beta times the work of
+    attention over that of the weights, where the model is known.
 
     Args:
         measurements: rows, or the path of a CSV file with the standard columns, in seconds.
-        kv_bytes_per_token: of the model: 2 (keys and values) * layers * KV heads * head dimension * bytes a number.
-        memory_bandwidth: of the GPU, bytes/s; over all GPUs of a tensor-parallel group.
         context: tokens of context of each decode in the rows, where they have no column for it.
         name: of the profile; by default the file's name without its ending.
-        model, gpu, engine, source, notes: texts of the profile.
         min_chunk: the least chunk size that is fitted, tokens.
         table: whether the profile holds the measured times and what lies between them in the place of the fitted law.
+        facts: texts and numbers of the profile, before those that the file and its model and card say; of them
+            `kv_bytes_per_token`: 2 (keys and values) * layers * KV heads * head dimension * bytes a number; and
+            `memory_bandwidth`: bytes/s over all GPUs of a tensor-parallel group.
 
     Raises:
         FluidgateError: the file or an argument is wrong, or the rows do not tell the coefficients, or make no table.
@@ -136,87 +136,69 @@ def calibrate_batches(
         raise FluidgateError(f"min_chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
     if name is not None and not name:
         raise FluidgateError("name: must not be empty; give the profile a name")
-    epsilon = _epsilon(kv_bytes_per_token, memory_bandwidth)
     rows = measurements if isinstance(measurements, Measurements) else read_measurements(measurements)
+    told = provenance_of(rows, facts)
     if context is not None:
-        rows = rows.with_context(_positive("context", context))
-    if epsilon > 0.0 and not rows.has_context:
+        if not 0.0 < context < float("inf"):
+            raise FluidgateError(f"--context: must be a finite number above 0, but is {context:g}")
+        rows = rows.with_context(context)
+    if told.asked and not rows.has_context:
         mend = "give --context, or --map context=COLUMN"
         fail(
             rows.source, [f"the context of a decode in these rows is unknown, and epsilon has a share in them; {mend}"]
         )
     refuse_unlike_repeats(rows, by_context=True)
-    fitted = fit_batches(rows, epsilon, min_chunk)
-    texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
-    made = _profile(name or Path(rows.source).stem or "measured", fitted, kv_bytes_per_token, texts)
+    epsilon = told.epsilon if rows.has_context else 0.0
+    fitted = fit_batches(rows, epsilon, min_chunk, pair_share=told.pair_share, kv_tokens=told.kv_tokens)
+    law, assumed = _law(fitted), told.warnings
     if table:
-        iteration = IterationTime(**{**_law(fitted), "table": measured_table(fitted.points, rows.source)})
-        made = made.model_copy(update={"iteration": iteration})
-    return BatchCalibration(rows, fitted, made)
+        measured, about = measured_table(fitted, rows.source)
+        law, assumed = {**_within(law, measured), "table": measured}, (*about, *assumed)
+    return BatchCalibration(rows, fitted, _profile(name or _stem(rows), law, fitted, told), assumed)
 
 
-def measured_table(points: Points, source: str) -> TimeTable:
-    """The mean times by chunk and batch, 6 significant digits.
-
-    Raises:
-        FluidgateError: a pair of sizes is missing, or there are several contexts.
-    """
-    if len(contexts := np.unique(points.context)) > 1:
-        reason = f"a table has one context a decode, but the rows have {len(contexts)}"
-        fail(source, [f"{reason}; choose one with --where, or give --law linear"])
-    chunks, batches = np.unique(points.chunk_size), np.unique(points.batch_size)
-    times = np.full((len(chunks), len(batches)), np.nan)
-    times[np.searchsorted(chunks, points.chunk_size), np.searchsorted(batches, points.batch_size)] = points.seconds
-    for i, j in np.argwhere(np.isnan(times)):
-        missing = f"no row with chunk size {chunks[i]} and batch size {batches[j]}"
-        fail(source, [f"{missing}, of which a table needs all; measure it, or leave that size out"])
-    return TimeTable(
-        chunk_sizes=tuple(chunks.tolist()),
-        batch_sizes=tuple(batches.tolist()),
-        seconds=tuple(tuple(_rounded(time) for time in row) for row in times),
-        contexts=(float(contexts[0]),),
-    )
-
-
-def _epsilon(kv_bytes_per_token: float | None, memory_bandwidth: float | None) -> float:
-    if kv_bytes_per_token is None and memory_bandwidth is None:
-        return 0.0
-    if kv_bytes_per_token is None or memory_bandwidth is None:
-        raise FluidgateError(
-            "epsilon is --kv-bytes-per-token over --memory-bandwidth (bytes/s): give both of them, or neither"
-        )
-    return _positive("kv-bytes-per-token", kv_bytes_per_token) / _positive("memory-bandwidth", memory_bandwidth)
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0.0 < value < math.inf:
-        raise FluidgateError(f"--{name}: must be a finite number above 0, but is {value:g}")
-    return float(value)
+def _stem(rows: Measurements) -> str:
+    return Path(rows.source).name.split(".")[0] or "measured"
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _law(fitted: BatchFit) -> dict[str, float]:
+def _law(fitted: BatchFit) -> dict[str, Any]:
     """The coefficients by their keys."""
-    keys = {"alpha": fitted.alpha, "beta": fitted.beta, "delta": fitted.delta}
-    if fitted.solo_alpha is not None and fitted.solo_delta is not None:
-        keys |= {"solo_alpha": fitted.solo_alpha, "solo_delta": fitted.solo_delta}
-    return {**{key: _rounded(value.value) for key, value in keys.items()}, "epsilon": _rounded(fitted.epsilon)}
+    law = {key: _rounded(value.value) for key, value in fitted.coefficients.items()}
+    if law.get("solo_epsilon") == law["epsilon"]:
+        del law["solo_epsilon"]
+    return law
 
 
-def _profile(name: str, fitted: BatchFit, kv_bytes_per_token: float | None, texts: dict[str, str]) -> Profile:
+def _within(law: dict[str, Any], table: TimeTable) -> dict[str, Any]:
+    """The slopes beside a table, no greater than what leaves some time without context and tokens read before."""
+    chunks, batches, contexts, reads = (np.array(nodes, dtype=np.float64) for nodes in table.mixed_axes)
+    epsilon = law["epsilon"] if len(contexts) == 1 else 0.0
+    zeta = law.get("zeta", 0.0) if len(reads) == 1 else 0.0
+    share = epsilon * contexts[0] * batches[None, :] + zeta * reads[0] * chunks[:, None]
+    mixed = (share / table.mixed_times.min(axis=(2, 3))).max()
+    alone, tokens = table.solo_axes
+    slope = law.get("solo_epsilon", law["epsilon"]) if len(tokens) == 1 else 0.0
+    solo = (slope * tokens[0] * np.array(alone) / table.solo_times.min(axis=1)).max()
+    worst = max(float(mixed), float(solo), MOST_OF_IT) / MOST_OF_IT
+    slopes = [key for key in ("epsilon", "solo_epsilon", "zeta") if key in law]
+    return {**law, **{key: _rounded(law[key] / worst) for key in slopes}}
+
+
+def _profile(name: str, law: dict[str, Any], fitted: BatchFit, told: Provenance) -> Profile:
     points = fitted.points
     chunks = points.chunk_size[points.chunk_size >= max(1, fitted.min_chunk)]
     return Profile(
         name=name,
-        iteration=IterationTime(**_law(fitted)),
+        iteration=IterationTime(**law),
         batch_sizes=(max(1, int(points.batch_size.min())), max(1, int(points.batch_size.max()))),
         chunk_sizes=(int(chunks.min()), int(chunks.max())),
         contexts=_contexts(points),
-        kv_bytes_per_token=kv_bytes_per_token,
-        **texts,
+        read_before=_read_before(points),
+        **told.known,
     )
 
 
@@ -226,13 +208,25 @@ def _contexts(points: Points) -> tuple[int, int] | None:
     return (int(known.min()), int(known.max())) if len(known) else None
 
 
+def _read_before(points: Points) -> tuple[int, int] | None:
+    """Those of the chunks; None where all of them begin a prompt."""
+    if not points.tells_read_before:
+        return None
+    return int(points.read_before.min()), int(points.read_before.max())
+
+
 def _warnings(fitted: BatchFit) -> Iterator[str]:
     if fitted.solo_alpha is None:
         yield "no solo rows: an iteration without a prefill is taken as one with a chunk of 0 tokens"
-    if fitted.epsilon == 0.0:
+    if fitted.epsilon.value == 0.0 and "epsilon" not in fitted.fitted:
         yield (
             "epsilon is 0, so that delta holds what attention takes at these rows' context: "
             "give --kv-bytes-per-token and --memory-bandwidth"
+        )
+    if fitted.zeta.value == 0.0 and "zeta" not in fitted.fitted:
+        yield (
+            "zeta is 0: what a chunk reads of its prompt before takes no time; for long prompts measure rows with a "
+            "column read_before, or name a known --model"
         )
     for key, slope in (("delta", fitted.delta), ("solo_delta", fitted.solo_delta)):
         if slope is not None and slope.value == 0.0:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from fluidgate.calibration.checks import Flatness, Slope, curvature, flatness
 from fluidgate.calibration.fit import Deviation, Fit, can_fit, fit
 from fluidgate.calibration.measurements import Measurements, read_measurements
+from fluidgate.calibration.provenance import Facts, provenance_of
 from fluidgate.calibration.regression import FTest
 from fluidgate.calibration.repeats import refuse_unlike_repeats
 from fluidgate.errors import FluidgateError
@@ -128,14 +129,10 @@ def calibrate(
     measurements: Measurements | str | Path,
     *,
     name: str | None = None,
-    model: str = "",
-    gpu: str = "",
-    engine: str = "",
-    source: str = "",
-    notes: str = "",
     min_chunk: int = MIN_CHUNK,
     batch_size: int | None = None,
     pooled: bool = False,
+    **facts: Unpack[Facts],
 ) -> Calibration:
     """Fit the iteration time (2)-(3) of [LDHZ]: `tau = alpha + beta C` and `gamma = 1 / tau_solo`.
 
@@ -145,14 +142,10 @@ def calibrate(
     Args:
         measurements: rows, or the path of a CSV file with the standard columns, in seconds.
         name: of the profile; by default the file's name without its ending.
-        model: the language model.
-        gpu: the GPU or tensor-parallel group.
-        engine: the inference engine and its version.
-        source: who measured, and when.
-        notes: what else a user should know.
         min_chunk: the least chunk size that the line is fitted to, tokens; smaller ones are only compared with it.
         batch_size: use the rows of this batch size only.
         pooled: one fit to all batch sizes together, even where each allows its own.
+        facts: texts and numbers of the profile, before those that the file and its model and card say.
 
     Raises:
         FluidgateError: the file or an argument is wrong, rows of the same sizes are no repeats, or the rows do not tell
@@ -167,14 +160,14 @@ def calibrate(
         rows = _at_batch_size(rows, batch_size)
     refuse_unlike_repeats(rows)
     fits, left_out = _fits(rows, min_chunk, pooled)
-    texts = {"model": model, "gpu": gpu, "engine": engine, "source": source, "notes": notes}
+    known = provenance_of(rows, facts).known
     return Calibration(
         measurements=rows,
         fits=fits,
         curvature=curvature(rows, min_chunk),
         flatness=flatness(rows, min_chunk),
         left_out=left_out,
-        profile=_profile(name or Path(rows.source).stem or "measured", fits, texts),
+        profile=_profile(name or Path(rows.source).stem or "measured", fits, known),
     )
 
 
@@ -197,10 +190,10 @@ def _fits(rows: Measurements, min_chunk: int, pooled: bool) -> tuple[tuple[Fit, 
     return (fit(rows, min_chunk),), ()
 
 
-def _profile(name: str, fits: tuple[Fit, ...], texts: dict[str, str]) -> Profile:
+def _profile(name: str, fits: tuple[Fit, ...], known: Mapping[str, Any]) -> Profile:
     chunks = (min(each.chunk_sizes[0] for each in fits), max(each.chunk_sizes[1] for each in fits))
     batches = (max(1, fits[0].batch_sizes[0]), max(1, fits[-1].batch_sizes[1]))
-    rest: dict[str, Any] = {**texts, "name": name, "chunk_sizes": chunks, "batch_sizes": batches}
+    rest: dict[str, Any] = {**known, "name": name, "chunk_sizes": chunks, "batch_sizes": batches}
     if len(fits) == 1:
         return Profile(iteration=IterationTime(**_coefficients(fits[0])), r_squared=_rounded(fits[0].r_squared), **rest)
     rows = [LawRow(batch_size=each.batch_sizes[0], **_coefficients(each)) for each in fits]

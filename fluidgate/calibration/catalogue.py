@@ -106,7 +106,6 @@ PROMPT, OUTPUT = 2048, 256
 
 ON_A100S = Served("a100-80gb", "llama2-70b", 2, "comparison with work of 2024", "fp16")
 ON_RTX_4090 = Served("rtx4090", "llama-3.1-8b", 1, "serving at home, short of memory")
-AT_CONTEXT = 1024
 
 
 def catalogue(data: str | Path) -> Iterator[Profile]:
@@ -164,7 +163,7 @@ def vidur(path: Path) -> Profile:
         rows.source,
         np.append(rows.context, rows.context[0]),
     )
-    context = int(rows.context[0])
+    context = int(rows.context.max())
     return ON_A100S.described(
         _table(full, ON_A100S.kv_bytes, ON_A100S.epsilon),
         engine="Sarathi-Serve",
@@ -181,43 +180,28 @@ def llm_serving_sim(path: Path) -> Profile:
     """Llama 3.1 8B on an RTX 4090, from the layer profile of LLMServingSim, ms.
 
     Columns `B`, `C`, `tau_ms`, `kv_decode` (context of each decode) and `kv_read_before` (of the prompt, before the
-    chunk). The table has the rows at 1,024 tokens of context and chunks that begin a prompt; epsilon is fitted to the
-    solo rows of all contexts by least squares of relative errors.
+    chunk), all of which the table has.
     """
     columns = {"batch_size": "B", "chunk_size": "C", "seconds": "tau_ms", "context": "kv_decode"}
-    rows = read_measurements(path, columns, unit="ms", where={"kv_read_before": "0"})
-    rows = rows.select(rows.batch_size > 0)
-    mixed = np.unique(rows.batch_size[~rows.solo])
-    at = rows.select((rows.context == AT_CONTEXT) & np.isin(rows.batch_size, mixed))
+    rows = read_measurements(path, {**columns, "read_before": "kv_read_before"}, unit="ms")
     return ON_RTX_4090.described(
-        _table(at, ON_RTX_4090.kv_bytes, _context_slope(rows.select(rows.solo))),
+        calibrate_batches(rows, table=True, name="unnamed").profile,
         engine="vLLM",
         engine_version="0.19.0",
         measured="2026-08",
-        contexts=(int(rows.context.min()), int(rows.context[~rows.solo].max())),
+        contexts=(int(rows.context[rows.batch_size > 0].min()), int(rows.context[~rows.solo].max())),
         source="measured layers of casys-kaist/LLMServingSim (MIT)",
-        notes="Times of kernels: the engine's own overhead, about 0.3 ms an iteration in a run, comes on top. epsilon "
-        "is fitted to iterations without a chunk at 256 to 8192 tokens of context, 1.7 % off at most; beside a chunk a "
-        "token of context takes about twice as long. Chunks far into a long prompt take longer than the table says. "
-        f"{MADE}",
+        notes="Times of kernels, over chunk, decodes, context and tokens read before: the engine's own overhead, "
+        f"0.3 ms an iteration or less in a run, comes on top. {MADE}",
     )
 
 
 def _table(rows: Measurements, kv_bytes: int, epsilon: float) -> Profile:
-    """A profile that holds the rows' own times, nameless."""
+    """A profile that holds the rows' own times, nameless; none of it is an estimate of what a prompt's chunks read."""
     made = calibrate_batches(
         rows, kv_bytes_per_token=kv_bytes, memory_bandwidth=kv_bytes / epsilon, table=True, name="unnamed"
-    )
-    return made.profile
-
-
-def _context_slope(solo: Measurements) -> float:
-    """Seconds that a token of context adds, over batches measured at `AT_CONTEXT` and at other contexts."""
-    usual = solo.select(solo.context == AT_CONTEXT)
-    at = dict(zip(usual.batch_size.tolist(), usual.seconds.tolist(), strict=True))
-    beyond = solo.batch_size * (solo.context - AT_CONTEXT) / solo.seconds
-    longer = 1.0 - np.array([at[batch] for batch in solo.batch_size.tolist()]) / solo.seconds
-    return float(beyond @ longer / (beyond @ beyond))
+    ).profile
+    return made.model_copy(update={"iteration": made.iteration.changed(zeta=0.0)})
 
 
 def write_catalogue(data: str | Path, folder: str | Path) -> list[Path]:

@@ -1,14 +1,16 @@
 """Measured iteration times, read from a CSV file.
 
 Columns: `batch_size` (decodes in the batch), `chunk_size` (prompt tokens read in the iteration, 0 for a solo
-iteration) and `seconds`; perhaps `context` (tokens of context of each decode). Further columns are ignored, and so are
-blank lines and lines that begin with `#`.
+iteration) and `seconds`; perhaps `context` (tokens of context of each decode) and `read_before` (tokens of its prompt
+that were read before the chunk). Further columns are ignored, and so are blank lines and lines that begin with `#`, but
+for those before the header that say `# key: value`.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -27,7 +29,8 @@ from fluidgate.toml_file import LARGEST_WHOLE, fail, shown
 Tokens = NDArray[np.int64]
 
 STANDARD = ("batch_size", "chunk_size", "seconds")
-CONTEXT = "context"
+OPTIONAL = ("context", "read_before")
+COMMENT = re.compile(r"#\s*([a-z_]+)\s*:\s*(.*?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Measurements:
         source: name of the file, without its folder.
         known_context: tokens of context of each decode; None where the file does not say.
         others: the texts of the file's further columns, by name.
+        known_read_before: tokens of its prompt that were read before the chunk; None where the file does not say.
+        said: what the comments above the header say, by key.
     """
 
     batch_size: Tokens
@@ -69,15 +74,21 @@ class Measurements:
     source: str
     known_context: Array | None = None
     others: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    known_read_before: Array | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def select(self, kept: NDArray[np.bool_]) -> Measurements:
-        context = None if self.known_context is None else self.known_context[kept]
-        others = {name: texts[kept] for name, texts in self.others.items()}
-        return Measurements(
-            self.batch_size[kept], self.chunk_size[kept], self.seconds[kept], self.source, context, others
+        return replace(
+            self,
+            batch_size=self.batch_size[kept],
+            chunk_size=self.chunk_size[kept],
+            seconds=self.seconds[kept],
+            known_context=None if self.known_context is None else self.known_context[kept],
+            others={name: texts[kept] for name, texts in self.others.items()},
+            known_read_before=None if self.known_read_before is None else self.known_read_before[kept],
         )
 
     def with_context(self, tokens: float) -> Measurements:
@@ -90,8 +101,15 @@ class Measurements:
 
     @property
     def context(self) -> Array:
-        """Tokens of context of each decode, 0 where unknown."""
-        return np.zeros(len(self)) if self.known_context is None else self.known_context
+        """Tokens of context of each decode, 0 where unknown and where there is none."""
+        known = np.zeros(len(self)) if self.known_context is None else self.known_context
+        return np.where(self.batch_size > 0, known, 0.0)
+
+    @property
+    def read_before(self) -> Array:
+        """Tokens of its prompt that were read before the chunk, 0 where unknown and where there is none."""
+        known = np.zeros(len(self)) if self.known_read_before is None else self.known_read_before
+        return np.where(self.chunk_size > 0, known, 0.0)
 
     @property
     def solo(self) -> NDArray[np.bool_]:
@@ -129,14 +147,16 @@ def read_measurements(
     names = _names(columns or {})
     if unit not in UNITS:
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
-    rows = _rows(read_packed_text(path, "a CSV file of iteration times"), source)
+    text = read_packed_text(path, "a CSV file of iteration times")
+    rows = _rows(text, source)
     try:
         line, header = next(rows)
     except StopIteration:
         fail(source, [f"empty; give a CSV file with the columns {', '.join(STANDARD)}"])
     header = [cell.strip() for cell in header]
-    if CONTEXT not in {*(columns or {}), *header}:
-        del names[CONTEXT]
+    for standard in OPTIONAL:
+        if standard not in {*(columns or {}), *header}:
+            del names[standard]
     place = {standard: _column(name, standard, header, line, source) for standard, name in names.items()}
     conditions = {_column(name, None, header, line, source): value for name, value in (where or {}).items()}
     kept: list[tuple[int, list[str]]] = []
@@ -156,9 +176,14 @@ def read_measurements(
     for (number, _), decodes, tokens in zip(kept, batch, chunk, strict=True):
         if decodes == 0 and tokens == 0:
             fail(source, [f"line {number}: an iteration without decodes and without a chunk; remove this line"])
-    context = None
-    if CONTEXT in place:
-        context = np.array([_whole(cells[place[CONTEXT]], number, names[CONTEXT], source) for number, cells in kept])
+    further: dict[str, Array | None] = dict.fromkeys(OPTIONAL)
+    for standard, sizes in zip(OPTIONAL, (batch, chunk), strict=True):
+        if standard in place:
+            cells_of = [
+                (number, cells[place[standard]], size) for (number, cells), size in zip(kept, sizes, strict=True)
+            ]
+            found = [_tokens(cell, size, number, names[standard], source) for number, cell, size in cells_of]
+            further[standard] = np.array(found, dtype=np.float64)
     read = {place[standard] for standard in STANDARD}
     others = {name: [cells[k].strip() for _, cells in kept] for k, name in enumerate(header) if k not in read}
     return Measurements(
@@ -166,14 +191,27 @@ def read_measurements(
         np.array(chunk, dtype=np.int64),
         np.array(seconds) / UNITS[unit],
         Path(path).name,
-        None if context is None else context.astype(float),
+        further["context"],
         {name: np.array(texts, dtype=object) for name, texts in others.items()},
+        further["read_before"],
+        _said(text),
     )
+
+
+def _said(text: str) -> dict[str, str]:
+    """What the lines `# key: value` above the header say."""
+    found = {}
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            break
+        if (said := COMMENT.match(line.strip())) and said[2]:
+            found[said[1]] = said[2]
+    return found
 
 
 def _names(columns: Mapping[str, str]) -> dict[str, str]:
     """The file's name of each standard column."""
-    known = [*STANDARD, CONTEXT]
+    known = [*STANDARD, *OPTIONAL]
     for standard in columns:
         if standard not in known:
             hint = nearest(standard, known) or f"; the columns are {', '.join(known)}"
@@ -239,6 +277,17 @@ def _whole(cell: str, line: int, name: str, source: str) -> int:
     if not 0 <= number <= LARGEST_WHOLE or number != math.floor(number):
         fail(source, [f"line {line}: {name}: must be {wanted}, but is {cell.strip()}; correct it"])
     return int(number)
+
+
+def _tokens(cell: str, size: int, line: int, name: str, source: str) -> float:
+    """Tokens that each of `size` has, perhaps on average; a blank where there is none."""
+    if size == 0 and not cell.strip():
+        return 0.0
+    wanted = "a number of tokens, 0 or more"
+    number = _number(cell, line, name, wanted, source)
+    if not 0 <= number < math.inf:
+        fail(source, [f"line {line}: {name}: must be {wanted}, but is {cell.strip()}; correct it"])
+    return number
 
 
 def _time(cell: str, line: int, name: str, source: str) -> float:

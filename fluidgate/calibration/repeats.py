@@ -56,12 +56,13 @@ def refuse_unlike_repeats(rows: Measurements, *, by_context: bool = False) -> No
     half of the sizes.
 
     Args:
-        by_context: whether rows must have the same context too to be repeats.
+        by_context: whether rows must have the same context, and as much read before, too to be repeats.
 
     Raises:
         FluidgateError: naming the column that tells them apart, if one does, and the mend.
     """
-    sizes = np.column_stack([rows.batch_size, rows.chunk_size, rows.context if by_context else np.zeros(len(rows))])
+    read = [rows.context, rows.read_before] if by_context else []
+    sizes = np.column_stack([rows.batch_size, rows.chunk_size, *read])
     _, place, repeats = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
     several = (repeats > 1)[place.ravel()]
     if not several.any():

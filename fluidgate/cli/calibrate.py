@@ -14,31 +14,43 @@ if TYPE_CHECKING:
     from fluidgate.calibration import Measurements
 
 ONLY_PAPER = ("batch_size", "pooled")
-ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "context")
+ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "kv_tokens", "context")
 
 
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
 @click.argument("measurements", metavar="MEASUREMENTS")
 @click.option("-o", "--output", metavar="FILE", help="The profile file to write; without it only the tables are shown.")
 @click.option("--name", metavar="NAME", help="Name of the profile; default: the name of the measurements file.")
-@click.option("--gpu", default="", metavar="TEXT", help="The GPU or tensor-parallel group, for the profile.")
-@click.option("--model", default="", metavar="TEXT", help="The language model, for the profile.")
-@click.option("--engine", default="", metavar="TEXT", help="The inference engine and its version, for the profile.")
-@click.option("--source", default="", metavar="TEXT", help="Who measured, and when, for the profile.")
+@click.option("--gpu", default="", metavar="TEXT",
+              help="The GPU, for the profile; that of a shipped profile brings memory and bandwidth.")  # fmt: skip
+@click.option("--gpus", type=int, metavar="N", help="GPUs of the tensor-parallel group, for the profile.")
+@click.option("--model", default="", metavar="TEXT",
+              help="The language model, for the profile; that of a shipped profile brings its bytes.")  # fmt: skip
+@click.option("--dtype", default="", metavar="TEXT", help="Type of weights and KV, such as bf16, for the profile.")
+@click.option("--engine", default="", metavar="TEXT", help="The inference engine, for the profile.")
+@click.option("--engine-version", default="", metavar="TEXT", help="Its version, for the profile.")
+@click.option("--measured", default="", metavar="DATE", help="When: a year, 2026-02 or 2026-02-28, for the profile.")
+@click.option("--source", default="", metavar="TEXT", help="Who measured, for the profile.")
 @click.option("--notes", default="", metavar="TEXT", help="What else a user should know, for the profile.")
 @click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=assignments,
-              help="The file's name for batch_size, chunk_size, seconds or context; repeat it for each.")  # fmt: skip
+              help="The file's name of batch_size, chunk_size, seconds, context, read_before; repeat it.")  # fmt: skip
 @click.option("--unit", type=click.Choice(["s", "ms", "us", "ns"]), default="s", show_default=True,
               help="Unit of the times.")  # fmt: skip
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", callback=assignments,
               help="Use only the rows with this value; repeat it for more columns.")  # fmt: skip
-@click.option("--law", type=click.Choice(["paper", "linear", "table"]), default="paper", show_default=True,
-              help="paper: alpha, beta and gamma, by batch size where the rows allow; linear: one law over chunk, "
-              "decodes and context; table: the measured times themselves, and that law beside them.")  # fmt: skip
+@click.option("--law", type=click.Choice(["auto", "table", "linear", "paper"]), default="auto", show_default=True,
+              help="table: the measured times themselves, and the linear law beside them; linear: one law over chunk, "
+              "decodes, context and tokens read before; paper: alpha, beta and gamma, by batch size where the rows "
+              "allow. auto: table where the rows lie on a grid of chunk and batch sizes, linear where they lie "
+              "anywhere, paper with one batch size.")  # fmt: skip
 @click.option("--kv-bytes-per-token", type=float, metavar="BYTES",
-              help="Of the model, for epsilon; only with --law linear or table.")  # fmt: skip
+              help="Of the model, for epsilon and the profile; not with --law paper.")  # fmt: skip
 @click.option("--memory-bandwidth", type=float, metavar="BYTES/S",
-              help="Of the GPU, for epsilon; only with --law linear or table.")  # fmt: skip
+              help="Of all GPUs of the group, for epsilon; not with --law paper.")  # fmt: skip
+@click.option("--weights-bytes", type=float, metavar="BYTES", help="Of the model, for the profile.")
+@click.option("--memory-bytes", type=float, metavar="BYTES", help="Of all GPUs of the group, for the profile.")
+@click.option("--kv-tokens", type=int, metavar="TOKENS",
+              help="That the KV memory holds: rows that need more bend no law; not with --law paper.")  # fmt: skip
 @click.option("--context", type=float, metavar="TOKENS",
               help="Context of each decode in the rows, where no column says it; not with --law paper.")  # fmt: skip
 @click.option("--min-chunk", type=int, metavar="C",
@@ -62,22 +74,25 @@ def calibrate(
     """Fit the iteration times in MEASUREMENTS, and write the law as a profile.
 
     MEASUREMENTS is a CSV file with the columns batch_size (decodes in the batch), chunk_size (prompt tokens in the
-    iteration; 0: none) and seconds. Rows of the same sizes are repeats. By default alpha, beta and gamma are fitted;
-    with enough rows at several batch sizes the profile holds a law over the batch size.
+    iteration; 0: none) and seconds, perhaps context (tokens of each decode) and read_before (tokens of its prompt that
+    were read before the chunk). Rows of the same sizes are repeats.
 
-    With --law linear the profile holds alpha + beta chunk + delta decodes + epsilon context, where epsilon is
-    --kv-bytes-per-token over --memory-bandwidth, and an intercept and a slope of its own without a chunk. With --law
-    table the measured times take the place of all but epsilon, bilinear between chunk and batch sizes.
+    The profile holds the measured times as a table over those of the four that the rows have, linear between them. With
+    --law linear it holds alpha + beta chunk + delta decodes + epsilon context + zeta read, and a law of its own without
+    a chunk. Where the rows have one context epsilon is --kv-bytes-per-token over --memory-bandwidth. With --law paper
+    it holds alpha, beta and gamma, or with enough rows at several batch sizes a law over the batch size.
     """
-    from fluidgate.calibration import read_measurements
+    from fluidgate.calibration import law_for, read_measurements
     from fluidgate.profiles import write_profile
 
     given = {key: value for key, value in options.items() if value is not None and value is not False}
+    rows = read_measurements(measurements, columns, unit=unit, where=where)  # type: ignore[arg-type]
+    if law == "auto":
+        law = "paper" if any(key in given for key in ONLY_PAPER) else law_for(rows)
     misplaced = [key for key in (ONLY_LINEAR if law == "paper" else ONLY_PAPER) if key in given]
     if misplaced:
         other = "linear" if law == "paper" else "paper"
         raise FluidgateError(f"--{misplaced[0].replace('_', '-')}: only with --law {other}; leave one of the two out")
-    rows = read_measurements(measurements, columns, unit=unit, where=where)  # type: ignore[arg-type]
     made, tables, draw = _paper(rows, given) if law == "paper" else _linear(rows, {**given, "table": law == "table"})
     warn(made.warnings)
     if output is not None:

@@ -14,6 +14,7 @@ R_SQUARED = "R^2 of the line alpha + beta * chunk_size, between 0 and 1"
 BATCH_SIZES = "the least and the greatest batch size that the profile holds for"
 CHUNK_SIZES = "the least and the greatest chunk size that the profile holds for, tokens"
 CONTEXTS = "the least and the greatest context of a request that the profile holds for, tokens"
+READ_BEFORE = "the least and the most tokens of its prompt read before a chunk that the profile holds for"
 GPUS = "the GPUs of the tensor-parallel group"
 MEASURED = "when it was measured, or published: a year, 2026-02, or 2026-02-28"
 DATE = r"^\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?$"
@@ -41,6 +42,7 @@ class Profile(Noun):
     batch_sizes: Range | None = Field(None, description=BATCH_SIZES)
     chunk_sizes: Range | None = Field(None, description=CHUNK_SIZES)
     contexts: Range | None = Field(None, description=CONTEXTS)
+    read_before: Range | None = Field(None, description=READ_BEFORE)
     kv_bytes_per_token: Positive | None = Field(None, description=KV_BYTES)
     weights_bytes: Positive | None = Field(None, description=WEIGHTS)
     memory_bytes: Positive | None = Field(None, description=MEMORY)
@@ -53,6 +55,7 @@ class Profile(Noun):
             batch_sizes=self.batch_sizes,
             chunk_sizes=self.chunk_sizes,
             contexts=self.contexts,
+            read_before=self.read_before,
             measured=self.measured,
             gpus=self.gpus or 1,
         )

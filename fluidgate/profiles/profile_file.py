@@ -20,6 +20,7 @@ from fluidgate.profiles.profile import (
     MEASURED,
     MEMORY,
     R_SQUARED,
+    READ_BEFORE,
     WEIGHTS,
     Profile,
     Range,
@@ -29,7 +30,8 @@ from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, 
 
 Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
 Sizes = Annotated[list[Size], Field(min_length=2, max_length=2)]
-RANGES = ("batch_sizes", "chunk_sizes", "contexts")
+Ends = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]], Field(min_length=2, max_length=2)]
+RANGES = ("batch_sizes", "chunk_sizes", "contexts", "read_before")
 
 
 class LawTable(Table):
@@ -80,6 +82,7 @@ class ProfileTable(Table):
     notes: str = Field("", description="what else a user should know")
     chunk_sizes: Sizes | None = Field(None, description=CHUNK_SIZES, examples=[[64, 2048]])
     contexts: Sizes | None = Field(None, description=CONTEXTS, examples=[[256, 8192]])
+    read_before: Ends | None = Field(None, description=READ_BEFORE, examples=[[0, 8192]])
     kv_bytes_per_token: float | None = Field(None, gt=0, description=KV_BYTES, examples=[131072])
     weights_bytes: float | None = Field(None, gt=0, description=WEIGHTS, examples=[16060522496])
     memory_bytes: float | None = Field(None, gt=0, description=MEMORY, examples=[85029615042])

@@ -102,7 +102,7 @@ class BatchTerms(Table):
         0.0,
         ge=0,
         description="the seconds that each pair of a token of the chunk and one of its prompt read before adds",
-        examples=[4e-12],
+        examples=[4e-9],
     )
     overhead: float = Field(0.0, ge=0, description="the seconds that the engine adds to each iteration")
     overhead_per_decode: float = Field(0.0, ge=0, description="the seconds that it adds for each decode of one")

@@ -23,8 +23,12 @@ UNITS = {
     "delta": "s per decode",
     "solo_alpha": "s",
     "solo_delta": "s per decode",
-    "epsilon": "s per token of context (given)",
+    "epsilon": "s per token of context",
+    "solo_epsilon": "s per token of context",
+    "zeta": "s per token of the chunk and token read before",
 }
+TOLD_APART = ("epsilon", "solo_epsilon", "zeta")
+"""Coefficients that not all rows tell."""
 
 
 def batch_calibration_tables(calibration: BatchCalibration) -> Iterator[Table]:
@@ -37,7 +41,8 @@ def batch_calibration_tables(calibration: BatchCalibration) -> Iterator[Table]:
     )  # fmt: skip
     found.columns[2].justify = "left"
     for key, value in calibration.coefficients.items():
-        found.add_row(key, _with_interval(value), UNITS[key])
+        given = " (given)" if key in TOLD_APART and key not in calibration.fit.fitted else ""
+        found.add_row(key, _with_interval(value), UNITS[key] + given)
     yield found
 
     errors = table(

@@ -46,27 +46,28 @@ def test_the_coefficients_come_back() -> None:
     assert made.profile.iteration is not None
     assert made.profile.iteration.model_dump() == pytest.approx({**TRUE, "epsilon": EPSILON}, rel=1e-5)
     assert (made.profile.batch_sizes, made.profile.chunk_sizes) == ((8, 64), (128, 2048))
-    assert made.warnings == ()
+    assert [warning.split()[0] for warning in made.warnings] == ["zeta"]
     assert all(abs(region.largest) < 1e-9 for region in made.fit.regions())
 
 
 def test_intervals_cover_under_relative_noise() -> None:
-    """400 tables with 3 % of noise: 95 % intervals cover at a rate whose 99.9 % band is 0.914 to 0.986."""
+    """400 tables with 3 % of noise: 95 % intervals cover as often, or more often where slopes cannot be below 0."""
     covered = dict.fromkeys(TRUE, 0)
     for seed in range(400):
         made = calibrate_batches(table(0.03, seed, batches=(4, 8, 16, 32, 64, 128)), **OPTIONS)
         for key in TRUE:
             low, high = made.coefficients[key].ci95 or (0.0, 0.0)
             covered[key] += low <= TRUE[key] <= high
-    assert all(0.914 * 400 <= count <= 0.986 * 400 for count in covered.values()), covered
+    assert all(count >= 0.9 * 400 for count in covered.values()), covered
 
 
-def test_relative_errors_are_what_is_made_small() -> None:
+def test_errors_by_the_range_that_a_point_stands_for_are_what_is_made_small() -> None:
     rows = table(0.1, 7)
     fitted = fit_batches(rows, EPSILON)
-    mixed = fitted.points.chunk_size > 0
-    best = float(np.sum(fitted.relative[mixed] ** 2))
-    points = fitted.points.select(mixed)
+    points = fitted.points.mixed
+    errors = fitted.at(*points.axes) - points.seconds
+    best = float(np.sum(points.weights * errors**2))
+    assert best > 0.0
     rng = default_rng(3)
     for _ in range(200):
         factors = 1.0 + 0.02 * rng.standard_normal(3)
@@ -74,7 +75,54 @@ def test_relative_errors_are_what_is_made_small() -> None:
         seconds = (
             law[0] + law[1] * points.chunk_size + law[2] * points.batch_size + EPSILON * CONTEXT * points.batch_size
         )
-        assert np.sum((seconds / points.seconds - 1.0) ** 2) >= best
+        assert np.sum(points.weights * (seconds - points.seconds) ** 2) >= best
+
+
+def test_more_points_where_no_engine_runs_bend_nothing() -> None:
+    """Times that bend at small batches: with and without nodes there, the law is the same where engines run."""
+
+    def bent(batches: tuple[int, ...]) -> Measurements:
+        rows = table(batches=batches)
+        less = np.where(rows.chunk_size > 0, 2e-3 * np.exp(-rows.batch_size / 4.0), 0.0)
+        return Measurements(rows.batch_size, rows.chunk_size, rows.seconds - less, rows.source, rows.known_context)
+
+    few, many = (fit_batches(bent(b), EPSILON) for b in ((16, 64, 128), (1, 2, 4, 8, 16, 64, 128)))
+    for chunk in (128, 512, 2048):
+        one, two = (float(fit.at(32, chunk, CONTEXT, 0.0)) for fit in (few, many))
+        assert two == pytest.approx(one, rel=0.02)
+
+
+def test_context_and_tokens_read_before_are_fitted_where_they_were_measured() -> None:
+    grid = np.meshgrid([1, 8, 64], [0, 128, 1024], [256.0, 2048.0], [0.0, 4096.0], indexing="ij")
+    b, c, k, r = (axis.ravel() for axis in grid)
+    kept = (c > 0) | (r == 0)
+    b, c, k, r = b[kept].astype(int), c[kept].astype(int), k[kept], r[kept]
+    mixed = 0.009 + 8e-5 * c + 1e-4 * b + 4e-7 * b * k + 4e-9 * c * r
+    seconds = np.where(c > 0, mixed, 0.017 + 5e-5 * b + 1.5e-7 * b * k)
+    rows = Measurements(b, c, seconds, "wide.csv", k, known_read_before=r)
+    made = calibrate_batches(rows)
+    expected = {"alpha": 0.009, "beta": 8e-5, "delta": 1e-4, "epsilon": 4e-7, "zeta": 4e-9}
+    expected |= {"solo_alpha": 0.017, "solo_delta": 5e-5, "solo_epsilon": 1.5e-7}
+    assert {key: value.value for key, value in made.coefficients.items()} == pytest.approx(expected, rel=1e-6)
+    assert made.warnings == ()
+    table_of_it = calibrate_batches(rows, table=True).profile.iteration
+    for decodes, chunk, context, before, time in zip(b, c, k, r, seconds, strict=True):
+        if chunk > 0:
+            found = table_of_it.mixed(chunk, decodes, decodes * context, chunk * before)
+        else:
+            found = table_of_it.solo(decodes, decodes * context)
+        assert found == pytest.approx(time, rel=1e-5)
+
+
+def test_holes_of_a_table_follow_from_their_neighbours() -> None:
+    whole = table(batches=(8, 16, 32, 64))
+    hole = (whole.batch_size == 64) & (whole.chunk_size == 2048)
+    made = calibrate_batches(whole.select(~hole), table=True, **OPTIONS)
+    told = " ".join(made.warnings)
+    assert "1 of 12 nodes were not measured" in told
+    assert "B = 64, C = 2048" in told
+    found = made.profile.iteration.mixed(2048, 64, CONTEXT * 64)
+    assert found == pytest.approx(float(whole.seconds[hole][0]), rel=1e-5)
 
 
 def test_what_epsilon_takes_is_not_in_delta() -> None:
@@ -128,7 +176,7 @@ def test_regions_say_where_the_law_fails() -> None:
     assert small.largest == pytest.approx(1 / 1.5 - 1)
     assert small.mean == pytest.approx((1 / 1.5 - 1) / 4)
     assert abs(regions["chunks (C >= 256)"].largest) < 1e-9
-    assert made.warnings == ("small chunks (C < 256): the law lies 33 % low at C = 128 (B = 16)",)
+    assert made.warnings[-1] == "small chunks (C < 256): the law lies 33 % low at C = 128 (B = 16)"
 
 
 def write(path: Path, rows: Measurements) -> Path:
@@ -228,12 +276,10 @@ def test_a_table_of_the_times_themselves(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_what_makes_no_table() -> None:
     whole = table()
-    with pytest.raises(FluidgateError, match="no row with chunk size 128 and batch size 8, of which a table needs all"):
-        calibrate_batches(whole.select((whole.batch_size != 8) | (whole.chunk_size != 128)), table=True, **OPTIONS)
-    contexts = np.where(whole.batch_size == 8, 64.0, CONTEXT)
-    twice = Measurements(whole.batch_size, whole.chunk_size, whole.seconds, "table.csv", contexts)
-    with pytest.raises(FluidgateError, match="a table has one context a decode, but the rows have 2; choose one"):
-        calibrate_batches(twice, table=True, **OPTIONS)
+    alone = [(8, 128), (16, 512), (32, 2048), (64, 128)]
+    mixed = [(b, c) in alone or c == 0 for b, c in zip(whole.batch_size, whole.chunk_size, strict=True)]
+    with pytest.raises(FluidgateError, match=r"8 of the 12 nodes of a table are missing, .* or give --law linear"):
+        calibrate_batches(whole.select(np.array(mixed)), table=True, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +287,7 @@ def test_what_makes_no_table() -> None:
     [
         (["--law", "linear", "--pooled"], "--pooled: only with --law paper"),
         (["--law", "table", "--batch-size", "16"], "--batch-size: only with --law paper"),
-        (["--kv-bytes-per-token", "3"], "--kv-bytes-per-token: only with --law linear"),
+        (["--law", "paper", "--kv-bytes-per-token", "3"], "--kv-bytes-per-token: only with --law linear"),
         (["--law", "linear", "--map", "context=zzz"], "no column 'zzz'"),
     ],
 )

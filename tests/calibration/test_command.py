@@ -25,7 +25,7 @@ def run(*arguments: object) -> Any:
 
 
 def test_tables_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    run(EXAMPLE, "--name", "lab/synthetic")
+    run(EXAMPLE, "--law", "paper", "--name", "lab/synthetic")
     shown = capsys.readouterr()
     assert "Calibration 'lab/synthetic': 84 rows, 28 pairs of sizes" in shown.out
     assert "solo time flat over batch sizes" in shown.out
@@ -43,7 +43,7 @@ def test_json_is_all_of_standard_output(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_profile_that_a_scenario_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(EXAMPLE, "-o", tmp_path / "lab.toml", "--gpu", "none", "--model", "none", "--engine", "none",
+    run(EXAMPLE, "--law", "paper", "-o", tmp_path / "lab.toml", "--gpu", "none", "--model", "none", "--engine", "none",
         "--source", "synthetic", "--notes", "for the test")  # fmt: skip
     assert "Profile written to " in capsys.readouterr().out
     profile = load_profile(tmp_path / "lab.toml")
@@ -71,7 +71,7 @@ def test_columns_units_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_picture(tmp_path: Path) -> None:
-    run(EXAMPLE, "--plot", tmp_path / "fit.pdf")
+    run(EXAMPLE, "--law", "paper", "--plot", tmp_path / "fit.pdf")
     assert (tmp_path / "fit.pdf").stat().st_size > 5000
     assert [path.name for path in tmp_path.iterdir()] == ["fit.pdf"]
 
@@ -98,7 +98,8 @@ def test_options_that_click_refuses(arguments: list[str], reason: str) -> None:
     [
         (["--map", "chunk=C"], "map: no standard column 'chunk'; did you mean 'chunk_size'?"),
         (["--batch-size", "7"], "--batch-size 7: no such row; the batch sizes are 8, 16, 32, 64"),
-        (["--min-chunk", "2048"], "only one chunk size, 2048, from --min-chunk 2048 up"),
+        (["--law", "paper", "--min-chunk", "2048"], "only one chunk size, 2048, from --min-chunk 2048 up"),
+        (["--law", "paper", "--min-chunk", "0"], "min_chunk: must be from 1"),
         (["--min-chunk", "0"], "min_chunk: must be from 1"),
         (["--name", ""], "name: must not be empty"),
         (["-o", "no-such-folder/x.toml"], "no folder 'no-such-folder'; make it, or give another path"),
@@ -108,3 +109,21 @@ def test_options_that_the_library_refuses(arguments: list[str], reason: str) -> 
     with pytest.raises(FluidgateError) as caught:
         run(EXAMPLE, *arguments)
     assert reason in str(caught.value)
+
+
+def test_by_default_the_profile_holds_what_the_rows_allow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The times themselves on a grid, a linear law where the rows lie anywhere, the paper's with one batch size."""
+
+    def law(*words: object) -> str:
+        run(*words, "--json")
+        told = json.loads(capsys.readouterr().out)
+        return str(told.get("law", "paper"))
+
+    assert law(EXAMPLE) == "table"
+    assert law(EXAMPLE, "--batch-size", 16) == "paper"
+    rows = ["batch_size,chunk_size,seconds"]
+    rows += [
+        f"{b},{c},{0.01 + 1e-4 * c + 2e-4 * b}" for b, c in ((3, 70), (9, 0), (14, 33), (22, 5), (31, 0), (40, 90))
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    assert law(tmp_path / "log.csv") == "linear"
