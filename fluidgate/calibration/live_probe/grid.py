@@ -23,7 +23,7 @@ SETTLE = 4
 JOINING = 3
 """Iterations from sending a prompt to its first chunk, at most."""
 
-LONG_PROMPTS = 2
+LONG_PROMPTS = 3
 """In each hold, of those that are read in several chunks."""
 
 KV_SHARE = 0.9
@@ -244,8 +244,8 @@ def _poorer(wanted: Wanted, settings: Settings) -> Iterator[Wanted]:
     while not settings.contexts and wanted.contexts[-1] > 4 * wanted.contexts[0]:
         wanted = replace(wanted, contexts=(*wanted.contexts[:-1], wanted.contexts[-1] // 2))
         yield wanted
-    if wanted.rounds > 2 and settings.repeats == Settings.repeats:
-        wanted = replace(wanted, rounds=2)
+    while wanted.rounds > 2 and settings.repeats == Settings.repeats:
+        wanted = replace(wanted, rounds=wanted.rounds - 1)
         yield wanted
     while not settings.batch_sizes and len(wanted.batch_sizes) > 3:
         wanted = replace(wanted, batch_sizes=(*wanted.batch_sizes[:-1][::2], wanted.batch_sizes[-1]))

@@ -20,6 +20,12 @@ SHORTEST = 0.001
 LATE = 0.002
 """s that a client may be late: timers ring by the millisecond."""
 
+ENOUGH = 3
+"""Times of a kind among which one that is wrong is seen."""
+
+FAR = 0.03
+"""Of their median, that they may lie from it in any case."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,11 +47,11 @@ class Row:
     chunk_size: int
     seconds: float
     context: int
-    read_before: int
-    repeat: int
-    mean_context: float
-    others: int
-    late: float
+    read_before: int = 0
+    repeat: int = 0
+    mean_context: float = 0.0
+    others: int = 0
+    late: float = 0.0
 
     @property
     def kind(self) -> tuple[int, int, int, int]:
@@ -160,23 +166,24 @@ class Probed:
 
 
 def without_outliers(rows: Iterable[Row]) -> list[Row]:
-    """The rows, without those that the client spoilt or that lie far from two others of their kind.
+    """The rows, without those that lie far from the others of their kind, or that the client spoilt.
 
-    A kind of which nothing else is there keeps what it has.
+    A kind keeps three at least of those that the client may have spoilt, where no others are there.
     """
     kinds: dict[tuple[int, int, int, int], list[Row]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
-    kept: list[Row] = []
-    for same in kinds.values():
-        in_time = [row for row in same if not row.was_late] or same
-        kept += _near(in_time)
-    return kept
+    return [row for same in kinds.values() for row in _near(_in_time(same))]
+
+
+def _in_time(rows: list[Row]) -> list[Row]:
+    good = [row for row in rows if not row.was_late]
+    return good if len(good) >= ENOUGH else rows
 
 
 def _near(rows: Sequence[Row]) -> list[Row]:
-    if len(rows) < 3:
+    if len(rows) < ENOUGH:
         return list(rows)
     middle = median(row.seconds for row in rows)
     spread = median(abs(row.seconds - middle) for row in rows)
-    return [row for row in rows if abs(row.seconds - middle) <= max(5.0 * spread, 0.05 * middle)]
+    return [row for row in rows if abs(row.seconds - middle) <= max(3.0 * spread, FAR * middle)]

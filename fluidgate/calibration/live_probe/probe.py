@@ -16,9 +16,17 @@ from numpy.typing import NDArray
 from fluidgate.calibration.live_probe.batching import Batching, find_batching, reading, solo_time
 from fluidgate.calibration.live_probe.client import Client, Spent, StreamEnded
 from fluidgate.calibration.live_probe.facts import Facts, load, look
-from fluidgate.calibration.live_probe.grid import SETTLE, Case, Grid, fitting_grid, longest_prompt, most_decodes
+from fluidgate.calibration.live_probe.grid import (
+    JOINING,
+    SETTLE,
+    Case,
+    Grid,
+    fitting_grid,
+    longest_prompt,
+    most_decodes,
+)
 from fluidgate.calibration.live_probe.held import Held, Injection
-from fluidgate.calibration.live_probe.measurements import SHORTEST, Probed, Row, without_outliers
+from fluidgate.calibration.live_probe.measurements import ENOUGH, SHORTEST, Probed, Row, without_outliers
 from fluidgate.calibration.live_probe.pace import Pace
 from fluidgate.calibration.live_probe.prompts import Prompts, try_prompts
 from fluidgate.calibration.live_probe.settings import Settings
@@ -254,28 +262,24 @@ class LiveProbe:
                 "--url: the decodes do not advance together, a token an iteration each (speculative decoding, "
                 "several replicas behind one address?); a probe needs one engine without it"
             )
-        alone = np.isfinite(seen.seconds) & (seen.decodes == case.decodes)
+        full = np.isfinite(seen.seconds) & (seen.decodes == case.decodes)
+        alone, unread = full.copy(), full.copy()
         for made in held.injections:
-            alone[made.at : seen.nearest(made.first) + 1 + batching.lag] = False
+            token = seen.nearest(made.first)
+            alone[made.at : token + 1 + batching.lag] = False
+            unread[token - batching.lag - -(-made.tokens // batching.limit(case.decodes)) + 1 : token + 1] = False
         for repeat, made in sent:
-            rows = self._mixed(case, batching, seen, made, repeat, others.get(repeat, 0), alone)
-            self._rows += rows
+            near = slice(max(0, made.at - NEAR), made.at + NEAR)
+            solo = trimmed_mean(seen.seconds[near][alone[near]]) if alone[near].any() else solo_time(seen, [made])
+            rows = self._mixed(case, batching, seen, made, solo, unread)
+            self._rows += [replace(row, repeat=repeat, others=others.get(repeat, 0)) for row in rows]
             self._odd += not rows
         for repeat, (begin, end) in enumerate(pairwise(starts)):
             here = np.flatnonzero(alone[begin:end]) + begin
-            if len(here) >= 3:
+            if len(here) >= ENOUGH:
+                seconds, context = trimmed_mean(seen.seconds[here]), float(seen.context[here].mean())
                 self._rows.append(
-                    Row(
-                        case.decodes,
-                        0,
-                        trimmed_mean(seen.seconds[here]),
-                        case.context,
-                        0,
-                        repeat,
-                        float(seen.context[here].mean()),
-                        others.get(repeat, 0),
-                        0.0,
-                    )
+                    Row(case.decodes, 0, seconds, case.context, 0, repeat, context, others.get(repeat, 0))
                 )
 
     def _mixed(
@@ -284,45 +288,45 @@ class LiveProbe:
         batching: Batching,
         seen: Timeline,
         made: Injection,
-        repeat: int,
-        others: int,
-        alone: NDArray[np.bool_],
+        solo: float,
+        unread: NDArray[np.bool_],
     ) -> list[Row]:
-        """The iterations that read a prompt; none if it was not read as it should."""
-        near = slice(max(0, made.at - NEAR), made.at + NEAR)
-        solo = trimmed_mean(seen.seconds[near][alone[near]]) if alone[near].any() else solo_time(seen, [made])
+        """The iterations that read a prompt; none if it was not read as it should.
+
+        Args:
+            solo: s of the iterations about them.
+            unread: which iterations read nothing.
+        """
+        if batching.apart:
+            n = min(int(np.searchsorted(seen.ends, made.first)), len(seen.seconds) - 1)
+            rest = float(seen.seconds[n]) - solo
+            return [Row(0, made.tokens, rest, 0)] if rest > 0.0 else []
         limit = batching.limit(case.decodes)
         chunks = [min(limit, made.tokens - done) for done in range(0, made.tokens, limit)]
         found = reading(seen, made, solo)
-        last = found.token - batching.lag
-        first = last - len(chunks) + 1
-        if batching.apart:
-            first, chunks = int(np.searchsorted(seen.ends, made.first)), [made.tokens]
-        elif first < made.at or first > made.at + 3 or (len(chunks) > 1 and found.first not in (None, first)):
+        first = found.token - batching.lag - len(chunks) + 1
+        last = first + len(chunks) - 1
+        if not 0 <= first - made.at <= JOINING or (len(chunks) > 1 and found.first not in (None, first)):
             return []
-        rows = []
-        for number, tokens in enumerate(chunks):
-            n = first + number
-            if n >= len(seen.seconds) or seen.decodes[n] != case.decodes or not np.isfinite(seen.seconds[n]):
-                return []
-            seconds = float(seen.seconds[n]) - (solo if batching.apart else 0.0)
-            if len(chunks) == 1 and not batching.apart:
-                seconds = seen.between(n, n, solo, alone)
-            late = self._pace.worst(seen.ends[n] - seen.seconds[n], seen.ends[n])
-            rows.append(
-                Row(
-                    0 if batching.apart else case.decodes,
-                    tokens,
-                    seconds,
-                    0 if batching.apart else case.context,
-                    number * limit,
-                    repeat,
-                    0.0 if batching.apart else float(seen.context[n]),
-                    others,
-                    late,
-                )
+        if not np.all(seen.decodes[first : last + 1] == case.decodes) or last >= len(seen.seconds):
+            return []
+        seconds = seen.seconds[first : last + 1].copy()
+        if len(chunks) == 1:
+            seconds[0] = seen.between(first, first, solo, unread)
+        if not np.all(seconds > 0.0):
+            return []
+        return [
+            Row(
+                case.decodes,
+                tokens,
+                float(seconds[number]),
+                case.context,
+                number * limit,
+                mean_context=float(seen.context[first + number]),
+                late=self._pace.worst(seen.ends[first + number] - seconds[number], seen.ends[first + number]),
             )
-        return [row for row in rows if row.seconds > 0.0]
+            for number, tokens in enumerate(chunks)
+        ]
 
     def _conclude(self) -> None:
         """What is left to say of the whole."""
@@ -372,12 +376,14 @@ class LiveProbe:
 
 
 def _round(case: Case, repeat: int) -> list[int]:
-    """The prompts of a round: rising and falling by turns, so that each kind lies in the middle in the mean."""
+    """The prompts of a round: rising and falling by turns, so that each kind lies in the middle in the mean.
+
+    The long one ends the first round, begins the last, and stands in the middle of the one between.
+    """
     chunks = list(case.chunks[:: 1 if repeat % 2 == 0 else -1])
-    if case.long and repeat == 0:
-        return [*chunks, case.long]
-    if case.long and repeat == case.rounds - 1:
-        return [case.long, *chunks]
+    place = {0: len(chunks), case.rounds - 1: 0, case.rounds // 2: len(chunks) // 2}
+    if case.long and repeat in place:
+        chunks.insert(place[repeat], case.long)
     return chunks
 
 

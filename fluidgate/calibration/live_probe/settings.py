@@ -40,7 +40,7 @@ class Settings:
     chunk_sizes: tuple[int, ...] = ()
     contexts: tuple[int, ...] = ()
     read_before: int = 8192
-    repeats: int = 3
+    repeats: int = 5
     max_tokens: int = 2_000_000
     max_seconds: float = 600.0
     seed: int = 0

@@ -17,7 +17,7 @@ from fluidgate.model import Array
 IN_STEP = 0.8
 """Share of a decode's tokens that must lie where its first ones say."""
 
-NEIGHBOURS = 4
+NEIGHBOURS = 5
 """Ends of iterations that say when one of them was."""
 
 
@@ -68,7 +68,7 @@ class Timeline:
     def between(self, first: int, last: int, solo: float, alone: NDArray[np.bool_]) -> float:
         """Seconds from the begin of one iteration to the end of another, nan where they were not seen.
 
-        An end is seen early or late by what the client and the network make of it. So each of the two is the mean of
+        An end is seen early or late by what the client and the network make of it. So each of the two is the median of
         what itself and its neighbours say, as far as these are `alone`, `solo` s each.
         """
 
@@ -78,7 +78,7 @@ class Timeline:
                 if not alone[n if step > 0 else n + 1]:
                     break
                 said.append(self.ends[n] - step * len(said) * solo)
-            return float(np.nanmean(said)) if np.isfinite(said).any() else np.nan
+            return float(np.nanmedian(said)) if np.isfinite(said).any() else np.nan
 
         return edge(last, 1) - edge(first - 1, -1)
 
