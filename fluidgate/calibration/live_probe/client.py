@@ -138,25 +138,37 @@ class Client:
         return self.most_tokens - self.prompt_tokens - self.output_tokens - coming
 
     async def read(self, stream: Stream, body: bytes) -> None:
-        """Read an answer to its end into a stream."""
-        events = stream.events
-        headers = {"content-type": "application/json"}
+        """Read an answer to its end into a stream.
+
+        A server may close a connection that was kept, just as it is used again: then once more, on another.
+        """
         try:
-            async with self._session.post(f"{self.url}/v1/completions", data=body, headers=headers) as answer:
-                if answer.status != 200:
-                    self._check(answer.status, await answer.read())
-                if answer.content_type != "text/event-stream":
-                    raise FluidgateError(f"--url: {self.url} does not stream its answers; the probe reads streams only")
-                async for piece in answer.content.iter_any():
-                    before = events.tokens
-                    events.feed(piece)
-                    if events.tokens > before:
-                        self.output_tokens += events.tokens - before
-                        stream.moved(time.perf_counter())
-                    if events.error is not None:
-                        raise Refused(self._says(500, events.error), 500, _reason(events.error))
+            try:
+                await self._read(stream, body)
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+                if stream.times:
+                    raise
+                stream.sent = time.perf_counter()
+                await self._read(stream, body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
+
+    async def _read(self, stream: Stream, body: bytes) -> None:
+        events = stream.events
+        headers = {"content-type": "application/json"}
+        async with self._session.post(f"{self.url}/v1/completions", data=body, headers=headers) as answer:
+            if answer.status != 200:
+                self._check(answer.status, await answer.read())
+            if answer.content_type != "text/event-stream":
+                raise FluidgateError(f"--url: {self.url} does not stream its answers; the probe reads streams only")
+            async for piece in answer.content.iter_any():
+                before = events.tokens
+                events.feed(piece)
+                if events.tokens > before:
+                    self.output_tokens += events.tokens - before
+                    stream.moved(time.perf_counter())
+                if events.error is not None:
+                    raise Refused(self._says(500, events.error), 500, _reason(events.error))
 
     def _check(self, status: int, body: bytes) -> None:
         if status in (401, 403):
