@@ -11,9 +11,10 @@ from typing import Self
 import numpy as np
 
 from fluidgate.calibration.live_probe.client import Client, StreamEnded
-from fluidgate.calibration.live_probe.held import Held, Injection
+from fluidgate.calibration.live_probe.held import Held, Injection, NoPlace
 from fluidgate.calibration.live_probe.prompts import Prompts
 from fluidgate.calibration.live_probe.timeline import Timeline
+from fluidgate.errors import FluidgateError
 
 TRIAL_SIZES = ((250, 280, 310), (1000, 1120, 1240), (4000, 4480, 4960))
 """Prompts that show where a first token comes: the first three that are seen at all."""
@@ -112,6 +113,7 @@ class Trial:
         """A prompt is read: the iterations, the prompt, and the time of a solo one, s.
 
         Raises:
+            NoPlace: the engine's batch is full.
             FluidgateError: the engine refuses it, or breaks off.
         """
         while True:
@@ -130,7 +132,8 @@ class Trial:
         lengths = [HELD_PROMPT] * self._decodes
         held = Held(self._client, self._prompts, lengths, self._output)
         self._held = await self._stack.enter_async_context(held)
-        await held.begin(self._output)
+        if await held.begin(self._output // 2) < self._decodes:
+            raise NoPlace
         await held.run(2 * SETTLE)
         return held
 
@@ -156,6 +159,17 @@ async def find_batching(
     Raises:
         FluidgateError: the engine refuses a prompt, or breaks off.
     """
+    try:
+        return await _find_batching(client, prompts, longest, decodes, chunk_size)
+    except NoPlace:
+        raise FluidgateError(
+            "--url: the engine runs one request at a time, so that nothing is read beside it"
+        ) from None
+
+
+async def _find_batching(
+    client: Client, prompts: Prompts, longest: int, decodes: int, chunk_size: int | None
+) -> Batching:
     async with Trial(client, prompts, 1, longest) as trial:
         lag, apart, solo = await _first_tokens(trial, longest)
         most = min(longest, LONGEST)
@@ -173,11 +187,16 @@ async def find_batching(
     token = max(0.0, seconds - solo) / (limit or most)
     if limit is None:
         return Batching(None, False, most, lag, apart, solo, token)
-    beside = min(BESIDE, decodes)
-    shared = beside > 1 and limit < longest and not apart
-    if shared:
-        async with Trial(client, prompts, beside, longest) as trial:
-            shared = await _chunks(trial, limit, lag) > 1
+    shared = limit + 1 == chunk_size
+    for beside in range(min(BESIDE, decodes), 1, -1):
+        if chunk_size is not None or limit >= longest or apart:
+            break
+        try:
+            async with Trial(client, prompts, beside, longest) as trial:
+                shared = await _chunks(trial, limit, lag) > 1
+            break
+        except NoPlace:
+            continue
     return Batching(limit + 1 if shared else limit, shared, most, lag, apart, solo, token)
 
 

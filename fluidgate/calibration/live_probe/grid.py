@@ -136,7 +136,7 @@ def longest_prompt(settings: Settings, facts: Facts) -> int:
     """Tokens that a prompt may have."""
     length = (facts.max_model_len or UNKNOWN_LENGTH) - 1
     room = length if facts.kv_tokens is None else min(length, int(KV_SHARE * facts.kv_tokens))
-    return max(1, min(room, settings.max_tokens // 20))
+    return max(1, min(room, settings.max_tokens // 40))
 
 
 def most_decodes(settings: Settings, facts: Facts) -> int:
@@ -253,7 +253,10 @@ def _poorer(wanted: Wanted, settings: Settings) -> Iterator[Wanted]:
     while not settings.chunk_sizes and len(wanted.chunk_sizes) > 2:
         wanted = replace(wanted, chunk_sizes=wanted.chunk_sizes[:-1])
         yield wanted
-    while settings.batch_size is None and not settings.batch_sizes and wanted.batch_sizes[-1] > 2:
+    if not settings.contexts:
+        wanted = replace(wanted, contexts=wanted.contexts[:1])
+        yield wanted
+    while not settings.batch_sizes and wanted.batch_sizes[-1] > 2:
         largest = wanted.batch_sizes[-1] // 2
         wanted = replace(wanted, batch_sizes=tuple(sorted({min(size, largest) for size in wanted.batch_sizes})))
         yield wanted

@@ -11,6 +11,15 @@ from fluidgate.calibration.live_probe.client import Client, Stream, StreamEnded
 from fluidgate.calibration.live_probe.prompts import Prompts
 from fluidgate.calibration.live_probe.timeline import Timeline, Track, timeline
 
+PLACE = 48
+"""Iterations after which a prompt that has no token waits for a place, and one more for each few tokens of it."""
+
+SMALLEST_CHUNK = 16
+
+
+class NoPlace(Exception):
+    """A prompt was not read while the decodes ran: the engine's batch is full."""
+
 
 @dataclass(frozen=True)
 class Injection:
@@ -105,15 +114,25 @@ class Held:
         """Send a prompt, and wait for its first token and the iteration after that.
 
         Raises:
+            NoPlace: it is not read.
             StreamEnded: a decode has ended.
             FluidgateError: the engine refuses the prompt, or breaks off.
         """
         at = self.iterations
         stream = self._client.complete(self._prompts.draw(tokens), tokens, 1)
+        first = asyncio.ensure_future(stream.until(1))
+        end = asyncio.ensure_future(self.streams[0].until(at + PLACE + tokens // SMALLEST_CHUNK))
         try:
-            await stream.until(1)
+            await asyncio.wait((first, end), return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                await end
+                raise NoPlace
+            await first
             await stream.finish()
         finally:
+            first.cancel()
+            end.cancel()
+            await asyncio.gather(first, end, return_exceptions=True)
             await stream.close()
         made = Injection(stream.prompt, at, stream.sent, stream.times[0])
         self.injections.append(made)

@@ -25,7 +25,7 @@ from fluidgate.calibration.live_probe.grid import (
     longest_prompt,
     most_decodes,
 )
-from fluidgate.calibration.live_probe.held import Held, Injection
+from fluidgate.calibration.live_probe.held import Held, Injection, NoPlace
 from fluidgate.calibration.live_probe.measurements import ENOUGH, SHORTEST, Probed, Row, without_outliers
 from fluidgate.calibration.live_probe.pace import Pace
 from fluidgate.calibration.live_probe.prompts import Prompts, try_prompts
@@ -211,11 +211,7 @@ class LiveProbe:
         async with Held(self._client, prompts, case.lengths, case.output) as held:
             running = await held.begin(PATIENCE + 2 * case.lengths[0] // batching.limit(case.decodes))
             if running < case.decodes:
-                self._cap = running
-                self._warn(
-                    f"{running} decodes run at once, where {case.decodes} were sent: the engine's batch is "
-                    f"{running}; larger ones are left out"
-                )
+                self._full(running)
                 return
             sent: list[tuple[int, Injection]] = []
             others: dict[int, int] = {}
@@ -229,10 +225,17 @@ class LiveProbe:
                         await held.run(SETTLE)
                     others[repeat] = await self._others(held, case.decodes)
                     starts.append(held.iterations)
+            except NoPlace:
+                self._full(running)
             except StreamEnded:
                 self._warn(f"{case.decodes} decodes at {case.context} tokens ended before all was measured")
             finally:
                 self._take(case, batching, held, sent, starts, others)
+
+    def _full(self, batch: int) -> None:
+        """The engine runs no more than `batch` requests at once: one place is for a prompt."""
+        self._cap = batch - 1
+        self._warn(f"the engine runs {batch} requests at once; what needs more of them is left out")
 
     async def _others(self, held: Held, decodes: int) -> int:
         """Requests that the engine has beside the decodes; looked at twice, for those that have just ended."""
