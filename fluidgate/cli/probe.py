@@ -56,7 +56,12 @@ KERNELS = (
 @click.option(
     "--repeats", default=10, show_default=True, metavar="N", help="Timed iterations of each kind; 5 with --url."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of weights, cache and tokens.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Seed of weights, cache and tokens; with --url of the prompts, by default another each time.",
+)
 @click.option("--threads", type=int, metavar="N", help="Threads on the CPU.  [default: one a core]")
 @click.option("--share-layers", is_flag=True, help="Let all layers use the weights of one, to save memory.")
 @click.option("--cuda-graphs", is_flag=True, help="On CUDA, record iterations as graphs, which launch no kernels.")

@@ -25,15 +25,16 @@ LONGEST = 8192
 VISIBLE = 0.08
 """Of a solo iteration: what the longest iteration of a prompt must take more."""
 
-OFF_THE_END = 0.2
-"""Of a solo iteration: how far a first token may come from the end of one."""
+CLEAR = 0.3
+"""The same, where it is beyond doubt."""
+
+EARLY = 0.3
+"""Of a solo iteration: how long before the tokens of the decodes a first token may come. It may come later than they,
+for its answer has to be begun."""
 
 HELD_PROMPT, HELD_OUTPUT, SETTLE = 64, 1024, 3
 BESIDE = 5
 """Decodes beside which it is seen whether they share the budget."""
-
-EARLY = 2
-"""Iterations from sending a prompt to the first that may read it, at most."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Reading:
 
 def reading(seen: Timeline, injection: Injection, solo: float) -> Reading:
     """Where a prompt was read."""
-    token = seen.nearest(injection.first)
-    window = np.arange(min(injection.at, token), token + 1)
+    token = seen.ended(injection.first + EARLY * solo)
+    window = np.arange(min(injection.at, token), min(token + 2, len(seen.ends)))
     excess = np.nan_to_num(seen.seconds[window], nan=solo) - solo
     most = float(excess.max())
     if most < VISIBLE * solo:
@@ -142,7 +143,7 @@ def solo_time(seen: Timeline, injections: list[Injection]) -> float:
     """Median of the iterations beside which nothing was read, s."""
     alone = np.isfinite(seen.seconds)
     for each in injections:
-        alone[each.at : seen.nearest(each.first) + 2] = False
+        alone[each.at : seen.ended(each.first) + 3] = False
     return float(np.median(seen.seconds[alone] if alone.any() else seen.seconds[np.isfinite(seen.seconds)]))
 
 
@@ -211,13 +212,14 @@ async def _first_tokens(trial: Trial, longest: int) -> tuple[int, bool, float]:
         for size in sizes:
             seen, made, solo = await trial.send(min(size, longest))
             found = reading(seen, made, solo)
-            off.append(seen.apart(made.first) > OFF_THE_END * solo)
             if found.last is not None:
+                inside = seen.ends[found.last] - made.first > solo / 2
+                off.append(bool(inside and made.first > seen.ends[found.last - 1]))
                 lags.append(found.token - found.last)
         if lags:
             break
     apart = sum(off) > len(off) / 2
-    return 0 if apart else min(lags, default=0), apart, solo
+    return 0 if apart else max(0, min(lags, default=0)), apart, solo
 
 
 async def _chunks(trial: Trial, tokens: int, lag: int) -> int:

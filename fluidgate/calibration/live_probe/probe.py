@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.calibration.live_probe.batching import Batching, find_batching, reading, solo_time
+from fluidgate.calibration.live_probe.batching import CLEAR, EARLY, Batching, find_batching, reading, solo_time
 from fluidgate.calibration.live_probe.client import Client, Spent, StreamEnded
 from fluidgate.calibration.live_probe.facts import Facts, load, look
 from fluidgate.calibration.live_probe.grid import (
@@ -267,13 +267,14 @@ class LiveProbe:
             )
         full = np.isfinite(seen.seconds) & (seen.decodes == case.decodes)
         alone, unread = full.copy(), full.copy()
+        usual = solo_time(seen, held.injections)
         for made in held.injections:
-            token = seen.nearest(made.first)
-            alone[made.at : token + 1 + batching.lag] = False
-            unread[token - batching.lag - -(-made.tokens // batching.limit(case.decodes)) + 1 : token + 1] = False
+            token = seen.ended(made.first + EARLY * usual)
+            alone[made.at : token + 2 + batching.lag] = False
+            unread[token - batching.lag - -(-made.tokens // batching.limit(case.decodes)) : token + 2] = False
         for repeat, made in sent:
             near = slice(max(0, made.at - NEAR), made.at + NEAR)
-            solo = trimmed_mean(seen.seconds[near][alone[near]]) if alone[near].any() else solo_time(seen, [made])
+            solo = trimmed_mean(seen.seconds[near][alone[near]]) if alone[near].any() else usual
             rows = self._mixed(case, batching, seen, made, solo, unread)
             self._rows += [replace(row, repeat=repeat, others=others.get(repeat, 0)) for row in rows]
             self._odd += not rows
@@ -308,8 +309,12 @@ class LiveProbe:
         chunks = [min(limit, made.tokens - done) for done in range(0, made.tokens, limit)]
         found = reading(seen, made, solo)
         first = found.token - batching.lag - len(chunks) + 1
+        if found.first is not None and found.excess > CLEAR * solo:
+            if abs(found.first - first) > 1:
+                return []
+            first = found.first
         last = first + len(chunks) - 1
-        if not 0 <= first - made.at <= JOINING or (len(chunks) > 1 and found.first not in (None, first)):
+        if not 0 <= first - made.at <= JOINING:
             return []
         if not np.all(seen.decodes[first : last + 1] == case.decodes) or last >= len(seen.seconds):
             return []

@@ -18,12 +18,15 @@ TRIAL = 64
 class Prompts:
     """Draws prompts: token ids, or words where an engine takes no ids.
 
+    Args:
+        seed: of what is drawn; None for any.
+
     Attributes:
         ids: the range of the token ids; None for words.
         tokens_per_word: where it is words.
     """
 
-    def __init__(self, seed: int, ids: tuple[int, int] | None = RANGES[0], tokens_per_word: float = 1.0) -> None:
+    def __init__(self, seed: int | None, ids: tuple[int, int] | None = RANGES[0], tokens_per_word: float = 1.0) -> None:
         self.ids = ids
         self.tokens_per_word = tokens_per_word
         self._random = Random(seed)
@@ -36,7 +39,7 @@ class Prompts:
         return " ".join(self._random.choice(WORDS) for _ in range(count))
 
 
-async def try_prompts(client: Client, seed: int) -> Prompts:
+async def try_prompts(client: Client, seed: int | None) -> Prompts:
     """Prompts of the first kind that the engine takes, each tried with one request.
 
     Raises:

@@ -27,7 +27,7 @@ class Settings:
         repeats: of each kind of iteration.
         max_tokens: of prompts and answers together.
         max_seconds: s.
-        seed: of the prompts.
+        seed: of the prompts; None for another in each probe, as an engine may remember those of the last.
         gpu, engine, dtype, tensor_parallel: for the file's header, where the engine does not say.
     """
 
@@ -43,7 +43,7 @@ class Settings:
     repeats: int = 5
     max_tokens: int = 2_000_000
     max_seconds: float = 600.0
-    seed: int = 0
+    seed: int | None = None
     gpu: str = ""
     engine: str = ""
     dtype: str = ""
@@ -62,7 +62,7 @@ class Settings:
                 _check_all(key, [value], least)
         _check_all("read_before", [self.read_before], 0)
         _check_all("repeats", [self.repeats], 1)
-        if not 0 <= self.seed < 2**63:
+        if self.seed is not None and not 0 <= self.seed < 2**63:
             raise FluidgateError(f"--seed: is {self.seed}; give a whole number from 0 to {2**63 - 1}")
         if self.max_tokens < 1:
             raise FluidgateError(f"--max-tokens: is {self.max_tokens}; give a number of tokens above 0")

@@ -61,9 +61,10 @@ class Timeline:
     context: Array
     in_step: float
 
-    def nearest(self, time: float) -> int:
-        """The iteration that ended nearest to a time."""
-        return int(np.nanargmin(np.abs(self.ends - time)))
+    def ended(self, time: float) -> int:
+        """The last iteration that had ended by a time; the first one if none had."""
+        before = np.flatnonzero(self.ends <= time)
+        return int(before[-1]) if len(before) else 0
 
     def between(self, first: int, last: int, solo: float, alone: NDArray[np.bool_]) -> float:
         """Seconds from the begin of one iteration to the end of another, nan where they were not seen.
@@ -81,10 +82,6 @@ class Timeline:
             return float(np.nanmedian(said)) if np.isfinite(said).any() else np.nan
 
         return edge(last, 1) - edge(first - 1, -1)
-
-    def apart(self, time: float) -> float:
-        """How far a time lies from the nearest end, s."""
-        return float(np.nanmin(np.abs(self.ends - time)))
 
 
 def timeline(tracks: Sequence[Track]) -> Timeline:
