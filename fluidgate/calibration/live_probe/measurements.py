@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -181,9 +181,13 @@ def _in_time(rows: list[Row]) -> list[Row]:
     return good if len(good) >= ENOUGH else rows
 
 
-def _near(rows: Sequence[Row]) -> list[Row]:
-    if len(rows) < ENOUGH:
-        return list(rows)
-    middle = median(row.seconds for row in rows)
-    spread = median(abs(row.seconds - middle) for row in rows)
-    return [row for row in rows if abs(row.seconds - middle) <= max(3.0 * spread, FAR * middle)]
+def _near(rows: list[Row]) -> list[Row]:
+    """Those that are left when far ones are taken out, and those that are far from the rest, and so on."""
+    while len(rows) >= ENOUGH:
+        middle = median(row.seconds for row in rows)
+        spread = median(abs(row.seconds - middle) for row in rows)
+        near = [row for row in rows if abs(row.seconds - middle) <= max(3.0 * spread, FAR * middle)]
+        if len(near) == len(rows):
+            break
+        rows = near
+    return rows

@@ -113,6 +113,20 @@ def test_the_front_end_is_the_wait_beyond_the_iterations(bench: Bench) -> None:
     assert probed.front_end == pytest.approx(0.0, abs=0.012)  # beside no decode, where the rows have one
 
 
+def test_first_tokens_may_come_late(bench: Bench) -> None:
+    """The answer to a prompt has to be begun, where those of the decodes go on."""
+    few = settings_of(batch_sizes=(1, 4), chunk_sizes=(64, 224), repeats=2)
+    probed, _ = bench.probe(LINEAR, few, batching="token-budget", max_batched_tokens=256, first_late=0.12)
+    assert probed.batching is not None
+    assert (probed.batching.budget, probed.batching.lag, probed.batching.apart) == (256, 0, False)
+    assert probed.front_end == pytest.approx(0.12, abs=0.02)
+    for row in probed.rows:
+        context = row.batch_size * row.mean_context
+        law = LINEAR.mixed(row.chunk_size, row.batch_size, context) if row.chunk_size else None
+        wanted = LINEAR.solo(row.batch_size, context) if law is None else law
+        assert row.seconds == pytest.approx(wanted, rel=0.02)
+
+
 def test_a_batch_that_is_smaller_than_asked_is_noticed(bench: Bench) -> None:
     few = settings_of(batch_sizes=(2, 4, 8), contexts=(192,), repeats=1)
     probed, _ = bench.probe(LINEAR, few, batching="token-budget", batch_size=5)

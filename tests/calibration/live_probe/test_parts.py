@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fluidgate.calibration.live_probe import Settings
-from fluidgate.calibration.live_probe.batching import Batching
+from fluidgate.calibration.live_probe.batching import Batching, reading
 from fluidgate.calibration.live_probe.client import server_of
 from fluidgate.calibration.live_probe.events import TokenEvents
 from fluidgate.calibration.live_probe.facts import Facts
 from fluidgate.calibration.live_probe.grid import fitting_grid, make_grid, wanted_sizes
+from fluidgate.calibration.live_probe.held import Injection
 from fluidgate.calibration.live_probe.measurements import Row, without_outliers
 from fluidgate.calibration.live_probe.timeline import Track, timeline, trimmed_mean
 from fluidgate.errors import FluidgateError
@@ -109,6 +110,17 @@ def test_one_late_end_does_not_move_what_lies_between() -> None:
     alone[10] = False
     assert seen.seconds[10] == pytest.approx(4.5)
     assert seen.between(10, 10, 1.0, alone) == pytest.approx(4.0)
+
+
+def test_where_a_prompt_was_read() -> None:
+    """In the iteration that takes longest, though its first token comes some time after those of the decodes."""
+    lasted = np.array([1.0] * 10 + [4.0, 4.0, 2.0] + [1.0] * 10)
+    seen = timeline(tracks(np.cumsum(lasted), [0]))
+    found = reading(seen, Injection(500, 9, 9.1, float(seen.ends[12]) + 0.4), 1.0)
+    assert (found.first, found.last, found.token) == (10, 11, 12)
+    assert found.excess == pytest.approx(3.0)
+    small = reading(seen, Injection(5, 16, 15.1, float(seen.ends[17]) - 0.1), 1.0)
+    assert (small.first, small.token) == (None, 17)
 
 
 def test_a_mean_without_the_extremes() -> None:

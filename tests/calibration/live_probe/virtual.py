@@ -52,6 +52,7 @@ class VirtualClient(Client):
     Attributes:
         engine: that answers.
         jitter: s by which a token is seen late at most.
+        first_late: s by which the first of an answer is seen later still.
         under_way, most: requests that are answered now, and at once at most.
     """
 
@@ -59,6 +60,7 @@ class VirtualClient(Client):
         super().__init__("http://virtual", "", most_tokens)
         self.engine = engine
         self.jitter = jitter
+        self.first_late = 0.0
         self.most = self.under_way = 0
         self._random = Random(1)
         self._names = itertools.count()
@@ -95,7 +97,7 @@ class VirtualClient(Client):
             while request.written == seen and request.finish is None:
                 await request.bell.wait()
             written = request.written
-            await asyncio.sleep(self.jitter * self._random.random())
+            await asyncio.sleep(self.jitter * self._random.random() + (self.first_late if seen == 0 else 0.0))
             if written > seen:
                 self.output_tokens += written - seen
                 stream.events.tokens = seen = written
@@ -124,6 +126,7 @@ class Bench:
         batch_size: int = 16,
         chunk_size: int = 256,
         jitter: float = 0.0,
+        first_late: float = 0.0,
         beside: Callable[[Engine], Awaitable[None]] | None = None,
         said: list[str] | None = None,
         **engine: Any,
@@ -134,6 +137,7 @@ class Bench:
 
         async def work() -> tuple[Probed, VirtualClient]:
             made = VirtualClient(Engine(known, Clock(1.0)), jitter, settings.max_tokens)
+            made.first_late = first_late
             facts = await look(made, settings.model)
             made.model = facts.model
             lines = said if said is not None else []
