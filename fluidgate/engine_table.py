@@ -84,13 +84,15 @@ class EngineTable(Table):
 
 
 class EngineFileTable(EngineTable):
-    """[engine] as a file has it: `kv_tokens` may follow from the memory of the GPU."""
+    """[engine] as a file has it: `kv_tokens` may follow from the memory of the GPU; overhead becomes its time's."""
 
     kv_memory: str | None = absent(
         'what kv_tokens follows from: a card such as "h100", its memory such as "80 GiB", '
         'the line of the engine\'s log, or "unlimited"',
         examples=["h100"],
     )
+    overhead: float = Field(0.0, ge=0, description="the seconds that the engine adds to each iteration")
+    overhead_per_decode: float = Field(0.0, ge=0, description="the seconds that it adds for each decode of one")
     gpu_memory_utilization: float | None = absent(
         "the share of a GPU's memory that the engine takes, weights included", gt=0, le=1, examples=[0.9]
     )

@@ -1,32 +1,34 @@
-"""Between the nodes of a table; in plain Python, and compiled where the hot loop asks."""
+"""Between the nodes of a table, over any number of axes."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 
-def bilinear(xs: Any, ys: Any, table: Any, x: float, y: float) -> float:
-    """The table at (x, y): constant below the least nodes, carried on in a straight line above the largest.
+def multilinear(
+    axes: Sequence[Sequence[float]], table: Any, place: Sequence[float], onward: Sequence[bool], axis: int = 0
+) -> float:
+    """The table at a place: linear along each axis between its nodes, straight on above the largest.
 
     Args:
-        xs, ys: nodes, increasing, at least one each; shapes (a,) and (b,).
-        table: shape (a, b).
+        axes: the nodes of each axis, increasing, one at least.
+        table: nested sequences, those of the first axis outermost.
+        place: a coordinate for each axis.
+        onward: for each axis, whether the table goes straight on below its least node too; else it is constant there.
+        axis: the first that is left; the table has no others.
     """
-    i, u = 0, 0.0
-    while i + 2 < len(xs) and xs[i + 1] <= x:
-        i += 1
-    if len(xs) > 1 and x > xs[i]:
-        u = (x - xs[i]) / (xs[i + 1] - xs[i])
-    j, v = 0, 0.0
-    while j + 2 < len(ys) and ys[j + 1] <= y:
-        j += 1
-    if len(ys) > 1 and y > ys[j]:
-        v = (y - ys[j]) / (ys[j + 1] - ys[j])
-    low, high = table[i][j], table[i][j]
-    if v > 0.0:
-        low += v * (table[i][j + 1] - low)
-    if u > 0.0:
-        high = table[i + 1][j]
-        if v > 0.0:
-            high += v * (table[i + 1][j + 1] - high)
-    return float(low + u * (high - low))
+    if axis == len(axes):
+        return float(table)
+    nodes = axes[axis]
+    if len(nodes) == 1:
+        return multilinear(axes, table[0], place, onward, axis + 1)
+    low = min(max(bisect_right(nodes, place[axis]) - 1, 0), len(nodes) - 2)
+    share = (place[axis] - nodes[low]) / (nodes[low + 1] - nodes[low])
+    if share < 0.0 and not onward[axis]:
+        share = 0.0
+    found = multilinear(axes, table[low], place, onward, axis + 1)
+    if share != 0.0:
+        found += share * (multilinear(axes, table[low + 1], place, onward, axis + 1) - found)
+    return found

@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
 from fluidgate.engine_table import BatchingName as BatchingName
 from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
-from fluidgate.interpolation import bilinear
+from fluidgate.iteration_time import IterationTime as IterationTime
+from fluidgate.iteration_time import SoloTable as SoloTable
+from fluidgate.iteration_time import TimeTable as TimeTable
+from fluidgate.noun import NonNegative as NonNegative
+from fluidgate.noun import NonNegativeInt as NonNegativeInt
+from fluidgate.noun import Noun as Noun
+from fluidgate.noun import Positive as Positive
 from fluidgate.scenario_reader import read_scenario
 
 if TYPE_CHECKING:
@@ -35,17 +37,8 @@ Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
 Duration = Annotated[float, Field(ge=0.01, le=1e9)]
 """Seconds for which a rate of arrivals stands, within what a stream of requests can draw."""
-
-
-class Noun(BaseModel):
-    """An immutable, validated value; unknown fields and numbers that are not finite are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RequestClass(Noun):
@@ -60,104 +53,6 @@ class RequestClass(Noun):
     )
     ttft_target: Positive | None = Field(None, description="TTFT for goodput, s, in the place of the scenario's")
     tpot_target: Positive | None = Field(None, description="TPOT for goodput, s, in the place of the scenario's")
-
-
-class TimeTable(Noun):
-    """Iteration times measured over chunk and batch, bilinear between the nodes.
-
-    They are constant below the least chunk and the least batch, and carried on in a straight line above the largest.
-    Those of a batch below the least one hold the context of the least.
-    """
-
-    chunk_sizes: tuple[NonNegativeInt, ...] = Field(min_length=1, description="prompt tokens, 0 for none; increasing")
-    batch_sizes: tuple[NonNegativeInt, ...] = Field(min_length=1, description="decodes, increasing")
-    seconds: tuple[tuple[Positive, ...], ...] = Field(description="an iteration's, a row a chunk size, s")
-    context: NonNegative = Field(0.0, description="context of each decode that they were measured at, tokens")
-
-    @model_validator(mode="after")
-    def _nodes_increase(self) -> Self:
-        for name, nodes in (("chunk_sizes", self.chunk_sizes), ("batch_sizes", self.batch_sizes)):
-            if list(nodes) != sorted(set(nodes)):
-                raise ValueError(f"{name} of a table must increase")
-        if [len(row) for row in self.seconds] != [len(self.batch_sizes)] * len(self.chunk_sizes):
-            raise ValueError(
-                f"a table over {len(self.chunk_sizes)} chunk sizes and {len(self.batch_sizes)} batch sizes needs "
-                "a row a chunk size, each with a time a batch size"
-            )
-        return self
-
-    def at(self, chunk_tokens: float, decodes: float) -> float:
-        """Seconds of an iteration, its decodes with the table's own context."""
-        return bilinear(self.chunk_sizes, self.batch_sizes, self.seconds, chunk_tokens, decodes)
-
-
-class IterationTime(Noun):
-    """Duration of one iteration of continuous batching.
-
-    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context`, where `context` counts the tokens that the
-    decodes of the batch have read and written before. Without one, `solo_alpha + solo_delta*decodes +
-    epsilon*context`, or `1/gamma` for a full batch.
-
-    That of [LDHZ], (2)-(3), has no delta and no epsilon, so that `tau = alpha + beta*chunk` and `1/gamma` hold for
-    every batch. With either of them, or with a solo time of its own, `gamma` follows from the batch size and may be
-    left out: see `Gpu`.
-
-    A `table` takes the place of all terms but `epsilon`, which counts the context beyond the table's own; `alpha`,
-    `beta` and the others are then those of the law fitted to it, for who asks for them.
-    """
-
-    alpha: float = Field(description="intercept of the mixed iteration time, s")
-    beta: Positive = Field(description="slope of the mixed iteration time, s per prompt token")
-    gamma: Positive | None = Field(
-        None, description="speed of one decode on a solo GPU, tokens/s; None where it follows from the batch size"
-    )
-    delta: NonNegative = Field(0.0, description="what each decode of the batch adds to an iteration, s")
-    epsilon: NonNegative = Field(0.0, description="what each token of context adds to an iteration, s")
-    solo_alpha: NonNegative | None = Field(None, description="alpha without a chunk, s; that of mixed ones if None")
-    solo_delta: NonNegative | None = Field(None, description="delta without a chunk, s; that of mixed ones if None")
-    table: TimeTable | None = Field(None, description="measured times, in the place of the law; None for the law")
-
-    @model_validator(mode="after")
-    def _solo_time_is_known_once(self) -> Self:
-        given = self.solo_alpha is not None or self.solo_delta is not None
-        if self.gamma is not None and given:
-            raise ValueError("gamma and solo_alpha, solo_delta say the same; leave gamma out, or those")
-        if self.gamma is not None and self.table is not None:
-            raise ValueError("gamma and a table say the same; leave gamma out")
-        if self.gamma is None and not (given or self.delta or self.epsilon or self.table):
-            raise ValueError("gamma is missing; give it, or delta or epsilon, from which it follows")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _what_is_set(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the terms that the law does not have."""
-        kept = {key: value for key, value in fields(self).items() if key in ("alpha", "beta") or value is not None}
-        return {key: value for key, value in kept.items() if key not in ("delta", "epsilon") or value != 0.0}
-
-    @property
-    def by_batch(self) -> bool:
-        """Whether an iteration's time depends on its decodes."""
-        return self.gamma is None or self.delta > 0.0 or self.epsilon > 0.0
-
-    def mixed(self, chunk_tokens: float, decodes: float = 0.0, context: float = 0.0) -> float:
-        """Seconds of an iteration that reads `chunk_tokens` of a prompt beside `decodes`, (3); `context` in all."""
-        if self.table is not None:
-            return self._of_table(self.table, chunk_tokens, decodes, context)
-        return self.alpha + self.beta * chunk_tokens + self.delta * decodes + self.epsilon * context
-
-    def solo(self, decodes: float, context: float) -> float:
-        """Seconds of an iteration of `decodes` without a prefill, (2); with `gamma` those of a full batch."""
-        if self.gamma is not None:
-            return 1.0 / self.gamma
-        if self.table is not None:
-            return self._of_table(self.table, 0.0, decodes, context)
-        alpha = self.alpha if self.solo_alpha is None else self.solo_alpha
-        delta = self.delta if self.solo_delta is None else self.solo_delta
-        return alpha + delta * decodes + self.epsilon * context
-
-    def _of_table(self, table: TimeTable, chunk_tokens: float, decodes: float, context: float) -> float:
-        measured = table.context * max(decodes, table.batch_sizes[0])
-        return table.at(chunk_tokens, decodes) + self.epsilon * (context - measured)
 
 
 class Calibrated(Noun):
@@ -211,13 +106,37 @@ class Gpu(Noun):
     def gamma(self) -> float:
         """Tokens/s of one decode on a solo GPU with a full batch, (2)."""
         given = self.iteration.gamma
-        return given if given is not None else 1.0 / self.solo
+        return given if given is not None and self.iteration.added(1.0) == 0.0 else 1.0 / self.solo
+
+    @property
+    def alone(self) -> tuple[float, float, float]:
+        """Intercept, slope a decode and slope a token of context of solo iterations of any batch, without a table.
+
+        Where `gamma` is given it is the speed in a full batch of mean context; a smaller one takes less.
+        """
+        alpha, delta, epsilon = self.iteration.alone
+        if self.iteration.gamma is not None:
+            alpha = 1.0 / self.iteration.gamma - self.batch_size * (delta + epsilon * self.context_tokens)
+        return alpha, delta, epsilon
+
+    def seconds(self, chunk: float, decodes: float, context: float, read: float = 0.0) -> float:
+        """Seconds of one iteration of any batch; `context` and `read` as in `IterationTime.mixed`."""
+        if chunk > 0.0:
+            return self.iteration.mixed(chunk, decodes, context, read)
+        if self.iteration.gamma is None:
+            return self.iteration.solo(decodes, context)
+        alpha, delta, epsilon = self.alone
+        return alpha + delta * decodes + epsilon * context + self.iteration.added(decodes)
 
     def prefill_seconds(self, tokens: int) -> float:
         """Seconds in which a prompt of `tokens` is read by itself, in full chunks and a last one that is not."""
         full, rest = divmod(tokens, self.chunk_size)
-        last = max(self.iteration.mixed(rest), 0.0) if rest else 0.0
-        return full * self.iteration.mixed(self.chunk_size) + last
+        seconds = sum(self._read(self.chunk_size, k * self.chunk_size) for k in range(full))
+        return seconds + (max(self._read(rest, tokens - rest), 0.0) if rest else 0.0)
+
+    def _read(self, chunk: int, before: int) -> float:
+        """Seconds in which a chunk is read by itself, after `before` tokens of its prompt."""
+        return self.iteration.mixed(chunk, read=float(chunk) * before)
 
     @property
     def kappa(self) -> float:
@@ -439,7 +358,7 @@ class Scenario(Noun):
 
     def _gpu_in_context(self) -> Gpu:
         """The GPU, its decodes with the mean context of the classes where its iteration time depends on that."""
-        if self.gpu.iteration.epsilon == 0.0:
+        if not self.gpu.iteration.by_context:
             return self.gpu
         return self.gpu.model_copy(update={"context_tokens": mean_context(self.classes, self.lengths)})
 

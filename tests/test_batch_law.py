@@ -20,7 +20,8 @@ from fluidgate.planning.sensitivity import sweep
 from fluidgate.profiles import Profile, dump_profile, load_profile, parse_profile
 from fluidgate.scenario_file import dump_scenario, load_scenario, parse_scenario
 from fluidgate.simulation import simulate
-from fluidgate.simulation.iteration.law import base_time, context_slope, law_of
+from fluidgate.simulation.iteration.law import law_of
+from fluidgate.simulation.iteration.law import seconds as law_seconds
 from tests.scenarios import two_class_scenario
 
 LAW = IterationTime(alpha=0.0091, beta=9.3e-5, delta=2.4e-4, epsilon=1.3e-7, solo_alpha=0.0172, solo_delta=5.9e-5)
@@ -43,7 +44,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @entry_point
 def seconds(law, chunk, decodes, context):  # type: ignore[no-untyped-def]
-    return base_time(law, chunk, decodes) + context_slope(law, chunk) * context
+    return law_seconds(law, chunk, decodes, context, 0)
 
 
 def test_a_scenario_plans_at_full_batches() -> None:
@@ -184,8 +185,8 @@ def test_a_table_goes_through_file_plan_and_kernel() -> None:
     ("old", "new", "message"),
     [
         ("[0, 128, 512]", "[0, 512, 128]", "chunk_sizes of a table must increase"),
-        ("[0.07, 0.09]", "[0.07]", "needs a row a chunk size, each with a time a batch size"),
-        ("[0.07, 0.09]", "[0.07, 0]", "must be greater than 0, but is 0"),
+        ("[0.07, 0.09]", "[0.07]", "must have 3 x 2 numbers: a row a chunk size"),
+        ("[0.07, 0.09]", "[0.07, 0]", "must be greater than 0 and finite, but one is 0"),
         ("context", "contex", "unknown key; did you mean 'context'?"),
         ("seconds", "second", "unknown key; did you mean 'seconds'?"),
     ],
@@ -233,7 +234,10 @@ def test_without_more_terms_every_number_is_the_papers(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (KEYS + "gamma = 40.0\n", "gpu: gamma and solo_alpha, solo_delta say the same; leave gamma out, or those"),
+        (
+            KEYS + "gamma = 40.0\n",
+            "gpu: gamma and solo_alpha, solo_delta, solo_epsilon say the same; leave gamma out, or those",
+        ),
         (
             PAPER + "delta = -1.0\n",
             "gpu.delta: must be at least 0, but is -1.0; give the seconds that each decode adds",
@@ -253,7 +257,7 @@ def test_what_a_scenario_cannot_say(keys: str, message: str) -> None:
 
 
 def test_what_a_profile_cannot_say() -> None:
-    with pytest.raises(FluidgateError, match=r"lab.toml: gamma and solo_alpha, solo_delta say the same"):
+    with pytest.raises(FluidgateError, match=r"lab.toml: gamma and solo_alpha, solo_delta, solo_epsilon say the same"):
         parse_profile(f'name = "x"\n{KEYS}gamma = 3.0\n', "lab.toml")
     row = "[[law]]\nbatch_size = {}\nalpha = 1.0\nbeta = 1.0\ngamma = 1.0\n"
     with pytest.raises(FluidgateError, match=r"delta: not together with \[\[law\]\]"):
@@ -274,3 +278,51 @@ def test_a_scenario_made_in_python_has_its_context() -> None:
         classes=plain.classes,
     )
     assert made.gpu.context_tokens == mean_context(plain.classes) > 0
+
+
+def test_a_wide_table_goes_through_a_file() -> None:
+    wide = """
+[gpu.table]
+chunk_sizes = [256, 1024]
+batch_sizes = [0, 16]
+contexts = [256, 4096]
+read_before = [0, 8192]
+seconds = [
+  [[[0.026, 0.034], [0.026, 0.034]], [[0.041, 0.048], [0.071, 0.082]]],
+  [[[0.095, 0.127], [0.095, 0.127]], [[0.112, 0.143], [0.136, 0.170]]],
+]
+
+[gpu.table.solo]
+batch_sizes = [1, 16]
+contexts = [256, 1024]
+seconds = [[0.0168, 0.0168], [0.0178, 0.0197]]
+"""
+    scenario = parse_scenario(with_table(wide))
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    time = scenario.gpu.iteration
+    assert time.mixed(256, 16, 16 * 4096, 256 * 8192) == pytest.approx(0.082)
+    assert time.solo(16, 16 * 1024) == pytest.approx(0.0197)
+    assert plan(scenario).operating_point is not None
+
+
+@pytest.mark.parametrize("keys", ["", TABLE])
+def test_overhead_of_the_engine_comes_on_top(keys: str) -> None:
+    plain = (
+        parse_scenario(with_table(keys)) if keys else parse_scenario(text("alpha = 0.03\nbeta = 1e-4\ngamma = 40.0"))
+    )
+    engine = "[engine]\noverhead = 0.002\noverhead_per_decode = 1e-5\n\n[pricing]"
+    slow = parse_scenario(dump_scenario(plain).replace("[pricing]", engine, 1))
+    assert parse_scenario(dump_scenario(slow)) == slow
+    for chunk, decodes in ((0, 12), (200, 7)):
+        more = slow.gpu.seconds(chunk, decodes, 900.0 * decodes) - plain.gpu.seconds(chunk, decodes, 900.0 * decodes)
+        assert more == pytest.approx(0.002 + 1e-5 * decodes)
+        compiled = seconds(law_of(slow.gpu), chunk, decodes, 900 * decodes)
+        assert compiled == pytest.approx(slow.gpu.seconds(chunk, decodes, 900.0 * decodes))
+    assert slow.gpu.solo > plain.gpu.solo
+    assert plan(slow).revenue_rate < plan(plain).revenue_rate
+
+
+def test_overhead_beside_a_profile_is_the_engines() -> None:
+    profiled = text('profile = "h100/llama-3.1-8b"\noverhead = 0.001')
+    with pytest.raises(FluidgateError, match=r"gpu.overhead: .*give it in \[engine\]"):
+        parse_scenario(profiled, "my.toml")

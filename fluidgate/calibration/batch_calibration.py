@@ -174,7 +174,7 @@ def measured_table(points: Points, source: str) -> TimeTable:
         chunk_sizes=tuple(chunks.tolist()),
         batch_sizes=tuple(batches.tolist()),
         seconds=tuple(tuple(_rounded(time) for time in row) for row in times),
-        context=float(contexts[0]),
+        contexts=(float(contexts[0]),),
     )
 
 

@@ -48,10 +48,12 @@ def trace_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--map", "columns", multiple=True, metavar="STANDARD=COLUMN", callback=assignments,
-                         help="The files' name for arrival_time, prompt_tokens, output_tokens or class; repeat it for "
-                              "each."),
+                         help="The files' name for arrival_time, prompt_tokens, output_tokens, class, first_token, "
+                              "last_token, ttft, latency, scheduled or failed; repeat it for each."),
             click.option("--unit", type=click.Choice(["s", "ms", "us", "ns"]),
                          help="Unit of times that are numbers.  [default: that of the format]"),
+            click.option("--benchmark", type=click.IntRange(min=1), metavar="K",
+                         help="Which one of a report that holds several."),
             click.option("--class-column", metavar="NAME", help="Column of the traces that names a request's class."),
             click.option("--skip-empty", is_flag=True,
                          help="Leave out requests without prompt or output tokens, and aborted ones."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -11,15 +12,17 @@ from fluidgate.cli.options import json_option, picture_path, trace_options
 
 
 @click.command(short_help="Make a scenario file from request traces.")
-@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@click.argument("traces", metavar="TRACE...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", help="The scenario file to write; without it only the table is shown.")
-@click.option("--gpus", type=int, required=True, metavar="N", help="GPUs that share the load.")
+@click.option("--gpus", type=int, metavar="N", help="GPUs that share the load.  [required, with a TRACE]")
 @click.option("--profile", default="a100-40gb/qwen-8b", show_default=True, metavar="NAME",
               help="Iteration-time profile: a name of `fluidgate profiles`, or a profile file.")  # fmt: skip
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Multiplies the traces' arrival rates.")
-@click.option("--batch-size", type=int, default=16, show_default=True, metavar="B", help="Most requests in a batch.")
-@click.option("--chunk-size", type=int, default=256, show_default=True, metavar="C",
-              help="Prompt tokens read in one iteration.")  # fmt: skip
+@click.option("--batch-size", type=int, metavar="B", help="Most requests in a batch.  [default: the log's, or 16]")
+@click.option("--chunk-size", type=int, metavar="C",
+              help="Prompt tokens read in one iteration.  [default: the log's, or 256]")  # fmt: skip
+@click.option("--engine-log", metavar="FILE",
+              help="What `vllm serve` printed, for [gpu] and [engine]; without a TRACE they are shown.")  # fmt: skip
 @click.option("--patience-rate", type=float, default=0.1, show_default=True, metavar="THETA",
               help="Abandonment while waiting, 1/s; traces do not show it.")  # fmt: skip
 @click.option("--classes", "clusters", type=int, metavar="K", help="Form K classes by length instead of one a file.")
@@ -29,17 +32,31 @@ from fluidgate.cli.options import json_option, picture_path, trace_options
 @click.option("--qq", metavar="FILE", callback=picture_path,
               help="Draw lengths and gaps against the exponential law (.png, .svg, .pdf).")  # fmt: skip
 @json_option
-def workload(traces: tuple[str, ...], output: str | None, qq: str | None, as_json: bool, **options: object) -> None:
+def workload(
+    traces: tuple[str, ...],
+    output: str | None,
+    engine_log: str | None,
+    qq: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Read TRACE files and write a scenario: rates, mean lengths, and how far they are from exponential.
 
     Each is FILE or CLASS=FILE, perhaps packed (.gz, .zip). Known by their columns are CSV
     (arrival_time,prompt_tokens,output_tokens[,class]) and the traces of Azure, Mooncake, Qwen-Bailian, BurstGPT, Vidur,
-    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm and aiperf; others are read with --map and --unit. Files
-    that follow each other in time are parts of one class.
+    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm, aiperf and inference-perf; others are read with --map and
+    --unit. Files that follow each other in time are parts of one class.
     """
     from fluidgate.workloads import workload as build
 
-    made = build(list(traces), **options)  # type: ignore[arg-type]
+    if not traces and engine_log is not None:
+        _show_engine(engine_log, as_json)
+        return
+    if not traces:
+        raise click.UsageError("Missing argument 'TRACE...'.")
+    if options["gpus"] is None:
+        raise click.UsageError("Missing option '--gpus'.")
+    made = build(list(traces), engine_log=engine_log, **options)
     warn(made.warnings)
     if output is not None:
         made.write(output)
@@ -55,3 +72,15 @@ def workload(traces: tuple[str, ...], output: str | None, qq: str | None, as_jso
     show(*workload_tables(made))
     if output is not None:
         click.echo(f"Scenario written to {output}; next: fluidgate plan {output}")
+
+
+def _show_engine(path: str, as_json: bool) -> None:
+    """The tables of a scenario that a log of vLLM states."""
+    from fluidgate.workloads.engine_log import read_engine_log
+
+    log = read_engine_log(path)
+    if as_json:
+        click.echo(json.dumps(log.to_dict(), indent=2))
+    else:
+        click.echo(log.to_toml())
+    warn(f"{log.source}: {key} is not in it" for key in log.settings.unsaid)

@@ -16,7 +16,6 @@ from fluidgate.emulator.kv_cache import KvCache
 from fluidgate.emulator.metrics import EngineMetrics
 from fluidgate.emulator.request import EngineRequest, Finish
 from fluidgate.emulator.settings import BLOCK, EngineSettings
-from fluidgate.simulation.iteration.law import law_of, seconds
 
 Queue = list[tuple[float, int, EngineRequest]]
 
@@ -41,7 +40,6 @@ class Scheduler:
     def __init__(self, settings: EngineSettings, kv: KvCache, metrics: EngineMetrics) -> None:
         self._settings = settings
         self._single = settings.batching == "single-prefill"
-        self._law = law_of(settings.gpu)
         self._kv = kv
         self._metrics = metrics
         self._order = count()
@@ -195,7 +193,8 @@ class Scheduler:
             return
         chunk = sum(tokens for _, tokens in self._parts)
         slow = max([self.slowdown, *(r.slow for r in self._reading), *(r.slow for r in self._decoding)])
-        self._end = self._start + slow * seconds(self._law, chunk, len(self._decoding), self._context)
+        read = sum(tokens * request.read for request, tokens in self._parts)
+        self._end = self._start + slow * self._settings.gpu.seconds(chunk, len(self._decoding), self._context, read)
 
     def _join_late(self, request: EngineRequest) -> None:
         """Let a request join the iteration under way, if that has just begun."""

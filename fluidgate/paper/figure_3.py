@@ -100,7 +100,7 @@ def lines(profiles: list[Profile]) -> pd.DataFrame:
     rows = []
     for profile in profiles:
         law = profile.iteration
-        context = BATCH * (law.table.context if law.table is not None else 0.0)
+        context = BATCH * (law.table.contexts[0] if law.table is not None else 0.0)
         times = [law.mixed(c, BATCH, context) for c in CHUNKS]
         rows += [
             {"kind": "mixed", "profile": profile.name, "batch_size": BATCH, "chunk_size": c, "seconds": seconds}

@@ -52,6 +52,9 @@ class Sizes(Protocol):
     def held_reading(self, size: float) -> float:
         """Tokens times iterations that a prompt holds while it is read, `E[P ceil(P/size)]`."""
 
+    def read_pairs(self, size: float) -> float:
+        """Pairs of a token of a prompt and one that was read in a chunk of `size` tokens before its own."""
+
     def capped(self, most: float) -> float:
         """`E min(P, most)`, tokens."""
 
@@ -82,6 +85,9 @@ class Independent:
 
     def held_reading(self, size: float) -> float:
         return self.prompts.held_reading(size)
+
+    def read_pairs(self, size: float) -> float:
+        return self.prompts.read_pairs(size)
 
     def capped(self, most: float) -> float:
         return float(np.minimum(self.prompts.quantiles(), most).mean()) if most < _FAR * self.prompt else self.prompt
@@ -118,6 +124,10 @@ class Empirical:
 
     def held_reading(self, size: float) -> float:
         return float((self.prompts * np.ceil(self.prompts / size)).mean())
+
+    def read_pairs(self, size: float) -> float:
+        before = np.ceil(self.prompts / size) - 1.0
+        return float((size * before * (self.prompts - size * (before + 1.0) / 2.0)).mean())
 
     def capped(self, most: float) -> float:
         return float(np.minimum(self.prompts, most).mean())
@@ -161,6 +171,10 @@ class Law:
         """`E[X ceil(X/size)]`."""
         return float(self._longer(size, self._tail_mean).sum())
 
+    def read_pairs(self, size: float) -> float:
+        """`size` times the sum of `E[X - j size; X > j size]` over j = 1, 2, ..."""
+        return max(size * (float(self._longer(size, self._excess).sum()) - self.mean), 0.0)
+
     def _longer(self, size: float, of: Callable[[Any], Array]) -> Array:
         """`of` at 0, size, 2 size, ..., as far as anything is that long."""
         if self.name == "fixed":
@@ -189,6 +203,10 @@ class Law:
         from scipy.special import ndtr
 
         return np.asarray(self.mean * ndtr(self._sigma() - self._standard(length)))
+
+    def _excess(self, length: Array) -> Array:
+        """`E[X - length; X > length]`."""
+        return np.asarray(self._tail_mean(length) - length * self._tail(length))
 
     def quantiles(self) -> Array:
         """Lengths at the midpoints of equal probability, shape (_QUANTILES,)."""
@@ -232,6 +250,8 @@ def _geometric_sums(law: Law, size: float, of: Callable[[Any], Array]) -> Array:
     ratio = law._stays() ** size
     if of == law._tail:
         return np.array([1.0 / (1.0 - ratio)])
+    if of == law._excess:
+        return np.array([law.mean / (1.0 - ratio)])
     return np.array([max(law.mean, 1.0) / (1.0 - ratio) + size * ratio / (1.0 - ratio) ** 2])
 
 

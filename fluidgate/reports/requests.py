@@ -26,6 +26,7 @@ from fluidgate.simulation.iteration.results import QUANTILES, ReplayComparison, 
 from fluidgate.simulation.iteration.times import TIMES
 
 COMPARED = ("ttft", "tpot", "stall", "latency")
+CLOCKS = {"engine": "the engine's clock", "client": "a client's clock, front end included"}
 """Those that a comparison shows."""
 
 
@@ -132,10 +133,10 @@ def replay_tables(result: ReplayComparison) -> Iterator[Table]:
         f"rates times {number(run.rate_scale)}"
     )
     yield from request_comparison_tables(result, title)
-    if not result.agreement:
+    if not result.agreement or result.logged is None:
         return
     shown = table(
-        "As the trace measured it (s, tokens/s)",
+        f"As the trace measured it, by {CLOCKS[result.logged.clock]} (s, tokens/s)",
         "policy",
         "of",
         "statistic",

@@ -70,7 +70,8 @@ def _measured(file: AnyTable, source: str, base_dir: Path) -> Profile:
         fail(source, [f"gpu.profile: {error}"])
     except ValueError as error:
         fail(source, [f"gpu: {reason_of(error)}"])
-    return profile
+    added = (file.engine.overhead, file.engine.overhead_per_decode)
+    return profile.model_copy(update={"iteration": profile.iteration.with_overhead(*added)})
 
 
 def _kv_memory(table: EngineFileTable, profile: Profile, source: str) -> KvMemory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from fluidgate.scenario_file import dump_scenario
 from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
 from fluidgate.workloads.classes import TraceClass, classes_of
+from fluidgate.workloads.engine_log import EngineSettings, read_engine_log
 from fluidgate.workloads.exponentiality import exponentiality
 from fluidgate.workloads.names import shared_name
 from fluidgate.workloads.parts import NamedTrace, joined_parts, split_name
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Quantity = Literal["prompt_tokens", "output_tokens", "gap"]
 UNITS: dict[Quantity, str] = {"prompt_tokens": "tokens", "output_tokens": "tokens", "gap": "s"}
 PRICING = Pricing(scheme="bundled", prompt=0.1, output=0.2)
+BATCH_SIZE, CHUNK_SIZE = 16, 256
 DIGITS = 6
 
 
@@ -155,8 +157,9 @@ def workload(
     *,
     gpus: int,
     profile: str | Path | Profile | IterationTime,
-    batch_size: int = 16,
-    chunk_size: int = 256,
+    batch_size: int | None = None,
+    chunk_size: int | None = None,
+    engine_log: str | Path | None = None,
     pricing: Pricing = PRICING,
     patience_rate: float = 0.1,
     scale: float = 1.0,
@@ -164,6 +167,7 @@ def workload(
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     name: str | None = None,
     seed: int = 0,
     skip_empty: bool = False,
@@ -175,8 +179,9 @@ def workload(
         paths: trace files (see `fluidgate.workloads.traces`), each as `PATH` or `CLASS=PATH`.
         gpus: the GPUs that share the load.
         profile: a shipped profile's name, the path of a profile file, or an iteration time.
-        batch_size: B, requests.
-        chunk_size: C, tokens.
+        batch_size: B, requests; by default what `engine_log` states, or 16.
+        chunk_size: C, tokens; by default the tokens of an iteration that `engine_log` states, or 256.
+        engine_log: a log of vLLM that states the engine's settings.
         pricing: prices per token.
         patience_rate: theta of every class, 1/s; traces do not show it.
         scale: multiplies the traces' arrival rates.
@@ -184,6 +189,7 @@ def workload(
         class_column: split them by this column instead.
         columns: the files' own names of columns, as in `read_trace`.
         unit: of times that are numbers, as in `read_trace`.
+        benchmark: which one of a report that holds several, as in `read_trace`.
         name: of the scenario; by default from the files' names.
         seed: of the clusters.
         skip_empty: leave out requests without tokens.
@@ -193,12 +199,23 @@ def workload(
         FluidgateError: a file or an argument is wrong; the message names it and the mend.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
+    log = None if engine_log is None else read_engine_log(engine_log)
+    stated = log.settings if log is not None else EngineSettings()
+    sizes = (batch_size, chunk_size)
+    batch_size = _first(batch_size, stated.max_num_seqs, BATCH_SIZE)
+    chunk_size = _first(chunk_size, stated.max_num_batched_tokens, CHUNK_SIZE)
     _check_arguments(files, gpus, batch_size, chunk_size, patience_rate, scale, clusters, class_column, seed)
     found, profile_name, profile_option = _profile(profile)
     memory = kv_memory(found, None, block=EngineModel().kv_block)
     if not 0 < found.iteration.mixed(chunk_size) < math.inf:
         raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
-    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+    }
     named = [split_name(file) for file in files]
     read = [NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named]
     whole = joined_parts(read)
@@ -209,20 +226,22 @@ def workload(
         gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=found.iteration),
         pricing=pricing,
         classes=tuple(_request_class(c, scale, gpus, patience_rate) for c in classes),
-        engine=EngineModel(kv_tokens=memory.tokens),
+        engine=replace(stated, kv_tokens=_first(stated.kv_tokens, memory.tokens)).engine,
         cluster_gpus=gpus,
     )
     options: dict[str, tuple[Any, Any]] = {
         "--gpus": (gpus, None),
         "--scale": (scale, 1.0),
         "--profile": (profile_option, None),
-        "--batch-size": (batch_size, 16),
-        "--chunk-size": (chunk_size, 256),
+        "--batch-size": (sizes[0], None),
+        "--chunk-size": (sizes[1], None),
+        "--engine-log": (None if log is None else log.source, None),
         "--patience-rate": (patience_rate, 0.1),
         "--classes": (clusters, None),
         "--class-column": (class_column, None),
         "--map": ([f"{standard}={column}" for standard, column in (columns or {}).items()], []),
         "--unit": (unit, None),
+        "--benchmark": (benchmark, None),
         "--name": (name, None),
         "--seed": (seed if clusters is not None else 0, 0),
         "--skip-empty": (skip_empty, False),
@@ -232,8 +251,11 @@ def workload(
     given = [each.trace.source if each.name is None else f"{each.name}={each.trace.source}" for each in read]
     command = _command(given, options) if reproducible else None
     warnings = [remark for each in whole for remark in each.trace.remarks]
+    if log is not None:
+        warnings += [f"{log.source}: {key} is not in it; the scenario has a default" for key in stated.unsaid]
     traces = tuple(each.trace for each in read)
-    return Workload(scenario, traces, classes, float(scale), profile_name, memory.reason, command, tuple(warnings))
+    reason = memory.reason if log is None or stated.kv_tokens is None else f"as {log.source} states them"
+    return Workload(scenario, traces, classes, float(scale), profile_name, reason, command, tuple(warnings))
 
 
 def _check_arguments(
@@ -284,6 +306,11 @@ def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: fl
         arrival_rate=rate / gpus,
         patience_rate=patience_rate,
     )
+
+
+def _first(*values: int | None) -> Any:
+    """The first that is not None."""
+    return next((value for value in values if value is not None), None)
 
 
 def _rounded(number: float) -> float:

@@ -89,7 +89,7 @@ def _follow(traces: Sequence[NamedTrace]) -> bool:
 
 def _one_clock(traces: Sequence[NamedTrace]) -> bool:
     """Whether the traces are of one format and have the same columns."""
-    kinds = {(t.form, t.absolute, t.labels is None, t.first_token is None) for t in (each.trace for each in traces)}
+    kinds = {(t.form, t.absolute, t.labels is None, t.clock) for t in (each.trace for each in traces)}
     return len(kinds) == 1
 
 
@@ -130,7 +130,7 @@ def _joined(group: Sequence[NamedTrace]) -> NamedTrace:
 
     def moved(columns: Sequence[Array | None]) -> Array | None:
         present = [column + begin for column, begin in zip(columns, begins, strict=True) if column is not None]
-        return np.concatenate(present)[order] if present else None
+        return np.concatenate(present)[order] if len(present) == len(parts) else None
 
     labels = [part.labels for part in parts if part.labels is not None]
     made = replace(
@@ -141,8 +141,11 @@ def _joined(group: Sequence[NamedTrace]) -> NamedTrace:
         labels=np.concatenate(labels)[order] if labels else None,
         source=shared_name(sources),
         empty=sum(part.empty for part in parts),
+        failed=sum(part.failed for part in parts),
         first_token=moved([part.first_token for part in parts]),
         last_token=moved([part.last_token for part in parts]),
+        scheduled=moved([part.scheduled for part in parts]),
+        sent=moved([part.sent for part in parts]),
         parts=tuple(file for part in parts for file in part.files),
         notes=(note, *(word for part in parts for word in part.notes)),
     )

@@ -45,6 +45,17 @@ class Times:
         """Other numbers on the same clock, s since the first row."""
         return np.asarray((values - self.origin) / self.per_second)
 
+    def of(self, cells: Cells, column: str) -> Array:
+        """Another column on the same clock, dates or numbers, s since the first row.
+
+        Raises:
+            FluidgateError: a cell is no time.
+        """
+        if DATE.match(str(cells.texts(column).iloc[0])):
+            dates = _dates(cells, column)
+            return np.asarray(dates.seconds + (dates.origin - self.start))
+        return self.since_first(cells.numbers(column))
+
 
 def read_times(cells: Cells, form: Format, unit: TimeUnit | None) -> Times:
     """The times of arrival: dates, or numbers in `unit`, else in the format's own.

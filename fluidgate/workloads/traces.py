@@ -21,13 +21,13 @@ from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.toml_file import fail, shown
 from fluidgate.workloads.cells import Cells
 from fluidgate.workloads.formats import Format, read_table, recognise
-from fluidgate.workloads.formats.catalogue import VLLM_LOG
+from fluidgate.workloads.formats.format import Clock
+from fluidgate.workloads.outcome import read_outcome
+from fluidgate.workloads.selection import ended, kept_rows, one_run, refuse_absent, without_blanks
 from fluidgate.workloads.times import Times, read_times
 
 Lengths = NDArray[np.int64]
-LONGEST = 2**31 - 1
-LEAVE_OUT = "leave such requests out with --skip-empty"
-MEASURED = VLLM_LOG.measured or ()
+MEASURED = ("first_token_ts", "last_token_ts")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,14 @@ class Trace:
         labels: the class of each request, or None where the file has no class column.
         source: name of the file, without its folder.
         empty: requests that were left out because their prompt or output had no tokens, or they never ended.
+        failed: requests that were left out because they failed or were cancelled.
         first_token, last_token: when they came, seconds since the first arrival; None where the file does not say.
+        clock: whose times these and the arrivals are: `engine`, from its queue on, or `client`, front end included;
+            None where the file has no times of tokens.
+        scheduled: when the engine began with each, on the same clock, where the file says.
+        sent: when each came to the front end, where the file says so beside the engine's clock; moved so that none is
+            queued before it was sent, and one as it was sent.
+        users: clients of a closed loop, each sending a request when its last has ended; None where the file names none.
         form: name of the format that it was read from.
         start: the first arrival on the file's own clock, s.
         absolute: whether that clock is the world's (s since 1970).
@@ -55,8 +62,13 @@ class Trace:
     labels: NDArray[np.object_] | None
     source: str
     empty: int = 0
+    failed: int = 0
     first_token: Array | None = None
     last_token: Array | None = None
+    clock: Clock | None = None
+    scheduled: Array | None = None
+    sent: Array | None = None
+    users: int | None = None
     form: str = ""
     start: float = 0.0
     absolute: bool = False
@@ -74,10 +86,10 @@ class Trace:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know: `notes`, and how many requests were left out."""
-        if not self.empty:
-            return self.notes
-        which = "1 request without tokens is" if self.empty == 1 else f"{self.empty:,} requests without tokens are"
-        return (*self.notes, f"{self.source}: {which} left out")
+        left_out = ((self.empty, "without tokens"), (self.failed, "that failed or did not end"))
+        closed = f"{self.source}: a closed loop of {self.users} clients, who send when their last request has ended; "
+        when = () if self.users is None else (f"{closed}a faster or slower engine would have had them at other times",)
+        return (*self.notes, *when, *(_left_out(self.source, count, what) for count, what in left_out if count))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -91,8 +103,10 @@ def read_trace(
     *,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     skip_empty: bool = False,
     sort: bool = False,
+    timeless: bool = False,
 ) -> Trace:
     """Read a trace file.
 
@@ -101,12 +115,15 @@ def read_trace(
             lines are no matter.
         class_column: the column (or JSON key) that names each request's class; by default a plain trace's
             `class` if it has one.
-        columns: the file's own name for `arrival_time`, `prompt_tokens`, `output_tokens` or `class`; a key inside
+        columns: the file's own name for a standard column (`fluidgate.workloads.formats.format.NAMES`); a key inside
             another one with a dot between them.
         unit: of times that are numbers, in the place of the format's.
+        benchmark: which one of a file that holds several, from 1.
         skip_empty: leave out requests without prompt or output tokens, and those that never ended, instead of
             refusing them.
         sort: put the requests in order of arrival instead of refusing those out of order.
+        timeless: read a file that does not say when its requests arrived, in its own order, as if all came at once;
+            for who needs their lengths alone, such as a closed loop.
 
     Raises:
         FluidgateError: the file is missing or wrong, or has no request; the message names file, line and
@@ -116,21 +133,26 @@ def read_trace(
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
     source = str(path)
     table = read_table(read_packed(path, "a trace file"), source)
-    form = recognise(table, _columns(columns, class_column), source)
-    wanted = [*form.columns.values(), *(form.measured or ()), form.label, form.runs]
-    cells = Cells(table.take(list(dict.fromkeys(name for name in wanted if name))), source, table.place)
+    form = recognise(table, _columns(columns, class_column), source, timeless)
+    cells = Cells(table.take(form.wanted), source, table.place)
     if not len(cells):
         fail(source, ["a header without requests; give a trace with requests"])
+    cells = one_run(cells, form, benchmark)
     if table.loose:
-        _refuse_absent(cells, form, table.names)
-    kept = _kept(cells, form, skip_empty)
+        refuse_absent(cells, form, table.names)
+    cells, failed, notes = ended(cells, form)
+    form = without_blanks(form, cells)
+    kept = kept_rows(cells, form, skip_empty)
     cells = cells.select(kept)
-    times = read_times(cells, form, unit)
+    times = read_times(cells, form, unit) if form.time else Times(np.zeros(len(cells)), 0.0, absolute=False)
     labels = None if form.label is None else _labels(cells, form.label)
-    measured = _measured(cells, form, times)
+    measured = read_outcome(cells, form, times, unit)
     order = _order(cells, form, times.seconds, sort)
     begin = times.seconds[order[0]]
-    first, last = (None if each is None else each[order] - begin for each in measured)
+
+    def in_order(column: Array | None) -> Array | None:
+        return None if column is None else column[order] - begin
+
     return Trace(
         arrival_time=times.seconds[order] - begin,
         prompt_tokens=cells.numbers(form.prompt).astype(np.int64)[order],
@@ -138,13 +160,22 @@ def read_trace(
         labels=None if labels is None else labels[order],
         source=Path(path).name,
         empty=int(len(kept) - kept.sum()),
-        first_token=first,
-        last_token=last,
+        failed=failed,
+        first_token=in_order(measured.first),
+        last_token=in_order(measured.last),
+        clock=measured.clock,
+        scheduled=in_order(measured.scheduled),
+        sent=in_order(measured.sent),
+        users=_users(cells, form),
         form=form.name,
         start=times.start + float(begin),
         absolute=times.absolute,
-        notes=tuple(_notes(Path(path).name, cells, form, times)),
+        notes=tuple(f"{Path(path).name}: {note}" for note in (*notes, *_notes(cells, form, times))),
     )
+
+
+def _left_out(source: str, count: int, what: str) -> str:
+    return f"{source}: {count:,} request{'' if count == 1 else 's'} {what} {'is' if count == 1 else 'are'} left out"
 
 
 def _columns(columns: Mapping[str, str] | None, class_column: str | None) -> dict[str, str]:
@@ -156,53 +187,16 @@ def _columns(columns: Mapping[str, str] | None, class_column: str | None) -> dic
     return {**given, "class": class_column}
 
 
-def _refuse_absent(cells: Cells, form: Format, names: list[str]) -> None:
-    """Refuse a key that no request has, where requests need not have the same keys."""
-    for standard, column in form.columns.items():
-        if cells.blank(column).all():
-            mend = f"--map {standard}=KEY says which one it is"
-            fail(cells.source, [f"{column}: missing in every request; {mend} (the keys are {', '.join(names[:20])})"])
-
-
-def _kept(cells: Cells, form: Format, skip_empty: bool) -> NDArray[np.bool_]:
-    """Which requests have tokens and, where that is measured, ended; all of them, unless the others are skipped."""
-    absent = np.zeros(len(cells), bool)
-    for column in (form.prompt, form.output, *(form.measured or ())):
-        blank = cells.blank(column)
-        if not skip_empty:
-            cells.refuse_any(blank, column, "a finite number", f", or {LEAVE_OUT}")
-        absent |= blank
-    empty = absent.copy()
-    present = cells.select(~absent)
-    for column in (form.prompt, form.output):
-        tokens = present.numbers(column)
-        wrong = (tokens < 0) | (tokens != np.floor(tokens)) | (tokens > LONGEST)
-        present.refuse_any(wrong, column, f"a whole number from 1 to {LONGEST}")
-        if not skip_empty and (tokens == 0).any():
-            present.fail(tokens == 0, column, f"no tokens; correct it, or {LEAVE_OUT}")
-        empty[~absent] |= tokens == 0
-    if empty.all():
-        fail(cells.source, ["every request is empty; give a trace with prompt and output tokens"])
-    return ~empty
+def _users(cells: Cells, form: Format) -> int | None:
+    if form.users is None:
+        return None
+    text = cells.texts(form.users).iloc[0]
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _labels(cells: Cells, column: str) -> NDArray[np.object_]:
     cells.refuse_any(cells.blank(column), column, "the name of a class")
     return cells.texts(column).to_numpy(dtype=object)
-
-
-def _measured(cells: Cells, form: Format, times: Times) -> tuple[Array | None, Array | None]:
-    """First and last tokens, s since the first row's arrival; None where the file does not have them."""
-    if form.measured is None:
-        return None, None
-    first, last = (times.since_first(cells.numbers(column)) for column in form.measured)
-    for column, wrong, reason in (
-        (form.measured[0], first < times.seconds, "before the request was queued"),
-        (form.measured[1], last < first, "before the first token"),
-    ):
-        if wrong.any():
-            cells.fail(wrong, column, f"{reason}; correct it")
-    return first, last
 
 
 def _order(cells: Cells, form: Format, times: Array, sort: bool) -> NDArray[np.intp]:
@@ -215,9 +209,11 @@ def _order(cells: Cells, form: Format, times: Array, sort: bool) -> NDArray[np.i
     return np.arange(len(times))
 
 
-def _notes(source: str, cells: Cells, form: Format, times: Times) -> Iterator[str]:
+def _notes(cells: Cells, form: Format, times: Times) -> Iterator[str]:
+    if not form.time:
+        yield "it does not say when its requests arrived; they are taken in its order"
     if times.assumed:
         mend = "say --unit s if they are, and ms, us or ns if not"
-        yield f"{source}: the numbers of {form.time} are taken as seconds, {np.ptp(times.seconds):.6g} in all; {mend}"
+        yield f"the numbers of {form.time} are taken as seconds, {np.ptp(times.seconds):.6g} in all; {mend}"
     if form.runs is not None and (runs := cells.texts(form.runs).nunique()) > 1:
-        yield f"{source}: {runs} benchmarks, read as one trace; its rate is that over all of them and their pauses"
+        yield f"{runs} benchmarks, read as one trace; its rate is that over all of them and their pauses"

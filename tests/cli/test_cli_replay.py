@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Command
+from command import ROOT, Command
 from test_cli_bad_input import refused
 from test_cli_simulations import timeless
 
@@ -225,6 +225,7 @@ def test_what_a_trace_has_measured_stands_beside_the_simulation(fluidgate: Comma
     words = logged_trace(scenario)
     found = fluidgate(*words, "--json").json
     rows = {(row["quantity"], row["statistic"]): row for row in found["agreement"]}
+    assert found["clock"] == "engine"
     assert len(rows) == 16
     assert rows["TTFT", "mean"]["measured"] == pytest.approx(0.3)
     assert rows["TTFT", "p50"]["measured"] == pytest.approx(0.3)
@@ -241,6 +242,27 @@ def test_what_a_trace_has_measured_stands_beside_the_simulation(fluidgate: Comma
     shown = fluidgate(*words).output
     assert "As the trace measured it" in shown
     assert re.search(r"vllm-round-robin +latency +mean +1.3 ", shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "requests"),
+    [
+        (["vllm-bench-0.33.json"], 13),
+        (["guidellm-0.8.json", "--benchmark", "2"], 12),
+        (["guidellm-0.3.json"], 10),
+        (["aiperf-0.13.jsonl"], 9),
+        (["inference-perf-0.7.json"], 16),
+    ],
+)
+def test_runs_of_benchmarks_stand_beside_the_simulation(fluidgate: Command, words: list[str], requests: int) -> None:
+    """They were made against emulated engines with the iteration times of this scenario; a replay finds these again."""
+    lab = ROOT / "examples" / "vllm-rtx4090.toml"
+    log = [str(ROOT / "tests" / "workloads" / "samples" / words[0]), *words[1:]]
+    found = fluidgate("replay", lab, *log, "--policy", "vllm-round-robin", "--gpus", "1", "--json").json
+    assert found["clock"] == "client"
+    assert found["policies"][0]["overall"]["latency"]["count"] == requests
+    rows = {(row["quantity"], row["statistic"]): row for row in found["agreement"]}
+    assert abs(rows["TPOT", "mean"]["relative"]) < 0.005
 
 
 @pytest.mark.parametrize("option", ["--rate-scale=2", "--requests=1", "--horizon=9", "--warmup=1", "--lengths=drawn"])

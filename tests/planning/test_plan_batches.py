@@ -68,7 +68,7 @@ def test_the_papers_two_numbers_come_out_of_it(memory):
         assert solve(BatchProgram(), instance).objective == pytest.approx(revenue, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["linear", "table"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_best_revenue_is_that_of_the_rows_written_again(seed, kind):
     given = scenario(seed, kind, memory=False if seed % 3 else None)
@@ -82,7 +82,7 @@ def test_the_best_revenue_is_that_of_the_rows_written_again(seed, kind):
     assert under_budget.revenue_rate == pytest.approx(best_revenue(given, budget=tokens), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["linear", "table"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_it_never_falls_with_more_of_anything(seed, kind):
     given = scenario(seed, kind)
@@ -100,7 +100,7 @@ def test_it_never_falls_with_more_of_anything(seed, kind):
             assert plan(changed, batching=batching).revenue_rate >= best
 
 
-@pytest.mark.parametrize("kind", ["linear", "table"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_prices_lie_between_the_differences(seed, kind):
     given = scenario(seed, kind, memory=True)
@@ -145,7 +145,7 @@ def _slower(given, factor):
     return given.replace(gpu=given.gpu.model_copy(update={"iteration": IterationTime(**scaled, **solo)}))
 
 
-@pytest.mark.parametrize("kind", ["linear", "table"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_index_above_one_is_served_in_full_and_below_not_at_all(seed, kind):
     """Complementary slackness, through what policies read."""
@@ -158,7 +158,7 @@ def test_index_above_one_is_served_in_full_and_below_not_at_all(seed, kind):
     assert np.all(solved.served_fraction[index < 1.0 - 1e-6] < 1e-6)
 
 
-@pytest.mark.parametrize("kind", ["linear", "table", "paper"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide", "paper"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_operating_point_obeys_littles_law_and_its_limits(seed, kind):
     given = scenario(seed, kind, memory=True)
@@ -174,7 +174,7 @@ def test_the_operating_point_obeys_littles_law_and_its_limits(seed, kind):
     assert np.all(solved.served_fraction <= 1.0 + 1e-9)
 
 
-@pytest.mark.parametrize("kind", ["linear", "table"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide"])
 @pytest.mark.parametrize("seed", range(12))
 def test_a_cap_that_does_not_bind_changes_nothing(seed, kind):
     given = scenario(seed, kind)
@@ -192,7 +192,7 @@ def test_a_cap_that_does_not_bind_changes_nothing(seed, kind):
     assert points[0] == pytest.approx(points[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["linear", "table", "paper"])
+@pytest.mark.parametrize("kind", ["linear", "table", "wide", "paper"])
 @pytest.mark.parametrize("seed", range(12))
 def test_a_limit_on_tpot_is_one_on_what_decodes_feel(seed, kind):
     given = scenario(seed, kind, memory=True).replace(pricing=Pricing(scheme="bundled", prompt=0.1, output=0.2))

@@ -60,6 +60,21 @@ def aiperf(start: int, prompt: int, output: int) -> dict[str, Any]:
     }
 
 
+def inference_perf(kind: str, start: float, prompt: int, output: int) -> dict[str, Any]:
+    """A request of one of the three shapes that its files have had."""
+    answer = {"output_tokens": output, "output_token_times": [start + 0.25, start + 1.5]}
+    info = {
+        "inference-perf": {"request_metrics": {"text": {"input_tokens": prompt}}, "response_metrics": answer},
+        "inference-perf 0.5": {"input_tokens": prompt, "extra_info": {}, "response_info": answer},
+        "inference-perf before 0.5": {"input_tokens": prompt, **answer, "extra_info": {}},
+    }
+    return {"start_time": start, "end_time": start + 2.0, "request": "{}", "info": info[kind], "error": None}
+
+
+def inference_perf_file(kind: str) -> str:
+    return json.dumps([inference_perf(kind, 44.0, 300, 20), inference_perf(kind, 46.5, 500, 40)], indent=2)
+
+
 BLIS = "request_id,client_id,tenant_id,slo_class,input_tokens,output_tokens,model,arrival_time_us,send_time_us,status\n"
 SAMPLES = {
     "plain": "arrival_time,prompt_tokens,output_tokens\n4,300,20\n6.5,500,40\n",
@@ -87,10 +102,14 @@ SAMPLES = {
     ),
     "vllm bench": json.dumps(BENCH),
     "guidellm": json.dumps(guidellm(time="request_start_time"), indent=4),
-    "guidellm before 0.3": json.dumps(guidellm(time="start_time")),
+    "guidellm before 0.4": json.dumps(guidellm(time="start_time")),
     "aiperf": lines(aiperf(1759813207532900363, 300, 20), aiperf(1759813210032900363, 500, 40)),
+    **{
+        name: inference_perf_file(name)
+        for name in ("inference-perf", "inference-perf before 0.5", "inference-perf 0.5")
+    },
 }
-MARKED = {"guidellm before 0.3"}
+MARKED = {"guidellm before 0.4", "inference-perf", "inference-perf before 0.5", "inference-perf 0.5"}
 """Formats that only a report's own shape tells; the others are told by their columns in any kind of file."""
 
 
@@ -352,15 +371,15 @@ def test_requests_that_never_ended_are_left_out_when_asked(tmp_path: Path) -> No
     records = (failed, aiperf(10**9, 300, 20), aiperf(35 * 10**8, 500, 40))
     trace = read(tmp_path, lines(*records), skip_empty=True)
     is_the_sample(trace)
-    assert trace.empty == 1
+    assert (trace.empty, trace.failed) == (0, 1)
 
     report = guidellm(time="request_start_time")
     report["benchmarks"][0]["requests"]["errored"] = [
         {"request_id": "c", "request_start_time": None, "prompt_tokens": None, "output_tokens": None}
     ]
-    assert read(tmp_path, json.dumps(report), skip_empty=True).empty == 1
+    assert read(tmp_path, json.dumps(report)).failed == 1
     failures = {**BENCH, "input_lens": [300, 9, 500], "output_lens": [20, 0, 40], "start_times": [0.0, 0.0, 2.5]}
-    assert read(tmp_path, json.dumps(failures), skip_empty=True).empty == 1
+    assert read(tmp_path, json.dumps(failures)).failed == 1
 
 
 def test_a_first_token_at_the_time_of_arrival_in_any_unit(tmp_path: Path) -> None:
@@ -379,20 +398,30 @@ def test_tools_that_write_requests_as_they_end_need_no_sort(tmp_path: Path) -> N
     assert "--sort" in refusal(tmp_path, "\n".join(reversed(QWEN.splitlines())))
 
 
-def test_reports_one_a_line(tmp_path: Path) -> None:
-    """As `vllm bench serve --append-result` writes them."""
-    again = {**BENCH, "start_times": [7200.0, 7201.0]}
-    trace = read(tmp_path, lines(BENCH, again))
-    assert trace.prompt_tokens.tolist() == [300, 500, 300, 500]
-    note = "t.csv: 2 benchmarks, read as one trace; its rate is that over all of them and their pauses"
-    assert trace.notes == (note,)
+def test_of_several_benchmarks_one_is_chosen(tmp_path: Path) -> None:
+    """Reports one a line, as `vllm bench serve --append-result` writes them, or several in one of guidellm."""
+    again = {**BENCH, "start_times": [7200.0, 7201.0], "request_rate": 4.0}
+    choice = "1 (request_rate inf), 2 (request_rate 4.0)"
+    assert refusal(tmp_path, lines(BENCH, again)) == f"2 benchmarks in it; choose one with --benchmark K: {choice}"
+    missing = f"no benchmark 3 in it; give --benchmark one of {choice}"
+    assert refusal(tmp_path, lines(BENCH, again), benchmark=3) == missing
+    is_the_sample(read(tmp_path, lines(BENCH, again), benchmark=1))
+    assert read(tmp_path, lines(BENCH, again), benchmark=2).span == 1.0
+    assert "leave --benchmark out" in refusal(tmp_path, QWEN, benchmark=1)
     report = guidellm(time="request_start_time")
     assert read(tmp_path, json.dumps(report)).notes == ()
-    twice = read(tmp_path, json.dumps({"benchmarks": report["benchmarks"] * 2}))
-    assert (len(twice), twice.notes) == (4, (note,))
-    labelled = read(tmp_path, json.dumps(report), class_column="benchmark")
-    assert labelled.labels is not None
-    assert labelled.labels.tolist() == ["1", "1"]
+    two = json.dumps({"benchmarks": report["benchmarks"] * 2})
+    is_the_sample(read(tmp_path, two, benchmark=2))
+    assert "1 (unknown), 2 (unknown)" in refusal(tmp_path, two)
+
+
+def test_benchmarks_that_are_classes_are_read_together(tmp_path: Path) -> None:
+    again = {**BENCH, "start_times": [7200.0, 7201.0]}
+    both = read(tmp_path, lines(BENCH, again), class_column="benchmark")
+    assert both.labels is not None
+    assert both.labels.tolist() == ["1", "1", "2", "2"]
+    note = "t.csv: 2 benchmarks, read as one trace; its rate is that over all of them and their pauses"
+    assert both.notes == (note,)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fluidgate.batching import DISCIPLINES, Batching, Discipline
 from fluidgate.model import Array, Indicators, Scenario, Scheme
-from fluidgate.planning.batches.iterations import Iterations, iterations_of
+from fluidgate.planning.batches.iterations import Iterations, iterations_by_batch, iterations_of
 from fluidgate.planning.lengths import Sizes, lengths_of
 
 
@@ -36,6 +36,7 @@ class BatchInstance:
         least_chunks: mixed iterations that a prompt is part of, at least.
         most_chunks: mixed iterations that there are for a prompt, at most.
         held_reading: tokens times iterations that a prompt holds while it is read, H.
+        read_pairs: pairs of a token of a prompt and one that was read in a chunk before it, at least.
         capped_prompt: `E min(P, tokens)`.
         prompt_value, output_value: c_p P and c_d D, money.
     """
@@ -57,6 +58,7 @@ class BatchInstance:
     least_chunks: Array
     most_chunks: Array
     held_reading: Array
+    read_pairs: Array
     capped_prompt: Array
     prompt_value: Array
     output_value: Array
@@ -98,6 +100,7 @@ class BatchInstance:
             least_chunks=least,
             most_chunks=most,
             held_reading=np.minimum(_held_reading(sizes, batching, tokens), least * memory),
+            read_pairs=_read_pairs(sizes, batching, tokens),
             capped_prompt=np.array([each.capped(tokens) for each in sizes]),
             prompt_value=scenario.pricing.prompt * prompt,
             output_value=scenario.pricing.output * output,
@@ -153,7 +156,22 @@ class BatchInstance:
     def iterations(self, grid: Array | None = None, chunk: float | None = None) -> Iterations:
         """The kinds of iterations; with a `grid`, by the number of decodes, mixed ones with a `chunk` of one size."""
         gpu = self.scenario.gpu
-        return iterations_of(gpu.iteration, gpu.batch_size, self.largest_chunk, gpu.context_tokens, grid, chunk)
+        if grid is None:
+            return iterations_of(gpu, self.largest_chunk, self.longest)
+        return iterations_by_batch(gpu, self.largest_chunk if chunk is None else chunk, grid, *self.mean_reach)
+
+    @property
+    def longest(self) -> tuple[float, float]:
+        """Context of a decode, and tokens of a prompt read before a chunk, that hardly any iteration exceeds."""
+        return 20.0 * float(self.context.max()), 20.0 * float(self.prompt.max())
+
+    @property
+    def mean_reach(self) -> tuple[float, float]:
+        """Mean context of a decode, and mean tokens of its prompt that a token finds read, over all that arrives."""
+        decodes = self.arrival * np.maximum(self.decodes, 1e-9)
+        return float(decodes @ self.context / decodes.sum()), float(
+            self.arrival @ self.read_pairs / (self.arrival @ self.prompt)
+        )
 
 
 def _held_reading(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> Array:
@@ -161,6 +179,12 @@ def _held_reading(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> 
     if batching == Batching.PREFILL_FIRST:
         return np.array([s.prompt for s in sizes])
     return np.array([s.held_reading(tokens) for s in sizes])
+
+
+def _read_pairs(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> Array:
+    if batching == Batching.PREFILL_FIRST:
+        return np.zeros(len(sizes))
+    return np.array([s.read_pairs(tokens) for s in sizes])
 
 
 def _chunks(

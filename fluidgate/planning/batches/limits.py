@@ -23,17 +23,19 @@ def limits_at(instance: BatchInstance, where: Running, tpot: float, grid: Array 
     """The limits of an instance, TPOT at most `tpot` s, as linear rows at the iteration times of `where`."""
     kinds = instance.iterations(grid, where.chunk)
     mixed, solo = kinds.mixed, kinds.solo
-    in_mixed = kinds.mixed_decode + kinds.context * where.mixed_context
-    in_solo = kinds.solo_decode + kinds.context * where.solo_context
-    read = instance.prompt - where.chunk * instance.least_chunks
+    in_mixed = kinds.mixed_decode + kinds.mixed_context * where.mixed_context
+    in_solo = kinds.solo_decode + kinds.solo_context * where.solo_context
+    more = instance.prompt - where.chunk * instance.least_chunks
+    pairs = where.chunk * instance.mean_reach[1]
+    more_pairs = instance.read_pairs - pairs * instance.least_chunks
     return Limits(
         tpot=tpot,
         chunk=where.chunk,
-        mixed_seconds=mixed.seconds + kinds.prompt_token * where.chunk + in_mixed * mixed.decodes,
+        mixed_seconds=mixed.seconds + kinds.prompt_token * where.chunk + kinds.pair * pairs + in_mixed * mixed.decodes,
         solo_seconds=solo.seconds + in_solo * solo.decodes,
-        fed_slope=kinds.prompt_token * where.mixed_decodes * read,
-        mixed_slope=kinds.context * where.mixed_decodes * (instance.context - where.mixed_context),
-        solo_slope=kinds.context * where.solo_decodes * (instance.context - where.solo_context),
+        fed_slope=where.mixed_decodes * (kinds.prompt_token * more + kinds.pair * more_pairs),
+        mixed_slope=kinds.mixed_context * where.mixed_decodes * (instance.context - where.mixed_context),
+        solo_slope=kinds.solo_context * where.solo_decodes * (instance.context - where.solo_context),
         prefill_seconds=where.prefill_seconds,
         decode_seconds=where.solo_seconds,
     )

@@ -177,9 +177,9 @@ class BatchProgram(LinearProgram, ClassBlocks):
     def _time(self) -> Array:
         instance, kinds, row = self.instance, self.iterations, self._empty()
         row[self.mixed_kinds], row[self.solo_kinds] = kinds.mixed.seconds, kinds.solo.seconds
-        row[self.fed] = kinds.prompt_token * instance.prompt
-        row[self.mixed] = kinds.mixed_decode + kinds.context * instance.context
-        row[self.solo] = kinds.solo_decode + kinds.context * instance.context
+        row[self.fed] = kinds.prompt_token * instance.prompt + kinds.pair * instance.read_pairs
+        row[self.mixed] = kinds.mixed_decode + kinds.mixed_context * instance.context
+        row[self.solo] = kinds.solo_decode + kinds.solo_context * instance.context
         row[self.capacity] = -1.0
         return row
 
@@ -216,6 +216,23 @@ class BatchProgram(LinearProgram, ClassBlocks):
             tokens = self._empty()
             tokens[self.fed], tokens[self.mixed_kinds] = instance.prompt, -kinds.mixed.chunk
             self._add("prompt_tokens", tokens)
+        self._add_context()
+
+    def _add_context(self) -> None:
+        """What decodes and chunks find read before, where the kinds of iterations differ in it."""
+        instance, kinds = self.instance, self.iterations
+        if kinds.by_context[0]:
+            mixed = self._empty()
+            mixed[self.mixed], mixed[self.mixed_kinds] = instance.context, -kinds.mixed.context
+            self._add("context_mixed", mixed)
+        if kinds.by_context[1]:
+            solo = self._empty()
+            solo[self.solo], solo[self.solo_kinds] = instance.context, -kinds.solo.context
+            self._add("context_solo", solo)
+        if kinds.by_read:
+            read = self._empty()
+            read[self.fed], read[self.mixed_kinds] = instance.read_pairs, -kinds.mixed.read
+            self._add("read_before", read)
 
     def _add_memory(self) -> None:
         instance = self.instance
@@ -275,7 +292,7 @@ class BatchProgram(LinearProgram, ClassBlocks):
         """About the seconds of a GPU that a request takes, its decode in a full batch, shape (classes,)."""
         instance, kinds = self.instance, self.iterations
         mixed = kinds.mixed_seconds(instance.tokens, 0.0, 0.0)
-        per_decode = kinds.solo_seconds(1.0, 0.0) / instance.batch_size + kinds.context * instance.context
+        per_decode = kinds.solo_seconds(1.0, 0.0) / instance.batch_size + kinds.solo_context * instance.context
         return np.asarray(instance.least_chunks * abs(mixed) + instance.decodes * np.abs(per_decode))
 
     def column_bounds(self) -> tuple[Array, Array]:

@@ -65,8 +65,9 @@ class Running:
         of its decode tokens adds to an iteration that runs anyway.
         """
         kinds, decodes, context = instance.iterations(), self.solo_decodes, self.solo_context
-        more = kinds.solo_seconds(decodes + 1.0, decodes * context) - kinds.solo_seconds(decodes, decodes * context)
-        return self.prefill_seconds + instance.decodes * (more + kinds.context * instance.context)
+        now = kinds.solo_seconds(decodes, decodes * context)
+        more = [kinds.solo_seconds(decodes + 1.0, decodes * context + own) - now for own in instance.context]
+        return np.asarray(self.prefill_seconds + instance.decodes * np.array(more))
 
     def rates(self, instance: BatchInstance) -> Rates:
         """Service rates, (4), where this runs."""
@@ -95,14 +96,16 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     mixed_context = _mean(instance.context, flows.mixed, instance)
     solo_context = _mean(instance.context, flows.solo, instance)
     most = _most_decodes(instance, _mean(instance.held, flows.solo, instance))
-    prompts = float(instance.prompt @ flows.fed)
+    prompts, pairs = float(instance.prompt @ flows.fed), float(instance.read_pairs @ flows.fed)
 
     def solo_time(decodes: float) -> float:
         return kinds.solo_seconds(decodes, decodes * solo_context)
 
     def mixed_time(iterations: float) -> float:
         beside = mixed / iterations
-        return iterations * kinds.mixed_seconds(prompts / iterations, beside, beside * mixed_context)
+        return iterations * kinds.mixed_seconds(
+            prompts / iterations, beside, beside * mixed_context, pairs / iterations
+        )
 
     left = 1.0 - solo / most * solo_time(most)
     mixed_rate = _mixed_iterations(instance, flows, lambda rate: mixed_time(rate) <= left)
@@ -114,7 +117,8 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     solo_rate, solo_seconds = solo / decodes, solo_time(decodes)
     beside = mixed / mixed_rate if mixed_rate > 0.0 else min(decodes, instance.batch_size - 1.0)
     chunk = prompts / mixed_rate if mixed_rate > 0.0 else _mean_chunk(instance)
-    mixed_seconds = kinds.mixed_seconds(chunk, beside, beside * mixed_context)
+    read = pairs / mixed_rate if mixed_rate > 0.0 else chunk * instance.mean_reach[1]
+    mixed_seconds = kinds.mixed_seconds(chunk, beside, beside * mixed_context, read)
     flow, rate = mixed + solo, mixed_rate + solo_rate
     over = share + solo_rate * solo_seconds
     busy = min(over, 1.0)
@@ -155,13 +159,14 @@ def _pooled_tpot(instance: BatchInstance, flows: Flows, kinds: Iterations, most:
     tokens, chunks = float(flows.mixed.sum() + flows.solo.sum()), float(instance.least_chunks @ flows.fed)
     context = _mean(instance.context, flows.mixed + flows.solo, instance)
     chunk = float(instance.prompt @ flows.fed) / chunks if chunks > 0.0 else 0.0
+    read = float(instance.read_pairs @ flows.fed) / chunks if chunks > 0.0 else 0.0
     seconds = kinds.solo_seconds(1.0, context)
     for _ in range(_STEPS):
         decodes = min(1.0 + seconds * tokens, most)
         mixed = min(1.0, seconds * chunks)
         beside = min(decodes, instance.batch_size - 1.0)
         fresh = (1.0 - mixed) * kinds.solo_seconds(decodes, decodes * context)
-        fresh += mixed * kinds.mixed_seconds(chunk, beside, beside * context)
+        fresh += mixed * kinds.mixed_seconds(chunk, beside, beside * context, read)
         if abs(fresh - seconds) <= _SAME * seconds:
             break
         seconds = fresh
@@ -245,7 +250,8 @@ def _prefill_seconds(
     """Seconds that a prefill takes: its chunks, each in an iteration with its own mean chunk."""
     chunks = instance.least_chunks
     each = chunks * [
-        kinds.mixed_seconds(p / k, beside, beside * context) for p, k in zip(instance.prompt, chunks, strict=True)
+        kinds.mixed_seconds(p / k, beside, beside * context, read / k)
+        for p, k, read in zip(instance.prompt, chunks, instance.read_pairs, strict=True)
     ]
     busy = float(flows.fed @ each)
     if instance.discipline.by_policy and busy > 0.0 and share > 0.0:

@@ -62,6 +62,10 @@ class ProfiledGpu(GpuTable):
     elsewhere: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("alpha", "beta", "gamma"), _PROFILE_OR_NUMBERS),
         **dict.fromkeys(BATCH_TERMS, "not together with 'profile', whose own it is; remove one of the two"),
+        **dict.fromkeys(
+            ("overhead", "overhead_per_decode"),
+            "not together with 'profile'; give it in [engine], on top of the profile",
+        ),
     }
 
     profile: str = Field(

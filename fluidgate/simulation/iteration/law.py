@@ -2,51 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fluidgate.compiled import inlined
 from fluidgate.errors import FluidgateError
-from fluidgate.interpolation import bilinear
 
 if TYPE_CHECKING:
     from fluidgate.model import Gpu, IterationTime
 
 
 class Law(NamedTuple):
-    """Seconds of one iteration, for its actual batch.
+    """Seconds of one iteration, for its actual batch; see `fluidgate.iteration_time.IterationTime`.
 
-    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context`; without one, `solo_alpha +
+    With a chunk, `alpha + beta*chunk + delta*decodes + epsilon*context + zeta*read`; without one, `solo_alpha +
     solo_delta*decodes + solo_epsilon*context`. `chunk` counts the prompt tokens read in the iteration, `decodes` the
-    requests that gain a token, `context` the tokens these have read and written before it (prompt and output). What a
-    prompt's own chunks read of each other is not in `context`: a slope `beta` measured over whole prompts holds it.
+    requests that gain a token, `context` the tokens these have read and written before it (prompt and output), `read`
+    the pairs of a token of the chunk and one of its prompt that was read before the chunk. What the tokens of a chunk
+    read of each other is not in it: a slope `beta` measured over whole chunks holds it.
 
-    Where `table` is not empty it takes the place of `alpha`, `beta`, `delta` (and of the solo ones): bilinear between
-    its nodes, constant below the least chunk and batch, carried on in a straight line above the largest.
+    Where `table` is not empty times measured are added to these terms: linear between the nodes along each axis, as in
+    `TimeTable`; `epsilon`, `solo_epsilon` and `zeta` then count from the one context and the one number of tokens read
+    before that it was measured at, and are 0 where it has several.
 
     Attributes:
         alpha, solo_alpha: s.
         beta: s per prompt token.
         delta, solo_delta: s per decode.
         epsilon, solo_epsilon: s per token of context.
-        chunks, batches: nodes of the table, increasing; shapes (c,) and (b,).
-        table: s, shape (c, b); shape (0, 0) for none.
-        table_context: tokens of context of each decode that the table was measured at.
+        zeta: s per pair of tokens.
+        chunks, batches, contexts, reads: nodes of the table, increasing; shapes (c,), (b,), (k,), (r,). The first chunk
+            is that of iterations without one, 0, or the least there is.
+        table: s, shape (c, b, k, r); of no size for none.
+        solo_batches, solo_contexts: nodes without a chunk, shapes (d,), (l,).
+        solo_table: s, shape (d, l).
     """
 
     alpha: float
     beta: float
     delta: float
     epsilon: float
+    zeta: float
     solo_alpha: float
     solo_delta: float
     solo_epsilon: float
     chunks: Any
     batches: Any
+    contexts: Any
+    reads: Any
     table: Any
-    table_context: float
+    solo_batches: Any
+    solo_contexts: Any
+    solo_table: Any
 
 
 def linear_law(
@@ -55,19 +63,27 @@ def linear_law(
     *,
     delta: float = 0.0,
     epsilon: float = 0.0,
+    zeta: float = 0.0,
     solo: tuple[float, float, float] | None = None,
 ) -> Law:
-    """A law of four coefficients.
+    """A law of a few coefficients.
 
     Args:
-        alpha, beta, delta, epsilon: as in `Law`.
+        alpha, beta, delta, epsilon, zeta: as in `Law`.
         solo: intercept, slope a decode and slope a token of context without a chunk; those of the mixed law if None.
 
     Raises:
         FluidgateError: an iteration would take no time, or less for more work.
     """
     solo_alpha, solo_delta, solo_epsilon = solo if solo is not None else (alpha, delta, epsilon)
-    slopes = {"beta": beta, "delta": delta, "epsilon": epsilon, "solo delta": solo_delta, "solo epsilon": solo_epsilon}
+    slopes = {
+        "beta": beta,
+        "delta": delta,
+        "epsilon": epsilon,
+        "zeta": zeta,
+        "solo delta": solo_delta,
+        "solo epsilon": solo_epsilon,
+    }
     for name, value in slopes.items():
         if not (np.isfinite(value) and value >= 0.0):
             raise FluidgateError(f"iteration time: {name} must be finite and at least 0, but is {value:g}")
@@ -76,19 +92,24 @@ def linear_law(
             f"iteration time: the smallest iteration takes {min(alpha + beta, solo_alpha + solo_delta):g} s, "
             "which must be above 0; raise alpha"
         )
-    nowhere = np.zeros(0)
+    none = np.zeros(0)
     return Law(
-        float(alpha),
-        float(beta),
-        float(delta),
-        float(epsilon),
-        float(solo_alpha),
-        float(solo_delta),
-        float(solo_epsilon),
-        nowhere,
-        nowhere,
-        np.zeros((0, 0)),
-        0.0,
+        alpha=float(alpha),
+        beta=float(beta),
+        delta=float(delta),
+        epsilon=float(epsilon),
+        zeta=float(zeta),
+        solo_alpha=float(solo_alpha),
+        solo_delta=float(solo_delta),
+        solo_epsilon=float(solo_epsilon),
+        chunks=none,
+        batches=none,
+        contexts=none,
+        reads=none,
+        table=np.zeros((0, 0, 0, 0)),
+        solo_batches=none,
+        solo_contexts=none,
+        solo_table=np.zeros((0, 0)),
     )
 
 
@@ -102,15 +123,18 @@ def law_of(gpu: Gpu) -> Law:
     Raises:
         FluidgateError: an iteration would take no time.
     """
-    iteration, epsilon = gpu.iteration, gpu.iteration.epsilon
-    if (table := iteration.table) is not None:
-        return table_law(table.chunk_sizes, table.batch_sizes, table.seconds, epsilon=epsilon, context=table.context)
-    delta = iteration.delta if iteration.solo_delta is None else iteration.solo_delta
-    solo_alpha = iteration.solo(0.0, 0.0)
-    if iteration.gamma is not None:
-        solo_alpha -= gpu.batch_size * (delta + epsilon * gpu.context_tokens)
+    iteration = gpu.iteration
+    if iteration.table is not None:
+        return table_law(iteration)
+    overhead, per_decode = iteration.overhead, iteration.overhead_per_decode
+    solo_alpha, solo_delta, solo_epsilon = gpu.alone
     return linear_law(
-        iteration.alpha, iteration.beta, delta=iteration.delta, epsilon=epsilon, solo=(solo_alpha, delta, epsilon)
+        iteration.alpha + overhead,
+        iteration.beta,
+        delta=iteration.delta + per_decode,
+        epsilon=iteration.epsilon,
+        zeta=iteration.zeta,
+        solo=(solo_alpha + overhead, solo_delta + per_decode, solo_epsilon),
     )
 
 
@@ -122,65 +146,190 @@ def paper_law(iteration: IterationTime) -> Law:
     """
     if iteration.by_batch:
         raise FluidgateError("iteration time: it depends on the batch, unlike the paper's; read it with law_of")
-    return linear_law(iteration.alpha, iteration.beta, solo=(iteration.solo(0.0, 0.0), 0.0, 0.0))
+    return linear_law(iteration.alpha + iteration.overhead, iteration.beta, solo=(iteration.solo(0.0, 0.0), 0.0, 0.0))
 
 
-def table_law(
-    chunks: Sequence[float], batches: Sequence[float], seconds: Any, *, epsilon: float = 0.0, context: float = 0.0
-) -> Law:
-    """A law read off measured iteration times.
-
-    Args:
-        chunks, batches: nodes, increasing; a chunk of 0 is an iteration without one.
-        seconds: of an iteration, shape (len(chunks), len(batches)).
-        epsilon: s per token of context, beyond the context the table was measured at.
-        context: tokens of context a decode that the table was measured at.
+def table_law(iteration: IterationTime) -> Law:
+    """The law of an iteration time that holds measured times.
 
     Raises:
-        FluidgateError: the shapes differ, the nodes don't increase, or a time is not above 0.
+        FluidgateError: an iteration would take no time.
     """
-    table = np.ascontiguousarray(seconds, dtype=np.float64)
-    rows, columns = np.asarray(chunks, dtype=np.float64), np.asarray(batches, dtype=np.float64)
-    if table.shape != (len(rows), len(columns)) or table.size == 0:
+    table = iteration.table
+    assert table is not None
+    chunks, batches, contexts, reads = (np.array(nodes, dtype=np.float64) for nodes in table.mixed_axes)
+    solo_batches, solo_contexts = (np.array(nodes, dtype=np.float64) for nodes in table.solo_axes)
+    epsilon, solo_epsilon = iteration.context_slopes
+    law = Law(
+        alpha=iteration.overhead,
+        beta=0.0,
+        delta=iteration.overhead_per_decode,
+        epsilon=epsilon,
+        zeta=iteration.read_slope,
+        solo_alpha=iteration.overhead,
+        solo_delta=iteration.overhead_per_decode,
+        solo_epsilon=solo_epsilon,
+        chunks=chunks,
+        batches=batches,
+        contexts=contexts,
+        reads=reads,
+        table=np.ascontiguousarray(table.mixed_times),
+        solo_batches=solo_batches,
+        solo_contexts=solo_contexts,
+        solo_table=np.ascontiguousarray(table.solo_times),
+    )
+    least = min(iteration.mixed(chunk, batch, 0.0) for chunk in chunks for batch in batches)
+    if min(least, *(iteration.solo(max(batch, 1.0), 0.0) for batch in solo_batches)) <= 0.0:
         raise FluidgateError(
-            f"iteration times: {len(rows)} chunks and {len(columns)} batches, but a table of shape {table.shape}"
+            "iteration times: each must be above 0 s, and above the share that the context has in it; lower epsilon"
         )
-    if np.any(np.diff(rows) <= 0) or np.any(np.diff(columns) <= 0):
-        raise FluidgateError("iteration times: chunks and batches must increase; sort the table")
-    rest = table - epsilon * context * columns
-    if not (np.isfinite(table).all() and rest.min() > 0.0):
-        raise FluidgateError(
-            "iteration times: each must be above 0 s, and above the share that epsilon has in it; lower epsilon"
-        )
-    return Law(0.0, 0.0, 0.0, float(epsilon), 0.0, 0.0, float(epsilon), rows, columns, table, float(context))
+    return law
 
 
-_bilinear = inlined(bilinear)
+ENDLESS = 1 << 30
+"""Iterations of a segment that nothing ends."""
 
 
 @inlined
-def base_time(law: Law, chunk: int, decodes: int) -> float:
-    """Seconds of an iteration but for its context."""
-    if law.chunks.size > 0:
-        measured = law.table_context * max(float(decodes), law.batches[0])
-        return _bilinear(law.chunks, law.batches, law.table, chunk, decodes) - law.epsilon * measured
+def low_node(nodes: Any, place: float) -> int:
+    """The node before a place, of two around it; the first below all of them, the last but one above."""
+    low = 0
+    while low + 2 < len(nodes) and nodes[low + 1] <= place:
+        low += 1
+    return low
+
+
+@inlined
+def share_after(nodes: Any, low: int, place: float) -> float:
+    """How far a place lies from the node `low` on to the next: below 0 before it, above 1 beyond the next."""
+    if len(nodes) == 1:
+        return 0.0
+    return (place - nodes[low]) / (nodes[low + 1] - nodes[low])
+
+
+@inlined
+def between(table: Any, i: int, j: int, k: int, l: int, u: float, v: float) -> float:  # noqa: E741
+    """The table at chunk `i` and batch `j`, `u` of the way to the next context, `v` to the next number read before."""
+    found = table[i, j, k, l]
+    if v != 0.0:
+        found += v * (table[i, j, k, l + 1] - found)
+    if u != 0.0:
+        more = table[i, j, k + 1, l]
+        if v != 0.0:
+            more += v * (table[i, j, k + 1, l + 1] - more)
+        found += u * (more - found)
+    return found
+
+
+@inlined
+def table_beside(law: Law, chunk: float, decodes: float, k: int, u: float, read: float) -> float:
+    """Measured seconds of an iteration with a chunk, `u` of the way from context node `k` to the next."""
+    i, j, m = low_node(law.chunks, chunk), low_node(law.batches, decodes), low_node(law.reads, read)
+    s = max(share_after(law.chunks, i, chunk), 0.0)
+    t = max(share_after(law.batches, j, decodes), 0.0)
+    v = share_after(law.reads, m, read)
+    found = between(law.table, i, j, k, m, u, v)
+    if t > 0.0:
+        found += t * (between(law.table, i, j + 1, k, m, u, v) - found)
+    if s > 0.0:
+        more = between(law.table, i + 1, j, k, m, u, v)
+        if t > 0.0:
+            more += t * (between(law.table, i + 1, j + 1, k, m, u, v) - more)
+        found += s * (more - found)
+    return found
+
+
+@inlined
+def table_alone(law: Law, decodes: float, k: int, u: float) -> float:
+    """Measured seconds of an iteration without a chunk, `u` of the way from context node `k` to the next."""
+    table = law.solo_table
+    j = low_node(law.solo_batches, decodes)
+    t = max(share_after(law.solo_batches, j, decodes), 0.0)
+    found = table[j, k]
+    if u != 0.0:
+        found += u * (table[j, k + 1] - found)
+    if t > 0.0:
+        more = table[j + 1, k]
+        if u != 0.0:
+            more += u * (table[j + 1, k + 1] - more)
+        found += t * (more - found)
+    return found
+
+
+@inlined
+def seconds(law: Law, chunk: int, decodes: int, context: int, read: int) -> float:
+    """Seconds of one iteration.
+
+    Args:
+        chunk: prompt tokens read.
+        decodes: requests that gain a token.
+        context: tokens that these have read and written, in all.
+        read: sum over the tokens of the chunk of those of their prompt read before it.
+    """
     if chunk > 0:
-        return law.alpha + law.beta * chunk + law.delta * decodes
-    return law.solo_alpha + law.solo_delta * decodes
+        own = law.alpha + law.beta * chunk + law.delta * decodes + law.epsilon * context + law.zeta * read
+        if law.table.size > 0:
+            each = context / decodes if decodes > 0 else law.contexts[0]
+            k = low_node(law.contexts, each)
+            own += table_beside(law, chunk, decodes, k, share_after(law.contexts, k, each), read / chunk)
+            own -= law.epsilon * law.contexts[0] * max(float(decodes), law.batches[0])
+            own -= law.zeta * law.reads[0] * chunk
+        return own
+    own = law.solo_alpha + law.solo_delta * decodes + law.solo_epsilon * context
+    if law.table.size > 0:
+        each = context / decodes if decodes > 0 else law.solo_contexts[0]
+        k = low_node(law.solo_contexts, each)
+        own += table_alone(law, decodes, k, share_after(law.solo_contexts, k, each))
+        own -= law.solo_epsilon * law.solo_contexts[0] * max(float(decodes), law.solo_batches[0])
+    return own
 
 
 @inlined
-def context_slope(law: Law, chunk: int) -> float:
-    """Seconds of an iteration for each token of its context."""
-    return law.epsilon if chunk > 0 else law.solo_epsilon
+def growth(law: Law, chunk: int, decodes: int, context: int, read: int) -> float:
+    """Seconds that the next iteration of the same batch takes more: its decodes have a token more, its prompt a chunk.
+
+    It stays so for as many iterations as `alike` says.
+    """
+    if chunk > 0:
+        step = law.epsilon * decodes + law.zeta * float(chunk) * chunk
+        if law.table.size > 0 and len(law.contexts) > 1 and decodes > 0:
+            k = low_node(law.contexts, context / decodes)
+            apart = law.contexts[k + 1] - law.contexts[k]
+            low = table_beside(law, chunk, decodes, k, 0.0, read / chunk)
+            step += (table_beside(law, chunk, decodes, k, 1.0, read / chunk) - low) / apart
+        return step
+    step = law.solo_epsilon * decodes
+    if law.table.size > 0 and len(law.solo_contexts) > 1 and decodes > 0:
+        k = low_node(law.solo_contexts, context / decodes)
+        apart = law.solo_contexts[k + 1] - law.solo_contexts[k]
+        step += (table_alone(law, decodes, k, 1.0) - table_alone(law, decodes, k, 0.0)) / apart
+    return step
 
 
-def seconds(law: Law, chunk: int, decodes: int, context: int) -> float:
-    """Seconds of one iteration, outside compiled code."""
-    if law.chunks.size > 0:
-        table = bilinear(law.chunks, law.batches, law.table, chunk, decodes)
-        return table + law.epsilon * (context - law.table_context * max(float(decodes), law.batches[0]))
-    return float(base_time.py_func(law, chunk, decodes) + context_slope.py_func(law, chunk) * context)  # type: ignore[attr-defined]
+@inlined
+def alike(law: Law, chunk: int, decodes: int, context: int) -> int:
+    """For how many iterations of one batch each takes as much more as the next: up to the next node of the context.
+
+    A prompt that is read in chunks has found more read each time: where a table says so it is one iteration.
+    """
+    if law.table.size == 0:
+        return ENDLESS
+    if chunk > 0 and len(law.reads) > 1:
+        return 1
+    if decodes == 0:
+        return ENDLESS
+    if chunk > 0:
+        return until_next(law.contexts, context / decodes)
+    return until_next(law.solo_contexts, context / decodes)
+
+
+@inlined
+def until_next(nodes: Any, context: float) -> int:
+    """Iterations up to the next node, each with a token of context more: beyond the last two it is straight on."""
+    following = low_node(nodes, context) + 1
+    if following + 1 >= len(nodes):
+        return ENDLESS
+    return min(int(nodes[following] - context), ENDLESS - 1) + 1
 
 
 @inlined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from fluidgate.model import Array
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.toml_file import fail
+from fluidgate.workloads.formats.format import Clock
 from fluidgate.workloads.traces import MEASURED, Lengths, Trace, read_trace
 
 Summary = Mapping[tuple[str, str], float | None]
@@ -31,6 +32,9 @@ class LoggedRun:
         first_token, last_token: s on the same clock.
         prompt, output: tokens.
         preemptions: of all requests; None where the log does not say.
+        clock: whose times they are: `engine`, from its queue on, or `client`, front end included.
+        scheduled: when the engine began with each, s on the same clock; None where the log does not say.
+        sent: when each came to the front end, on a clock moved as in `Trace`; None where the log does not say.
     """
 
     arrival: Array
@@ -39,6 +43,9 @@ class LoggedRun:
     prompt: Lengths
     output: Lengths
     preemptions: int | None = None
+    clock: Clock = "engine"
+    scheduled: Array | None = None
+    sent: Array | None = None
 
     @property
     def times(self) -> dict[str, Array]:
@@ -67,19 +74,26 @@ class LoggedRun:
 
     @staticmethod
     def of(traces: Sequence[Trace]) -> LoggedRun | None:
-        """What became of the requests of traces played together; None where one of them does not say."""
-        first = [each.first_token for each in traces if each.first_token is not None]
-        last = [each.last_token for each in traces if each.last_token is not None]
-        if not len(first) == len(last) == len(traces):
+        """What became of the requests of traces played together; None where one of them does not say, or the clocks
+        of some are an engine's and those of others a client's."""
+        clocks = {each.clock for each in traces}
+        if len(clocks) != 1 or (clock := clocks.pop()) is None:
             return None
-        arrival = np.concatenate([each.arrival_time for each in traces])
-        order = np.argsort(arrival, kind="stable")
+        order = np.argsort(np.concatenate([each.arrival_time for each in traces]), kind="stable")
+
+        def of_all(columns: Iterable[Any]) -> Any:
+            present = [column for column in columns if column is not None]
+            return np.concatenate(present)[order] if len(present) == len(traces) else None
+
         return LoggedRun(
-            arrival[order],
-            np.concatenate(first)[order],
-            np.concatenate(last)[order],
-            np.concatenate([each.prompt_tokens for each in traces])[order],
-            np.concatenate([each.output_tokens for each in traces])[order],
+            arrival=of_all(each.arrival_time for each in traces),
+            first_token=of_all(each.first_token for each in traces),
+            last_token=of_all(each.last_token for each in traces),
+            prompt=of_all(each.prompt_tokens for each in traces),
+            output=of_all(each.output_tokens for each in traces),
+            clock=clock,
+            scheduled=of_all(each.scheduled for each in traces),
+            sent=of_all(each.sent for each in traces),
         )
 
 
@@ -98,15 +112,21 @@ class Agreement:
         return self.simulated / self.measured - 1.0
 
 
-def read_logged_run(path: str | Path) -> LoggedRun:
-    """Read a log of vLLM: JSONL with `queued_ts`, `first_token_ts`, `last_token_ts` (s), `input_toks`, `output_toks`.
+def read_logged_run(path: str | Path, **reading: Any) -> LoggedRun:
+    """Read a log that says when tokens came, such as vLLM's own or the report of a benchmark.
+
+    Args:
+        reading: as in `read_trace`.
 
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, line and mend.
     """
-    run = LoggedRun.of([read_trace(path, sort=True)])
+    run = LoggedRun.of([read_trace(path, sort=True, **reading)])
     if run is None:
-        fail(str(path), [f"no times of tokens; give a log with the keys {' and '.join(MEASURED)}"])
+        fail(
+            str(path),
+            [f"no times of tokens; give a log with the keys {' and '.join(MEASURED)}, or name them with --map"],
+        )
     return run
 
 

@@ -43,6 +43,7 @@ def replay(
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     skip_empty: bool = False,
     sort: bool = False,
     workers: int | None = None,
@@ -68,7 +69,7 @@ def replay(
         replications: more than 1 for what is drawn anew each time.
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
-        class_column, columns, unit, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, benchmark, skip_empty, sort: as in `read_trace`.
         replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
         take_log: takes the requests as they end.
 
@@ -94,7 +95,13 @@ def replay(
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+        reading: dict[str, Any] = {
+            "columns": columns,
+            "unit": unit,
+            "benchmark": benchmark,
+            "skip_empty": skip_empty,
+            "sort": sort,
+        }
         read = read_class_traces(scenario, paths, class_column=class_column, **reading)
         ready = [*ready, *read]
     if match_load:

@@ -199,7 +199,7 @@ class ReplayComparison(Comparison):
 
     def to_dict(self) -> dict[str, Any]:
         rows = [{"policy": name, **asdict(row), "relative": row.relative} for name, row in self.agreement]
-        return {**super().to_dict(), "agreement": rows}
+        return {**super().to_dict(), "clock": self.logged.clock if rows and self.logged else None, "agreement": rows}
 
 
 def revenue_rates(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> Array:

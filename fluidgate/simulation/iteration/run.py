@@ -27,6 +27,8 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     NOW,
     NUMBER,
     REQUEST_STATE,
+    SEGMENT,
+    SEGMENTS,
     TOTAL_EVENTS,
     UNTIL,
     Cluster,
@@ -45,8 +47,15 @@ LOG_ROWS = 65_536
 Progress = Callable[[int, float], None]
 """Called now and then with the requests that have arrived and the simulated time, s."""
 
+SEGMENT_ROWS = 65_536
+"""The same of the log of what ran, besides one for each GPU."""
+
 TakeLog = Callable[[Any], None]
 """Called with finished requests, dtype LOG, in the order in which they ended; the array is its own to keep."""
+
+
+TakeSegments = Callable[[Any], None]
+"""Called with what ran, dtype SEGMENT, in the order in which it ended; the array is its own to keep."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ def run_requests(
     rules: Rules,
     *,
     take_log: TakeLog | None = None,
+    take_segments: TakeSegments | None = None,
     progress: Progress | None = None,
 ) -> IterationMeasurement:
     """Run a stream of requests through a cluster.
@@ -144,6 +154,7 @@ def run_requests(
         blocks: requests in order of arrival, arrays of dtype REQUEST; read as they are needed.
         rules: what decides about them.
         take_log: takes the finished requests, a block at a time.
+        take_segments: takes what ran, a block at a time.
         progress: told how far the run is, some times a second.
 
     Raises:
@@ -152,7 +163,9 @@ def run_requests(
         InvariantError: the audit found a broken invariant.
     """
     start = rules.start(engine, run, log=take_log is not None)
-    return _run(start.kernel, start.cluster, start.fixed, blocks, run, take_log, progress, start.changes, start.policy)
+    if take_segments is not None:
+        start = start._replace(cluster=start.cluster._replace(segments=np.zeros(SEGMENT_ROWS + run.gpus, SEGMENT)))
+    return _run(start, blocks, run, take_log, take_segments, progress)
 
 
 def new_cluster(
@@ -194,20 +207,18 @@ def new_cluster(
 
 
 def _run(
-    kernel: Any,
-    cluster: Cluster,
-    fixed: tuple[Any, ...],
+    start: Start,
     blocks: Iterable[Requests],
     run: Run,
     take_log: TakeLog | None,
+    take_segments: TakeSegments | None,
     progress: Progress | None,
-    changes: Changes | None = None,
-    policy: Policy | None = None,
 ) -> IterationMeasurement:
     from fluidgate.policies.decisions.own import describe_fault
     from fluidgate.simulation.iteration.builds import audit, close
     from fluidgate.simulation.iteration.kernel.audit import MESSAGES
 
+    kernel, cluster, fixed, changes, policy = start
     requests = checked(blocks, run.classes)
     block = records(np.zeros(0, REQUEST))
     state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
@@ -236,13 +247,13 @@ def _run(
             cluster = with_more_room(cluster, len(cluster.live))
             state = by_reference(cluster)
         elif code == pauses.LOG_FULL:
-            _flush(cluster, take_log)
+            _flush(cluster, take_log, take_segments)
         elif code == pauses.FAILED:
             assert policy is not None
             fault = describe_fault(int(cluster.board.round[FAULT]), policy.functions)
             raise InvariantError(_located(fault, cluster, policy))
     close(state)
-    _flush(cluster, take_log)
+    _flush(cluster, take_log, take_segments)
     return IterationMeasurement.of(cluster, wall)
 
 
@@ -260,10 +271,11 @@ def _next_block(cluster: Cluster, stream: Iterator[Requests], block: Requests) -
     return following
 
 
-def _flush(cluster: Cluster, take_log: TakeLog | None) -> None:
-    if take_log is not None and cluster.tally[LOGGED] > 0:
-        take_log(cluster.log[: cluster.tally[LOGGED]].copy())
-        cluster.tally[LOGGED] = 0
+def _flush(cluster: Cluster, take_log: TakeLog | None, take_segments: TakeSegments | None) -> None:
+    for take, rows, count in ((take_log, cluster.log, LOGGED), (take_segments, cluster.segments, SEGMENTS)):
+        if take is not None and cluster.tally[count] > 0:
+            take(rows[: cluster.tally[count]].copy())
+            cluster.tally[count] = 0
 
 
 LIVE_BYTES = REQUEST_STATE.itemsize + 4

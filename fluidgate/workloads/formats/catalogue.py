@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fluidgate.workloads.formats.documents import RUN
-from fluidgate.workloads.formats.format import CLASS, STANDARD, Format
+from fluidgate.workloads.formats.documents import ENDED, RUN, SETTING, USERS
+from fluidgate.workloads.formats.format import CLASS, FAILED, STANDARD, Format, Measured
 
-PLAIN = Format("plain", *STANDARD, unit="s", label=CLASS)
+PLAIN = Format("plain", *STANDARD, unit="s", label=CLASS, failed=(FAILED,))
 AZURE = Format("Azure", "TIMESTAMP", "ContextTokens", "GeneratedTokens", unit="date")
 BURSTGPT = Format("BurstGPT", "Timestamp", "Request tokens", "Response tokens", unit="s")
 VIDUR = Format("Vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens", unit="s")
@@ -20,7 +20,12 @@ QWEN_BAILIAN = Format(
 MOONCAKE = Format("Mooncake", "timestamp", "input_length", "output_length", unit="ms", whole=True)
 LLMSERVINGSIM = Format("LLMServingSim", "arrival_time_ns", "input_toks", "output_toks", unit="ns")
 VLLM_LOG = Format(
-    "vLLM log", "queued_ts", "input_toks", "output_toks", unit="s", measured=("first_token_ts", "last_token_ts")
+    "vLLM log",
+    "queued_ts",
+    "input_toks",
+    "output_toks",
+    unit="s",
+    measured=Measured("first_token_ts", "last_token_ts", "engine", scheduled="scheduled_ts", sent="arrival_time"),
 )
 VLLM_BENCH = Format(
     "vllm bench",
@@ -28,19 +33,75 @@ VLLM_BENCH = Format(
     "input_lens",
     "output_lens",
     unit="s",
+    measured=Measured("ttft", "latency", "client", durations=True),
+    failed=(ENDED,),
     ordered=False,
     runs=RUN,
+    setting=SETTING,
+    users=USERS,
     timeless="newer versions of `vllm bench serve --save-detailed` write them; run it again",
 )
-GUIDELLM = Format("guidellm", "request_start_time", "prompt_tokens", "output_tokens", unit="s", ordered=False, runs=RUN)
-OLD_GUIDELLM = replace(GUIDELLM, name="guidellm before 0.3", time="start_time", marks=(RUN,))
+GUIDELLM = Format(
+    "guidellm",
+    "request_start_time",
+    "prompt_tokens",
+    "output_tokens",
+    unit="s",
+    measured=Measured("info.timings.first_token_iteration", "info.timings.last_token_iteration", "client"),
+    failed=(ENDED,),
+    ordered=False,
+    runs=RUN,
+    setting=SETTING,
+    users=USERS,
+)
+OLD_GUIDELLM = replace(
+    GUIDELLM,
+    name="guidellm before 0.4",
+    time="start_time",
+    marks=(RUN,),
+    measured=Measured("first_token_time", "last_token_time", "client"),
+)
 AIPERF = Format(
     "aiperf",
     "metadata.request_start_ns",
     "metrics.input_sequence_length.value",
     "metrics.output_sequence_length.value",
     unit="ns",
+    measured=Measured(
+        "metrics.time_to_first_token.value", "metrics.request_latency.value", "client", durations=True, unit="ms"
+    ),
+    failed=("error", "metadata.was_cancelled"),
+    warm_up="metadata.benchmark_phase",
     ordered=False,
+)
+INFERENCE_PERF = Format(
+    "inference-perf",
+    "start_time",
+    "info.request_metrics.text.input_tokens",
+    "info.response_metrics.output_tokens",
+    unit="s",
+    marks=("end_time", "info.request_metrics.text.input_tokens"),
+    measured=Measured(
+        "info.response_metrics.output_token_times.0", "info.response_metrics.output_token_times.-1", "client"
+    ),
+    failed=("error",),
+    ordered=False,
+)
+INFERENCE_PERF_0_5 = replace(
+    INFERENCE_PERF,
+    name="inference-perf 0.5",
+    prompt="info.input_tokens",
+    output="info.response_info.output_tokens",
+    marks=("end_time", "info.input_tokens"),
+    measured=Measured("info.response_info.output_token_times.0", "info.response_info.output_token_times.-1", "client"),
+)
+OLD_INFERENCE_PERF = replace(
+    INFERENCE_PERF,
+    name="inference-perf before 0.5",
+    prompt="info.input_tokens",
+    output="info.output_tokens",
+    marks=("end_time", "info.input_tokens", "info.output_tokens"),
+    measured=Measured("info.output_token_times.0", "info.output_token_times.-1", "client"),
 )
 
 FORMATS = (
@@ -59,11 +120,23 @@ FORMATS = (
     GUIDELLM,
     OLD_GUIDELLM,
     AIPERF,
+    INFERENCE_PERF,
+    OLD_INFERENCE_PERF,
+    INFERENCE_PERF_0_5,
 )
+VARIANTS = (OLD_GUIDELLM, OLD_INFERENCE_PERF, INFERENCE_PERF_0_5)
+
+SUMMARIES = {
+    "aiperf_version": "a summary of aiperf, without requests; give the profile_export.jsonl beside it",
+    "mean_ttft_ms": "a result of `vllm bench serve` without its requests; run it with --save-detailed",
+    "load_summary.count": "a summary of inference-perf, without requests; "
+    "give per_request_lifecycle_metrics.json, which report.request_lifecycle.per_request = true writes",
+}
+"""Files beside those with requests, by a key that they have; the mend of each."""
 
 
 def known_formats() -> str:
     """For an error: what is known, and the way in for what is not."""
-    names = ", ".join(form.name for form in FORMATS if form not in (PLAIN, OLD_GUIDELLM))
+    names = ", ".join(form.name for form in FORMATS if form not in (PLAIN, *VARIANTS))
     mapped = " ".join(f"--map {standard}=COLUMN" for standard in STANDARD)
     return f"the formats are {','.join(STANDARD)} and those of {names}; {mapped} reads another"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ Record = tuple[int, dict[str, Any]]
 
 DEEPEST = 8
 """Keys inside each other that are looked at."""
+
+PLACE = re.compile(r"-?\d{1,9}")
+"""A key that is a place in a list."""
 
 
 def json_table(text: str, source: str) -> Table:
@@ -99,7 +103,11 @@ def _at(request: dict[str, Any], name: str) -> Any:
         return request[name]
     found: Any = request
     for key in name.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list) and PLACE.fullmatch(key):
+            place = int(key)
+            found = found[place] if -len(found) <= place < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
     return found
 
 

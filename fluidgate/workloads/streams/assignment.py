@@ -41,22 +41,31 @@ def read_class_traces(
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
+    benchmark: int | None = None,
     skip_empty: bool = False,
     sort: bool = False,
+    timeless: bool = False,
 ) -> list[ClassTrace]:
     """Read trace files, join those that are parts of one (`joined_parts`), and give each request its class.
 
     Args:
         scenario: whose classes they are.
         paths: trace files, each as `PATH` or `CLASS=PATH`.
-        class_column, columns, unit, skip_empty, sort: as in `read_trace`.
+        class_column, columns, unit, benchmark, skip_empty, sort, timeless: as in `read_trace`.
 
     Raises:
         FluidgateError: a file is wrong, or its class is unclear; the message names the file and the mend.
     """
     if not paths:
         raise FluidgateError("no trace files; give at least one")
-    reading: dict[str, Any] = {"columns": columns, "unit": unit, "skip_empty": skip_empty, "sort": sort}
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+        "timeless": timeless,
+    }
     named = [_named(scenario, path) for path in paths]
     read = joined_parts([NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named])
     return assign_traces(scenario, [each.trace for each in read], [each.name for each in read])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, LengthLaw, Scenario
+from fluidgate.workloads.selection import LONGEST
 from fluidgate.workloads.streams.random import RandomStreams
-from fluidgate.workloads.traces import LONGEST
 
 Classes = NDArray[np.int32]
 Lengths = NDArray[np.int32]

@@ -12,6 +12,7 @@ from numpy.random import SFC64, Generator, SeedSequence
 from fluidgate.batching import Batching
 from fluidgate.compiled import entry_point
 from fluidgate.engine_table import EngineModel
+from fluidgate.iteration_time import IterationTime, SoloTable, TimeTable
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router as router_module
@@ -19,7 +20,7 @@ from fluidgate.policies.decisions.tables import RouteRule
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.kernel.cluster import Placement
-from fluidgate.simulation.iteration.law import linear_law
+from fluidgate.simulation.iteration.law import linear_law, table_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions, Placements
 from fluidgate.simulation.iteration.run import Rules, Run, run_requests
@@ -53,21 +54,36 @@ class Coefficients:
     delta: float
     epsilon: float
     solo: tuple[float, float, float]
+    zeta: float = 0.0
 
     def law(self) -> Any:
-        return linear_law(self.alpha, self.beta, delta=self.delta, epsilon=self.epsilon, solo=self.solo)
+        terms = {"delta": self.delta, "epsilon": self.epsilon, "zeta": self.zeta}
+        return linear_law(self.alpha, self.beta, **terms, solo=self.solo)
 
-    def seconds(self, chunk: int, decodes: int, context: int) -> float:
+    def seconds(self, chunk: int, decodes: int, context: int, read: int) -> float:
         if chunk > 0:
-            return self.alpha + self.beta * chunk + self.delta * decodes + self.epsilon * context
+            return self.alpha + self.beta * chunk + self.delta * decodes + self.epsilon * context + self.zeta * read
         return self.solo[0] + self.solo[1] * decodes + self.solo[2] * context
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured times, compiled for the kernel and not for the reference."""
+
+    time: IterationTime
+
+    def law(self) -> Any:
+        return table_law(self.time)
+
+    def seconds(self, chunk: int, decodes: int, context: int, read: int) -> float:
+        return self.time.mixed(chunk, decodes, context, read) if chunk > 0 else self.time.solo(decodes, context)
 
 
 @dataclass(frozen=True)
 class Instance:
     requests: Any
     engine: Engine
-    time: Coefficients
+    time: Coefficients | Measured
     run: Run
     placement: Placement = Placement.ROUND_ROBIN
     pools: Pools | None = None
@@ -128,8 +144,8 @@ class TableChanges:
         self.tables = self._left.pop(0)[1]
 
 
-def coefficients(rng: Generator) -> Coefficients:
-    """A law with every term, or the paper's.
+def coefficients(rng: Generator) -> Coefficients | Measured:
+    """A law with every term, a table over some axes, or the paper's law.
 
     Iterations of the paper's law take the same time everywhere, so that boundaries of several GPUs coincide. Its times
     are multiples of 2^-16 s, as are those of the requests: sums are exact, and both sides see the same ties.
@@ -139,7 +155,47 @@ def coefficients(rng: Generator) -> Coefficients:
         return Coefficients(on_grid(alpha), on_grid(beta), 0.0, 0.0, (on_grid(rng.uniform(0.008, 0.03)), 0.0, 0.0))
     delta, epsilon = rng.uniform(0.0, 3e-3), rng.uniform(0.0, 2e-4)
     solo = (alpha * rng.uniform(0.6, 1.0), delta * rng.uniform(0.5, 1.0), epsilon * rng.uniform(0.5, 1.0))
-    return Coefficients(alpha, beta, delta, epsilon, solo)
+    zeta = float(rng.choice([0.0, rng.uniform(0.0, 1e-4)]))
+    law = Coefficients(alpha, beta, delta, epsilon, solo, zeta)
+    return law if rng.random() < 0.6 else measured(rng, law)
+
+
+def measured(rng: Generator, law: Coefficients) -> Measured:
+    """Times by a law, with noise, at some nodes; one context or several, what was read before or not."""
+
+    def nodes(low: int, high: int, most: int) -> Any:
+        return np.sort(rng.choice(np.arange(low, high), int(rng.integers(1, most + 1)), replace=False)).tolist()
+
+    def noisy(seconds: Any) -> Any:
+        return (seconds * rng.uniform(0.99, 1.01, seconds.shape)).tolist()
+
+    apart = rng.random() < 0.5
+    chunks, batches = nodes(1 if apart else 0, 40, 4), nodes(0, 10, 4)
+    contexts, reads = (
+        (nodes(0, 60, 4) if rng.random() < 0.7 else [30]),
+        (nodes(0, 60, 3) if rng.random() < 0.6 else [0]),
+    )
+    c, b, k, r = np.meshgrid(chunks, batches, contexts, reads, indexing="ij")
+    seconds = noisy(law.alpha + law.beta * c + law.delta * b + law.epsilon * b * k + law.zeta * c * r)
+    shape = [len(chunks), len(batches), *(len(axis) for axis in (contexts, reads) if len(axis) > 1)]
+    solo = None
+    if apart:
+        alone, held = nodes(0, 10, 4), nodes(0, 80, 4)
+        b, k = np.meshgrid(alone, held, indexing="ij")
+        shape_alone = [len(alone)] if len(held) == 1 else [len(alone), len(held)]
+        times = np.array(noisy(law.solo[0] + law.solo[1] * b + law.solo[2] * b * k)).reshape(shape_alone)
+        solo = SoloTable(batch_sizes=alone, contexts=held, seconds=times.tolist())
+    table = TimeTable(
+        chunk_sizes=chunks,
+        batch_sizes=batches,
+        contexts=contexts,
+        read_before=reads,
+        seconds=np.array(seconds).reshape(shape).tolist(),
+        solo=solo,
+    )
+    slopes = {"epsilon": 0.01 * law.epsilon, "solo_epsilon": 0.02 * law.solo[2], "zeta": 0.1 * law.zeta}
+    overhead = {"overhead": 0.01, "overhead_per_decode": float(rng.uniform(0.0, 1e-3))}
+    return Measured(IterationTime(alpha=law.alpha, beta=law.beta, table=table, **slopes, **overhead))
 
 
 GRID = 2.0**-16
@@ -264,8 +320,7 @@ def limited_instance(seed: int) -> Instance:
     assert instance.tables is not None
     tables, gpus, classes = instance.tables, instance.run.gpus, instance.run.classes
     time, size = instance.time, instance.engine.batch_size
-    solo = time.solo[0]
-    mixed = time.alpha + time.beta * instance.engine.tokens
+    solo, mixed = time.seconds(0, 0, 0, 0), time.seconds(instance.engine.tokens, 0, 0, 0)
     limit = np.array(
         [
             gpus * rng.choice([0.0, 0.05, 0.3]),
@@ -275,7 +330,8 @@ def limited_instance(seed: int) -> Instance:
         ]
     )
     # a segment of several iterations counts at the pace of the first until it ends: alike where they are
-    alike = time.epsilon == 0.0 and time.solo[2] == 0.0 and instance.engine.keys.preemption != "swap"
+    same = isinstance(time, Coefficients) and time.epsilon == time.zeta == time.solo[2] == 0.0
+    alike = same and instance.engine.keys.preemption != "swap"
     limit[rng.random(4) < 0.4] = np.inf
     limit[2:] = limit[2:] if alike else np.inf
     tables = tables._replace(

@@ -89,7 +89,7 @@ class Reference:
     Args:
         requests: dtype REQUEST.
         engine: an Engine; only its numbers are read.
-        seconds: `seconds(chunk, decodes, context)` of an iteration.
+        seconds: `seconds(chunk, decodes, context, read)` of an iteration.
         placement: name of the rule.
         pools: GPUs for prompts and unread tokens of a long queue (0: fixed pools), for the rule POOLS.
         thresholds: how many of a class are admitted on a GPU together.
@@ -102,7 +102,7 @@ class Reference:
         self,
         requests: Any,
         engine: Any,
-        seconds: Callable[[int, int, int], float],
+        seconds: Callable[[int, int, int, int], float],
         *,
         gpus: int,
         classes: int,
@@ -168,6 +168,7 @@ class Reference:
                     self.refresh(g)
         self.limits = VirtualQueues(self.tables, classes) if policy is not None else None
         self.pace = np.full(6, np.nan)
+        self.look = math.inf  # the next release as known at the last event that decided nothing
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
 
@@ -195,6 +196,8 @@ class Reference:
                 break
             self.pass_time(epoch)
             if self.batching == "SINGLE_PREFILL":
+                if kind != COMPOSE:
+                    self.look = release
                 self.step_single(kind, what)
             elif self.gated:
                 self.step_gated(kind, what)
@@ -238,11 +241,13 @@ class Reference:
         return found
 
     def release(self) -> float:
-        """Epoch at which a class that waits for a limit may start."""
-        if self.limits is None or not self.limits.tables.limited or not self.prefill_ready:
+        """Epoch, on a grid, at which a class that waits for a limit may start; one known holds until it is asked."""
+        if self.limits is None or not self.limits.tables.limited:
             return math.inf
+        if not self.prefill_ready:
+            return self.look
         view = self.view()
-        return self.now + self.limits.release(
+        release = self.now + self.limits.release(
             view.waiting,
             view.prefilling,
             view.solo_decodes,
@@ -250,6 +255,8 @@ class Reference:
             int(view.beside[0]),
             self.pace_now(),
         )
+        later = math.ceil(release * 2**16) / 2**16 if release < math.inf else math.inf
+        return min(later, self.look)
 
     def stage_of(self, r: Request) -> int:
         if r.stage != MIXED_DECODE:
@@ -294,8 +301,9 @@ class Reference:
             return
         chunk = sum(chunks.values())
         context = sum(r.prompt + r.written for r in decodes)
+        read = sum(tokens * (r.whole - r.to_read) for r, tokens in chunks.items())
         g.chunks, g.stepped, g.start = chunks, list(decodes), self.now
-        g.end = self.now + delay + self.seconds(chunk, len(decodes), context)
+        g.end = self.now + delay + self.seconds(chunk, len(decodes), context, read)
         self.push(g.end, BOUNDARY, g.number, g)
 
     def record_iteration(self, g: Gpu, until: float) -> None:
@@ -738,7 +746,7 @@ class Reference:
         """Whether the decodes can wait and a prompt can be read."""
         decodes = [r for r in g.running if r.stage == MIXED_DECODE]
         ahead = sum(self.blocks(self.needs(r)) - r.blocks for r in decodes)
-        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0)
+        offset = self.engine.token_offset * self.seconds(self.engine.tokens, 0, 0, 0)
         late = self.now + offset > g.turn + self.engine.token_deadline
         if not decodes or late or ahead > g.free_blocks or (g.waiting and g.waiting[0].swapped):
             return False
@@ -1016,6 +1024,7 @@ class Reference:
         )
 
     def decide(self) -> None:
+        self.look = math.inf
         while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
             cls = self.gate(self.view(), self.tables)
             if cls < 0:

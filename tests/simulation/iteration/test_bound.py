@@ -25,7 +25,7 @@ def lengths(random: np.random.Generator, law: str) -> Lengths:
 def instance(seed: int) -> tuple[Scenario, int]:
     """A random cluster at 0.7, 1 or 1.5 times the load that it can serve in full."""
     random = np.random.default_rng(seed)
-    kind, law = ("paper", "linear", "table")[seed // 3 % 3], ("fixed", "exponential", "lognormal")[seed % 3]
+    kind, law = ("paper", "linear", "table", "wide")[seed // 3 % 4], ("fixed", "exponential", "lognormal")[seed % 3]
     shapes = [
         {
             "name": f"c{k}",

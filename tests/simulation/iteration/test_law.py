@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import RegularGridInterpolator
 
 from fluidgate.compiled import entry_point
 from fluidgate.errors import FluidgateError
-from fluidgate.model import IterationTime
+from fluidgate.model import IterationTime, SoloTable, TimeTable
 from fluidgate.simulation.iteration import law as laws
 from fluidgate.simulation.iteration.law import linear_law, paper_law, table_law
 
-_base, _slope, _span, _from, _ended = (
-    laws.base_time,
-    laws.context_slope,
+_seconds, _growth, _alike, _span, _from, _ended = (
+    laws.seconds,
+    laws.growth,
+    laws.alike,
     laws.span,
     laws.boundary_from,
     laws.ended_by,
@@ -23,8 +27,13 @@ _base, _slope, _span, _from, _ended = (
 
 
 @entry_point
-def seconds(law, chunk, decodes, context):  # type: ignore[no-untyped-def]
-    return _base(law, chunk, decodes) + _slope(law, chunk) * context
+def seconds(law, chunk, decodes, context, read=0):  # type: ignore[no-untyped-def]
+    return _seconds(law, chunk, decodes, context, read)
+
+
+@entry_point
+def ahead(law, chunk, decodes, context, read):  # type: ignore[no-untyped-def]
+    return _growth(law, chunk, decodes, context, read), _alike(law, chunk, decodes, context)
 
 
 @entry_point
@@ -36,6 +45,13 @@ def closed_forms(origin, first, step, iterations, epoch):  # type: ignore[no-unt
     )
 
 
+def measured(chunks: Any, batches: Any, times: Any, **terms: Any) -> IterationTime:
+    """Times of a table, of one context."""
+    of_table = {key: terms.pop(key) for key in ("context", "contexts", "read_before", "solo") if key in terms}
+    table = TimeTable(chunk_sizes=chunks, batch_sizes=batches, seconds=times, **of_table)
+    return IterationTime(alpha=1.0, beta=1.0, table=table, **terms)
+
+
 def test_the_papers_law_is_a_special_case() -> None:
     law = paper_law(IterationTime(alpha=0.0174, beta=6.2e-5, gamma=45.45))
     assert seconds(law, 256, 15, 12_000) == pytest.approx(0.0174 + 6.2e-5 * 256)
@@ -43,13 +59,14 @@ def test_the_papers_law_is_a_special_case() -> None:
 
 
 def test_every_term_counts() -> None:
-    law = linear_law(0.01, 1e-4, delta=2e-4, epsilon=3e-6, solo=(0.008, 1e-4, 2e-6))
+    law = linear_law(0.01, 1e-4, delta=2e-4, epsilon=3e-6, zeta=1e-7, solo=(0.008, 1e-4, 2e-6))
     assert seconds(law, 100, 7, 5000) == pytest.approx(0.01 + 0.01 + 0.0014 + 0.015)
+    assert seconds(law, 100, 7, 5000, 40_000) == pytest.approx(0.01 + 0.01 + 0.0014 + 0.015 + 0.004)
     assert seconds(law, 0, 7, 5000) == pytest.approx(0.008 + 0.0007 + 0.01)
 
 
 def test_a_table_is_read_between_and_beyond_its_nodes() -> None:
-    law = table_law([0, 100, 300], [1, 10], [[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]])
+    law = table_law(measured([0, 100, 300], [1, 10], [[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]]))
     assert seconds(law, 0, 1, 0) == 1.0
     assert seconds(law, 50, 1, 0) == 2.0
     assert seconds(law, 100, 5.5, 0) == 4.0
@@ -60,9 +77,101 @@ def test_a_table_is_read_between_and_beyond_its_nodes() -> None:
 
 
 def test_a_table_holds_its_own_context() -> None:
-    law = table_law([0, 100], [1, 10], [[1.0, 2.0], [3.0, 5.0]], epsilon=1e-4, context=1000)
+    law = table_law(measured([0, 100], [1, 10], [[1.0, 2.0], [3.0, 5.0]], epsilon=1e-4, context=1000))
     assert seconds(law, 100, 10, 10_000) == pytest.approx(5.0), "at the context of the measurement"
     assert seconds(law, 100, 10, 4_000) == pytest.approx(4.4)
+
+
+def wide() -> IterationTime:
+    """A table over all four axes, with solo nodes of its own."""
+    c, b, k, r = np.meshgrid([16, 64, 512], [0, 4, 32], [100, 1000, 4000], [0, 2000], indexing="ij")
+    bent = 0.01 + 1e-4 * c + 2e-4 * b + 1e-6 * b * k**0.9 + 3e-8 * c * r * (1 + 0.01 * b) + 1e-9 * c * b * k
+    solo = SoloTable(
+        batch_sizes=[1, 8, 64],
+        contexts=[50, 500, 5000],
+        seconds=(0.008 + 1e-5 * np.outer([1, 8, 64], [1.0, 3.0, 20.0])).tolist(),
+    )
+    return measured(
+        [16, 64, 512], [0, 4, 32], bent.tolist(), contexts=[100, 1000, 4000], read_before=[0, 2000], solo=solo
+    ).with_overhead(1e-3, 1e-5)
+
+
+def test_a_table_over_four_axes_lies_between_its_nodes_as_an_independent_grid_has_it() -> None:
+    time, rng = wide(), np.random.default_rng(3)
+    law, table = table_law(time), time.table
+    assert table is not None
+    grid = RegularGridInterpolator(table.mixed_axes, table.mixed_times)
+    alone = RegularGridInterpolator(table.solo_axes, table.solo_times)
+    for _ in range(200):
+        chunk, decodes = int(rng.integers(16, 512)), int(rng.integers(1, 32))
+        context, read = decodes * int(rng.integers(100, 4000)), chunk * int(rng.integers(0, 2000))
+        expected = float(grid((chunk, decodes, context / decodes, read / chunk))) + 1e-3 + 1e-5 * decodes
+        assert seconds(law, chunk, decodes, context, read) == pytest.approx(expected, rel=1e-12)
+        assert time.mixed(chunk, decodes, context, read) == pytest.approx(expected, rel=1e-12)
+        decodes = int(rng.integers(1, 64))
+        context = decodes * int(rng.integers(50, 5000))
+        expected = float(alone((decodes, context / decodes))) + 1e-3 + 1e-5 * decodes
+        assert seconds(law, 0, decodes, context) == pytest.approx(expected, rel=1e-12)
+        assert time.solo(decodes, context) == pytest.approx(expected, rel=1e-12)
+
+
+def test_below_the_least_chunk_lies_the_line_to_an_iteration_without_one() -> None:
+    time = wide()
+    law, halfway = table_law(time), 0.5 * (time.solo(4, 4 * 1000) + time.mixed(16, 4, 4 * 1000))
+    assert seconds(law, 8, 4, 4 * 1000) == pytest.approx(halfway)
+
+
+def test_more_context_never_takes_less_time() -> None:
+    noisy = measured([0, 10], [1], [[[1.0, 0.9, 1.2]], [[2.0, 2.5, 2.4]]], contexts=[10, 20, 30])
+    law = table_law(noisy)
+    assert seconds(law, 0, 1, 20) == 1.0
+    assert seconds(law, 10, 1, 30) == 2.5
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    chunk=st.sampled_from([0, 0, 5, 16, 200, 900]),
+    decodes=st.integers(0, 50),
+    each=st.floats(0.0, 7000.0),
+    read=st.integers(0, 4000),
+    reads=st.booleans(),
+)
+def test_alike_iterations_grow_by_equal_steps(chunk: int, decodes: int, each: float, read: int, reads: bool) -> None:
+    time = wide()
+    if not reads:
+        table = time.table
+        assert table is not None
+        one = table.changed(read_before=(0.0,), seconds=table.mixed_times[1:, :, :, 0].tolist())
+        time = time.changed(zeta=1e-8, table=one)
+    law, context = table_law(time), int(decodes * each)
+    step, length = ahead(law, chunk, decodes, context, chunk * read)
+    assert (length == 1) == (reads and chunk > 0) or length > 1 or decodes > 0
+    for k in range(1, min(length, 40)):
+        taken = seconds(law, chunk, decodes, context + k * decodes, chunk * (read + k * chunk))
+        assert taken == pytest.approx(seconds(law, chunk, decodes, context, chunk * read) + k * step, rel=1e-9)
+
+
+def test_the_law_of_a_gpu_is_its_own_time() -> None:
+    from fluidgate.model import Gpu
+
+    for time in (
+        IterationTime(alpha=0.01, beta=1e-4, gamma=50.0, delta=1e-4, epsilon=1e-7, zeta=1e-9, overhead=2e-3),
+        IterationTime(alpha=0.01, beta=1e-4, delta=1e-4, solo_alpha=0.008, solo_epsilon=2e-7, overhead_per_decode=1e-5),
+        wide(),
+    ):
+        gpu = Gpu(batch_size=16, chunk_size=256, iteration=time, context_tokens=700.0)
+        law = laws.law_of(gpu)
+        for chunk, decodes, context, read in (
+            (0, 1, 500, 0),
+            (0, 12, 40_000, 0),
+            (50, 4, 3000, 900),
+            (700, 30, 900, 0),
+        ):
+            expected = seconds(law, chunk, decodes, context, read)
+            assert gpu.seconds(chunk, decodes, context, read) == pytest.approx(expected, rel=1e-12)
+        assert gpu.solo == pytest.approx(gpu.seconds(0, 16, 16 * 700.0), rel=1e-12)
+        reads = [(256, 0), (256, 256), (88, 512)]
+        assert gpu.prefill_seconds(600) == pytest.approx(sum(seconds(law, c, 0, 0, c * before) for c, before in reads))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -100,10 +209,8 @@ def test_a_boundary_now_is_now() -> None:
         (lambda: linear_law(0.0, 0.0), "must be above 0"),
         (lambda: linear_law(0.1, -1.0), "beta must be finite and at least 0"),
         (lambda: linear_law(0.1, 1.0, epsilon=float("nan")), "epsilon must be finite"),
-        (lambda: table_law([0, 1], [1], [[1.0]]), "2 chunks and 1 batches"),
-        (lambda: table_law([1, 0], [1], [[1.0], [1.0]]), "must increase"),
-        (lambda: table_law([0, 1], [1], [[1.0], [0.0]]), "above 0 s"),
-        (lambda: table_law([0], [10], [[1.0]], epsilon=1e-3, context=1000), "lower epsilon"),
+        (lambda: linear_law(0.1, 1.0, zeta=-1.0), "zeta must be finite"),
+        (lambda: table_law(measured([0], [10], [[1.0]], epsilon=1e-3, context=1000)), "lower epsilon"),
     ],
 )
 def test_laws_that_cannot_be(make, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -111,9 +218,19 @@ def test_laws_that_cannot_be(make, message: str) -> None:  # type: ignore[no-unt
         make()
 
 
-@pytest.mark.parametrize(("chunk", "decodes", "context"), [(0, 1, 500), (0, 12, 40_000), (50, 4, 3000), (700, 30, 0)])
-def test_outside_compiled_code_the_time_is_the_same(chunk: int, decodes: int, context: int) -> None:
-    table = table_law([0, 100, 300], [1, 10], [[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]], epsilon=1e-6, context=1000.0)
-    linear = linear_law(0.01, 1e-4, delta=2e-4, epsilon=3e-6, solo=(0.008, 1e-4, 2e-6))
-    for law in (table, linear):
-        assert laws.seconds(law, chunk, decodes, context) == pytest.approx(seconds(law, chunk, decodes, context))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: measured([0, 1], [1], [[1.0]]), "must have 2 x 1 numbers"),
+        (lambda: measured([0, 1], [1], [[1.0], [1.0, 2.0]]), "must have 2 x 1 numbers"),
+        (lambda: measured([0], [1], [[[1.0]]], contexts=[1, 2]), "must have 1 x 1 x 2 numbers"),
+        (lambda: measured([1, 0], [1], [[1.0], [1.0]]), "chunk_sizes of a table must increase"),
+        (lambda: measured([0], [1], [[[1.0, 2.0]]], contexts=[2, 1]), "contexts of a table must increase"),
+        (lambda: measured([0, 1], [1], [[1.0], [0.0]]), "greater than 0"),
+        (lambda: measured([0], [1], [[1.0]], context=1, contexts=[1]), "say the same"),
+        (lambda: measured([0], [1], [[1.0]], solo={"batch_sizes": [1], "seconds": [1.0]}), "twice"),
+    ],
+)
+def test_tables_that_cannot_be(make, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        make()

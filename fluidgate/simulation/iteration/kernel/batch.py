@@ -6,7 +6,6 @@ from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.simulation.iteration.kernel.cluster import (
     DECODING,
-    ENDLESS,
     RUNNING,
     SEATED,
     SLOT_BITS,
@@ -16,6 +15,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, unlink
 from fluidgate.simulation.iteration.kernel.memory import give_back
 from fluidgate.simulation.iteration.kernel.record import count, observe
+from fluidgate.simulation.iteration.law import ENDLESS
 from fluidgate.simulation.iteration.times import GAP, STALL
 
 

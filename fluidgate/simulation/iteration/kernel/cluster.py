@@ -40,7 +40,8 @@ KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
 NOW = 0
 NEXT_SAMPLE = 1
 UNTIL = 2  # the kernel pauses there, inf for never
-CLOCK = 3
+RELEASE = 3  # of a class that waits for a limit, as known before an event that decided nothing; else inf
+CLOCK = 4
 
 # Entries of `Cluster.tally`.
 FREE_SLOT = 0  # first free row of `live`
@@ -63,7 +64,8 @@ ACCUMULATING = 16  # requests that wait for their threshold
 COMPOSER = 17  # the GPU that forms its next batch right now, NOWHERE at other times
 ASKED = 18  # whether the policy is asked before anything else happens, see ASK
 BARRED = 19  # GPUs where no prefill starts for now, for want of memory
-TALLY = 20
+SEGMENTS = 20  # rows of `segments` written
+TALLY = 21
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -89,9 +91,6 @@ COMPLETED = 1
 LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
-
-ENDLESS = 1 << 30
-"""Iterations of a segment that nothing ends."""
 
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
@@ -163,6 +162,7 @@ GPU = np.dtype(
         ("iteration", "i8"),  # iterations with decodes' turn completed before the segment
         ("context", "i8"),  # prompt and output tokens of the decodes, at the segment's start
         ("held", "i8"),  # KV tokens held by prompts in the batch
+        ("read", "i8"),  # pairs of a token of the segment's first chunk and one of its prompt read before
         ("blocks", "i8"),  # free blocks of KV memory
         ("behind", "i8"),  # free blocks that hold nothing and are taken last
         ("oldest", "i4"),  # of the preempted requests with cached blocks the one whose blocks are taken first
@@ -203,6 +203,27 @@ LOG = np.dtype(
     align=True,
 )
 """A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way."""
+
+
+SEGMENT = np.dtype(
+    [
+        ("origin", "f8"),
+        ("first", "f8"),
+        ("step", "f8"),
+        ("context", "i8"),
+        ("read", "i8"),
+        ("held", "i8"),
+        ("gpu", "i4"),
+        ("iterations", "i4"),
+        ("chunk", "i4"),
+        ("decodes", "i4"),
+        ("blocks", "i4"),
+    ],
+    align=True,
+)
+"""Consecutive iterations of one batch on a GPU: start, s; seconds of the first, and how much each next one takes more;
+context of the decodes, and pairs of a token of the chunk and one read before it, in the first; KV tokens held then;
+prompt tokens and decodes of each; blocks of KV memory taken at the end."""
 
 
 class Settings(NamedTuple):
@@ -279,6 +300,7 @@ class Cluster(NamedTuple):
         targets: TTFT and TPOT in s, inf for none, shape (2, classes).
         samples: `counts` at multiples of the interval, shape (samples, 6, classes).
         log: finished requests, shape (room,); room 0 for none.
+        segments: what ran, shape (room,); room 0 for none.
         estimates: dtype ESTIMATE, shape (classes,), or (0,) if nothing is estimated.
     """
 
@@ -317,6 +339,7 @@ class Cluster(NamedTuple):
     targets: Any
     samples: Any
     log: Any
+    segments: Any
     estimates: Any
 
 
@@ -397,7 +420,7 @@ def empty_cluster(
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,
-        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf]),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf, np.inf]),
         tally=tally,
         area=np.zeros((stages.STAGES, classes)),
         events=np.zeros((events.EVENTS, classes), np.int64),
@@ -411,6 +434,7 @@ def empty_cluster(
         targets=np.full((2, classes), np.inf) if targets is None else np.asarray(targets, np.float64).copy(),
         samples=np.zeros((samples, stages.STAGES, classes), np.int64),
         log=np.zeros(log + size + 2 if log > 0 else 0, LOG),
+        segments=np.zeros(0, SEGMENT),
         estimates=np.zeros(0, ESTIMATE),
     )
     return with_more_room(cluster, live)

@@ -21,7 +21,6 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ASSIGNED,
     CHANGED,
     CURSOR,
-    ENDLESS,
     LATE,
     LEFT_PREFILL_QUEUE,
     NOW,
@@ -41,6 +40,7 @@ from fluidgate.simulation.iteration.kernel.pools import change_load
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, retire
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
 from fluidgate.simulation.iteration.kernel.timers import next_timer
+from fluidgate.simulation.iteration.law import ENDLESS
 
 BOOKED = 8
 """One GPU of so many is booked at a time, or one of them all."""

@@ -22,6 +22,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     MOST_ALIVE,
     NUMBER,
     REJECTED,
+    SEGMENTS,
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
@@ -41,6 +42,8 @@ def what_is_missing(cluster, block):
     if tally[FREE_SLOT] == NOWHERE:
         return pauses.FULL
     if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
+        return pauses.LOG_FULL
+    if len(cluster.segments) > 0 and tally[SEGMENTS] + cluster.gpus + 1 >= len(cluster.segments):
         return pauses.LOG_FULL
     return NOWHERE
 
@@ -79,6 +82,12 @@ def enter(cluster, arriving):
     cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])
     cluster.events[events.ARRIVAL, arriving.cls] += 1
     return slot
+
+
+@inlined
+def read_before(request):
+    """Tokens of what a prefill reads that have been read, or were found in memory."""
+    return request.prompt + request.produced - request.unread
 
 
 @inlined

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from fluidgate.compiled import inlined
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.simulation.iteration.kernel.cluster import ENDLESS, Cluster
+from fluidgate.simulation.iteration.kernel.cluster import Cluster
+from fluidgate.simulation.iteration.law import ENDLESS
 
 
 @inlined

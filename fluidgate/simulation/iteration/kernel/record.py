@@ -27,6 +27,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     PROMPT_SERVED,
     RUNNING,
     SAMPLES_TAKEN,
+    SEGMENTS,
     SHIFT,
     SOLO_TIME,
     Cluster,
@@ -103,6 +104,8 @@ def open_window(cluster: Cluster) -> None:
 def record_segment(cluster: Cluster, g: int, iterations: int) -> None:
     """Write down the first `iterations` iterations of the segment of `g`: time, memory and the gaps between tokens."""
     here = cluster.gpu[g]
+    if len(cluster.segments) > 0 and iterations > 0:
+        log_segment(cluster, g, iterations)
     warmup = cluster.set.warmup
     end = here.origin + span(here.first, here.step, iterations)
     if end <= warmup or iterations == 0:
@@ -149,6 +152,23 @@ def record_segment(cluster: Cluster, g: int, iterations: int) -> None:
         skipped = 1
     if iterations > skipped:
         record_gaps(cluster, g, skipped, iterations, stalled)
+
+
+@called
+def log_segment(cluster: Cluster, g: int, iterations: int) -> None:
+    here, row = cluster.gpu[g], cluster.segments[cluster.tally[SEGMENTS]]
+    cluster.tally[SEGMENTS] += 1
+    row.origin = here.origin
+    row.first = here.first
+    row.step = here.step
+    row.context = here.context if here.batch > 0 else 0
+    row.read = here.read
+    row.held = here.context + here.held
+    row.gpu = g
+    row.iterations = iterations
+    row.chunk = here.chunk
+    row.decodes = here.batch
+    row.blocks = cluster.set.kv_blocks - here.blocks
 
 
 @inlined

@@ -13,7 +13,7 @@ from fluidgate.simulation.iteration.kernel.cluster import FRESH, ITERATIONS, LAT
 from fluidgate.simulation.iteration.kernel.memory import blocks_taken, overwrite
 from fluidgate.simulation.iteration.kernel.pace import segment_begins, segment_ends
 from fluidgate.simulation.iteration.kernel.record import record_segment
-from fluidgate.simulation.iteration.law import base_time, boundary_from, context_slope, span
+from fluidgate.simulation.iteration.law import boundary_from, growth, seconds, span
 
 
 @inlined
@@ -23,17 +23,21 @@ def set_epoch(cluster: Cluster, g: int, epoch: float) -> None:
 
 
 @inlined
-def begin_segment(cluster, law, g, chunk, decodes, length, delay):
-    """`length` iterations of the batch as it stands start on `g` in `delay` seconds."""
+def begin_segment(cluster, law, g, chunk, read, decodes, length, delay):
+    """`length` iterations of the batch as it stands start on `g` in `delay` seconds.
+
+    They are `alike`. The tokens of the first chunk find `read` tokens of their prompts read before them, in all.
+    """
     here = cluster.gpu[g]
     now = cluster.clock[NOW]
-    slope = context_slope(law, chunk)
+    context = here.context if decodes > 0 else 0
     here.start = now
     here.origin = now + delay
-    here.first = base_time(law, chunk, decodes) + (slope * here.context if decodes > 0 else 0.0)
-    here.step = slope * decodes
+    here.first = seconds(law, chunk, decodes, context, read)
+    here.step = growth(law, chunk, decodes, context, read)
     here.length = length
     here.chunk = chunk
+    here.read = read
     here.batch = decodes
     here.busy = 1
     segment_begins(cluster, g)

@@ -20,6 +20,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.live import read_before
 from fluidgate.simulation.iteration.kernel.memory import (
     admits,
     blocks_next,
@@ -29,7 +30,7 @@ from fluidgate.simulation.iteration.kernel.pools import fetch_all
 from fluidgate.simulation.iteration.kernel.segment import (
     begin_segment,
 )
-from fluidgate.simulation.iteration.law import base_time
+from fluidgate.simulation.iteration.law import seconds
 
 
 @inlined
@@ -49,7 +50,7 @@ def prompts_first(cluster, law, g):
     waiting = gpu_line(cluster, g, WAITING)
     reading = gpu_line(cluster, g, READING)
     first = cluster.lines[waiting].head
-    whole = base_time(law, cluster.set.tokens, 0)
+    whole = seconds(law, cluster.set.tokens, 0, 0, 0)
     if (
         here.decodes == 0
         or cluster.clock[NOW] + cluster.set.token_offset * whole > here.last_token + cluster.set.token_deadline
@@ -58,9 +59,11 @@ def prompts_first(cluster, law, g):
     ):
         return False
     left = cluster.set.tokens
+    read = 0
     if cluster.lines[reading].head != NOWHERE:
         request = cluster.live[cluster.lines[reading].head]
         part = min(request.unread, left)
+        read = part * read_before(request)
         request.unread -= part
         left -= part
     while (
@@ -74,6 +77,7 @@ def prompts_first(cluster, law, g):
             break
         start_prefill(cluster, g, slot)
         part = min(request.unread, left)
+        read += part * read_before(request)
         request.unread -= part
         left -= part
     chunk = cluster.set.tokens - left
@@ -83,11 +87,11 @@ def prompts_first(cluster, law, g):
         fetch_all(cluster, g)
     set_mode(cluster, g, 1)
     if left < here.decodes:
-        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        begin_segment(cluster, law, g, chunk, read, 0, 1, 0.0)
         return True
     if cluster.set.kv_blocks > 0:
         prepay(cluster, g)
-    begin_segment(cluster, law, g, chunk, here.decodes, 1, 0.0)
+    begin_segment(cluster, law, g, chunk, read, here.decodes, 1, 0.0)
     joined = fresh(cluster, g)
     if joined > 0:
         record_own_gaps(cluster, g, joined)

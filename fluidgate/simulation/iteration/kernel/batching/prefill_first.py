@@ -23,6 +23,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.live import read_before
 from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
     iterations_that_fit,
@@ -34,6 +35,7 @@ from fluidgate.simulation.iteration.kernel.segment import (
     idle,
     set_epoch,
 )
+from fluidgate.simulation.iteration.law import alike
 
 
 @inlined
@@ -41,7 +43,7 @@ def compose(cluster, law, g, latest):
     """The next batch of `g`: prompts that wait, whole, as many as the budget holds (one at least), else all decodes."""
     here = cluster.gpu[g]
     waiting = gpu_line(cluster, g, WAITING)
-    chunk = 0
+    chunk = read = 0
     while cluster.lines[waiting].head != NOWHERE:
         slot = next_to_admit(cluster, g)
         if slot == NOWHERE:
@@ -53,12 +55,13 @@ def compose(cluster, law, g, latest):
             break
         start_prefill(cluster, g, slot)
         chunk += request.unread
+        read += request.unread * read_before(request)
         request.unread = 0
     if chunk > 0:
         if cluster.lines[gpu_line(cluster, g, FETCHING)].head != NOWHERE:
             fetch_all(cluster, g)
         set_mode(cluster, g, 1)
-        begin_segment(cluster, law, g, chunk, 0, 1, 0.0)
+        begin_segment(cluster, law, g, chunk, read, 0, 1, 0.0)
         return
 
     delay = 0.0
@@ -88,7 +91,8 @@ def compose(cluster, law, g, latest):
     length = 1  # after a change of who waits first, prompts are looked at again
     if not (preempted or swapped):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
+        length = min(length, alike(law, 0, here.decodes, here.context))
     set_mode(cluster, g, 0)
-    begin_segment(cluster, law, g, 0, here.decodes, length, delay)
+    begin_segment(cluster, law, g, 0, 0, here.decodes, length, delay)
     if joined > 0:
         record_own_gaps(cluster, g, joined)

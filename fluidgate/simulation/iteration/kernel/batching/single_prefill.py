@@ -15,6 +15,7 @@ from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, PHASE, update_ready
 from fluidgate.policies.decisions.groups import regroup
 from fluidgate.policies.decisions.limits import next_release, pass_time
+from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.batch import (
@@ -42,6 +43,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     MIXED_GROUP,
     NOW,
     PROMPT_READ,
+    RELEASE,
     TOTAL_EVENTS,
     UNTIL,
     Cluster,
@@ -52,7 +54,7 @@ from fluidgate.simulation.iteration.kernel.handover import (
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front
-from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, refused, what_is_missing
+from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, read_before, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
     blocks_of,
@@ -86,7 +88,10 @@ from fluidgate.simulation.iteration.kernel.sending import (
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.law import alike
 from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
+
+GRID = 2.0**-16  # s, of the epochs at which time alone releases a class
 
 
 @inlined
@@ -119,7 +124,7 @@ def advance(cluster, law, tables, block, budget):
         if tally[DUE] > 0 and tally[ASKED] == 0 and early > cluster.clock[NOW]:
             compose_due(cluster, law)
             continue
-        release = next_release(cluster.board.state, tables)
+        release = next_look(cluster, tables)
         epoch = min(early, timer, release)
         if tally[CHANGED] == 1 or tally[ASKED] != 0:
             epoch = cluster.clock[NOW]
@@ -164,6 +169,8 @@ def advance(cluster, law, tables, block, budget):
             abandon(cluster, cluster.timers[0])
         if decide:
             start_all(cluster, tables, prefills)
+        if prefills:
+            cluster.clock[RELEASE] = np.inf if decide else release
         if ended != NOWHERE and cluster.gpu[ended].prefill_seat == NOWHERE:
             set_mode(cluster, ended, 0)
         if not released:
@@ -171,6 +178,21 @@ def advance(cluster, law, tables, block, budget):
         if cluster.board.round[FAULT] != 0:
             return pauses.FAILED
     return pauses.PAUSED
+
+
+@inlined
+def next_look(cluster: Cluster, tables: Tables) -> float:
+    """The epoch, s, at which a class that waits for a limit may start if nothing happens before; inf if none.
+
+    It is on a grid. A prompt that starts between two boundaries is read from the second on, wherever between: starts it
+    a rounding later, the excess over a limit L is less by 1 - L roundings, and the next release sooner by 1/L - 1 of
+    them. So a rounding would grow from release to release. What was known before an event that decided nothing still
+    holds: at that event an excess may be too small to block and above its grace yet.
+    """
+    if not tables.limited:
+        return np.inf
+    release = next_release(cluster.board.state, tables)
+    return min(np.ceil(release / GRID) * GRID, cluster.clock[RELEASE])
 
 
 @called
@@ -357,7 +379,7 @@ def compose(cluster, law, g):
             joined += join_pending(cluster, g)
         if joined > 0 and cluster.lines[gpu_line(cluster, g, FETCHING)].members == 0:
             open_again(cluster, g)
-    chunk = 0
+    chunk = read = 0
     if here.prefill_seat != NOWHERE:
         request = cluster.live[here.prefill_seat]
         if here.reading == 0 and not preempted:
@@ -370,6 +392,7 @@ def compose(cluster, law, g):
                 observe(cluster, PREFILL_WAIT, request.cls, request.scheduled - request.arrival, request.scheduled)
         if here.reading == 1:
             chunk = min(request.unread, cluster.set.tokens)
+            read = chunk * read_before(request)
     if chunk == 0 and here.decodes == 0:
         idle(cluster, g)
         if preempted:  # the last of its decodes too, and others may join now
@@ -380,7 +403,8 @@ def compose(cluster, law, g):
         length = min(next_end(cluster, g), iterations_that_fit(cluster, g))
         if chunk > 0:
             length = min(length, cluster.live[here.prefill_seat].unread // chunk)
-    begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
+        length = min(length, alike(law, chunk, here.decodes, here.context))
+    begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
     if joined > 0:
         record_first_tokens(cluster, g, joined)
     return preempted

@@ -24,6 +24,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
 )
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.live import read_before
 from fluidgate.simulation.iteration.kernel.memory import (
     blocks_next,
     iterations_that_fit,
@@ -35,6 +36,7 @@ from fluidgate.simulation.iteration.kernel.segment import (
     idle,
     set_epoch,
 )
+from fluidgate.simulation.iteration.law import alike
 
 
 @inlined
@@ -60,10 +62,11 @@ def within_budget(cluster, law, g, latest, runs_on):
             preempted = True
         prepay(cluster, g)
     left = cluster.set.tokens - here.decodes
-    chunk = 0
+    chunk = read = 0
     if cluster.lines[reading].head != NOWHERE:
         request = cluster.live[cluster.lines[reading].head]
         chunk = min(request.unread, left)
+        read = chunk * read_before(request)
         request.unread -= chunk
         left -= chunk
     swapped = 0
@@ -89,6 +92,7 @@ def within_budget(cluster, law, g, latest, runs_on):
             continue
         start_prefill(cluster, g, slot)
         part = min(request.unread, left)
+        read += part * read_before(request)
         request.unread -= part
         chunk += part
         left -= part
@@ -114,11 +118,13 @@ def within_budget(cluster, law, g, latest, runs_on):
             alone = cluster.live[cluster.lines[reading].head]
             full = cluster.lines[reading].members == 1 and left == 0 and alone.unread > 0
             full = full and runs_on
-            length = min(length, 1 + (alone.unread - 1) // chunk) if full else 1
-            if full:
-                alone.unread -= chunk * (length - 1)
+            length = min(length, 1 + (alone.unread - 1) // chunk, alike(law, chunk, here.decodes, here.context))
+            length = length if full else 1
+            alone.unread -= chunk * (length - 1)
+        else:
+            length = min(length, alike(law, 0, here.decodes, here.context))
     set_mode(cluster, g, 1 if chunk > 0 else 0)
-    begin_segment(cluster, law, g, chunk, here.decodes, length, delay)
+    begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
     if not cluster.set.joins_at_once:
         swapped = fresh(cluster, g)
     if swapped > 0:
