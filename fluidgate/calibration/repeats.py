@@ -26,6 +26,9 @@ NEVER_NOISE = math.log(1.5)
 EXPLAINED = 0.75
 """Share of such a scatter that a column must explain, where the rows are too few for a test."""
 
+REPEAT = "repeat"
+"""The column that numbers repeats, as probes write it: a machine that drifts is no other machine."""
+
 Groups = NDArray[np.intp]
 
 
@@ -95,11 +98,11 @@ def refuse_unlike_repeats(rows: Measurements, *, by_context: bool = False) -> No
 
 
 def _differences(rows: Measurements, centred: Array, groups: Groups) -> Iterator[Difference]:
-    """For each further column that has several values, and not about one a row."""
+    """For each further column that has several values, and not about one a row; but for the number of the repeat."""
     whole = float(centred @ centred)
     for column, texts in rows.others.items():
         values = list(dict.fromkeys(texts.tolist()))
-        if not 2 <= len(values) <= max(2, len(rows) // 2):
+        if column == REPEAT or not 2 <= len(values) <= max(2, len(rows) // 2):
             continue
         design = _centred((texts[:, None] == np.array(values, dtype=object)[None, :]).astype(float), groups)
         solution, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)

@@ -83,6 +83,18 @@ def test_a_hiccup_is_no_difference() -> None:
     refuse_unlike_repeats(replace(rows, seconds=times))
 
 
+def test_a_drift_over_the_repeats_is_no_difference() -> None:
+    """A machine that is slower for a while is no other machine, though the number of the repeat tells its rows."""
+    sizes = [(b, c, k) for b in (1, 8) for c in (0, 256, 512) for k in range(4)]
+    batch, chunk, repeat = (np.array(column) for column in zip(*sizes, strict=True))
+    seconds = (0.01 + 1e-4 * chunk + 1e-4 * batch) * (1.0 + 0.06 * repeat)
+    numbers = np.array([str(k) for k in repeat], dtype=object)
+    rows = Measurements(batch, chunk, seconds, "drift.csv", others={"repeat": numbers})
+    refuse_unlike_repeats(rows)
+    with pytest.raises(FluidgateError, match="run: rows of the same sizes differ"):
+        refuse_unlike_repeats(replace(rows, others={"run": numbers}))
+
+
 def test_a_context_counts_as_a_size_where_the_law_reads_it() -> None:
     rows = measured(SLOW, batches=(8, 16, 32), repeats=2)
     context = np.tile([512.0, 8192.0], len(rows) // 2)
