@@ -105,11 +105,18 @@ def _beyond_sizes(gpu: Gpu) -> Iterator[str]:
 
 def _beyond_contexts(scenario: Scenario) -> Iterator[str]:
     """The class whose requests are the longest, where these are longer than what was measured."""
-    contexts = scenario.gpu.calibrated.contexts
+    known, time = scenario.gpu.calibrated, scenario.gpu.iteration
     longest = max(scenario.classes, key=lambda c: c.prompt_tokens + c.output_tokens)
     length = longest.prompt_tokens + longest.output_tokens
-    if contexts is not None and length > contexts[1]:
+    if known.contexts is not None and length > known.contexts[1]:
+        chunks = "" if known.read_before is not None or time.zeta > 0.0 else ", chunks take longer than said"
         yield (
             f"class '{longest.name}' has {length:,.6g} tokens of prompt and output on average, but contexts of more "
-            f"than {contexts[1]:,} were not measured: decodes follow epsilon there, chunks take longer than said"
+            f"than {known.contexts[1]:,} were not measured: decodes follow epsilon there{chunks}"
+        )
+    prompt = max(c.prompt_tokens for c in scenario.classes)
+    if known.read_before is not None and prompt - scenario.gpu.chunk_size > known.read_before[1]:
+        yield (
+            f"prompts of {prompt:,.6g} tokens on average have chunks after more than {known.read_before[1]:,} tokens, "
+            "which were not measured: their times go straight on from there"
         )
