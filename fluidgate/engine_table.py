@@ -40,12 +40,21 @@ class EngineTable(Table):
     async_scheduling: bool = Field(
         False, description="whether the batch of an iteration is composed when the one before it starts"
     )
+    data_parallel: int = Field(
+        1, ge=1, le=LARGEST_WHOLE, description="the GPUs that step together, as ranks of one engine"
+    )
     preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
     swap_seconds: float = Field(0.0, ge=0, description="the seconds a token that swapping takes, each way")
     transfer_latency: float = Field(
         0.0, ge=0, description="the seconds that KV takes to another GPU, whatever its size"
     )
     transfer_bandwidth: float | None = absent("the KV tokens per second to another GPU", gt=0, examples=[100000.0])
+    front_end: float = Field(
+        0.0, ge=0, description="the seconds from a client's sending to the engine's queue (HTTP, tokenizing)"
+    )
+    front_end_first: float = Field(
+        0.0, ge=0, description="the seconds from the engine's first token to the client, and from every later one"
+    )
 
     def problems(self, batch_size: int | None = None) -> Iterator[str]:
         """One "KEY: REASON; MEND" for each key that does not go with the others, or with the batch size if given."""

@@ -19,6 +19,7 @@ from pydantic import (
 from fluidgate.engine_table import BatchingName as BatchingName
 from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
+from fluidgate.errors import FluidgateError
 from fluidgate.iteration_time import IterationTime as IterationTime
 from fluidgate.iteration_time import SoloTable as SoloTable
 from fluidgate.iteration_time import TimeTable as TimeTable
@@ -27,6 +28,7 @@ from fluidgate.noun import NonNegativeInt as NonNegativeInt
 from fluidgate.noun import Noun as Noun
 from fluidgate.noun import Positive as Positive
 from fluidgate.scenario_reader import read_scenario
+from fluidgate.toml_file import LARGEST_WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
-Process = Literal["poisson", "gamma", "mmpp", "daily"]
+Process = Literal["poisson", "gamma", "mmpp", "daily", "closed"]
+ThinkLaw = Literal["fixed", "exponential"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
 
 Duration = Annotated[float, Field(ge=0.01, le=1e9)]
@@ -152,6 +155,11 @@ class Pricing(Noun):
     output: NonNegative = Field(description="price of an output token, c_d")
 
 
+TOKENS = Pricing(scheme="bundled", prompt=1.0, output=1.0)
+"""What plans go by where there are no prices: the tokens of the requests that are served."""
+NO_PRICES = Pricing(scheme="bundled", prompt=0.0, output=0.0)
+
+
 class Indicators(Noun):
     """Service level indicators, [LDHZ] (43)-(48): limits (hard) and weights (penalties)."""
 
@@ -184,6 +192,8 @@ class Arrivals(Noun):
     - `mmpp`: Markov-modulated Poisson. The rate stands at one of the `levels` for an exponential time whose mean is its
       entry of `sojourns`, then goes to one of the others, each as likely.
     - `daily`: Poisson with a rate that repeats every `period`, constant over equal parts of it.
+    - `closed`: a closed loop. Each of the cluster's `users` sends its next request when its last has left and its think
+      time is over, the first at once. The rates of the classes then say their shares alone.
 
     The Markov network knows the first two.
     """
@@ -196,6 +206,9 @@ class Arrivals(Noun):
     sojourns: tuple[Duration, ...] = Field((), description="mmpp: mean time in each phase, s")
     weights: tuple[NonNegative, ...] = Field((), description="daily: rate in each part of the period, in any unit")
     period: Duration = Field(86_400.0, description="daily: time after which the rate repeats, s")
+    users: int | None = Field(None, ge=1, le=LARGEST_WHOLE, description="closed: clients of the whole cluster")
+    think: NonNegative = Field(0.0, description="closed: mean time from an answer to the user's next request, s")
+    think_law: ThinkLaw = Field("fixed", description="closed: law of that time")
 
     @model_validator(mode="after")
     def _process_has_its_numbers(self) -> Self:
@@ -205,7 +218,16 @@ class Arrivals(Noun):
             raise ValueError("mmpp needs two levels or more, one of them above 0, and as many sojourns")
         if self.process == "daily" and not any(self.weights):
             raise ValueError("daily needs weights, one of them above 0")
+        if (self.process == "closed") != (self.users is not None):
+            raise ValueError("users belong to closed arrivals, and to them only")
+        if self.process != "closed" and (self.think, self.think_law) != (0.0, "fixed"):
+            raise ValueError("a think time belongs to closed arrivals, and to them only")
         return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are sent by users who wait for the answer to their last."""
+        return self.process == "closed"
 
     @property
     def gap_shape(self) -> float:
@@ -308,13 +330,15 @@ def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
 class Scenario(Noun):
     """A cluster and its load, per GPU.
 
+    Without `pricing` nothing is earned, and plans serve as many tokens as they can.
+
     `cluster_gpus` is set when the load is that of a whole cluster: the arrival rates are then shared by that
     many GPUs, and `for_gpus` shares the same load among another number.
     """
 
     name: str = Field(min_length=1)
     gpu: Gpu
-    pricing: Pricing
+    pricing: Pricing = TOKENS
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1), AfterValidator(_distinct)]
     indicators: Indicators = Indicators()
     arrivals: Arrivals = Arrivals()
@@ -374,6 +398,28 @@ class Scenario(Noun):
             or self.targets != Targets()
             or any(c.ttft_target or c.tpot_target for c in self.classes)
         )
+
+    @property
+    def priced(self) -> bool:
+        """Whether it has prices."""
+        return "pricing" in self.model_fields_set
+
+    @property
+    def prices(self) -> Pricing:
+        """What is earned, nothing without prices."""
+        return self.pricing if self.priced else NO_PRICES
+
+    def need_prices(self, what: str) -> None:
+        """Refuse the scenario where `what` is about money and it has no prices.
+
+        Raises:
+            FluidgateError: naming the mend.
+        """
+        if not self.priced:
+            raise FluidgateError(
+                f"scenario '{self.name}': pricing: missing, and {what} weighs what is earned; add a table [pricing] "
+                "with scheme, prompt and output"
+            )
 
     @property
     def mean_output_tokens(self) -> float:

@@ -278,3 +278,51 @@ def test_a_scenario_made_in_python_has_its_context() -> None:
         classes=plain.classes,
     )
     assert made.gpu.context_tokens == mean_context(plain.classes) > 0
+
+
+def test_a_wide_table_goes_through_a_file() -> None:
+    wide = """
+[gpu.table]
+chunk_sizes = [256, 1024]
+batch_sizes = [0, 16]
+contexts = [256, 4096]
+read_before = [0, 8192]
+seconds = [
+  [[[0.026, 0.034], [0.026, 0.034]], [[0.041, 0.048], [0.071, 0.082]]],
+  [[[0.095, 0.127], [0.095, 0.127]], [[0.112, 0.143], [0.136, 0.170]]],
+]
+
+[gpu.table.solo]
+batch_sizes = [1, 16]
+contexts = [256, 1024]
+seconds = [[0.0168, 0.0168], [0.0178, 0.0197]]
+"""
+    scenario = parse_scenario(with_table(wide))
+    assert parse_scenario(dump_scenario(scenario)) == scenario
+    time = scenario.gpu.iteration
+    assert time.mixed(256, 16, 16 * 4096, 256 * 8192) == pytest.approx(0.082)
+    assert time.solo(16, 16 * 1024) == pytest.approx(0.0197)
+    assert plan(scenario).operating_point is not None
+
+
+@pytest.mark.parametrize("keys", ["", TABLE])
+def test_overhead_of_the_engine_comes_on_top(keys: str) -> None:
+    plain = (
+        parse_scenario(with_table(keys)) if keys else parse_scenario(text("alpha = 0.03\nbeta = 1e-4\ngamma = 40.0"))
+    )
+    engine = "[engine]\noverhead = 0.002\noverhead_per_decode = 1e-5\n\n[pricing]"
+    slow = parse_scenario(dump_scenario(plain).replace("[pricing]", engine, 1))
+    assert parse_scenario(dump_scenario(slow)) == slow
+    for chunk, decodes in ((0, 12), (200, 7)):
+        more = slow.gpu.seconds(chunk, decodes, 900.0 * decodes) - plain.gpu.seconds(chunk, decodes, 900.0 * decodes)
+        assert more == pytest.approx(0.002 + 1e-5 * decodes)
+        compiled = seconds(law_of(slow.gpu), chunk, decodes, 900 * decodes)
+        assert compiled == pytest.approx(slow.gpu.seconds(chunk, decodes, 900.0 * decodes))
+    assert slow.gpu.solo > plain.gpu.solo
+    assert plan(slow).revenue_rate < plan(plain).revenue_rate
+
+
+def test_overhead_beside_a_profile_is_the_engines() -> None:
+    profiled = text('profile = "h100/llama-3.1-8b"\noverhead = 0.001')
+    with pytest.raises(FluidgateError, match=r"gpu.overhead: .*give it in \[engine\]"):
+        parse_scenario(profiled, "my.toml")

@@ -115,6 +115,7 @@ def engine_settings(
         known["output_tokens"] = loaded.mean_output_tokens
         if own_times or not loaded.gpu.calibrated.kv_memory:
             known["kv_tokens"] = loaded.engine.kv_tokens
+        known["data_parallel"] = loaded.engine.data_parallel
         known["transfer_latency"] = loaded.engine.transfer_latency
         known["transfer_bandwidth"] = loaded.engine.transfer_bandwidth or math.inf
     batch = batch_size or (loaded.gpu.batch_size if loaded else BATCH_SIZE)

@@ -74,6 +74,24 @@ gpus_option = click.option(
     "--gpus", type=int, metavar="N", help="Number of GPUs; default: the scenario's [cluster] gpus."
 )
 ABOVE_0 = click.FloatRange(min=0.0, min_open=True)
+
+
+def user_options(command: Command) -> Command:
+    """A closed loop, in `simulate`, `compare` and `replay`."""
+    for option in reversed(
+        (
+            click.option("--users", type=click.IntRange(min=1), metavar="N",
+                         help="Closed loop: so many clients, each sending its next request when its last has ended."),
+            click.option("--think", type=click.FloatRange(min=0.0), metavar="S",
+                         help="Time from an answer to the user's next request, s.  [default: 0]"),
+            click.option("--think-law", type=click.Choice(["fixed", "exponential"]),
+                         help="Law of that time.  [default: fixed]"),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 RULE = {"replan_every": "period", "look_every": "look", "estimate_over": "window", "replan_moved": "moved"}
 """Options of the rule for replanning, and what they set."""
 
@@ -122,7 +140,8 @@ def simulation_options(command: Command) -> Command:
                          help="Worker processes.  [default: one a core]"),
             click.option("--fidelity", type=click.Choice(["markov", "iteration"]),
                          help="Which model of the cluster is simulated.  [default: iteration where the scenario has "
-                              "[engine], [lengths], [targets] or a law over the batch, else markov]"),
+                              "[engine], [lengths], [targets], a law over the batch or a closed loop, else markov]"),
+            user_options,
             replanning_options,
             json_option,
             plot_option,

@@ -17,8 +17,11 @@ from fluidgate.cli.options import (
     replanning_rule,
     scenario_argument,
     trace_options,
+    user_options,
 )
 
+READING = ("class_column", "columns", "unit", "benchmark", "skip_empty", "sort")
+"""Options of how traces are read."""
 SAMPLES = 601  # points of the paths that a picture shows
 
 
@@ -47,6 +50,7 @@ SAMPLES = 601  # points of the paths that a picture shows
               help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
+@user_options
 @trace_options
 @replanning_options
 @click.option("--log", metavar="FILE", help="Also write a row a request that ended (.csv; .parquet with pyarrow).")
@@ -63,13 +67,18 @@ def replay(
 ) -> None:
     """Run policies on the requests of TRACE files (each FILE or CLASS=FILE), side by side, iteration by iteration.
 
-    The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs. Formats as in
+    The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs; or, with --users,
+    each when one of the users is free. Where SCENARIO has no [[classes]], one is made of the traces. Formats as in
     `fluidgate workload`. The picture shows occupancies and queues over time against the plan, and latencies.
     """
-    from fluidgate.model import Scenario
     from fluidgate.simulation.iteration.replay import replay as run
+    from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
 
-    loaded = Scenario.load(scenario)
+    reading = {key: options[key] for key in READING}
+    loops = options["users"] is not None
+    loaded, read = scenario_of_traces(
+        scenario, traces, gpus=options["gpus"], rate_scale=options["rate_scale"], closed=loops, **reading
+    )
     options["replanning"] = replanning_rule(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with ExitStack() as contexts:
@@ -79,7 +88,7 @@ def replay(
             from fluidgate.reports.request_log import RequestLog
 
             options["take_log"] = contexts.enter_context(RequestLog(Path(log), loaded.class_names)).add
-        result = run(loaded, list(traces), names, samples=SAMPLES if plot else 0, progress=progress, **options)
+        result = run(loaded, read, names, samples=SAMPLES if plot else 0, progress=progress, **options)
     warn(result.warnings)
     if plot is not None:
         from fluidgate.reports.replay_plot import draw_replay

@@ -13,11 +13,10 @@ from typing import Any
 
 from fluidgate.emulator.bodies import Prompt
 from fluidgate.emulator.faults import FaultBook
-from fluidgate.emulator.kv_cache import KvCache
-from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.metrics import Reading, page
+from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest, Finish
 from fluidgate.emulator.rooms import Rooms
-from fluidgate.emulator.scheduler import Scheduler
 from fluidgate.emulator.settings import BLOCK, EngineSettings, blocks
 
 AT_ONCE = 256
@@ -68,7 +67,8 @@ class Engine:
 
     Attributes:
         id: that other engines fetch KV by.
-        scheduler, kv, metrics, faults: its parts.
+        ranks: one, or those that step together; `metrics` also has what the first of them counts for all.
+        scheduler, faults: its other parts.
         adapters: names of the LoRA adapters that are loaded, to their paths.
         rooms: where it meets the other sides of pairs.
         served: the requests that have ended last, in order.
@@ -78,9 +78,9 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.id = str(uuid.uuid4())
-        self.kv = KvCache(settings)
-        self.metrics = EngineMetrics(settings.speed)
-        self.scheduler = Scheduler(settings, self.kv, self.metrics)
+        self.ranks = [Rank.of(settings) for _ in range(settings.data_parallel)]
+        self.metrics = self.ranks[0].metrics
+        self.scheduler = self.ranks[0].scheduler if len(self.ranks) == 1 else RanksInStep(self.ranks)
         self.faults = FaultBook(settings.seed)
         self.adapters: dict[str, str] = {}
         self.rooms = Rooms()
@@ -147,7 +147,7 @@ class Engine:
     def _break_off(self, request: EngineRequest, why: Finish) -> None:
         if request.finish is None:
             self.scheduler.abort(request, why)
-            self.metrics.ends[why] += 1
+            self.ranks[request.rank].metrics.ends[why] += 1
             self.scheduler.retry(self.clock.now())
             self._wait()
 
@@ -171,14 +171,16 @@ class Engine:
         """The pinned KV of a request goes to another engine: its tokens, or None where it is no more."""
         now = self.clock.now()
         self._advance(now)
-        tokens = self.kv.unpin(name, now)
+        found = (rank.kv.unpin(name, now) for rank in self.ranks)
+        tokens = next((each for each in found if each is not None), None)
         self.scheduler.retry(now)
         self._wait()
         return tokens
 
     def lose_kv(self) -> None:
         """Lose all KV that no running request holds."""
-        self.kv.lose()
+        for rank in self.ranks:
+            rank.kv.lose()
         self.scheduler.retry(self.clock.now())
         self._wait()
 
@@ -202,24 +204,38 @@ class Engine:
         }
 
     def gauges(self) -> dict[str, float]:
-        """What the engine holds now, under vLLM's names."""
-        self._advance(self.clock.now())
-        self.kv.expire(self.clock.now())
+        """What the engine holds now, under vLLM's names; of the memory the share of the fullest rank."""
+        ranks = self._gauges_by_rank()
         return {
-            "num_requests_running": self.scheduler.running,
-            "num_requests_waiting": self.scheduler.waiting + self.rooms.waiting,
-            "kv_cache_usage_perc": self.kv.usage(self.scheduler.running_tokens),
+            "num_requests_running": sum(each["num_requests_running"] for each in ranks),
+            "num_requests_waiting": sum(each["num_requests_waiting"] for each in ranks),
+            "kv_cache_usage_perc": max(each["kv_cache_usage_perc"] for each in ranks),
         }
+
+    def _gauges_by_rank(self) -> list[dict[str, float]]:
+        now = self.clock.now()
+        self._advance(now)
+        for rank in self.ranks:
+            rank.kv.expire(now)
+        return [
+            {
+                "num_requests_running": rank.scheduler.running,
+                "num_requests_waiting": rank.scheduler.waiting + (self.rooms.waiting if k == 0 else 0),
+                "kv_cache_usage_perc": rank.kv.usage(rank.scheduler.running_tokens),
+            }
+            for k, rank in enumerate(self.ranks)
+        ]
 
     def metrics_page(self) -> str:
         """The text of `/metrics`."""
         config = {
             "block_size": str(BLOCK),
-            "engine": "0",
             "num_gpu_blocks": str(self.settings.kv_blocks),
             "enable_prefix_caching": str(self.settings.prefix_caching),
         }
-        return self.metrics.page(self.settings.model, self.gauges(), self.kv.expired, config)
+        gauges = self._gauges_by_rank()
+        ranks = [Reading(rank.metrics, gauges[k], rank.kv.expired, config) for k, rank in enumerate(self.ranks)]
+        return page(self.settings.model, ranks)
 
     def state(self) -> dict[str, Any]:
         """Counts and times on the engine's own clock."""
@@ -234,7 +250,7 @@ class Engine:
             "running": gauges["num_requests_running"],
             "waiting": gauges["num_requests_waiting"],
             "kv_cache_usage": gauges["kv_cache_usage_perc"],
-            "pinned": self.kv.pins,
+            "pinned": sum(rank.kv.pins for rank in self.ranks),
             "prefill_seconds": occupancy.prefill,
             "mixed_decode_seconds": occupancy.mixed_decode,
             "solo_decode_seconds": occupancy.solo_decode,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from fluidgate.emulator.request import EngineRequest, Finish, Source
@@ -107,18 +108,10 @@ class EngineMetrics:
         """KV has come from another engine, and took so long, s of the engine."""
         self._transfer.observe(seconds)
 
-    def page(self, model: str, gauges: dict[str, float], expired: int, config: dict[str, str]) -> str:
-        """All of it.
-
-        Args:
-            model: for the label `model_name`.
-            gauges: name without `vllm:` to value.
-            expired: leases of KV that have ended.
-            config: labels of `vllm:cache_config_info`.
-        """
-        labels = f'engine="0",model_name={json.dumps(model, ensure_ascii=False)}'
-        parts = [*_gauges(gauges, labels), *self._counters(labels, expired), *self._histograms(labels), *_info(config)]
-        return "\n".join(parts) + "\n"
+    def lines(self, labels: str, expired: int) -> Iterator[str]:
+        """Counters and histograms; `expired` leases of KV have ended."""
+        yield from self._counters(labels, expired)
+        yield from self._histograms(labels)
 
     def _counters(self, labels: str, expired: int) -> Iterator[str]:
         plain = {
@@ -160,6 +153,44 @@ class EngineMetrics:
         for name, histogram in self.histograms.items():
             yield f"# TYPE vllm:{name} histogram"
             yield from histogram.lines(f"vllm:{name}", labels)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a rank says of itself.
+
+    Attributes:
+        gauges: name without `vllm:` to value.
+        expired: leases of KV that have ended.
+        config: labels of `vllm:cache_config_info`.
+    """
+
+    metrics: EngineMetrics
+    gauges: dict[str, float]
+    expired: int
+    config: dict[str, str]
+
+    def lines(self, labels: str, rank: int) -> Iterator[str]:
+        yield from _gauges(self.gauges, labels)
+        yield from self.metrics.lines(labels, self.expired)
+        yield from _info({**self.config, "engine": str(rank)})
+
+
+def page(model: str, ranks: Sequence[Reading]) -> str:
+    """All of it: the series of each rank under its number, as vLLM has them.
+
+    Args:
+        model: for the label `model_name`.
+    """
+    families: dict[str, list[str]] = {}
+    for rank, reading in enumerate(ranks):
+        head = ""
+        for line in reading.lines(f'engine="{rank}",model_name={json.dumps(model, ensure_ascii=False)}', rank):
+            if line.startswith("#"):
+                head = line
+            else:
+                families.setdefault(head, []).append(line)
+    return "".join(f"{line}\n" for head, series in families.items() for line in (head, *series))
 
 
 def _gauges(gauges: dict[str, float], labels: str) -> Iterator[str]:

@@ -48,6 +48,7 @@ class EngineRequest:
         lost: whether KV on its way between two engines is lost.
         cached: tokens of the prompt whose KV was there.
         slow: factor of the iterations that it is part of.
+        rank: of the engine's, where it is.
         queued: whether it has come to the scheduler.
         bell: rings as the request goes on; shared by the choices of an answer.
         every_token: whether it rings at each token, or only at the end.
@@ -71,6 +72,7 @@ class EngineRequest:
     lost: bool = False
     cached: int = 0
     slow: float = 1.0
+    rank: int = 0
     queued: bool = False
     bell: Bell = field(default_factory=Bell)
     every_token: bool = True

@@ -35,6 +35,13 @@ class Scheduler:
     Iterations follow one another without a gap while there is work: each begins where the one before it ended,
     however late `advance` is called. Requests join at those boundaries, first come first served. One that need not
     read more than a block (its KV was fetched, or is in the cache) does not need the prefill's place.
+
+    Attributes:
+        end: of the iteration under way, s of the engine; inf if there is none.
+        waiting: requests that are not in the batch.
+        iterations: so far.
+        slowdown: factor of the next iterations.
+        occupancy: so far.
     """
 
     def __init__(self, settings: EngineSettings, kv: KvCache, metrics: EngineMetrics) -> None:
@@ -50,7 +57,7 @@ class Scheduler:
         self._parts: list[tuple[EngineRequest, int]] = []
         self._context = 0
         self._start = 0.0
-        self._end = math.inf
+        self.end = math.inf
         self._blocked = False
         self.waiting = 0
         self.iterations = 0
@@ -70,8 +77,8 @@ class Scheduler:
     @property
     def next_event(self) -> float:
         """The epoch up to which `advance` would do nothing, s of the engine."""
-        if self._end < math.inf:
-            return self._end
+        if self.end < math.inf:
+            return self.end
         if self._blocked:
             return self._kv.next_expiry
         return min((queue[0][0] for queue in (self._prompts, self._ready) if queue), default=math.inf)
@@ -101,11 +108,11 @@ class Scheduler:
         for _ in range(most):
             if self.next_event > now:
                 return True
-            if self._end < math.inf:
-                self._finish_iteration()
-                self._begin_iteration(self._start)
+            if self.end < math.inf:
+                self.finish()
+                self.begin(self._start)
             else:
-                self._begin_iteration(max(self.next_event, self._start))
+                self.begin(max(self.next_event, self._start))
         return False
 
     def retry(self, now: float) -> None:
@@ -114,6 +121,10 @@ class Scheduler:
             self._blocked = False
             self._start = max(self._start, now)
 
+    def seen(self, epoch: float) -> int:
+        """Who waits since `epoch` at the latest."""
+        return sum(since <= epoch and not r.broken for queue in (self._prompts, self._ready) for since, _, r in queue)
+
     def _enqueue(self, request: EngineRequest) -> None:
         heappush(self._ready if self._passes(request) else self._prompts, (request.since, next(self._order), request))
 
@@ -121,7 +132,8 @@ class Scheduler:
         """Whether a request joins without the prefill's place."""
         return request.unread == 0 or (self._single and request.cached > 0)
 
-    def _begin_iteration(self, now: float) -> None:
+    def begin(self, now: float) -> None:
+        """An iteration is composed, and begins now; `end` says when it ends, inf if there is nobody."""
         self._start = now
         self._kv.expire(now)
         self._compose(now)
@@ -189,21 +201,22 @@ class Scheduler:
     def _time(self) -> None:
         """When the composed iteration ends."""
         if not self.running:
-            self._end = math.inf
+            self.end = math.inf
             return
         chunk = sum(tokens for _, tokens in self._parts)
         slow = max([self.slowdown, *(r.slow for r in self._reading), *(r.slow for r in self._decoding)])
         read = sum(tokens * request.read for request, tokens in self._parts)
-        self._end = self._start + slow * self._settings.gpu.seconds(chunk, len(self._decoding), self._context, read)
+        self.end = self._start + slow * self._settings.gpu.seconds(chunk, len(self._decoding), self._context, read)
 
     def _join_late(self, request: EngineRequest) -> None:
         """Let a request join the iteration under way, if that has just begun."""
         grace = self._settings.grace
-        if grace > 0.0 and self._end < math.inf and request.since <= self._start + grace:
+        if grace > 0.0 and self.end < math.inf and request.since <= self._start + grace:
             self._compose(request.since)
 
-    def _finish_iteration(self) -> None:
-        now, lasted = self._end, self._end - self._start
+    def finish(self) -> None:
+        """The iteration under way has ended, at `end`."""
+        now, lasted = self.end, self.end - self._start
         self._count(lasted)
         continuing = sum(request.written > 0 for request in self._decoding)
         decoding, self._decoding = self._decoding, []
@@ -219,7 +232,7 @@ class Scheduler:
                 self._end_prompt(request, now)
         self._reading = [request for request in self._reading if request.unread > 0 and not request.broken]
         self._metrics.inter_token.observe(lasted, continuing)
-        self._start, self._end = now, math.inf
+        self._start, self.end = now, math.inf
 
     def _end_prompt(self, request: EngineRequest, now: float) -> None:
         request.prompt_read = now

@@ -32,6 +32,7 @@ class EngineSettings:
         batching: how the batch of an iteration is formed.
         max_batched_tokens: of an iteration under token-budget batching; by default a full chunk beside B - 1 decodes.
         max_model_len: most tokens of prompt and answer together.
+        data_parallel: ranks of the engine that step together; each has a batch and a memory of its own.
         kv_tokens: that the KV memory holds; by default B requests of `max_model_len`.
         prefix_caching: whether the KV of a prompt that was read serves the same prompt again.
         kv_lease: s that the KV of a remote decode is kept for.
@@ -56,6 +57,7 @@ class EngineSettings:
     batching: EngineBatching = "single-prefill"
     max_batched_tokens: int | None = None
     max_model_len: int = 131_072
+    data_parallel: int = 1
     kv_tokens: int | None = None
     prefix_caching: bool = True
     kv_lease: float = 30.0
@@ -77,6 +79,9 @@ class EngineSettings:
         _check("max_model_len", self.max_model_len, self.max_model_len >= 2, "at least 2")
         if self.role != "null" and self.kind != "sglang":
             raise FluidgateError(f"engine: role {self.role} goes with kind sglang; leave it out")
+        _check("data_parallel", self.data_parallel, self.data_parallel >= 1, "at least 1")
+        if self.data_parallel > 1 and self.kind == "sglang":
+            raise FluidgateError("engine: data_parallel is emulated with kinds vllm and openai; leave it out")
         if self.max_queued is not None:
             _check("max_queued", self.max_queued, self.max_queued >= 0, "at least 0")
         if self.kv_tokens is not None and self.kv_tokens < self.max_model_len:

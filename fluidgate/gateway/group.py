@@ -20,6 +20,7 @@ from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, OpenAiCompatible, Sglang, Vllm, VllmCoupled
 from fluidgate.gateway.gateway_file import GroupSettings
+from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy
 
 NOWHERE = "http://localhost"
@@ -54,7 +55,7 @@ class ModelGroup:
         self.under_way = 0
         self._adapter_of = partial(adapter_of, settings, connections)
         self.binding = binding_of(settings, self._adapter_of(NOWHERE))
-        self.backends = Backends([], settings.scenario.gpu.batch_size, settings.model)
+        self.backends = Backends([], slots_of(settings.scenario), settings.model)
         self.controller: Controller | None = None
         self.dispatcher = self._dispatcher()
         transfer = self.binding != "stay" and settings.engines.check_transfer
@@ -129,7 +130,7 @@ class ModelGroup:
             "scenario": settings.scenario.name,
             "policy": settings.policy.name,
             "binding": self.binding,
-            "batch_size": settings.scenario.gpu.batch_size,
+            "batch_size": slots_of(settings.scenario),
             "plan": None if self.controller is None else self.controller.to_dict(now),
             "classes": {
                 name: {
@@ -164,7 +165,8 @@ class ModelGroup:
         """What the scenario may limit, and what it has been of late."""
         if not isinstance(self.dispatcher, Gated):
             return {}
-        return indicators_now(self.settings.scenario, self.dispatcher.averages(), self.dispatcher.fleet.up)
+        gpus = self.dispatcher.fleet.up * self.settings.scenario.engine.data_parallel
+        return indicators_now(self.settings.scenario, self.dispatcher.averages(), gpus)
 
     def _dispatcher(self) -> Dispatcher:
         settings, places = self.settings, self.backends.capacity
@@ -185,9 +187,9 @@ class ModelGroup:
         dispatcher = Gated(
             self.controller.tables,
             places,
-            scenario.gpu.batch_size,
+            slots_of(scenario),
             classes,
-            kv_tokens=scenario.engine.kv_tokens,
+            kv_tokens=kv_tokens_of(scenario),
             binding=binding,
             functions=policy.functions,
             estimator=self.controller.estimator,
@@ -201,6 +203,17 @@ class ModelGroup:
         """So many are up."""
         if self.controller is not None:
             self.controller.resize(engines, self.clock())
+
+
+def slots_of(scenario: Scenario) -> int:
+    """Requests that an engine has in its batches at a time: behind its URL are all ranks that step together."""
+    return scenario.gpu.batch_size * scenario.engine.data_parallel
+
+
+def kv_tokens_of(scenario: Scenario) -> int | None:
+    """Tokens of the KV memory of an engine, all its ranks taken together; None for no limit."""
+    known = scenario.engine.kv_tokens
+    return None if known is None else known * scenario.engine.data_parallel
 
 
 def binding_of(settings: GroupSettings, example: Adapter) -> str:

@@ -84,6 +84,7 @@ def optimum(
     Raises:
         FluidgateError: an option is wrong, or the system is too large; the message says what would fit.
     """
+    scenario.need_prices("the optimum")
     gpus = checked_gpus(scenario, gpus, "the optimum")
     for name, limit in (("--queue-limit", queue_limit), ("--buffer-limit", buffer_limit)):
         if limit is not None and limit < 1:

@@ -21,8 +21,14 @@ AGED = "2025"
 def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
     """What was measured, the GPU's speeds (Proposition 3.2), and the partition's margin, a sentence each."""
     gpu, sentences = scenario.gpu, list(of_profile(scenario))
+    if scenario.arrivals.closed:
+        sentences.append(
+            'arrivals.process = "closed": users send as fast as they are answered, which a plan does not know; it is '
+            "for the classes' arrival rates, as if requests came by themselves; `fluidgate simulate` plays the loop"
+        )
     if not gpu.iteration.by_batch:
         sentences += _of_speeds(gpu)
+    sentences += of_ranks(scenario)
     if partition is not None and partition.prefill_utilisation > _FULL:
         sentences.append(
             f"prefill utilisation is {partition.prefill_utilisation:.1%} on {partition.mixed} mixed GPUs: "
@@ -31,6 +37,16 @@ def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
     if partition is not None:
         sentences += looks_like_a_total(scenario, partition.gpus)
     return tuple(sentences)
+
+
+def of_ranks(scenario: Scenario) -> Iterator[str]:
+    """Ranks in step, each of which the plan lets go at its own pace."""
+    if (ranks := scenario.engine.data_parallel) > 1:
+        yield (
+            f"the plan lets each GPU go at its own pace, but the {ranks} ranks of a group take as long as the longest "
+            "batch among them: R* bounds what they earn, and they run below it; `fluidgate simulate` and `replay` "
+            "say how far"
+        )
 
 
 def of_full_chunks(scenario: Scenario) -> Iterator[str]:

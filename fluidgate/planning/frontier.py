@@ -165,9 +165,11 @@ def frontier(
         planner: to solve with.
 
     Raises:
-        FluidgateError: an argument is out of range, or the limit never binds and no range is given.
+        FluidgateError: an argument is out of range, the scenario has no prices, or the limit never binds and no range
+            is given.
         InfeasiblePlanError: there is no plan even without the limit, or none at `low`.
     """
+    scenario.need_prices("a frontier")
     name = _checked(indicator, points)
     if gpus is not None:
         scenario = scenario.for_gpus(gpus)

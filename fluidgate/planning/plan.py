@@ -36,7 +36,8 @@ class Plan:
         flow_price: d objective / d lambda, objective per second for one request/s more, shape (classes,).
         prefill_cost: what reading a prompt takes of everything scarce, at its price, money, shape (classes,).
         decode_cost: the same of a request's decode, mixed or solo, whichever costs less, shape (classes,).
-        revenue_rate: money/s before penalties.
+        revenue_rate: money/s before penalties; tokens/s of the requests served where the scenario has no prices, which
+            all other money is then counted in too.
         penalty: penalties (44), (46), (48), money/s.
         mixed_fraction: sum x, in 0..1.
         kappa: speed of a solo decode over that of a mixed one.
@@ -117,10 +118,7 @@ class Plan:
         plan: dict[str, Any] = {
             "schema": 1,
             "scenario": self.scenario.name,
-            "scheme": self.scheme,
-            "revenue_rate": self.revenue_rate,
-            "penalty": self.penalty,
-            "objective": self.objective,
+            **self._earned(),
             "mixed_fraction": self.mixed_fraction,
             "kappa": self.kappa,
             "tpot": self.tpot,
@@ -149,6 +147,18 @@ class Plan:
         import pandas as pd
 
         return pd.DataFrame(self._class_records())
+
+    def _earned(self) -> dict[str, Any]:
+        """Money; or without prices the tokens served in its place, which all shadow prices are in then."""
+        if self.scenario.priced:
+            return {
+                "scheme": self.scheme,
+                "revenue_rate": self.revenue_rate,
+                "penalty": self.penalty,
+                "objective": self.objective,
+            }
+        tokens = {"token_rate": self.revenue_rate}
+        return {"scheme": None, "revenue_rate": None, "penalty": self.penalty, "objective": None, **tokens}
 
     def _class_records(self) -> list[dict[str, Any]]:
         columns = {

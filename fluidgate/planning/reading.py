@@ -41,7 +41,7 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
     fraction = float(prefill.sum())
     values = indicator_values(instance.scenario, prefill, solo)
     indicators, prices = _indicators(program, optimum, values, fraction), _shadow_prices(program, optimum)
-    groups = partition(fraction, gpus) if gpus is not None else None
+    groups = partition(fraction, gpus, instance.scenario.engine.data_parallel) if gpus is not None else None
     return Plan(
         scenario=instance.scenario,
         scheme=instance.scheme,

@@ -203,6 +203,7 @@ def sweep(
     Raises:
         FluidgateError: no such field, or a value that it cannot take; the message names both.
     """
+    scenario.need_prices("a sweep")
     place = _Place.of(scenario, field)
     settings = place.settings(scenario, values, scale)
     solver = planner or Planner()
@@ -240,6 +241,7 @@ def heat_map(
     planner: Planner | None = None,
 ) -> HeatMap:
     """Plans over all pairs of values of two fields, [LDHZ] Figure 10; see `sweep`."""
+    scenario.need_prices("a heat map")
     across, along = _Place.of(scenario, field_x), _Place.of(scenario, field_y)
     if across.overlaps(along):
         raise FluidgateError(f"{field_x} and {field_y} name the same field; give two")

@@ -42,19 +42,22 @@ def tables_of(
     """The tables of a policy that follows `plan` on `gpus` GPUs.
 
     Args:
-        partitioned: a mixed group of `ceil(n sum x*)` GPUs with a reserved slot each, and a solo group.
+        partitioned: a mixed group of `ceil(n sum x*)` GPUs with a reserved slot each, and a solo group; ranks in step
+            are all in one of them.
         cap_prefills: at most `ceil(n sum x*)` prefills at a time.
         cap_classes: class i starts only while `X_i < n x*_i`.
         margin: multiplies these three limits by `1 + margin`.
     """
-    mixed = partition((1.0 + margin) * plan.mixed_fraction, gpus).mixed
+    ranks = plan.scenario.engine.data_parallel
+    prefills = partition((1.0 + margin) * plan.mixed_fraction, gpus).mixed
+    mixed = partition((1.0 + margin) * plan.mixed_fraction, gpus, ranks).mixed
     rates = plan.rates
     classes = len(rates.arrival)
     caps = [ceil_tolerant((1.0 + margin) * gpus * x) for x in plan.prefill] if cap_classes else [UNCAPPED] * classes
     return Tables(
         mixed_gpus=mixed if partitioned else gpus,
         reserve=partitioned,
-        max_prefills=mixed if cap_prefills else gpus,
+        max_prefills=prefills if cap_prefills else gpus,
         gate_rule=int(gate),
         route_rule=int(route),
         refill_rule=int(refill),

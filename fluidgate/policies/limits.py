@@ -152,7 +152,8 @@ def mixed_group(plan: Plan, gpus: int) -> int:
     spread = SPREAD * math.sqrt(prefills * max(1.0 - plan.mixed_fraction, 0.0))
     ratio = float((solo[mixed > 0.0] / mixed[mixed > 0.0]).min(initial=gpus))
     most = max(1, ceil_tolerant(prefills), round(prefills * (1.0 + IDLE * ratio)))
-    return min(gpus, most, max(1, ceil_tolerant(prefills + spread)))
+    ranks = plan.scenario.engine.data_parallel  # all in step, so all in one group
+    return min(gpus, -(-min(most, max(1, ceil_tolerant(prefills + spread))) // ranks) * ranks)
 
 
 def seconds_per_token(plan: Plan) -> Array:

@@ -15,6 +15,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.fluid import fluid_trajectory
 from fluidgate.model import Array
 from fluidgate.planning import Plan
+from fluidgate.reports.tables import completions
 from fluidgate.simulation import Comparison, SimulationResult
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.results import RequestResult
@@ -95,7 +96,8 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
             left += width
         slots.invert_yaxis()
         slots.set_xlabel("slots per GPU")
-        slots.set_title(f"{plan.scenario.name}: R* = {plan.revenue_rate:.2f} /s per GPU", loc="left")
+        best = f"R* = {plan.revenue_rate:.2f}" if plan.scenario.priced else f"{plan.revenue_rate:.0f} tokens"
+        slots.set_title(f"{plan.scenario.name}: {best} /s per GPU", loc="left")
         _legend(slots, len(plan.scenario.classes))
         names = plan.scenario.class_names
         served.barh(names, 100 * plan.served_fraction, color=[f"C{k % 10}" for k in range(len(names))])
@@ -113,7 +115,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     plans = result.plan_path if isinstance(result, RequestResult) else None
     names = [c.name for c in result.classes]
     fluid = None
-    if plan is not None and result.policy in FLUID_OF:
+    if plan is not None and result.policy in FLUID_OF and result.run.users is None:
         kind: Any = FLUID_OF[result.policy]
         fluid = fluid_trajectory(plan.scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
     with style():
@@ -185,7 +187,10 @@ def draw_target(
 
 
 def draw_comparison(result: Comparison, path: str | Path) -> None:
-    """Share of R* that each policy earns, the best on top."""
+    """Share of R* that each policy earns, the best on top; what it completes where there is no such share."""
+    if all(each.optimality_ratio.mean is None for each in result.policies):
+        _draw_completions(result, path)
+        return
     ranked = sorted(result.policies, key=lambda r: r.revenue_rate.mean or 0.0)
     means = np.array([np.nan if r.optimality_ratio.mean is None else r.optimality_ratio.mean for r in ranked])
     ends = [r.optimality_ratio.ci95 or (m, m) for r, m in zip(ranked, means, strict=True)]
@@ -198,6 +203,17 @@ def draw_comparison(result: Comparison, path: str | Path) -> None:
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.axvline(100, color="black", lw=1, ls=":")
         axes.set_xlabel("revenue, % of the fluid optimum R* (bars: 95 % confidence)")
+        axes.set_title(f"{result.scenario}, {result.run.gpus} GPUs", loc="left")
+        save(figure, path)
+
+
+def _draw_completions(result: Comparison, path: str | Path) -> None:
+    ranked = sorted(result.policies, key=completions)
+    with style():
+        figure = Figure(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh([r.policy for r in ranked], [completions(r) for r in ranked], color="C0")
+        axes.set_xlabel("requests completed per GPU and second")
         axes.set_title(f"{result.scenario}, {result.run.gpus} GPUs", loc="left")
         save(figure, path)
 

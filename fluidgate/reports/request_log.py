@@ -96,7 +96,8 @@ class RequestLog:
 
     A row a request, in the order in which they ended: policy, replication, number (in the stream, from 0), class,
     arrival, scheduled (start of the iteration that read its first chunk), first_token, last_token (when it left,
-    whatever way), s; prompt and output tokens; the GPUs of prefill and decode; preemptions; outcome.
+    whatever way), s; prompt and output tokens; the GPUs of prefill and decode; preemptions; outcome; the user who has
+    sent it in a closed loop, else -1.
     """
 
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
@@ -152,6 +153,7 @@ class RequestLog:
         table.insert(1, "replication", np.full(len(block), replication))
         table.insert(3, "class", self._classes[block["cls"]])
         table["outcome"] = np.array([OUTCOMES[code] for code in block["outcome"].tolist()], dtype=object)
+        table["user"] = block["user"]
         texts = ("policy", "class", "outcome")
         return table.astype(dict.fromkeys(texts, "string"))
 

@@ -10,7 +10,10 @@ from rich.table import Table
 
 from fluidgate.reports.tables import (
     comparison_tables,
+    earned_rows,
     limit_rows,
+    loop_words,
+    merit,
     number,
     share_of,
     simulation_title,
@@ -33,9 +36,7 @@ CLOCKS = {"engine": "the engine's clock", "client": "a client's clock, front end
 def request_tables(result: RequestResult) -> Iterator[Table]:
     """Revenue, the GPUs, what happened to each class, and the distributions of its times."""
     whole = table(simulation_title(result), "", "")
-    whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
-    whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
-    whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    earned_rows(whole, result)
     limit_rows(whole, result)
     whole.add_row("goodput per GPU (within the targets)", _goodput(result))
     whole.add_row("tokens read, written per GPU", f"{_tokens(result)} /s")
@@ -62,7 +63,7 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
     """One row a policy, the best first; then its GPUs, and the distributions of the times of each class."""
     yield from comparison_tables(result, title)
     found = [each for each in result.policies if isinstance(each, RequestResult)]
-    found.sort(key=lambda each: -(each.revenue_rate.mean or 0.0))
+    found.sort(key=merit, reverse=True)
     gpus = table(
         "GPUs", "policy", "batching", "idle", "solo", "mixed", "prefill", "KV tokens", "most", "goodput /s",
         "tokens read, written /s", "preempted, rejected /s", text=2,
@@ -128,9 +129,10 @@ def replay_tables(result: ReplayComparison) -> Iterator[Table]:
     run = result.run
     assert isinstance(run, ReplayOptions)
     end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
+    how = f"rates times {number(run.rate_scale)}" if run.users is None else "in their order"
     title = (
-        f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {end}, played {run.times}, "
-        f"rates times {number(run.rate_scale)}"
+        f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{end}, "
+        f"played {run.times}, {how}"
     )
     yield from request_comparison_tables(result, title)
     if not result.agreement or result.logged is None:

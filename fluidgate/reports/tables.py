@@ -11,6 +11,7 @@ from fluidgate.planning import OperatingPoint, Plan
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.profiles import Profile
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
+from fluidgate.simulation.options import Options
 from fluidgate.workloads import Workload
 
 
@@ -43,9 +44,12 @@ def with_interval(value: Statistic, digits: int = 4, unit: float = 1.0) -> str:
 
 def plan_tables(plan: Plan) -> Iterator[Table]:
     """The plan as a whole, its prices, and its classes."""
-    whole = table(f"Plan of '{plan.scenario.name}' ({plan.scheme} pricing), per GPU", "", "", text=1)
+    priced = plan.scenario.priced
+    pricing = f"{plan.scheme} pricing" if priced else "no prices: most tokens"
+    whole = table(f"Plan of '{plan.scenario.name}' ({pricing}), per GPU", "", "", text=1)
     constrained = plan.scenario.indicators.any
-    whole.add_row("revenue rate" if constrained else "revenue rate, R*", f"{number(plan.revenue_rate, 6)} /s")
+    revenue = "revenue rate" if constrained else "revenue rate, R*"
+    whole.add_row(revenue if priced else "tokens read and written", f"{number(plan.revenue_rate, 6)} /s")
     if plan.penalty:
         whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
         whole.add_row("objective", f"{number(plan.objective, 6)} /s")
@@ -66,7 +70,8 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         whole.add_row("prefill utilisation of the mixed group", number(split.prefill_utilisation, 4))
     yield whole
 
-    prices = table("What one more unit would earn, per second (shadow prices)", "constraint", "price", text=1)
+    unit = "earn" if priced else "bring, in tokens"
+    prices = table(f"What one more unit would {unit}, per second (shadow prices)", "constraint", "price", text=1)
     for name, price in plan.shadow_prices.items():
         prices.add_row(name.replace("_", " "), number(price, 5))
     for name, entry in plan.indicators.items():
@@ -102,10 +107,18 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
     yield classes
 
 
+def loop_words(run: Options) -> str:
+    """The users of a closed loop, for a title; nothing where requests come by themselves."""
+    if run.users is None:
+        return ""
+    law = ", exponential" if run.think_law == "exponential" and run.think > 0 else ""
+    return f"{run.users:,} users{f' who think {number(run.think)} s{law}' if run.think > 0 else ''}, "
+
+
 def simulation_title(result: SimulationResult) -> str:
     run = result.run
     return (
-        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
+        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{number(run.horizon)} s, "
         f"{run.replications} replications (95 % confidence)"
     )
 
@@ -129,9 +142,7 @@ def _milliseconds(seconds: float) -> str:
 def simulation_tables(result: SimulationResult) -> Iterator[Table]:
     """Revenue and what happened to each class."""
     whole = table(simulation_title(result), "", "")
-    whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
-    whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
-    whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+    earned_rows(whole, result)
     limit_rows(whole, result)
     whole.add_row("events", f"{result.events:,}")
     yield whole
@@ -142,6 +153,27 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
     for c in result.classes:
         times.add_row(c.name, with_interval(c.ttft), with_interval(c.decode_wait), with_interval(c.tpot, unit=1000.0))
     yield times
+
+
+def earned_rows(whole: Table, result: SimulationResult) -> None:
+    """Revenue and its shares, those that there are; without prices what is completed."""
+    if result.revenue_rate.mean is None:
+        whole.add_row("completed per GPU", f"{number(completions(result))} /s")
+        return
+    whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
+    if result.run.users is None:
+        whole.add_row("share of R* (without indicators)", with_interval(result.optimality_ratio))
+        whole.add_row("share of the plan's objective", with_interval(result.objective_ratio))
+
+
+def completions(result: SimulationResult) -> float:
+    """Of all classes, per GPU and second."""
+    return sum(each.completion_rate.mean or 0.0 for each in result.classes)
+
+
+def merit(result: SimulationResult) -> float:
+    """What policies are sorted by: revenue, or without prices what they complete."""
+    return completions(result) if result.revenue_rate.mean is None else result.revenue_rate.mean
 
 
 LIMITS = {
@@ -207,17 +239,15 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     run = result.run
     made = table(
         title
-        or f"Policies on '{result.scenario}': {run.gpus} GPUs, {number(run.horizon)} s, "
+        or f"Policies on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{number(run.horizon)} s, "
         f"{run.replications} replications (95 % confidence; difference to {result.reference}, paired)",
-        "policy", "revenue /s", "share of R*", "difference /s", "TTFT, s", "TPOT, ms", "served",
+        "policy", *_earned_heads(result), "TTFT, s", "TPOT, ms", "served",
     )  # fmt: skip
     differences = {p.policy: p.revenue_difference for p in result.paired}
-    for each in sorted(result.policies, key=lambda r: -(r.revenue_rate.mean or 0.0)):
+    for each in sorted(result.policies, key=merit, reverse=True):
         made.add_row(
             each.policy,
-            with_interval(each.revenue_rate, 5),
-            with_interval(each.optimality_ratio),
-            with_interval(differences[each.policy]) if each.policy in differences else "reference",
+            *_earned(each, differences.get(each.policy), len(_earned_heads(result))),
             _each_class(each, "ttft", 1.0),
             _each_class(each, "tpot", 1000.0),
             _served(each),
@@ -227,6 +257,21 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     made.caption = f"times and served shares by class: {names}"
     made.caption_justify = "left"
     yield from limits_table(result)
+
+
+def _earned_heads(result: Comparison) -> tuple[str, ...]:
+    if all(each.revenue_rate.mean is None for each in result.policies):
+        return ("done /s",)
+    if result.run.users is not None:
+        return ("revenue /s", "difference /s")
+    return ("revenue /s", "share of R*", "difference /s")
+
+
+def _earned(each: SimulationResult, difference: Statistic | None, columns: int) -> tuple[str, ...]:
+    if columns == 1:
+        return (number(completions(each)),)
+    share = (with_interval(each.optimality_ratio),) if columns == 3 else ()
+    return (with_interval(each.revenue_rate, 5), *share, with_interval(difference) if difference else "reference")
 
 
 def limits_table(result: Comparison) -> Iterator[Table]:

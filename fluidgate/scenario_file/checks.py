@@ -29,6 +29,7 @@ def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTim
         *_no_duration(file, iteration),
         *_same_names(file, data),
         *_no_arrivals(file, data),
+        *_no_whole_groups(file, engine),
         *_no_process(file),
         *_no_length_law(file),
         *(f"engine.{problem}" for problem in engine.problems(file.gpu.batch_size)),
@@ -66,6 +67,14 @@ def _no_arrivals(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
             if request_class.total_arrival_rate / file.cluster.gpus == 0:
                 key = key_path(("classes", index, "total_arrival_rate"), data)
                 yield f"{key}: too small to share among {file.cluster.gpus} GPUs; give a larger rate"
+
+
+def _no_whole_groups(file: AnyTable, engine: EngineTable) -> Iterator[str]:
+    if isinstance(file, ClusterScenarioTable) and file.cluster.gpus % engine.data_parallel != 0:
+        yield (
+            f"engine.data_parallel: the {file.cluster.gpus} GPUs of [cluster] are no whole number of groups of "
+            f"{engine.data_parallel} ranks; give a multiple of {engine.data_parallel} as cluster.gpus"
+        )
 
 
 def _no_process(file: AnyTable) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -30,27 +32,37 @@ from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
 from fluidgate.toml_file import check, fail, parse_toml, read_text
 
+ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""The keys of the one class of a file that has none, from what it has."""
 
-def load_scenario(path: str | Path) -> Scenario:
+
+def load_scenario(path: str | Path, one_class: ClassMaker | None = None) -> Scenario:
     """Read a scenario file (TOML); a profile's path in it is relative to the file.
+
+    Args:
+        one_class: makes the class of a file without [[classes]]; None to refuse such a file.
 
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, key and mend.
     """
-    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent)
+    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent, one_class)
 
 
-def parse_scenario(text: str, source: str = "<string>", base_dir: str | Path = ".") -> Scenario:
+def parse_scenario(
+    text: str, source: str = "<string>", base_dir: str | Path = ".", one_class: ClassMaker | None = None
+) -> Scenario:
     """The scenario in a TOML text.
 
-    `source` is its name in errors; a profile's path in it is relative to `base_dir`.
+    `source` is its name in errors; a profile's path in it is relative to `base_dir`; `one_class` as in `load_scenario`.
 
     Raises:
         FluidgateError: the text is no scenario; the message names source, key and mend.
     """
     data = parse_toml(text, source)
     if not data:
-        fail(source, ["empty; write a scenario: name, [gpu], [pricing] and [[classes]]"])
+        fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
+    if one_class is not None and "classes" not in data:
+        data["classes"] = [one_class(data)]
     file = check(form_of(data), data, source)
     profile = _measured(file, source, Path(base_dir))
     memory = _kv_memory(file.engine, profile, source)
@@ -104,11 +116,11 @@ def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable
     return Scenario(
         name=file.name,
         gpu=Gpu(**sizes, iteration=profile.iteration, calibrated=calibrated),
-        pricing=Pricing(**file.pricing.model_dump()),
         classes=tuple(_request_class(c, gpus) for c in file.classes),
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         cluster_gpus=gpus,
+        **({"pricing": Pricing(**file.pricing.model_dump())} if file.pricing is not None else {}),
         **{table: noun for table, noun in of_iterations.items() if _said(file, table, noun)},
     )
 

@@ -42,7 +42,8 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
     gpu = scenario.gpu
     sizes = {"batch_size": gpu.batch_size, "chunk_size": gpu.chunk_size}
     _add(text, "gpu", sizes | gpu.iteration.model_dump(), remarks)
-    _add(text, "pricing", scenario.pricing.model_dump(), remarks)
+    if scenario.priced:
+        _add(text, "pricing", scenario.pricing.model_dump(), remarks)
     _add_classes(text, scenario, remarks)
     indicators = scenario.indicators.model_dump(exclude_defaults=True)
     if indicators:

@@ -75,7 +75,7 @@ def growing_queues(scenario: Scenario, run: Options, paths: Sequence[Path], seco
     that fills up first and then settles does not grow in the second half. A time of fewer than `REQUESTS` requests, one
     after the other, shows neither.
     """
-    if seconds < REQUESTS * _alone(scenario):
+    if seconds < REQUESTS * alone(scenario):
         return
     samples = min(map(len, paths), default=0)
     first = math.ceil(min(run.warmup, seconds / 2) / seconds * (samples - 1)) if samples > 1 else 0
@@ -161,7 +161,7 @@ def nothing_completed(scenario: Scenario, result: SimulationResult) -> Iterator[
 
 
 def _why(scenario: Scenario, result: SimulationResult) -> str:
-    alone = _alone(scenario)
+    seconds = alone(scenario)
     placed = _sum(result.classes, "mixed_decode") + _sum(result.classes, "solo_decode")
     if scenario.gpu.batch_size == 1 and placed == 0.0 and _sum(result.classes, "prefill_completion_rate") > 0.0:
         return (
@@ -170,8 +170,8 @@ def _why(scenario: Scenario, result: SimulationResult) -> str:
         )
     if _sum(result.classes, "rejection_rate") > 0.0:
         return "requests are rejected, for the KV memory of a GPU holds none of them; raise [engine] kv_tokens"
-    if result.window_seconds < REQUESTS * alone:
-        return f"one of mean lengths takes {alone:.4g} s where it meets nobody; give a longer --horizon"
+    if result.window_seconds < REQUESTS * seconds:
+        return f"one of mean lengths takes {seconds:.4g} s where it meets nobody; give a longer --horizon"
     return "the policy serves nobody; name another, or look where requests wait"
 
 
@@ -198,7 +198,7 @@ def more_than_the_bound(scenario: Scenario, result: SimulationResult) -> Iterato
     )
 
 
-def _alone(scenario: Scenario) -> float:
+def alone(scenario: Scenario) -> float:
     """Seconds that a request of mean lengths takes where it meets nobody, on average over those who arrive."""
     rates = scenario.rates
     share = rates.arrival / rates.arrival.sum()

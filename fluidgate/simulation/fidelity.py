@@ -19,8 +19,11 @@ UNSEEN_KEYS = {
     "batching": "batches its requests in one way",
     "max_batched_tokens": "has no iterations whose tokens could be counted",
     "async_scheduling": "has no batches to compose ahead",
+    "data_parallel": "lets each GPU go at its own pace",
     "transfer_latency": "moves a request between GPUs in no time",
     "transfer_bandwidth": "moves a request between GPUs in no time",
+    "front_end": "has no clients, and times from the engines' queue",
+    "front_end_first": "has no clients, and times up to the engines' tokens",
 }
 """By key of [engine], what the Markov network does instead. The others are about memory, which it has none of, or about
 iterations."""

@@ -28,6 +28,7 @@ class Options:
         fidelity: of the simulation, by name.
         samples: how many times the occupancies are recorded, evenly.
         audited: whether every invariant is checked after every event.
+        users, think, think_law: of a closed loop; None, 0 and fixed where requests come by themselves.
         replanning: the rule of names with `+replan`; None for the default one.
     """
 
@@ -40,6 +41,9 @@ class Options:
     samples: int = field(default=0, repr=False, compare=False)
     audited: bool = field(default=False, repr=False, compare=False)
     replanning: Replanning | None = field(default=None, repr=False, compare=False)
+    users: int | None = None
+    think: float = 0.0
+    think_law: str = "fixed"
 
     @staticmethod
     def checked(
@@ -71,7 +75,7 @@ class Options:
                 f"--warmup: must be at least 0 and below the horizon ({horizon:g} s), but is {warmup:g}"
             )
         check_draws(replications, seed)
-        return Options(gpus, float(horizon), float(warmup), replications, seed, **others)
+        return Options(gpus, float(horizon), float(warmup), replications, seed, **others, **loop_of(scenario))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -81,7 +85,17 @@ class Options:
             "replications": self.replications,
             "seed": self.seed,
             "fidelity": self.fidelity,
+            **({name: getattr(self, name) for name in LOOP} if self.users is not None else {}),
         }
+
+
+LOOP = ("users", "think", "think_law")
+"""Options of a closed loop."""
+
+
+def loop_of(scenario: Scenario) -> dict[str, Any]:
+    """Those of a scenario."""
+    return {name: getattr(scenario.arrivals, name) for name in LOOP}
 
 
 def gpus_of(scenario: Scenario, gpus: int | None) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Scenario
+from fluidgate.model import Scenario, ThinkLaw
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.replanning import AnyPolicy, ReplannedPolicy, Replanning
+from fluidgate.simulation.closed_loop import in_closed_loop
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.fidelity import Fidelity, default_fidelity
 from fluidgate.simulation.iteration.study import drawn_study
@@ -38,6 +39,9 @@ def simulate(
     audited: bool = False,
     fidelity: Fidelity | None = None,
     replanning: Replanning | None = None,
+    users: int | None = None,
+    think: float | None = None,
+    think_law: ThinkLaw | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
     """Simulate a policy GPU by GPU, from an empty cluster.
@@ -60,11 +64,15 @@ def simulate(
             iteration by iteration. The result of the latter is a `RequestResult`. None for what the scenario asks for,
             see `fluidgate.simulation.fidelity.default_fidelity`.
         replanning: the rule of a name with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
+        users: of a closed loop, each of whom sends the next request when the last has left and the think time is over;
+            the rates of the classes then say their shares alone. None for the scenario's own arrivals.
+        think, think_law: that time, s, `fixed` or `exponential`; None for the scenario's own, or 0.
         progress: called with what is done and what there is to do.
 
     Raises:
         FluidgateError: an option or the policy is wrong, or the policy's plan is infeasible.
     """
+    scenario = in_closed_loop(scenario, users, think, think_law)
     chosen = fidelity or default_fidelity(scenario)
     study = _study(chosen)
     options = Options.checked(
@@ -95,6 +103,9 @@ def compare(
     executor: Executor | None = None,
     fidelity: Fidelity | None = None,
     replanning: Replanning | None = None,
+    users: int | None = None,
+    think: float | None = None,
+    think_law: ThinkLaw | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Simulate several policies on the same arrivals; the first is the reference of the paired differences.
@@ -103,6 +114,7 @@ def compare(
     """
     if not policies:
         raise FluidgateError("--policies: none is named; name at least one, e.g. gate-and-route,fi-wsp")
+    scenario = in_closed_loop(scenario, users, think, think_law)
     chosen = fidelity or default_fidelity(scenario)
     study = _study(chosen)
     options = Options.checked(

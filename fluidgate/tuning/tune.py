@@ -77,6 +77,7 @@ def tune(
     if not chosen.parameters:
         known = ", ".join(p.name for p in POLICIES.values() if p.parameters)
         raise FluidgateError(f"policy '{chosen.name}' has no parameters to tune; choose one of {known}")
+    scenario.need_prices("tuning")
     number = gpus_of(scenario, gpus)
     check_draws(CONFIRMATIONS, seed)
     search = Search(scenario, chosen, number, budget, seed, workers, executor, progress)

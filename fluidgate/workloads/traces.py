@@ -87,9 +87,15 @@ class Trace:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know: `notes`, and how many requests were left out."""
         left_out = ((self.empty, "without tokens"), (self.failed, "that failed or did not end"))
+        return (*self.notes, *self.of_loop, *(_left_out(self.source, count, what) for count, what in left_out if count))
+
+    @property
+    def of_loop(self) -> tuple[str, ...]:
+        """What to know of a trace made in a closed loop, where it is not played in one."""
+        if self.users is None:
+            return ()
         closed = f"{self.source}: a closed loop of {self.users} clients, who send when their last request has ended; "
-        when = () if self.users is None else (f"{closed}a faster or slower engine would have had them at other times",)
-        return (*self.notes, *when, *(_left_out(self.source, count, what) for count, what in left_out if count))
+        return (f"{closed}a faster or slower engine would have had them at other times (replay: --users {self.users})",)
 
     @property
     def files(self) -> tuple[str, ...]:

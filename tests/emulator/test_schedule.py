@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from fluidgate.emulator.kv_cache import KvCache
-from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.metrics import EngineMetrics, Reading, page
+from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.scheduler import Scheduler
 from fluidgate.emulator.settings import BLOCK, EngineSettings
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Gpu, IterationTime, Pricing, RequestClass, Scenario
+from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.simulation.iteration.replay import replay
 from fluidgate.workloads.streams import ClassTrace
 from fluidgate.workloads.traces import Trace
@@ -36,7 +37,8 @@ def rows(seed: int, requests: int = 300) -> Rows:
 
 
 def emulated(requests: Rows, settings: EngineSettings) -> list[EngineRequest]:
-    scheduler = made(settings)
+    ranks = settings.data_parallel
+    scheduler = made(settings) if ranks == 1 else RanksInStep([Rank.of(settings) for _ in range(ranks)])
     served = []
     for number, (arrival, prompt, output) in enumerate(requests):
         request = EngineRequest(str(number), b"%d" % number, prompt, output, arrival=arrival, since=arrival)
@@ -52,34 +54,69 @@ def made(settings: EngineSettings) -> Scheduler:
     return Scheduler(settings, KvCache(settings), EngineMetrics(settings.speed))
 
 
-def simulated(requests: Rows, gpu: Gpu, policy: str) -> Any:
+def simulated(requests: Rows, gpu: Gpu, policy: str, ranks: int = 1) -> Any:
     scenario = Scenario(
         name="one",
         gpu=gpu,
         pricing=Pricing(scheme="bundled", prompt=1.0, output=1.0),
         classes=(RequestClass(name="all", prompt_tokens=300, output_tokens=40, arrival_rate=0.5, patience_rate=0.0),),
+        engine=EngineModel(data_parallel=ranks),
     )
     arrival, prompt, output = (np.array(column) for column in zip(*requests, strict=True))
     trace = ClassTrace(Trace(arrival, prompt, output, None, "one"), np.zeros(len(arrival), np.int64))
     log: list[Any] = []
-    replay(scenario, [trace], [policy], gpus=1, take_log=lambda _policy, _replication, part: log.append(part.copy()))
+    replay(
+        scenario, [trace], [policy], gpus=ranks, take_log=lambda _policy, _replication, part: log.append(part.copy())
+    )
     return np.sort(np.concatenate(log), order="number")
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("batching", "policy"), [("single-prefill", "fi-wsp"), ("token-budget", "vllm-round-robin")])
-def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("batching", "policy", "ranks"),
+    [
+        ("single-prefill", "fi-wsp", 1),
+        ("token-budget", "vllm-round-robin", 1),
+        ("token-budget", "vllm-round-robin", 2),
+        ("token-budget", "vllm-round-robin", 3),
+    ],
+)
+def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: str, ranks: int) -> None:
+    """That of several ranks too, each request on the same one."""
     gpu = Gpu(batch_size=8, chunk_size=128, iteration=LAWS[law])
-    requests = rows(seed=1)
-    log = simulated(requests, gpu, policy)
-    served = emulated(requests, EngineSettings(gpu, batching=batching))
+    # the clock of a replay begins with the first arrival: a whole second apart, counts are published at the same times
+    first = 1.0
+    drawn = rows(seed=1)
+    requests = [(first + (arrival - drawn[0][0]) / ranks, *lengths) for arrival, *lengths in drawn]
+    log = simulated(requests, gpu, policy, ranks)
+    served = emulated(requests, EngineSettings(gpu, batching=batching, data_parallel=ranks))
     start = requests[0][0]
+    assert [request.rank for request in served] == (log["prefill_gpu"].tolist() if ranks > 1 else [0] * len(log))
     assert len(log) == len(served)
     for name in ("first_token", "last_token"):
         ours = np.array([getattr(request, name) for request in served]) - start
         np.testing.assert_allclose(ours, log[name] - log["arrival"][0], rtol=0, atol=1e-6)
     started = np.array([request.started for request in served]) - start
     np.testing.assert_allclose(started, log["scheduled"] - log["arrival"][0], rtol=0, atol=1e-6)
+
+
+def test_each_rank_has_its_series_in_the_metrics() -> None:
+    settings = EngineSettings(SMALL, data_parallel=2)
+    ranks = [Rank.of(settings) for _ in range(2)]
+    both = RanksInStep(ranks)
+    for name in "abc":
+        both.add(request(name))
+    both.advance(0.05, 10)
+    assert [each.scheduler.running + each.scheduler.waiting for each in ranks] == [2, 1]
+    readings = [Reading(each.metrics, {"num_requests_running": each.scheduler.running}, 0, {}) for each in ranks]
+    shown = page("m", readings)
+    assert shown.count("# TYPE vllm:num_requests_running gauge") == 1
+    assert 'vllm:num_requests_running{engine="0",model_name="m"} 1.0' in shown
+    assert 'vllm:num_requests_running{engine="1",model_name="m"} 1.0' in shown
+    both.advance(FAR, 1000)
+    assert [each.metrics.generation_tokens for each in ranks] == [4, 2]
+    with pytest.raises(FluidgateError, match="data_parallel is emulated with kinds vllm and openai"):
+        EngineSettings(SMALL, data_parallel=2, kind="sglang")
 
 
 SMALL = Gpu(batch_size=3, chunk_size=64, iteration=IterationTime(alpha=0.02, beta=1e-3, gamma=100.0))

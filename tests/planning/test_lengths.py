@@ -1,13 +1,15 @@
 """What plans know of lengths, against requests as the streams draw them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from fluidgate import FluidgateError, Scenario
 from fluidgate.model import Lengths
-from fluidgate.planning.lengths import lengths_of
+from fluidgate.planning.lengths import Empirical, Law, lengths_of
 from fluidgate.workloads.streams import drawn_requests
 from tests.scenarios import two_class_scenario
 
@@ -38,6 +40,10 @@ def test_means_are_those_of_drawn_requests(laws: Lengths, cls: int) -> None:
         chunks = np.ceil(prompt / size)
         assert known.chunks(size) == pytest.approx(chunks.mean(), rel=0.01)
         assert known.held_reading(size) == pytest.approx((chunks * prompt).mean(), rel=0.02)
+        pairs = size * (chunks - 1) * (prompt - size * chunks / 2)
+        assert known.read_pairs(size) == pytest.approx(
+            pairs.mean(), rel=0.2 if laws.prompt == "lognormal" else 0.06, abs=10.0
+        )
         assert known.capped(size) == pytest.approx(np.minimum(prompt, size).mean(), rel=0.02)
     for skipped in (0, 1):
         steps = np.maximum(output - skipped, 0.0)
@@ -75,3 +81,20 @@ def test_a_class_without_requests_in_the_traces_is_named(tmp_path: Path) -> None
     laws = Lengths(prompt="empirical", output="empirical", traces=(str(trace),))
     with pytest.raises(FluidgateError, match="no request of class 'prefill-heavy'"):
         lengths_of(two_class_scenario().replace(lengths=laws))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_pairs_read_before_are_those_counted_token_by_token(size: int) -> None:
+    prompts = np.array([1, 2, 3, 6, 7, 8, 20])
+    counted = [sum(size * (token // size) for token in range(length)) for length in prompts]
+    assert Empirical(prompts.astype(float), np.ones(7)).read_pairs(size) == pytest.approx(np.mean(counted))
+    for length, pairs in zip(prompts, counted, strict=True):
+        assert Law("fixed", float(length)).read_pairs(size) == pytest.approx(pairs)
+    stay, tokens = 1.0 - 1.0 / 20.0, np.arange(4000)
+    chance = (np.arange(200_000) + 0.5) / 200_000
+    drawn_at = np.exp(math.sqrt(math.log(2.0)) * ndtri(chance)) * 20.0 / math.sqrt(2.0)
+    chunks = np.ceil(drawn_at / size)
+    lognormal = float((size * (chunks - 1.0) * (drawn_at - size * chunks / 2.0)).mean())
+    assert Law("lognormal", 20.0, 1.0).read_pairs(size) == pytest.approx(lognormal, rel=0.01, abs=0.05)
+    geometric = float((size * (tokens // size) * stay**tokens).sum())
+    assert Law("exponential", 20.0).read_pairs(size) == pytest.approx(geometric)

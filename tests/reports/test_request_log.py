@@ -47,7 +47,7 @@ def test_blocks_are_appended_with_names_in_the_place_of_numbers(tmp_path: Path, 
     found = read(path)
     assert list(found) == [
         "policy", "replication", "number", "class", "arrival", "scheduled", "first_token", "last_token",
-        "prompt", "output", "prefill_gpu", "decode_gpu", "preemptions", "outcome",
+        "prompt", "output", "prefill_gpu", "decode_gpu", "preemptions", "outcome", "user",
     ]  # fmt: skip
     assert found["policy"].tolist() == ["fi-wsp", "fi-wsp", "gi-wsp", "gi-wsp"]
     assert found["replication"].tolist() == [0, 0, 1, 1]

@@ -60,6 +60,10 @@ REFUSED = {
         with_engine('batching = "single-prefill"\nmax_batched_tokens = 512'),
         "engine.max_batched_tokens: not with single-prefill batching, which reads gpu.chunk_size tokens; ",
     ),
+    "no whole groups of ranks": (
+        [("[pricing]", "[cluster]\ngpus = 3\n[engine]\ndata_parallel = 2\n[pricing]"), TOTALS],
+        "engine.data_parallel: the 3 GPUs of [cluster] are no whole number of groups of 2 ranks; give a multiple of 2",
+    ),
     "no bandwidth": (
         with_engine("transfer_bandwidth = 0"),
         "engine.transfer_bandwidth: must be greater than 0, but is 0; give the KV tokens per second",
@@ -78,11 +82,11 @@ REFUSED = {
     ),
     "unknown process": (
         with_arrivals('process = "gama"\ncv = 3'),
-        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 'gama'; did you mean 'gamma'?",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp', 'daily' or 'closed', but is 'gama'; did you mean",
     ),
     "process of a wrong type": (
         with_arrivals("process = 3"),
-        "arrivals.process: must be 'poisson', 'gamma', 'mmpp' or 'daily', but is 3",
+        "arrivals.process: must be 'poisson', 'gamma', 'mmpp', 'daily' or 'closed', but is 3",
     ),
     "cv of Poisson gaps": (
         with_arrivals("cv = 3"),
@@ -261,6 +265,7 @@ REFUSED = {
 
 
 BEYOND_SCHEMA = {
+    "no whole groups of ranks",
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
     *("caching without memory", "caching and swap", "asynchronous prefill first"),
     *("budget below the batch", "budget of one prefill"),

@@ -23,7 +23,7 @@ def test_a_mistake_is_one_line_with_key_reason_and_mend(case: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n  # nothing\n"])
 def test_an_empty_file(text: str) -> None:
-    assert refusal(text) == "empty; write a scenario: name, [gpu], [pricing] and [[classes]]"
+    assert refusal(text) == "empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"
 
 
 def test_no_classes() -> None:

@@ -242,7 +242,7 @@ def ended_request(
         client=client,
         model=handler.service.group.settings.name,
         class_name=class_name,
-        pricing=handler.service.group.settings.scenario.pricing,
+        pricing=handler.service.group.settings.scenario.prices,
         key=key,
         path=request.path,
         stream=request.stream,

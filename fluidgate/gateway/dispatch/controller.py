@@ -48,7 +48,8 @@ class Controller:
         Raises:
             InfeasiblePlanError: the scenario has no plan.
         """
-        self.replanner = Replanner(scenario, policy, engines, rule or NEVER, start=now)
+        self._ranks = scenario.engine.data_parallel
+        self.replanner = Replanner(scenario, policy, engines * self._ranks, rule or NEVER, start=now)
         self._stays = stays
         self._pairs = pairs
         self._solved_at = now
@@ -66,14 +67,18 @@ class Controller:
 
     @property
     def engines(self) -> int:
-        return self.replanner.gpus
+        """So many, each of as many GPUs as step together in it."""
+        return self.replanner.gpus // self._ranks
 
     @property
     def tables(self) -> Tables:
         """In force, in the form that the engines can follow."""
+        tables = self.replanner.tables
+        if self._ranks > 1:  # each engine is mixed or solo as a whole
+            tables = tables._replace(mixed_gpus=-(-int(tables.mixed_gpus) // self._ranks))
         if self._pairs:
-            return paired(self.replanner.tables)
-        return coupled(self.replanner.tables, self.engines) if self._stays else self.replanner.tables
+            return paired(tables)
+        return coupled(tables, self.engines) if self._stays else tables
 
     def steer(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -106,7 +111,7 @@ class Controller:
         if engines > 0 and engines != self.engines:
             solved_before = self.replanner.solved
             with self._one_at_a_time:
-                self.replanner.resize(engines, now)
+                self.replanner.resize(engines * self._ranks, now)
             if self.replanner.solved > solved_before:
                 self._solved_at = now
             self._hand_on(f"{engines} engines are up")
@@ -122,14 +127,14 @@ class Controller:
 
     def to_dict(self, now: float) -> dict[str, Any]:
         """The plan and the load it is for."""
-        plan, load, n = self.plan, self.estimator.at(now), self.engines
+        plan, load, n = self.plan, self.estimator.at(now), self.replanner.gpus
         names = plan.scenario.class_names
         return {
-            "engines": n,
+            "engines": self.engines,
             "age": now - self._solved_at,
             "solved": self.replanner.solved,
             "kept": self.replanner.kept,
-            "revenue_rate": plan.revenue_rate * n,
+            "revenue_rate": plan.revenue_rate * n if plan.scenario.priced else 0.0,
             "mixed_engines": int(self.tables.mixed_gpus),
             "targets": {
                 name: {

@@ -71,6 +71,7 @@ def bound(
         InfeasiblePlanError: classes that never leave exceed the capacity, so that there is no long run.
     """
     check_scheme(scheme)
+    scenario.need_prices("the bound")
     if max_stages < 0:
         raise FluidgateError(f"--max-stages: must be at least 0, but is {max_stages}")
     gpus = checked_gpus(scenario, gpus, "the bound")

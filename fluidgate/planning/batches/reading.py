@@ -26,7 +26,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
     flows, running, prices = solution.flows, solution.running, solution.prices
     completion = flows.fed - flows.lost
     values = solution.values()
-    groups = partition(running.mixed_share, gpus) if gpus is not None else None
+    groups = partition(running.mixed_share, gpus, instance.scenario.engine.data_parallel) if gpus is not None else None
     earned = float(instance.earned_reading @ flows.fed + instance.earned_ending @ completion)
     revenue = earned if solution.limited else max(earned, solution.objective)
     indicators = _indicators(instance, solution, values)

@@ -186,6 +186,70 @@ def lift(loads: Loads, g: int) -> None:
         node >>= 1
 
 
+# Within a group of ranks that step together the front end of vLLM (0.10 and later) chooses: `DPLBAsyncMPClient` in
+# vllm/v1/engine/core_client.py, told by the `DPCoordinator` of coordinator.py every 100 ms.
+
+WAITING_WEIGHT = 4
+PUBLICATIONS = 10
+"""A second."""
+
+
+class Ranks(NamedTuple):
+    """What a front end knows of the ranks of its groups.
+
+    Attributes:
+        size: of a group.
+        waiting, running: requests as published last, and those sent since as waiting, int64, shape (ranks,).
+        published: when that was, s, shape (groups,).
+    """
+
+    size: int
+    waiting: Any
+    running: Any
+    published: Any
+
+
+def new_ranks(ranks: int, size: int) -> Ranks:
+    """Idle ranks, the groups of which have `size`."""
+    return Ranks(size, np.zeros(ranks, np.int64), np.zeros(ranks, np.int64), np.zeros(ranks // size))
+
+
+@inlined
+def last_publication(now: float) -> float:
+    """When counts were published last, at the latest `now`, s."""
+    return np.floor(now * PUBLICATIONS) / PUBLICATIONS
+
+
+@inlined
+def publication_due(ranks: Ranks, group: int, now: float) -> bool:
+    """Whether counts have been published since those that the front end goes by."""
+    return last_publication(now) > ranks.published[group]
+
+
+@inlined
+def show(ranks: Ranks, rank: int, waiting: int, running: int) -> None:
+    """The counts of a rank, as published."""
+    ranks.waiting[rank] = waiting
+    ranks.running[rank] = running
+
+
+@inlined
+def least_waiting(ranks: Ranks, group: int) -> int:
+    """The rank of a group with the least score, from the first on, to which a request is sent."""
+    first = group * ranks.size
+    best = first
+    for r in range(first + 1, first + ranks.size):
+        if score(ranks, r) < score(ranks, best):
+            best = r
+    ranks.waiting[best] += 1
+    return best
+
+
+@inlined
+def score(ranks: Ranks, rank: int) -> int:
+    return WAITING_WEIGHT * ranks.waiting[rank] + ranks.running[rank]
+
+
 @inlined
 def set_up(loads: Loads, g: int, up: int) -> None:
     """Let `g` take requests from now on, or none."""

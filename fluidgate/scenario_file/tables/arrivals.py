@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from fluidgate.model import Duration, NonNegative, Process
-from fluidgate.toml_file import Table
+from fluidgate.model import Duration, NonNegative, Process, ThinkLaw
+from fluidgate.toml_file import LARGEST_WHOLE, Table
 
 
 class PoissonArrivals(Table):
@@ -18,6 +18,9 @@ class PoissonArrivals(Table):
         "cv": 'only with process = "gamma" (Poisson gaps have cv 1); remove this key, or give that process',
         **dict.fromkeys(("levels", "sojourns"), 'only with process = "mmpp"; remove this key, or give that process'),
         **dict.fromkeys(("weights", "period"), 'only with process = "daily"; remove this key, or give that process'),
+        **dict.fromkeys(
+            ("users", "think", "think_law"), 'only with process = "closed"; remove this key, or give that process'
+        ),
     }
 
     process: Literal["poisson"] = Field("poisson", description="the law of the gaps between arrivals")
@@ -51,6 +54,18 @@ class DailyArrivals(Table):
     period: Duration = Field(86_400.0, description="the time after which the rate repeats, s")
 
 
+class ClosedArrivals(Table):
+    process: Literal["closed"] = Field(description="the law of the gaps between arrivals")
+    users: int = Field(
+        ge=1,
+        le=LARGEST_WHOLE,
+        description="the clients of the cluster, each of whom sends its next request when its last has ended",
+        examples=[8],
+    )
+    think: float = Field(0.0, ge=0, description="the mean time from an answer to the user's next request, s")
+    think_law: ThinkLaw = Field("fixed", description="the law of that time")
+
+
 class UnknownArrivals(Table):
     """The table [arrivals] with a process that there is not; its other keys can't be judged."""
 
@@ -59,12 +74,13 @@ class UnknownArrivals(Table):
     process: Process = Field(description="the law of the gaps between arrivals")
 
 
-ArrivalsTable = PoissonArrivals | GammaArrivals | MmppArrivals | DailyArrivals
+ArrivalsTable = PoissonArrivals | GammaArrivals | MmppArrivals | DailyArrivals | ClosedArrivals
 ARRIVALS: dict[str, type[Table]] = {
     "poisson": PoissonArrivals,
     "gamma": GammaArrivals,
     "mmpp": MmppArrivals,
     "daily": DailyArrivals,
+    "closed": ClosedArrivals,
 }
 """The form of the table [arrivals] for each process."""
 

@@ -27,7 +27,7 @@ class ScenarioTable(Table, Generic[G, C, A]):
     gpu: G = Field(
         description="the table [gpu] with batch_size, chunk_size and either alpha, beta and gamma, or profile"
     )
-    pricing: PricingTable = Field(description="the table [pricing] with scheme, prompt and output")
+    pricing: PricingTable | None = absent("the table [pricing] with scheme, prompt and output")
     classes: list[C] = Field(min_length=1, description="the classes of requests, each a table [[classes]]")
     indicators: IndicatorsTable = Field(
         IndicatorsTable(),

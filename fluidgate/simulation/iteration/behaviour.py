@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from fluidgate.errors import FluidgateError
 from fluidgate.model import BatchingName, Scenario
 from fluidgate.planning import Plan
+from fluidgate.planning.partition import check_ranks
 from fluidgate.policies import PlacedPolicy, Policy, Tables
 from fluidgate.replanning import AnyPolicy, ReplannedPolicy
 from fluidgate.simulation.iteration.engine import Engine
@@ -79,6 +80,7 @@ class Behaviour(ABC):
             FluidgateError: naming the key and the mend.
         """
         check_batching(scenario, self.bare)
+        check_ranks(gpus, scenario.engine.data_parallel)
         engine_of(scenario, self.batching)
 
     @abstractmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fluidgate.batching import DISCIPLINES, Batching, Discipline
 from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
+from fluidgate.planning.partition import check_ranks
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.simulation.iteration.kernel.cluster import Settings
 from fluidgate.simulation.iteration.kernel.keys import keys_of
@@ -94,7 +95,8 @@ class Engine:
         """The same for compiled code, with the cluster and the run.
 
         Raises:
-            FluidgateError: pools without the placement that uses them or the other way round, or an empty one.
+            FluidgateError: pools without the placement that uses them or the other way round, or an empty one; or GPUs
+                that are no whole number of groups of ranks in step.
         """
         keys = self.keys
         memory = 0 if keys.kv_tokens is None else keys.kv_tokens // keys.kv_block
@@ -102,6 +104,12 @@ class Engine:
             raise FluidgateError("placement: pools are given with the placement POOLS, and with no other")
         if pools is not None and pools.prompt_gpus >= gpus:
             raise FluidgateError(f"pools: {pools.prompt_gpus} of {gpus} GPUs for prompts leave none for tokens")
+        check_ranks(gpus, keys.data_parallel)
+        if pools is not None and keys.data_parallel > 1:
+            raise FluidgateError(
+                "engine.data_parallel: pools of GPUs for prompts and for tokens are not simulated with ranks in step; "
+                "leave it out, or name another policy"
+            )
         return Settings(
             placement=int(placement),
             by_policy=self.discipline.by_policy,

@@ -47,10 +47,11 @@ def with_prompt_pool(
         return policy, None
     most = 2 * int(policy.values["pilot"]) * gpus  # those that fill the cluster, and those that are counted
     requests = list(until(source.requests(0), math.inf, most))
-    run = Run(gpus, len(scenario.classes), **targets_of(scenario))  # type: ignore[arg-type]
+    run = Run(gpus, len(scenario.classes), users=source.users, **targets_of(scenario))  # type: ignore[arg-type]
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
     pricing = None if has_targets else scenario.pricing
     size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy, pricing)
-    maximised = "requests within targets" if has_targets else "revenue"
+    earned = "revenue" if scenario.priced else "tokens"
+    maximised = "requests within targets" if has_targets else earned
     pilot = Pilot(sum(map(len, requests)), f"{maximised}, then least mean latency")
     return policy.with_parameters({"prompt_gpus": size}), pilot

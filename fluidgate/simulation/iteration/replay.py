@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Scenario
+from fluidgate.model import Scenario, ThinkLaw
 from fluidgate.replanning import AnyPolicy, Replanning
+from fluidgate.simulation.closed_loop import in_closed_loop, planned_load
 from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.iteration.logged import LoggedRun
 from fluidgate.simulation.iteration.other_load import other_rates
@@ -17,14 +18,15 @@ from fluidgate.simulation.iteration.replay_options import ReplayOptions, check_r
 from fluidgate.simulation.iteration.results import ReplayComparison
 from fluidgate.simulation.iteration.source import Replayed
 from fluidgate.simulation.iteration.study import RequestStudy, TakeRows, behaviours
-from fluidgate.simulation.options import gpus_of
+from fluidgate.simulation.iteration.trace_scenario import ALL, scenario_of_traces
+from fluidgate.simulation.options import gpus_of, loop_of
 from fluidgate.simulation.study import Progress
 from fluidgate.time_units import TimeUnit
 from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
 
 
 def replay(
-    scenario: Scenario,
+    scenario: Scenario | str | Path,
     traces: Sequence[str | Path | ClassTrace],
     policies: Sequence[str | AnyPolicy],
     *,
@@ -49,13 +51,17 @@ def replay(
     workers: int | None = None,
     executor: Executor | None = None,
     replanning: Replanning | None = None,
+    users: int | None = None,
+    think: float | None = None,
+    think_law: ThinkLaw | None = None,
     take_log: TakeRows | None = None,
     progress: Progress | None = None,
 ) -> ReplayComparison:
     """Run policies on the requests of traces, iteration by iteration; the first is the reference.
 
     Args:
-        scenario: cluster, classes (the plan is for their rates and lengths) and engine.
+        scenario: cluster, classes (the plan is for their rates and lengths) and engine; or the path of its file, which
+            may leave out [[classes]]: one class is then made of the traces (`scenario_of_traces`).
         traces: trace files, each as `PATH` or `CLASS=PATH`; or traces whose requests have their classes.
         policies: names of `fluidgate policies`, paths of policy files, or `PATH.py:NAME` of policies in Python files,
             each with `+replan` for a plan that follows the load; or policies.
@@ -71,6 +77,10 @@ def replay(
         samples: how many times occupancies are recorded, evenly while requests arrive.
         class_column, columns, unit, benchmark, skip_empty, sort: as in `read_trace`.
         replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
+        users: of a closed loop, each of whom sends the next request of the traces when the last has left and the think
+            time is over; when they came is not read but for their order. None for the scenario's own arrivals, if
+            these are a closed loop.
+        think, think_law: that time, s, `fixed` or `exponential`; None for the scenario's own, or 0.
         take_log: takes the requests as they end.
 
     Raises:
@@ -78,7 +88,24 @@ def replay(
     """
     if not policies:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
+    reading: dict[str, Any] = {
+        "class_column": class_column,
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+    }
+    if not isinstance(scenario, Scenario):
+        files = [each for each in traces if not isinstance(each, ClassTrace)]
+        if len(files) < len(traces):
+            raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
+        loops = users is not None
+        scenario, traces = scenario_of_traces(
+            scenario, files, gpus=gpus, rate_scale=rate_scale, closed=loops, **reading
+        )
     found = gpus_of(scenario, gpus)
+    scenario = in_closed_loop(scenario, users, think, think_law)
     check_replay(
         times=times,
         lengths=lengths,
@@ -89,26 +116,24 @@ def replay(
         warmup=warmup,
         replications=replications,
         seed=seed,
+        arrivals=scenario.arrivals,
     )
     scenario = scenario.for_gpus(found)
-    chosen = behaviours(scenario, policies, found, replanning)
+    load = planned_load(scenario, found)
+    chosen = behaviours(load, policies, found, replanning)
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
-        reading: dict[str, Any] = {
-            "columns": columns,
-            "unit": unit,
-            "benchmark": benchmark,
-            "skip_empty": skip_empty,
-            "sort": sort,
-        }
-        read = read_class_traces(scenario, paths, class_column=class_column, **reading)
+        read = read_class_traces(scenario, paths, timeless=scenario.arrivals.closed, **reading)
         ready = [*ready, *read]
     if match_load:
         rate_scale = matching_scale(scenario, found, ready)
     how = Replay(times, stretch, rate_scale, lengths)
     end = math.inf if horizon is None else horizon
-    seconds, most = _extent(ready, how, end, requests)
+    loop: dict[str, Any] = loop_of(scenario) if scenario.arrivals.closed else {}
+    seconds, most = (
+        _extent_of_loop(load, found, ready, how, end, requests) if loop else _extent(ready, how, end, requests)
+    )
     options = ReplayOptions(
         gpus=found,
         horizon=end,
@@ -122,15 +147,19 @@ def replay(
         lengths=lengths,
         rate_scale=rate_scale,
         requests=requests,
+        **loop,
     )
+    known = {remark for each in ready for remark in each.trace.of_loop} if loop else set()
+    notes = [note for note in notes_on(scenario, ready) if note not in known]
+    says_rates = not loop and scenario.class_names != [ALL]
     study = RequestStudy(
-        scenario=scenario,
+        scenario=load,
         policies=chosen,
         options=options,
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes_on(scenario, ready), *other_rates(scenario, ready, found, rate_scale)),
+        remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)
@@ -155,6 +184,18 @@ def _extent(
         return horizon, None
     seconds = min(horizon, requests / rate if rate > 0 else math.inf)
     return seconds, requests if math.isinf(horizon) else None
+
+
+def _extent_of_loop(
+    load: Scenario, gpus: int, traces: Sequence[ClassTrace], how: Replay, horizon: float, requests: int | None
+) -> tuple[float, int | None]:
+    """The same of a closed loop, whose users can send no more than `load` says."""
+    once = sum(map(len, traces)) if how.times == "once" else None
+    most = min((count for count in (once, requests) if count is not None), default=None)
+    if most is None:
+        return horizon, None
+    seconds = most / (gpus * float(load.rates.arrival.sum()))
+    return max(min(horizon, seconds), 1e-9), most if math.isinf(horizon) else None
 
 
 def _arriving(each: ClassTrace, end: float) -> int:

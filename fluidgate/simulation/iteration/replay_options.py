@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluidgate.errors import FluidgateError
+from fluidgate.model import Arrivals
 from fluidgate.simulation.options import Options, check_draws
 
 
@@ -55,14 +56,25 @@ def check_replay(
     warmup: float,
     replications: int,
     seed: int,
+    arrivals: Arrivals,
 ) -> None:
-    """Refuse options of a replay that do not go together, or that there can't be.
+    """Refuse options of a replay that do not go together, or that there can't be; `arrivals` are the scenario's.
 
     Raises:
         FluidgateError: naming the option and the mend.
     """
     if not 0 < rate_scale < math.inf:
         raise FluidgateError(f"--rate-scale: must be above 0 and finite, but is {rate_scale:g}")
+    if arrivals.closed:
+        unread = {
+            "--rate-scale": rate_scale != 1.0,
+            "--match-load": match_load,
+            "--times resample": times == "resample",
+        }
+        for option in (option for option, given in unread.items() if given):
+            raise FluidgateError(
+                f"{option}: not in a closed loop, which does not read when requests came; leave it out"
+            )
     if match_load and rate_scale != 1.0:
         raise FluidgateError("--match-load: not together with --rate-scale; give one of them")
     if horizon is not None and not 0 < horizon < math.inf:
@@ -73,9 +85,10 @@ def check_replay(
         raise FluidgateError(f"--times: {times} goes on without end; give --horizon or --requests too")
     if not 0 <= warmup < math.inf or (horizon is not None and warmup >= horizon):
         raise FluidgateError(f"--warmup: must be at least 0 and below the horizon, but is {warmup:g}")
-    if replications > 1 and times != "resample" and lengths == "trace":
+    thinks = arrivals.think_law == "exponential" and arrivals.think > 0.0
+    if replications > 1 and times != "resample" and lengths == "trace" and not thinks:
         raise FluidgateError(
             "--replications: a trace played as it is gives the same requests each time; "
-            "give --times resample or --lengths drawn too"
+            f"give {'--think-law exponential' if arrivals.closed else '--times resample'} or --lengths drawn too"
         )
     check_draws(replications, seed)

@@ -30,6 +30,7 @@ def checked(blocks: Iterable[Requests], classes: int) -> Iterator[Requests]:
             "has no output; give it at least 1 token": block["output"] < 1,
             "has more than 1,000,000,000 tokens": block["prompt"].astype(np.int64) + block["output"] > 10**9,
             "has a patience below 0 s": ~(block["patience"] >= 0.0),
+            "has a think time below 0 s or without end": ~((block["think"] >= 0.0) & np.isfinite(block["think"])),
         }
         for fault, wrong in faults.items():
             if wrong.any():

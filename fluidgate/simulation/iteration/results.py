@@ -203,7 +203,12 @@ class ReplayComparison(Comparison):
 
 
 def revenue_rates(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> Array:
-    """Revenue per GPU and second of each replication, at each request's own lengths; shape (replications,)."""
+    """Revenue per GPU and second of each replication, at each request's own lengths; shape (replications,).
+
+    nan without prices.
+    """
+    if not scenario.priced:
+        return np.full(len(measurements), np.nan)
     earned = np.array([m.revenue(scenario.pricing).sum() for m in measurements])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(earned / np.array([m.gpus * m.window for m in measurements]))

@@ -44,6 +44,9 @@ SLICE = 2_000_000
 LOG_ROWS = 65_536
 """Rows of the request log between two calls of its taker."""
 
+STANDSTILL = 500_000
+"""Requests of a closed loop at one epoch, beside those that all users send, that show that time stands still."""
+
 Progress = Callable[[int, float], None]
 """Called now and then with the requests that have arrived and the simulated time, s."""
 
@@ -72,6 +75,8 @@ class Run:
         samples: how many times the occupancies are recorded, evenly.
         sample_over: s, from 0, over which they are; the horizon if None. It must be finite where there are samples.
         audited: check every invariant after every event (slow: for tests of policies).
+        users: of a closed loop: the next request of the stream is sent when one of them is free, and the stream's own
+            epochs are not read; 0 for requests that come by themselves.
     """
 
     gpus: int
@@ -84,6 +89,7 @@ class Run:
     samples: int = 0
     sample_over: float | None = None
     audited: bool = False
+    users: int = 0
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.classes < 1:
@@ -92,6 +98,8 @@ class Run:
             raise FluidgateError(f"a run of {self.horizon:g} s can't have a warm-up of {self.warmup:g} s")
         if self.samples > 0 and not 0 < self.sampled_seconds < math.inf:
             raise FluidgateError("occupancies are recorded over a finite time; give a finite horizon")
+        if self.users < 0:
+            raise FluidgateError(f"a run can't have {self.users} users; give at least 1, or 0 for none")
         for targets in (self.ttft_targets, self.tpot_targets):
             if targets and len(targets) != self.classes:
                 raise FluidgateError(f"{len(targets)} targets for {self.classes} classes; give one a class")
@@ -203,6 +211,7 @@ def new_cluster(
         thresholds=thresholds or None,
         samples=run.samples,
         log=LOG_ROWS if log else 0,
+        users=run.users,
     )
 
 
@@ -224,6 +233,7 @@ def _run(
     state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
     kernel(state, *parts, block, 0)
     slice_events, wall = (1 if run.audited else SLICE), 0.0
+    standstill = Standstill()
     while True:
         if changes is not None:
             cluster.clock[UNTIL] = changes.next
@@ -242,6 +252,7 @@ def _run(
             parts = tuple(map(by_reference, fixed))
             state = state if cluster is before else by_reference(cluster)
         elif code == pauses.BLOCK_READ:
+            standstill.look(cluster)
             block = records(_next_block(cluster, requests, block))
         elif code == pauses.FULL:
             cluster = with_more_room(cluster, len(cluster.live))
@@ -269,6 +280,28 @@ def _next_block(cluster: Cluster, stream: Iterator[Requests], block: Requests) -
         return block
     cluster.tally[CURSOR] = 0
     return following
+
+
+class Standstill:
+    """Finds a closed loop in which every request is rejected at once: its users would send for ever at one epoch."""
+
+    def __init__(self) -> None:
+        self._epoch = -math.inf
+        self._number = 0
+
+    def look(self, cluster: Cluster) -> None:
+        """
+        Raises:
+            FluidgateError: so many requests have come since the clock has last moved that it never will.
+        """
+        now, number = float(cluster.clock[NOW]), int(cluster.tally[NUMBER])
+        if now > self._epoch:
+            self._epoch, self._number = now, number
+        elif len(cluster.users) > 0 and number - self._number > STANDSTILL + 2 * len(cluster.users):
+            raise FluidgateError(
+                "engine.kv_tokens: holds none of the requests of the closed loop, and no time passes while they are "
+                "rejected; raise it, or give a think time"
+            )
 
 
 def _flush(cluster: Cluster, take_log: TakeLog | None, take_segments: TakeSegments | None) -> None:

@@ -24,6 +24,11 @@ def check_batching(scenario: Scenario, policy: Policy | PlacedPolicy) -> None:
             f"engine.async_scheduling: not simulated under policy '{policy.name}', which gives GPUs their requests "
             "between two iterations; leave it out, or name a policy that places them as they arrive"
         )
+    if scenario.engine.data_parallel > 1 and isinstance(policy, PlacedPolicy) and policy.has_pools:
+        raise FluidgateError(
+            f"engine.data_parallel: not simulated under policy '{policy.name}', which lets a GPU read for another; "
+            "leave it out, or name a policy without pools"
+        )
     if known is not None and known != needed:
         raise FluidgateError(
             f"policy '{policy.name}' needs {needed} batching, but the scenario has engine.batching = \"{known}\"; "

@@ -16,6 +16,10 @@ BLOCK = 8_192
 class Source(Protocol):
     """Gives the requests of a replication, in order of arrival."""
 
+    @property
+    def users(self) -> int:
+        """Who send the requests in a closed loop; 0 where these come by themselves."""
+
     def requests(self, replication: int) -> Iterator[Requests]: ...
 
 
@@ -27,6 +31,10 @@ class Drawn:
     gpus: int
     seed: int
     horizon: float
+
+    @property
+    def users(self) -> int:
+        return self.scenario.arrivals.users or 0
 
     def requests(self, replication: int) -> Iterator[Requests]:
         return drawn_requests(self.scenario, self.gpus, seed=self.seed, replication=replication, horizon=self.horizon)
@@ -42,6 +50,10 @@ class Replayed:
     seed: int
     horizon: float
     most: int | None
+
+    @property
+    def users(self) -> int:
+        return self.scenario.arrivals.users or 0
 
     def requests(self, replication: int) -> Iterator[Requests]:
         return replayed_requests(

@@ -14,6 +14,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.policies import REPLAN, find_any_policy
 from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
+from fluidgate.simulation.closed_loop import planned_load
 from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
 from fluidgate.simulation.iteration.job import IterationJob, placement_seed, prepare, replicate
@@ -44,6 +45,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
     """Policies on the same requests.
 
     Attributes:
+        scenario: the load that is planned for.
         source: of the requests.
         seconds: that the requests arrive over; inf if unknown.
         most: requests of a replication; None if unknown.
@@ -100,6 +102,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             samples=samples_taken(options.samples) if self.seconds < math.inf else 0,
             sample_over=self.seconds,
             audited=options.audited,
+            users=self.source.users,
             **targets_of(self.scenario),
         )
         return IterationJob(self.scenario, policy.for_worker(), self.source, run, replication)
@@ -115,7 +118,9 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             [penalty_rate(scenario, m.occupancy / gpus, m.completions / (gpus * m.window)) for m in runs]
         )
         gaps = [math.nan if (mean := m.distribution("gap").mean) is None else mean for m in runs]
-        best, own = plans.unconstrained_if_feasible(policy.batching), plans.own_if_feasible(policy.batching)
+        closed = self.source.users > 0  # a load that waits for the cluster: no plan bounds it
+        best = None if closed else plans.unconstrained_if_feasible(policy.batching)
+        own = None if closed else plans.own_if_feasible(policy.batching)
         result = RequestResult(
             scenario=scenario.name,
             policy=policy.name,
@@ -141,10 +146,13 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             plan_path=policy.plan_path(gpus, measured),
         )
         known = (*policy.advice(plans), *policy.bare.remarks(scenario, gpus), *self.remarks)
-        drawn = isinstance(self.source, Drawn)
-        return doubted(result, scenario, known, [m.samples for m in runs], self.seconds, drawn=drawn)
+        drawn = isinstance(self.source, Drawn) and not closed
+        paths = [] if closed else [m.samples for m in runs]
+        return doubted(result, scenario, known, paths, self.seconds, drawn=drawn)
 
     def _tell(self, tell: Tell, requests: int, epoch: float) -> None:
+        if self.most is None and self.source.users > 0:  # whose requests have no epochs: at their greatest rate
+            epoch = requests / (self.options.gpus * float(self.scenario.rates.arrival.sum()))
         tell(min(int(requests if self.most is not None else epoch), self.steps))
 
 
@@ -155,9 +163,10 @@ def drawn_study(scenario: Scenario, policies: Sequence[str | AnyPolicy], options
         FluidgateError: as `behaviours`.
     """
     scenario = scenario.for_gpus(options.gpus)
+    load = planned_load(scenario, options.gpus)
     return RequestStudy(
-        scenario=scenario,
-        policies=behaviours(scenario, policies, options.gpus, options.replanning),
+        scenario=load,
+        policies=behaviours(load, policies, options.gpus, options.replanning),
         options=options,
         source=Drawn(scenario, options.gpus, options.seed, options.horizon),
         seconds=options.horizon,

@@ -47,6 +47,11 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             FluidgateError: the network does not draw the scenario's arrivals, or a policy is unknown, named twice, or
                 runs at another fidelity only.
         """
+        if scenario.arrivals.closed:
+            raise FluidgateError(
+                'a closed loop (--users, or arrivals.process = "closed") is unknown to the Markov network; '
+                "use --fidelity iteration, or leave it out"
+            )
         if scenario.arrivals.process not in MARKOV_ARRIVALS:
             raise FluidgateError(
                 f"arrivals.process: '{scenario.arrivals.process}' is unknown to the Markov network; "
@@ -99,7 +104,8 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
 
     def result(self, policy: Tabulated, plans: Plans, measured: Sequence[Measurement]) -> SimulationResult:
         scenario, options, bare = self.scenario, self.options, policy.policy
-        revenue = revenue_rates(scenario, measured, options.gpus)
+        earned = revenue_rates(scenario, measured, options.gpus)
+        revenue = earned if scenario.priced else np.full_like(earned, np.nan)
         gpus = options.gpus
         occupancies = [m.occupancy / gpus for m in measured]
         completions = [m.events[DECODE_END] / (gpus * m.window) for m in measured]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import repeat
 
 import numpy as np
 
-from fluidgate.model import Scenario
+from fluidgate.model import Array, Scenario
 from fluidgate.workloads.streams.assignment import pool_of, read_class_traces
 from fluidgate.workloads.streams.epochs import epochs
 from fluidgate.workloads.streams.lengths import PairDrawer, Pool, pair_drawer
 from fluidgate.workloads.streams.patience import patience_drawer
 from fluidgate.workloads.streams.random import RandomStreams
 from fluidgate.workloads.streams.requests import BLOCK, Requests, requests_of, until
+from fluidgate.workloads.streams.think import think_drawer
 
 
 def drawn_requests(
@@ -28,6 +30,8 @@ def drawn_requests(
     pool: Pool | None = None,
 ) -> Iterator[Requests]:
     """Blocks of requests, in order of arrival, in the memory of a block.
+
+    In a closed loop they are in the order in which they are sent, without epochs.
 
     Arrivals (epochs and classes) depend on the scenario's rates and `[arrivals]`, `gpus`, `seed` and `replication`
     alone, not on lengths, patience or `size`.
@@ -57,7 +61,14 @@ def _blocks(scenario: Scenario, gpus: int, random: RandomStreams, lengths: PairD
     total = float(rates.arrival.sum())
     edges = np.cumsum(rates.arrival[:-1]) / total
     patience = patience_drawer(rates.patience, random.patience)
-    for arrival in epochs(scenario.arrivals, total * gpus, random.gaps, random.phases, size):
+    think = think_drawer(scenario.arrivals, random.think)
+    for arrival in _epochs(scenario, total * gpus, random, size):
         cls = np.searchsorted(edges, random.classes.random(size), side="right").astype(np.int32)
         prompt, output = lengths(cls)
-        yield requests_of(arrival, cls, prompt, output, patience(cls))
+        yield requests_of(arrival, cls, prompt, output, patience(cls), think(size))
+
+
+def _epochs(scenario: Scenario, rate: float, random: RandomStreams, size: int) -> Iterator[Array]:
+    if scenario.arrivals.closed:
+        return repeat(np.zeros(size))
+    return epochs(scenario.arrivals, rate, random.gaps, random.phases, size)

@@ -22,6 +22,7 @@ class RandomStreams:
         picks: which request of a trace lends its lengths.
         stretches: which stretches of each trace are drawn.
         patience: how long requests wait.
+        think: how long users think after a request has left.
     """
 
     gaps: Generator
@@ -34,10 +35,12 @@ class RandomStreams:
     picks: Generator
     patience: Generator
     stretches: SeedSequence
+    think: Generator
 
     @staticmethod
     def of(seed: int, replication: int) -> RandomStreams:
-        names = [field.name for field in fields(RandomStreams)][:-1]
-        children = SeedSequence(seed, spawn_key=(replication,)).spawn(MARKOV_STREAMS + len(names) + 1)[MARKOV_STREAMS:]
-        generators = {name: Generator(SFC64(child)) for name, child in zip(names, children, strict=False)}
-        return RandomStreams(**generators, stretches=children[-1])
+        names = [field.name for field in fields(RandomStreams)]
+        children = SeedSequence(seed, spawn_key=(replication,)).spawn(MARKOV_STREAMS + len(names))[MARKOV_STREAMS:]
+        seeds = dict(zip(names, children, strict=True))
+        stretches = seeds.pop("stretches")
+        return RandomStreams(**{name: Generator(SFC64(child)) for name, child in seeds.items()}, stretches=stretches)

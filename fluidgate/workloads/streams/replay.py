@@ -18,6 +18,7 @@ from fluidgate.workloads.streams.lengths import Classes, Lengths, pair_drawer
 from fluidgate.workloads.streams.patience import patience_drawer
 from fluidgate.workloads.streams.random import RandomStreams
 from fluidgate.workloads.streams.requests import BLOCK, Requests, in_blocks, requests_of, until
+from fluidgate.workloads.streams.think import think_drawer
 
 PIECE = 32_768
 """Requests of a resampled trace drawn at a time, about."""
@@ -68,10 +69,12 @@ def replayed_requests(
 ) -> Iterator[Requests]:
     """Blocks of the requests of all traces overlaid, each trace from its own first arrival, in order of arrival.
 
+    In a closed loop that is only the order in which they are sent.
+
     Memory is that of the traces and a few blocks. Arrivals depend on the traces, `replay`, `seed` and `replication`.
 
     Args:
-        scenario: patience of the classes, and laws of lengths that are drawn.
+        scenario: patience of the classes, laws of lengths that are drawn, and whether the loop is closed.
         traces: see `read_class_traces`.
         replay: how they are played.
         seed, replication: of all random numbers.
@@ -82,15 +85,17 @@ def replayed_requests(
     Raises:
         FluidgateError: an option is wrong, or a trace has no time between its requests to repeat.
     """
-    _check(traces, replay)
+    closed = scenario.arrivals.closed
+    _check(traces, replay, closed)
     random = RandomStreams.of(seed, replication)
     lengths = _lengths(scenario, traces, replay, random)
     seeds = random.stretches.spawn(len(traces))
     sources = [
-        _arrivals(k, each, replay, Generator(SFC64(seed)))
+        _arrivals(k, each, replay, Generator(SFC64(seed)), closed)
         for k, (each, seed) in enumerate(zip(traces, seeds, strict=True))
     ]
     patience = patience_drawer(scenario.rates.patience, random.patience)
+    think = think_drawer(scenario.arrivals, random.think)
     first = np.cumsum([0, *(len(each) for each in traces)])[:-1]
     cls = np.concatenate([each.cls for each in traces])
 
@@ -98,7 +103,8 @@ def replayed_requests(
         for arrived in merged(sources):
             which = first[arrived.trace] + arrived.request
             prompt, output = lengths(cls[which], which)
-            yield requests_of(arrived.time, cls[which], prompt, output, patience(cls[which]))
+            sent = np.zeros(len(which)) if closed else arrived.time
+            yield requests_of(sent, cls[which], prompt, output, patience(cls[which]), think(len(which)))
 
     return until(in_blocks(pieces(), size), horizon, most)
 
@@ -139,13 +145,13 @@ def joined(parts: Sequence[Arrived]) -> Arrived:
     return Arrived(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _check(traces: Sequence[ClassTrace], replay: Replay) -> None:
+def _check(traces: Sequence[ClassTrace], replay: Replay, closed: bool) -> None:
     if not traces:
         raise FluidgateError("no trace files; give at least one")
     for name, value in (("scale", replay.scale), ("stretch", replay.stretch)):
         if not 0 < value < math.inf:
             raise FluidgateError(f"{name}: must be greater than 0 and finite, but is {value}; give another number")
-    if replay.times != "once":
+    if replay.times != "once" and not closed:
         for each in traces:
             _circle(each)
 
@@ -161,12 +167,13 @@ def _circle(each: ClassTrace) -> float:
     return span * count / (count - 1)
 
 
-def _arrivals(number: int, each: ClassTrace, replay: Replay, random: Generator) -> Iterator[Arrived]:
+def _arrivals(number: int, each: ClassTrace, replay: Replay, random: Generator, closed: bool) -> Iterator[Arrived]:
     """The arrivals of one trace, in pieces."""
     if replay.times == "resample":
         drawn = _resampled(each.trace.arrival_time, _circle(each), replay.stretch, random)
     elif replay.times == "repeat":
-        drawn = _repeated(each.trace.arrival_time, _circle(each))
+        circle = each.trace.span + 1.0 if closed else _circle(each)  # of times of which the order counts alone, any
+        drawn = _repeated(each.trace.arrival_time, circle)
     else:
         drawn = iter([(each.trace.arrival_time, np.arange(len(each)))])
     for time, request in drawn:

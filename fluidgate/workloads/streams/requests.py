@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-REQUEST = np.dtype([("arrival", "f8"), ("cls", "i4"), ("prompt", "i4"), ("output", "i4"), ("patience", "f8")])
-"""`arrival` in s from 0; `cls` the class's number; `prompt`, `output` in tokens; `patience` in s, inf: never leaves."""
+REQUEST = np.dtype(
+    [("arrival", "f8"), ("cls", "i4"), ("prompt", "i4"), ("output", "i4"), ("patience", "f8"), ("think", "f8")]
+)
+"""`arrival` in s from 0, when the client sends it; `cls` the class's number; `prompt`, `output` in tokens; `patience`
+in s, inf: never leaves; `think` in s, from the answer to the user's next request. In a closed loop `arrival` is not
+read, without one `think` is not."""
 
 BLOCK = 65_536
 """Requests in a block."""
@@ -18,10 +22,10 @@ Requests = NDArray[np.void]
 """An array of REQUEST."""
 
 
-def requests_of(arrival: Any, cls: Any, prompt: Any, output: Any, patience: Any) -> Requests:
+def requests_of(arrival: Any, cls: Any, prompt: Any, output: Any, patience: Any, think: Any = 0.0) -> Requests:
     """Requests from their columns, arrays of one shape."""
     block = np.empty(len(arrival), REQUEST)
-    for name, column in zip(REQUEST.names or (), (arrival, cls, prompt, output, patience), strict=True):
+    for name, column in zip(REQUEST.names or (), (arrival, cls, prompt, output, patience, think), strict=True):
         block[name] = column
     return block
 

@@ -5,10 +5,28 @@ from __future__ import annotations
 from fluidgate.gateway.dispatch.controller import Controller
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.ticket import Ticket
+from fluidgate.gateway.group import kv_tokens_of, slots_of
+from fluidgate.model import EngineModel
+from fluidgate.planning import plan
 from fluidgate.policies import Policy, find_any_policy
 from fluidgate.replanning import Replanning
 from tests.gateway.asynchronous import asynchronous
 from tests.gateway.served import scenario
+
+
+def test_an_engine_of_several_ranks_is_so_many_gpus_of_the_plan() -> None:
+    ranks = EngineModel(data_parallel=2, kv_tokens=1000)
+    of, policy = scenario(rate=2.0), find_any_policy("gate-and-route")
+    of = of.replace(engine=ranks)
+    assert isinstance(policy, Policy)
+    controller = Controller(of, policy, 3, None, stays=False, now=0.0)
+    tables = policy.tabulate(plan(of), 6)
+    assert controller.engines == 3
+    assert 2 * int(controller.tables.mixed_gpus) == int(tables.mixed_gpus)
+    assert controller.tables.target_prefill.tolist() == tables.target_prefill.tolist()
+    controller.resize(1, 1.0)
+    assert controller.engines == controller.replanner.gpus // 2 == 1
+    assert (slots_of(of), kv_tokens_of(of)) == (2 * of.gpu.batch_size, 2000)
 
 
 @asynchronous

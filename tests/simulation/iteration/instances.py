@@ -60,6 +60,12 @@ class Coefficients:
         terms = {"delta": self.delta, "epsilon": self.epsilon, "zeta": self.zeta}
         return linear_law(self.alpha, self.beta, **terms, solo=self.solo)
 
+    def on_grid(self) -> Coefficients:
+        alpha, beta, delta, epsilon, zeta, *solo = map(
+            float, map(on_grid, (self.alpha, self.beta, self.delta, self.epsilon, self.zeta, *self.solo))
+        )
+        return Coefficients(alpha, beta, delta, epsilon, (solo[0], solo[1], solo[2]), zeta)
+
     def seconds(self, chunk: int, decodes: int, context: int, read: int) -> float:
         if chunk > 0:
             return self.alpha + self.beta * chunk + self.delta * decodes + self.epsilon * context + self.zeta * read
@@ -71,6 +77,11 @@ class Measured:
     """Measured times, compiled for the kernel and not for the reference."""
 
     time: IterationTime
+
+    def on_grid(self) -> Coefficients:
+        """A law without the table: between its nodes no time is on a grid."""
+        alpha, beta = float(on_grid(self.time.alpha)), float(on_grid(self.time.beta))
+        return Coefficients(alpha, beta, 0.0, 0.0, (alpha, 0.0, 0.0))
 
     def law(self) -> Any:
         return table_law(self.time)
@@ -91,6 +102,7 @@ class Instance:
     policy: Policy | None = None
     tables: Tables | None = None
     changes: tuple[tuple[float, Tables], ...] = ()
+    plan: Any = None
 
     def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
         """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
@@ -124,6 +136,7 @@ class Instance:
             horizon=self.run.horizon,
             warmup=self.run.warmup,
             changes=self.changes,
+            users=self.run.users,
         ).run()
 
 
@@ -297,7 +310,8 @@ def policy_instance(seed: int, policy: str) -> Instance:
     )
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
     chosen = find_policy(policy)
-    return Instance(stream, engine, time, run, policy=chosen, tables=tables_for(rng, chosen, stream, run, engine))
+    drawn = plan_for(rng, stream, run, engine)
+    return Instance(stream, engine, time, run, policy=chosen, tables=chosen.tabulate(drawn, gpus), plan=drawn)
 
 
 def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
@@ -311,6 +325,20 @@ def gated_instance(seed: int, policy: str, batching: Batching) -> Instance:
     tables = instance.tables._replace(mixed_gpus=instance.run.gpus, fewest=seed % 3 > 0)
     assert instance.policy is not None
     return replace(instance, engine=engine, policy=replace(instance.policy, takes_any_batching=True), tables=tables)
+
+
+def in_step(instance: Instance, ranks: int) -> Instance:
+    """The same of ranks that step together, in as many groups as there were GPUs, two at the most."""
+    gpus = ranks * min(instance.run.gpus, 2)
+    keys = instance.engine.keys.model_copy(update={"data_parallel": ranks})
+    run = replace(instance.run, gpus=gpus)
+    engine = replace(instance.engine, keys=keys)
+    if instance.policy is None or instance.tables is None:
+        return replace(instance, run=run, engine=engine)
+    tables = instance.policy.tabulate(instance.plan, gpus)
+    if not engine.discipline.by_policy:
+        tables = tables._replace(mixed_gpus=gpus, fewest=bool(instance.tables.fewest))
+    return replace(instance, run=run, engine=engine, tables=tables)
 
 
 def limited_instance(seed: int) -> Instance:
@@ -353,6 +381,36 @@ def limited_instance(seed: int) -> Instance:
     return replace(instance, tables=tables)
 
 
+def closed_instance(instance: Instance, seed: int) -> Instance:
+    """The same requests sent by a few users, in no time or on their way through a front end.
+
+    All GPUs start at time 0 and keep in step: the iteration times of several are on the grid, so that both sides see
+    the same ties.
+    """
+    rng = np.random.default_rng([seed, 3])
+    stream = instance.requests.copy()
+    stream["arrival"] = 0.0
+    count = len(stream)
+    law = seed % 3
+    mean = float(rng.uniform(0.01, 0.5))
+    stream["think"] = 0.0 if law == 0 else on_grid(mean) if law == 1 else on_grid(rng.exponential(mean, count))
+    keys = instance.engine.keys
+    if rng.random() < 0.5:
+        both = on_grid(rng.uniform(0.0, 0.03, 2))
+        keys = keys.model_copy(update={"front_end": float(both[0]), "front_end_first": float(both[1])})
+    users = int(rng.integers(1, 3 * instance.run.gpus * instance.engine.batch_size))
+    run = replace(instance.run, users=users)
+    if instance.changes and run.horizon == math.inf:  # without one the run ends with its last request
+        run = replace(run, horizon=1.5 * instance.changes[-1][0] + 1.0)
+    time = instance.time
+    if isinstance(time, Measured) and run.gpus > 1:
+        time = Coefficients(0.02, 1e-3, 1e-3, 0.0, (0.015, 8e-4, 0.0))
+    if isinstance(time, Coefficients):
+        time = time.on_grid()
+    engine = replace(instance.engine, keys=keys, law=time.law())
+    return replace(instance, requests=stream, engine=engine, time=time, run=run)
+
+
 def changing_instance(seed: int, policy: str) -> Instance:
     """The tables change now and then: groups of any size, with a reserve or without."""
     instance = policy_instance(seed, policy)
@@ -370,8 +428,8 @@ def changing_instance(seed: int, policy: str) -> Instance:
     return replace(instance, changes=tuple(changes))
 
 
-def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: Engine) -> Tables:
-    """Tables of the policy, off the plan of a scenario that has the stream's mean lengths."""
+def plan_for(rng: Generator, stream: Any, run: Run, engine: Engine) -> Any:
+    """The plan of a scenario that has the stream's mean lengths."""
     from fluidgate import Scenario, plan
 
     classes = []
@@ -398,4 +456,4 @@ def tables_for(rng: Generator, policy: Policy, stream: Any, run: Run, engine: En
             "classes": tuple(classes),
         }
     )
-    return policy.tabulate(plan(scenario), run.gpus)
+    return plan(scenario)

@@ -17,18 +17,21 @@ import numpy as np
 
 from tests.oracles.limits import Pace, VirtualQueues
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, CHANGE, RELEASE = range(8)
+ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, ANSWER, CHANGE, RELEASE = range(9)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
 @dataclass(eq=False)
 class Request:
     number: int
-    arrival: float
+    sent: float  # by its client
     cls: int
     prompt: int
     output: int
     patience: float
+    think: float = 0.0
+    arrival: float = math.inf  # at the engines, once it is there
+    user: int = -1
     stage: int = PREFILL_QUEUE
     written: int = 0  # output tokens
     to_read: int = 0
@@ -59,6 +62,10 @@ class Gpu:
     start: float = 0.0
     end: float | None = None  # of its iteration; None if idle
     called: bool = False  # idle, and its boundary is now
+    along: bool = False  # idle, but ranks in step with it are not
+    delay: float = 0.0  # of the iteration, before it begins, and what it would take alone
+    alone: float = 0.0
+    reports: list[tuple[float, int, int]] = field(default_factory=list)  # when, who waited, who ran
     composing: bool = False  # its iteration has ended, and its next batch is formed once all is decided
     chunks: dict[Request, int] = field(default_factory=dict)
     stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
@@ -96,6 +103,7 @@ class Reference:
         policy: tables and the three decision functions, for single-prefill batching, or for GPUs that form their own
             batches and are given requests by the gate (without a limit to their memory).
         changes: (epoch, tables) that come into force later.
+        users: of a closed loop; 0 if the requests come by themselves.
     """
 
     def __init__(
@@ -114,6 +122,7 @@ class Reference:
         horizon: float = math.inf,
         warmup: float = 0.0,
         changes: tuple[tuple[float, Any], ...] = (),
+        users: int = 0,
     ) -> None:
         self.engine, self.seconds = engine, seconds
         self.placement, self.draws = placement, draws
@@ -136,14 +145,19 @@ class Reference:
         for g in self.gpus:
             g.pool = self.home(g)
         self.requests = [
-            Request(k, *(r.item() for r in (row["arrival"], row["cls"], row["prompt"], row["output"], row["patience"])))
+            Request(k, *(row[name].item() for name in ("arrival", "cls", "prompt", "output", "patience", "think")))
             for k, row in enumerate(requests)
         ]
+        self.users, self.unsent = users, list(self.requests)
+        self.front_end, self.way_back = keys.front_end, keys.front_end_first
+        self.ranks = keys.data_parallel
+        self.sent: list[tuple[float, int]] = []  # to which rank, if they are in step
         self.now = 0.0
+        self.turn = ARRIVAL
         self.asked = False
         self.serial = 0
         self.next_gpu = 0
-        self.events: list[tuple[float, int, int, int, Any]] = []
+        self.events: list[tuple[float, int, Any, int, Any]] = []
         self.times: dict[str, list[tuple[int, float]]] = {
             name: [] for name in ("ttft", "tpot", "gap", "stall", "latency", "prefill_wait", "decode_wait")
         }
@@ -168,14 +182,18 @@ class Reference:
                     self.refresh(g)
         self.limits = VirtualQueues(self.tables, classes) if policy is not None else None
         self.pace = np.full(6, np.nan)
+        self.look = math.inf  # the next release as known at the last event that decided nothing
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
 
     # --- the run
 
     def run(self) -> Reference:
-        for r in self.requests:
-            self.push(r.arrival, ARRIVAL, r.number, r)
+        if self.users == 0:
+            for r in self.requests:
+                self.push(r.sent + self.front_end, ARRIVAL, r.number, r)
+        for user in range(self.users):
+            self.send_next(0.0, user)
         while self.unblock() or self.events or self.admit_piles() or self.release() < math.inf:
             release = self.release()
             if release < min(self.events[0][0] if self.events else math.inf, self.horizon):
@@ -193,8 +211,16 @@ class Reference:
             if epoch > self.horizon:
                 self.pass_time(self.horizon)
                 break
+            self.take_turn(epoch, kind)
             self.pass_time(epoch)
+            if kind in (ARRIVAL, ANSWER):
+                kind = ARRIVAL
+                if self.users > 0:
+                    what = self.next_of(*what)
+                what.arrival = self.now
             if self.batching == "SINGLE_PREFILL":
+                if kind != COMPOSE:
+                    self.look = release
                 self.step_single(kind, what)
             elif self.gated:
                 self.step_gated(kind, what)
@@ -208,7 +234,36 @@ class Reference:
                 self.record_iteration(g, self.now)
         return self
 
-    def push(self, epoch: float, kind: int, order: int, what: Any) -> None:
+    def take_turn(self, epoch: float, kind: int) -> None:
+        """What is sent in answer to something of this epoch comes after the rest of it, and before what follows."""
+        if kind == ANSWER:
+            self.turn = ANSWER
+            late = [event for event in self.events if event[:2] == (epoch, ANSWER)]
+            self.events = [event for event in self.events if event[:2] != (epoch, ANSWER)]
+            self.events += [(epoch, ARRIVAL, *event[2:]) for event in late]
+            heapq.heapify(self.events)
+        elif kind != ARRIVAL:
+            self.turn = BOUNDARY
+        elif epoch > self.now:
+            self.turn = ARRIVAL
+
+    def send_next(self, epoch: float, user: int) -> None:
+        """`user` sends a request at `epoch`; which one is seen when it comes."""
+        if not self.unsent:
+            return
+        there = epoch + self.front_end
+        kind = ANSWER if there == self.now and self.turn == BOUNDARY else ARRIVAL
+        self.push(there, kind, (epoch, user), (epoch, user))
+
+    def next_of(self, epoch: float, user: int) -> Request:
+        r = self.unsent.pop(0)
+        r.sent, r.user = epoch, user
+        if not self.unsent:  # nobody sends any more
+            self.events = [event for event in self.events if event[1] not in (ARRIVAL, ANSWER)]
+            heapq.heapify(self.events)
+        return r
+
+    def push(self, epoch: float, kind: int, order: Any, what: Any) -> None:
         self.serial += 1
         # one kind after the other at one epoch, GPUs and requests by number
         heapq.heappush(self.events, (epoch, kind, order, self.serial, what))
@@ -238,11 +293,13 @@ class Reference:
         return found
 
     def release(self) -> float:
-        """Epoch at which a class that waits for a limit may start."""
-        if self.limits is None or not self.limits.tables.limited or not self.prefill_ready:
+        """Epoch, on a grid, at which a class that waits for a limit may start; one known holds until it is asked."""
+        if self.limits is None or not self.limits.tables.limited:
             return math.inf
+        if not self.prefill_ready:
+            return self.look
         view = self.view()
-        return self.now + self.limits.release(
+        release = self.now + self.limits.release(
             view.waiting,
             view.prefilling,
             view.solo_decodes,
@@ -250,6 +307,8 @@ class Reference:
             int(view.beside[0]),
             self.pace_now(),
         )
+        later = math.ceil(release * 2**16) / 2**16 if release < math.inf else math.inf
+        return min(later, self.look)
 
     def stage_of(self, r: Request) -> int:
         if r.stage != MIXED_DECODE:
@@ -268,6 +327,9 @@ class Reference:
 
     def finish(self, r: Request, outcome: int) -> None:
         r.outcome, r.left, r.stage = outcome, self.now, GONE
+        if self.users > 0:
+            answered = outcome in (1, 4)
+            self.send_next(self.now + (self.way_back if answered else 0.0) + r.think, r.user)
 
     def arrive(self, r: Request) -> bool:
         """Whether it may stay."""
@@ -296,8 +358,26 @@ class Reference:
         context = sum(r.prompt + r.written for r in decodes)
         read = sum(tokens * (r.whole - r.to_read) for r, tokens in chunks.items())
         g.chunks, g.stepped, g.start = chunks, list(decodes), self.now
-        g.end = self.now + delay + self.seconds(chunk, len(decodes), context, read)
-        self.push(g.end, BOUNDARY, g.number, g)
+        g.delay, g.alone = delay, self.seconds(chunk, len(decodes), context, read)
+        g.end = self.now + delay + g.alone
+
+    def group_of(self, g: Gpu) -> list[Gpu]:
+        """The ranks that step together with `g`."""
+        first = g.number - g.number % self.ranks
+        return self.gpus[first : first + self.ranks]
+
+    def start_step(self, g: Gpu) -> None:
+        """All ranks in step with `g` have formed their batches: the longest says how long they take."""
+        busy = [q for q in self.group_of(g) if q.end is not None]
+        if not busy:
+            return
+        end = self.now + max(q.delay for q in busy) + max(q.alone for q in busy)
+        for q in self.group_of(g):
+            if q.end is not None:
+                q.end = end
+            else:
+                q.along, q.called, q.start = True, False, self.now
+            self.push(end, BOUNDARY, q.number, q)
 
     def record_iteration(self, g: Gpu, until: float) -> None:
         """GPU time by mode, and memory, up to `until`."""
@@ -330,7 +410,7 @@ class Reference:
         r.written += 1
         if r.written == 1:
             r.first = self.now
-            self.note("ttft", r.cls, self.now - r.arrival)
+            self.note("ttft", r.cls, self.now + self.way_back - r.sent)
         else:
             self.note("gap", r.cls, self.now - r.last)
             if beside_prefill or r.last < g.start - 1e-9 * max(g.start, 1.0):
@@ -343,7 +423,7 @@ class Reference:
         self.tally("completions", r.cls)
         self.tally("prompt_served", r.cls, r.prompt)
         self.tally("output_served", r.cls, r.output)
-        self.note("latency", r.cls, self.now - r.arrival)
+        self.note("latency", r.cls, self.now + self.way_back - r.sent)
         if r.output > 1:
             self.note("tpot", r.cls, (r.last - r.first) / (r.output - 1))
         self.finish(r, 1)
@@ -399,7 +479,7 @@ class Reference:
         return any(r.moving and (r.home is g or r.gpu == g.number) for r in self.requests)
 
     def is_stuck(self, g: Gpu) -> bool:
-        return g.end is None and not g.called and not g.composing and not self.kv_moves(g)
+        return g.end is None and not (g.called or g.along or g.composing or self.kv_moves(g))
 
     def held_up(self, g: Gpu) -> list[Request]:
         """Whose KV `g` keeps for a GPU that is stuck, in order of reading."""
@@ -496,15 +576,23 @@ class Reference:
             self.tally("prefill_abandonments", what[0].cls)
             self.finish(what[0], 2)
         else:
-            self.end_placed(what)
-            self.look_over(what)
-            what.composing = True
-            self.give_out()
-            what.composing = False
-            self.compose_placed(what)
-            self.look_over(what)
+            if self.at_boundary(what):
+                self.boundary_gated(self.group_of(what))
             return
         self.give_out()
+
+    def boundary_gated(self, group: list[Gpu]) -> None:
+        for g in group:
+            self.end_placed(g)
+        for g in group:
+            self.look_over(g)
+            g.composing = True
+        self.give_out()
+        for g in group:
+            g.composing = False
+            self.compose_placed(g)
+            self.look_over(g)
+        self.start_step(group[0])
 
     def give_out(self) -> None:
         while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
@@ -589,12 +677,34 @@ class Reference:
     def wake(self, g: Gpu) -> None:
         if g.end is None and not g.called:
             g.called = True
-            self.push(self.now, BOUNDARY, g.number, g)
+            if not g.along:
+                self.push(self.now, BOUNDARY, g.number, g)
 
     def place(self, r: Request) -> int:
         if self.placement == "POOLS":
             return self.place_in_pools(r)
-        loads = [len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running) for g in self.gpus]
+        group = self.place_in_group(r)
+        return group if self.ranks == 1 else self.balanced(group)
+
+    def balanced(self, group: int) -> int:
+        """vLLM's choice of a rank: by what each had reported at the last tenth of a second, and what was sent since."""
+        published = math.floor(self.now * 10) / 10
+        scores = []
+        for g in self.gpus[group * self.ranks : (group + 1) * self.ranks]:
+            _, waiting, running = max([(-1.0, 0, 0), *(r for r in g.reports if r[0] < published)], key=lambda r: r[0])
+            waiting += sum(when >= published for when, number in self.sent if number == g.number)
+            scores.append(4 * waiting + running)
+        number = group * self.ranks + scores.index(min(scores))
+        self.sent.append((self.now, number))
+        return number
+
+    def load_of(self, g: Gpu) -> int:
+        return len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running)
+
+    def place_in_group(self, r: Request) -> int:
+        """The GPU, or the group of ranks in step."""
+        groups = [self.group_of(g) for g in self.gpus[:: self.ranks]]
+        loads = [sum(map(self.load_of, group)) for group in groups]
         n = len(loads)
         if self.placement == "ROUND_ROBIN":
             self.next_gpu += 1
@@ -609,16 +719,26 @@ class Reference:
             other = rest[int(self.draws.random() * (n - 1))]
             return other if loads[other] < loads[one] else one
         scores = []
-        for g, load in zip(self.gpus, loads, strict=True):
-            scores.append((self.unread_of(g) + r.prompt) * (load + 1))
+        for group, load in zip(groups, loads, strict=True):
+            scores.append((sum(map(self.unread_of, group)) + r.prompt) * (load + 1))
         return scores.index(min(scores))
 
     def boundary_placed(self, g: Gpu) -> None:
-        self.end_placed(g)
-        self.compose_placed(g)
+        if self.at_boundary(g):
+            for q in self.group_of(g):
+                self.end_placed(q)
+            for q in self.group_of(g):
+                self.compose_placed(q)
+            self.start_step(g)
+
+    def at_boundary(self, g: Gpu) -> bool:
+        """Whether the ranks in step with `g` are between two iterations, and have not gone on at this epoch already."""
+        return any(q.end == self.now or (q.called and not q.along) for q in self.group_of(g))
 
     def end_placed(self, g: Gpu) -> None:
-        g.latest = g.start if self.engine.keys.async_scheduling and g.end is not None else math.inf
+        ran = g.end is not None or g.along
+        g.latest = g.start if self.engine.keys.async_scheduling and ran else math.inf
+        g.along = False
         if g.end is not None:
             read = list(g.chunks)
             for r in self.end_iteration(g):
@@ -634,6 +754,9 @@ class Reference:
                         self.end_request(g, r)
                     elif self.placement == "POOLS":
                         self.ship(g, r)
+        if ran:
+            running = sum(r.stage != GONE for r in g.running)
+            g.reports.append((self.now, sum(r.came <= g.start for r in g.waiting), running))
 
     def compose_placed(self, g: Gpu) -> None:
         if self.batching == "TOKEN_BUDGET" or (self.batching == "LAST_SCHEDULABLE" and not self.prompts_go_first(g)):
@@ -874,6 +997,8 @@ class Reference:
             pass
         elif kind == COMPOSE:
             self.asked = self.compose_single(what) or self.asked
+            if not any(q.composing or (q.called and q.end is None) for q in self.group_of(what)):
+                self.start_step(what)
             decide = False
         else:
             decide = self.boundary_single(what)
@@ -914,6 +1039,9 @@ class Reference:
         self.be_patient(r)
 
     def boundary_single(self, g: Gpu) -> bool:
+        along, g.along = g.along, False
+        if along and not g.called:
+            return False
         g.composing = True
         self.push(self.now, COMPOSE, g.number, g)
         if g.end is None:
@@ -951,7 +1079,8 @@ class Reference:
 
     def recall(self, g: Gpu) -> None:
         self.open_again(g)
-        self.join_soon(g)
+        if g.pending or g.fetching:
+            self.join_soon(g)
 
     def change(self, tables: Any) -> None:
         """The mixed group grows at once, by leavers, solo GPUs with room, full ones; or shrinks as prefills end."""
@@ -1017,6 +1146,7 @@ class Reference:
         )
 
     def decide(self) -> None:
+        self.look = math.inf
         while self.prefill_ready and any(self.queues[PREFILL_QUEUE]):
             cls = self.gate(self.view(), self.tables)
             if cls < 0:

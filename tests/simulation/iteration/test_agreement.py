@@ -16,7 +16,9 @@ from fluidgate.simulation.iteration.times import TIMES
 from tests.simulation.iteration.instances import (
     Instance,
     changing_instance,
+    closed_instance,
     gated_instance,
+    in_step,
     limited_instance,
     placed_instance,
     policy_instance,
@@ -43,7 +45,10 @@ def agree(instance: Instance) -> Reference:
         assert got == (r.outcome, r.prefill_gpu, r.preemptions, r.cls, r.prompt, r.output), r
         assert row["decode_gpu"] == r.gpu, r
         epochs = [row[name] for name in ("arrival", "scheduled", "first_token", "last_token")]
-        assert epochs == pytest.approx([r.arrival, r.scheduled, r.first, r.left], nan_ok=True, **CLOSE), r
+        back = expected.way_back
+        seen = [r.sent, r.scheduled, r.first + back, r.left + (back if r.outcome == 1 else 0.0)]
+        assert epochs == pytest.approx(seen, nan_ok=True, **CLOSE), r
+        assert row["user"] == r.user, r
 
     for name, (row, *_) in TIMES.items():
         for i in range(instance.run.classes):
@@ -75,6 +80,30 @@ def test_placed_requests(batching: Batching, rule: Placement) -> None:
         agree(placed_instance(seed, batching, rule))
 
 
+@pytest.mark.parametrize(("batching", "rule"), [(b, rule) for b, rule in PLACED if rule != Placement.POOLS])
+def test_placed_requests_on_ranks_in_step(batching: Batching, rule: Placement) -> None:
+    for seed in range(SEEDS):
+        agree(in_step(placed_instance(seed, batching, rule), 2 + (seed + 1) % 3))
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_policies_on_ranks_in_step(policy: str) -> None:
+    for seed in range(SEEDS):
+        agree(in_step(policy_instance(seed, policy), 2 + seed % 3))
+
+
+def test_limits_held_on_ranks_in_step() -> None:
+    for seed in range(SEEDS):
+        agree(in_step(limited_instance(seed), 2 + seed % 3))
+
+
+@pytest.mark.parametrize("batching", [Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST])
+@pytest.mark.parametrize("policy", ["index-and-pool", "fi-wsp"])
+def test_a_gate_before_ranks_in_step(policy: str, batching: Batching) -> None:
+    for seed in range(2 * SEEDS):
+        agree(in_step(gated_instance(seed, policy, batching), 2 + seed % 3))
+
+
 @pytest.mark.parametrize("policy", ["gate-and-route", "sli-aware-general", "index-and-pool", "fi-wsp"])
 def test_tables_that_change_on_the_way(policy: str) -> None:
     for seed in range(SEEDS):
@@ -92,6 +121,37 @@ def test_policies(policy: str) -> None:
 def test_a_gate_before_gpus_that_form_their_own_batches(policy: str, batching: Batching) -> None:
     for seed in range(SEEDS):
         agree(gated_instance(seed, policy, batching))
+
+
+@pytest.mark.parametrize(("batching", "rule"), PLACED)
+def test_a_closed_loop_of_placed_requests(batching: Batching, rule: Placement) -> None:
+    for seed in range(SEEDS):
+        agree(closed_instance(placed_instance(seed, batching, rule), seed))
+
+
+@pytest.mark.parametrize("policy", ["gate-and-route", "sli-aware-general", "index-and-pool", "fi-wsp", "fg-sp"])
+def test_a_closed_loop_under_policies(policy: str) -> None:
+    for seed in range(SEEDS):
+        agree(closed_instance(policy_instance(seed, policy), seed))
+        agree(closed_instance(changing_instance(seed, policy), seed))
+        agree(closed_instance(gated_instance(seed, policy, Batching.TOKEN_BUDGET), seed))
+
+
+def test_a_front_end_before_and_after_the_engines() -> None:
+    for seed in range(SEEDS):
+        both = {"front_end": (1 + seed % 3) / 64, "front_end_first": (seed % 4) / 128}
+        for instance in (
+            placed_instance(seed, Batching.TOKEN_BUDGET, Placement.LEAST_LOADED),
+            policy_instance(seed, "gate-and-route"),
+            gated_instance(seed, "fi-wsp", Batching.TOKEN_BUDGET),
+        ):
+            keys = instance.engine.keys.model_copy(update=both)
+            agree(replace(instance, engine=replace(instance.engine, keys=keys)))
+
+
+def test_a_closed_loop_under_limits() -> None:
+    for seed in range(2 * SEEDS):
+        agree(closed_instance(limited_instance(seed), seed))
 
 
 @pytest.mark.parametrize("limited", [False, True])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fluidgate.batching import Batching
+from fluidgate.model import IterationTime, TimeTable
 from fluidgate.policies import POLICIES
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.simulation.iteration.law import table_law
@@ -16,7 +17,8 @@ from tests.simulation.iteration.instances import Instance, placed_instance, poli
 
 PLACED = [(batching, rule) for batching in Batching if batching != Batching.SINGLE_PREFILL for rule in Placement]
 SECONDS = [[0.01, 0.02, 0.1], [0.02, 0.035, 0.12], [0.05, 0.07, 0.2]]
-MEASURED = table_law([0, 16, 64], [1, 16, 256], SECONDS, epsilon=1e-6, context=10.0)
+TABLE = TimeTable(chunk_sizes=[0, 16, 64], batch_sizes=[1, 16, 256], seconds=SECONDS, context=10.0)
+MEASURED = table_law(IterationTime(alpha=0.01, beta=1e-3, epsilon=1e-6, table=TABLE))
 """Decodes cost more in larger batches: what is read at the batch size would show."""
 
 

@@ -29,9 +29,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
 )
 from fluidgate.simulation.iteration.kernel.pools import change_load, join_landed, unbind
 from fluidgate.simulation.iteration.kernel.record import count, observe, record_completion
-from fluidgate.simulation.iteration.kernel.segment import (
-    first_end,
-)
+from fluidgate.simulation.iteration.kernel.segment import first_end
 from fluidgate.simulation.iteration.kernel.timers import stop_timer
 from fluidgate.simulation.iteration.times import PREFILL_WAIT
 
@@ -193,11 +191,12 @@ def fresh(cluster: Cluster, g: int) -> int:
 
 
 @inlined
-def record_own_gaps(cluster: Cluster, g: int, joined: int) -> None:
-    """The gaps of the `joined` decodes that joined `g` last and end with its next iteration."""
+def record_own_gaps(cluster: Cluster, g: int) -> None:
+    """The gaps of the decodes that joined `g` last and end with its next iteration."""
     token = first_end(cluster, g)
     slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
-    for _ in range(joined):
+    for _ in range(cluster.gpu[g].joining):
         stalled = cluster.gpu[g].chunk > 0 or cluster.live[slot].last < cluster.gpu[g].start
         record_own_gap(cluster, slot, token, stalled)
         slot = cluster.live[slot].previous
+    cluster.gpu[g].joining = 0

@@ -14,6 +14,7 @@ from fluidgate.simulation import events
 from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
     DECODING,
+    DUE,
     LINES,
     MIXED_GROUP,
     MIXED_POOL,
@@ -24,6 +25,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     SEATED,
     SLOT_BITS,
     SLOT_MASK,
+    THINKING,
     TIMERS,
     UNREAD,
     WAITING,
@@ -33,6 +35,7 @@ from fluidgate.simulation.iteration.kernel.handover import blocks_to_join, read_
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, policy_line
 from fluidgate.simulation.iteration.kernel.memory import blocks_of, blocks_taken
+from fluidgate.simulation.iteration.kernel.segment import first_rank
 
 PLACED_IN_POOLS = int(Placement.POOLS)
 
@@ -49,7 +52,9 @@ MESSAGES = (
     "the load of a GPU differs from its requests, or its pool is not that of its work",
     "a GPU is in none of the lists of ready GPUs that it belongs to, or in one that it does not",
     "the mixed group has another size than the tables say, or a GPU leaves it without a prefill",
+    "ranks of a group are out of step",
     "a virtual queue is negative, or no class is the least served, or the pace is not that of the iterations under way",
+    "a user of the closed loop neither thinks nor waits for an answer, or does both, or they think out of order",
 )
 
 
@@ -57,12 +62,33 @@ MESSAGES = (
 def full_audit(cluster):
     """Index into MESSAGES of the first invariant that is broken, 0 if none; O(requests in the cluster)."""
     code = check_balances(cluster) or check_timers(cluster) or check_winner(cluster) or check_groups(cluster)
+    code = code or check_step(cluster)
     for g in range(cluster.gpus):
         code = code or check_slots(cluster, g) or check_batch(cluster, g) or check_memory(cluster, g)
         code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
-    return code or check_limits(cluster)
+    return code or check_limits(cluster) or check_users(cluster)
+
+
+@called
+def check_users(cluster: Cluster) -> int:
+    """Whether each user thinks, or has one request in the cluster."""
+    count = len(cluster.users)
+    if count == 0:
+        return 0
+    thinking = cluster.tally[THINKING]
+    if thinking < 0 or thinking + cluster.tally[ALIVE] != count:
+        return 13
+    numbers = 0
+    for k in range(thinking):
+        if k > 0 and cluster.users[(k - 1) // 2].sends > cluster.users[k].sends:
+            return 13
+        numbers += cluster.users[k].number
+    for slot in range(len(cluster.live)):
+        if cluster.live[slot].stage != NOWHERE:
+            numbers += cluster.live[slot].user
+    return 0 if numbers == count * (count - 1) // 2 else 13
 
 
 @called
@@ -71,7 +97,7 @@ def check_limits(cluster: Cluster) -> int:
         return 0
     view = cluster.board.state
     if not sound(view, cluster.clock[NOW]):
-        return 12
+        return 13
     if np.isnan(view.pace[SLOT_SECONDS]):
         return 0
     busy, mixed, decodes, tokens = 0, 0, 0, 0.0
@@ -83,7 +109,7 @@ def check_limits(cluster: Cluster) -> int:
             decodes += here.batch
             tokens += here.batch / here.first
     right = view.pace[BUSY] == busy and view.pace[MIXED_BUSY] == mixed and view.pace[DECODES] == decodes
-    return 0 if right and abs(view.pace[TOKENS] - tokens) <= 1e-6 * (1.0 + tokens) else 12
+    return 0 if right and abs(view.pace[TOKENS] - tokens) <= 1e-6 * (1.0 + tokens) else 13
 
 
 @called
@@ -288,27 +314,30 @@ def check_free_blocks(cluster: Cluster, g: int) -> int:
 
 @called
 def check_loads(cluster: Cluster, g: int) -> int:
+    """The load of `g`, or of its group of ranks in step."""
     if cluster.set.by_policy:
         return 0
-    load = cluster.gpu[g].decodes
-    unread = 0
-    for kind in (WAITING, READING):
-        slot = cluster.lines[gpu_line(cluster, g, kind)].head
-        while slot != NOWHERE:
-            load += 1
-            if kind == READING or cluster.live[slot].unread > 0:
-                unread += cluster.live[slot].prompt + cluster.live[slot].produced
-            slot = cluster.live[slot].next
-    if cluster.set.accumulate:
-        for i in range(cluster.counts.shape[1]):
-            slot = cluster.lines[accumulating_line(cluster, g, i)].head
-            if cluster.lines[accumulating_line(cluster, g, i)].members >= cluster.thresholds[i]:
+    load, unread = 0, 0
+    first = first_rank(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        load += cluster.gpu[r].decodes
+        for kind in (WAITING, READING):
+            slot = cluster.lines[gpu_line(cluster, r, kind)].head
+            while slot != NOWHERE:
+                load += 1
+                if kind == READING or cluster.live[slot].unread > 0:
+                    unread += cluster.live[slot].prompt + cluster.live[slot].produced
+                slot = cluster.live[slot].next
+        for i in range(cluster.counts.shape[1] if cluster.set.accumulate else 0):
+            slot = cluster.lines[accumulating_line(cluster, r, i)].head
+            if cluster.lines[accumulating_line(cluster, r, i)].members >= cluster.thresholds[i]:
                 return 9
             while slot != NOWHERE:
                 load += 1
                 unread += cluster.live[slot].prompt
                 slot = cluster.live[slot].next
-    return 0 if load == cluster.loads.load[g] and unread == cluster.loads.unread[g] else 9
+    group = g // cluster.set.keys.data_parallel
+    return 0 if load == cluster.loads.load[group] and unread == cluster.loads.unread[group] else 9
 
 
 @called
@@ -378,3 +407,30 @@ def check_winner(cluster: Cluster) -> int:
         if cluster.epochs[g] < cluster.epochs[cluster.tree[1]]:
             return 8
     return 0
+
+
+@called
+def check_step(cluster: Cluster) -> int:
+    """Whether all ranks of a group step, at one pace, or none does; some may have formed their next batch already."""
+    for g in range(cluster.gpus):
+        lead = first_rank(cluster, g)
+        one, other = cluster.gpu[lead], cluster.gpu[g]
+        steps = other.busy == 1 or other.along > 0
+        if other.along > 0 and (other.busy == 1 or cluster.set.keys.data_parallel == 1):
+            return 12
+        if cluster.tally[DUE] > 0 or at_boundary(cluster, lead):
+            continue
+        if steps != (one.busy == 1 or one.along > 0) or cluster.epochs[lead] != cluster.epochs[g]:
+            return 12
+        if steps and (one.first != other.first or one.step != other.step or one.length != other.length):
+            return 12
+    return 0
+
+
+@called
+def at_boundary(cluster: Cluster, lead: int) -> bool:
+    """Whether some rank of a group has something to do at this epoch."""
+    earliest = np.inf
+    for r in range(lead, lead + cluster.set.keys.data_parallel):
+        earliest = min(earliest, cluster.epochs[r])
+    return earliest <= cluster.clock[NOW]

@@ -14,7 +14,7 @@ from fluidgate.compiled.tournament import tournament
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import GPU_FIELDS, NOWHERE, Board, Functions, new_board
-from fluidgate.policies.decisions.placement import Loads, new_loads
+from fluidgate.policies.decisions.placement import Loads, Ranks, new_loads, new_ranks
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation import events
@@ -40,7 +40,8 @@ KV_PEAK = 0  # most tokens held by one GPU at the start of an iteration
 NOW = 0
 NEXT_SAMPLE = 1
 UNTIL = 2  # the kernel pauses there, inf for never
-CLOCK = 3
+RELEASE = 3  # of a class that waits for a limit, as known before an event that decided nothing; else inf
+CLOCK = 4
 
 # Entries of `Cluster.tally`.
 FREE_SLOT = 0  # first free row of `live`
@@ -64,7 +65,10 @@ COMPOSER = 17  # the GPU that forms its next batch right now, NOWHERE at other t
 ASKED = 18  # whether the policy is asked before anything else happens, see ASK
 BARRED = 19  # GPUs where no prefill starts for now, for want of memory
 SEGMENTS = 20  # rows of `segments` written
-TALLY = 21
+THINKING = 21  # users who think
+TURN = 22  # what has happened at this epoch, see `users`
+OVER = 23  # under a gate: the boundaries that GPUs below this number had at this epoch are over
+TALLY = 24
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -91,6 +95,9 @@ LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
 
+CALLED = 2
+"""Of `along`: the rank forms a batch at the next boundary."""
+
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
 """A heap entry is `last iteration << SLOT_BITS | slot`."""
@@ -114,7 +121,9 @@ MEASURES = 2
 
 REQUEST_STATE = np.dtype(
     [
-        ("arrival", "f8"),
+        ("sent", "f8"),  # by its client
+        ("arrival", "f8"),  # at the engines
+        ("think", "f8"),  # of its user when it has left, s
         ("since", "f8"),  # start of its wait in a queue
         ("came", "f8"),  # when it came to stand in the line of its GPU
         ("scheduled", "f8"),  # start of the iteration that read its first chunk, nan before
@@ -146,6 +155,7 @@ REQUEST_STATE = np.dtype(
             "i4",
         ),  # with a limited memory: which GPU keeps its KV, read, until its decode has it
         ("reserved", "i4"),  # whether its GPU holds memory for it before it has joined the batch
+        ("user", "i4"),  # NOWHERE without a closed loop
     ],
     align=True,
 )
@@ -174,6 +184,11 @@ GPU = np.dtype(
         ("bound", "i4"),  # requests that decode here, or will
         ("pool", "i4"),
         ("busy", "i4"),
+        ("along", "i4"),  # of a rank without a batch: whether its group steps; CALLED if it has somebody to look at
+        ("joining", "i4"),  # decodes that have joined the batch, their first token not accounted for yet
+        ("told_after", "i4"),  # of a rank: iterations of its segment after which it has reported this, 0 for none
+        ("told_waiting", "i4"),
+        ("told_running", "i4"),
         ("due", "i4"),  # whether it stands in `due`
         ("reading", "i4"),  # whether its reading has begun
         ("booked", "i4"),  # the class that has booked memory here, NOWHERE if none; of GPUs under a gate
@@ -198,10 +213,17 @@ LOG = np.dtype(
         ("decode_gpu", "i4"),
         ("preemptions", "i4"),
         ("outcome", "i4"),
+        ("user", "i4"),
     ],
     align=True,
 )
-"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way."""
+"""A finished request: `scheduled` and tokens nan where they never came; `last_token` is when it left, whatever way.
+
+`arrival` and the tokens are as its client sees them, `scheduled` is on the engine's side.
+"""
+
+USER = np.dtype([("sends", "f8"), ("number", "i4")], align=True)
+"""A user who thinks, and when it sends its next request."""
 
 
 SEGMENT = np.dtype(
@@ -275,7 +297,8 @@ class Cluster(NamedTuple):
         gpus, batch_size: as in `Settings`.
         set: Settings.
         board: what a policy decides on; its arrays are `counts`, `since` and `gpu`.
-        loads: what a rule of placement compares.
+        loads: what a rule of placement compares, of each group of ranks in step, or of each GPU.
+        ranks: what a front end knows of the ranks of a group.
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
@@ -288,6 +311,7 @@ class Cluster(NamedTuple):
             tournaments over them. Without POOLS both are empty.
         thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
         booked: GPUs that a class has booked for its oldest, shape (classes,); see `gated`.
+        users: dtype USER, those who think, a heap; shape (users,), (0,) where requests come by themselves.
         timers: requests by epoch of their timer, a heap, int32.
         counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
         clock, tally: see the constants.
@@ -308,6 +332,7 @@ class Cluster(NamedTuple):
     set: Settings
     board: Board
     loads: Loads
+    ranks: Ranks
     gpu: Any
     epochs: Any
     tree: Any
@@ -321,6 +346,7 @@ class Cluster(NamedTuple):
     pool_trees: Any
     thresholds: Any
     booked: Any
+    users: Any
     timers: Any
     counts: Any
     since: Any
@@ -356,6 +382,7 @@ def empty_cluster(
     samples: int = 0,
     log: int = 0,
     live: int = 1024,
+    users: int = 0,
 ) -> Cluster:
     """An idle cluster at time 0.
 
@@ -368,6 +395,7 @@ def empty_cluster(
         samples: how many times `counts` is recorded at most.
         log: rows of the request log kept until the caller takes them; 0 for no log.
         live: requests there is room for at first; `with_more_room` makes more.
+        users: of a closed loop, who all send their first request at once; 0 where requests come by themselves.
     """
     n, size = settings.gpus, settings.batch_size
     gpu = np.zeros(n, GPU)
@@ -397,12 +425,14 @@ def empty_cluster(
     tally = np.zeros(TALLY, np.int64)
     tally[FREE_SLOT] = tally[COMPOSER] = NOWHERE
     tally[MIXED_GROUP] = mixed
+    tally[THINKING] = users
     cluster = Cluster(
         gpus=n,
         batch_size=size,
         set=settings,
         board=board,
-        loads=new_loads(Placement(settings.placement), n, draws),
+        loads=new_loads(Placement(settings.placement), n // settings.keys.data_parallel, draws),
+        ranks=new_ranks(n, settings.keys.data_parallel),
         gpu=gpu,
         epochs=np.full(n, np.inf),
         tree=tree,
@@ -416,10 +446,11 @@ def empty_cluster(
         pool_trees=pool_trees,
         thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
         booked=np.zeros(classes, np.int64),
+        users=first_users(users),
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,
-        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf]),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf, np.inf]),
         tally=tally,
         area=np.zeros((stages.STAGES, classes)),
         events=np.zeros((events.EVENTS, classes), np.int64),
@@ -437,6 +468,13 @@ def empty_cluster(
         estimates=np.zeros(0, ESTIMATE),
     )
     return with_more_room(cluster, live)
+
+
+def first_users(count: int) -> Any:
+    """So many users, who send at time 0."""
+    users = np.zeros(count, USER)
+    users["number"] = np.arange(count)
+    return users
 
 
 def empty_pools(settings: Settings, gpu: Any) -> tuple[Any, Any]:

@@ -24,6 +24,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     LATE,
     LEFT_PREFILL_QUEUE,
     NOW,
+    OVER,
     READING,
     SEATED,
     TOTAL_EVENTS,
@@ -35,11 +36,13 @@ from fluidgate.simulation.iteration.kernel.handover import spare_blocks
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_of
-from fluidgate.simulation.iteration.kernel.placed import end_iteration, wait
+from fluidgate.simulation.iteration.kernel.placed import end_iterations, start_iterations, wait
 from fluidgate.simulation.iteration.kernel.pools import change_load
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, retire
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
+from fluidgate.simulation.iteration.kernel.segment import first_rank
 from fluidgate.simulation.iteration.kernel.timers import next_timer
+from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.law import ENDLESS
 
 BOOKED = 8
@@ -53,8 +56,8 @@ PASSED = 16
 def advance(cluster, law, tables, compose, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
-    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments, in order of arrival, then a change
-    of tables. It pauses when all events up to `clock[UNTIL]` are over.
+    At one epoch arrivals come first, then the boundaries of GPUs, then abandonments, in order of arrival, then what is
+    sent in answer, then a change of tables. It pauses when all events up to `clock[UNTIL]` are over.
 
     Args:
         cluster: Cluster.
@@ -68,33 +71,42 @@ def advance(cluster, law, tables, compose, block, budget):
         missing = what_is_missing(cluster, block)
         if missing != NOWHERE:
             return missing
-        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
+        arrival = hold_back(cluster, next_arrival(cluster, block), min(boundary, timer))
         epoch = min(arrival, boundary, timer)
         if tally[CHANGED] == 1:
             epoch = cluster.clock[NOW]
-        elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
+        elif epoch > cluster.clock[UNTIL] and goes_on(cluster, epoch):
             move_clock(cluster, cluster.clock[UNTIL])
             return pauses.REACHED
+        arrives = arrival <= epoch and tally[CHANGED] == 0
+        take_turn(cluster, epoch, arrives)
+        if epoch > cluster.clock[NOW]:
+            tally[OVER] = 0
         if not move_clock(cluster, epoch):
             return pauses.DONE
-        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
+        tally[LATE] = 1 if (is_answer(cluster) if arrives else boundary > epoch) else 0
         if tally[CHANGED] == 1:
             tally[CHANGED] = 0
             tally[LATE] = 1
             start_all(cluster, tables)
-        elif arrival <= epoch:
+        elif arrives:
             arrive(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
             start_all(cluster, tables)
         elif boundary <= epoch:
-            latest = end_iteration(cluster, g)
-            look_over(cluster, g)
+            latest = end_iterations(cluster, g)
+            first = first_rank(cluster, g)
+            for r in range(first, first + cluster.set.keys.data_parallel):
+                look_over(cluster, r)
+            tally[OVER] = max(tally[OVER], first)
             start_all(cluster, tables)
-            compose(cluster, law, g, latest)
-            look_over(cluster, g)
+            for r in range(first, first + cluster.set.keys.data_parallel):
+                compose(cluster, law, r, latest)
+                look_over(cluster, r)
+            start_iterations(cluster, g)
         else:
             abandon(cluster, cluster.timers[0])
             start_all(cluster, tables)
@@ -108,7 +120,7 @@ def advance(cluster, law, tables, compose, block, budget):
 def arrive(cluster, arriving):
     slot = enter(cluster, arriving)
     if len(cluster.estimates) > 0:
-        estimates.arrived(cluster.estimates, arriving.cls, arriving.arrival)
+        estimates.arrived(cluster.estimates, arriving.cls, cluster.clock[NOW])
     if not refused(cluster, slot):
         wait_in(cluster, stages.PREFILL_QUEUE, slot)
 
@@ -239,7 +251,11 @@ def assign(cluster: Cluster, g: int, slot: int) -> None:
     request.prefill_gpu = g
     count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
     change_load(cluster, g, 1, request.unread)
+    late = cluster.tally[LATE]
+    if g < cluster.tally[OVER]:
+        cluster.tally[LATE] = 1
     wait(cluster, g, slot)
+    cluster.tally[LATE] = late
     look_over(cluster, g)
 
 

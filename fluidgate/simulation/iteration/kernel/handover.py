@@ -9,15 +9,10 @@ from __future__ import annotations
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.simulation.iteration.kernel.cluster import (
-    READING,
-    Cluster,
-)
-from fluidgate.simulation.iteration.kernel.lines import gpu_line
+from fluidgate.simulation.iteration.kernel.cluster import Cluster
 from fluidgate.simulation.iteration.kernel.memory import blocks_next, blocks_of, blocks_taken, give_back, overwrite
-from fluidgate.simulation.iteration.kernel.segment import set_epoch, under_way
+from fluidgate.simulation.iteration.kernel.segment import end_after, under_way
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
-from fluidgate.simulation.iteration.law import span
 
 
 @inlined
@@ -71,15 +66,9 @@ def take(cluster: Cluster, g: int, blocks: int) -> None:
 @called
 def shorten(cluster: Cluster, g: int) -> None:
     """The segment of `g` ends with the iteration under way, whatever is in it."""
-    here = cluster.gpu[g]
     k = under_way(cluster, g)
-    if k >= here.length:
-        return
-    if here.chunk > 0 and not cluster.set.by_policy:  # there the chunks of a segment are taken off when it begins
-        slot = cluster.lines[gpu_line(cluster, g, READING)].head
-        cluster.live[slot].unread += here.chunk * (here.length - k)
-    here.length = k
-    set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+    if k < cluster.gpu[g].length:
+        end_after(cluster, g, k)
 
 
 @called

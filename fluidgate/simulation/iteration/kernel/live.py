@@ -20,6 +20,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     FRESH,
     LOGGED,
     MOST_ALIVE,
+    NOW,
     NUMBER,
     REJECTED,
     SEGMENTS,
@@ -31,6 +32,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     leave_cached,
 )
 from fluidgate.simulation.iteration.kernel.record import retire
+from fluidgate.simulation.iteration.kernel.users import sign
 
 
 @inlined
@@ -54,8 +56,8 @@ def enter(cluster, arriving):
     slot = cluster.tally[FREE_SLOT]
     request = cluster.live[slot]
     cluster.tally[FREE_SLOT] = request.next
-    request.arrival = arriving.arrival
-    request.since = arriving.arrival
+    request.arrival = cluster.clock[NOW]
+    request.since = cluster.clock[NOW]
     request.scheduled = np.nan
     request.first = np.nan
     request.last = np.nan
@@ -77,6 +79,7 @@ def enter(cluster, arriving):
     request.kept = NOWHERE
     request.reserved = 0
     request.stage = stages.PREFILL_QUEUE
+    sign(cluster, slot, arriving)
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
     cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])

@@ -26,6 +26,13 @@ def segment_ends(cluster: Cluster, g: int) -> None:
         pace[LATE_TOKENS] += here.batch * (here.length - (cluster.clock[NOW] - here.start) / here.first)
 
 
+@inlined
+def segment_is_taken_back(cluster: Cluster, g: int) -> None:
+    """The segment of `g` that has just begun counts no more."""
+    if not np.isnan(cluster.board.state.pace[SLOT_SECONDS]):
+        count_segment(cluster, g, -1.0)
+
+
 @called
 def count_segment(cluster: Cluster, g: int, sign: float) -> None:
     here, pace = cluster.gpu[g], cluster.board.state.pace

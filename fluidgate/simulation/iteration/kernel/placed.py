@@ -21,6 +21,7 @@ from fluidgate.simulation.iteration.kernel.admission import (
     complete,
     finish,
     finish_later,
+    record_own_gaps,
 )
 from fluidgate.simulation.iteration.kernel.batch import (
     join,
@@ -50,14 +51,17 @@ from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_l
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_of, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
-from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire
+from fluidgate.simulation.iteration.kernel.ranks import publish, rank_of_group, report, report_so_far, step_together
+from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire, time_to_first
 from fluidgate.simulation.iteration.kernel.segment import (
     cut_segment,
     cut_segment_late,
     end_segment,
+    first_rank,
     last_start,
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
+from fluidgate.simulation.iteration.kernel.users import hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.times import TTFT
 
 POOLS = int(Placement.POOLS)
@@ -68,7 +72,7 @@ def advance(cluster, law, compose, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
     At one epoch arrivals come first, then the boundaries of GPUs, then landings of KV, then abandonments, in order of
-    arrival.
+    arrival; then what is sent in answer.
 
     Args:
         cluster: Cluster.
@@ -81,18 +85,20 @@ def advance(cluster, law, compose, block, budget):
         missing = what_is_missing(cluster, block)
         if missing != NOWHERE:
             return missing
-        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
+        arrival = hold_back(cluster, next_arrival(cluster, block), min(boundary, timer))
         epoch = min(arrival, boundary, timer)
         if epoch == np.inf and tally[ACCUMULATING] > 0:
             admit_the_rest(cluster)
             continue
+        arrives = arrival <= epoch
+        take_turn(cluster, epoch, arrives)
         if not move_clock(cluster, epoch):
             return pauses.DONE
-        tally[LATE] = 1 if epoch < min(arrival, boundary) else 0
-        if arrival <= epoch:
+        tally[LATE] = 1 if (is_answer(cluster) if arrives else boundary > epoch) else 0
+        if arrives:
             arrive(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
         elif boundary <= epoch:
@@ -111,12 +117,14 @@ def arrive(cluster, arriving):
     if refused(cluster, slot):
         return
     g = pair(cluster, slot) if cluster.set.placement == POOLS else place(cluster.loads, arriving.prompt)
+    if cluster.set.keys.data_parallel > 1:
+        g = rank_of_group(cluster, g)
     cluster.live[slot].gpu = g
     cluster.live[slot].prefill_gpu = g
     count(cluster, stages.PREFILL_QUEUE, arriving.cls, 1)
     change_load(cluster, g, 1, arriving.prompt)
     if arriving.patience < np.inf:
-        set_timer(cluster, slot, arriving.arrival + arriving.patience)
+        set_timer(cluster, slot, cluster.live[slot].arrival + arriving.patience)
     if cluster.set.accumulate and cluster.thresholds[arriving.cls] > 1:
         accumulate(cluster, g, slot)
     else:
@@ -207,7 +215,7 @@ def call(cluster: Cluster, g: int, late: bool) -> None:
     """The first of those who wait at `g` is a new one: `g` looks at it as soon as it may, or an iteration later."""
     here = cluster.gpu[g]
     if here.busy == 0 or (here.chunk == 0 and here.decodes < cluster.batch_size):
-        if late and here.busy == 1:
+        if late and (here.busy == 1 or here.along > 0):
             cut_segment_late(cluster, g)
         else:
             cut_segment(cluster, g)
@@ -218,6 +226,8 @@ def abandon(cluster: Cluster, slot: int) -> None:
     """The patience of a waiting request is at its end."""
     request = cluster.live[slot]
     g = request.gpu
+    if cluster.set.keys.data_parallel > 1:
+        report_so_far(cluster, g)
     stop_timer(cluster, slot)
     line = gpu_line(cluster, g, WAITING)
     if request.accumulating == 1:
@@ -236,9 +246,35 @@ def abandon(cluster: Cluster, slot: int) -> None:
 
 @inlined
 def reach_boundary(cluster, law, compose, g):
-    """An iteration of `g` has ended, or `g` was idle and is called."""
-    latest = end_iteration(cluster, g)
-    compose(cluster, law, g, latest)
+    """An iteration of `g` and of the ranks in step with it has ended, or they were idle and `g` is called."""
+    latest = end_iterations(cluster, g)
+    first = first_rank(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        compose(cluster, law, r, latest)
+    start_iterations(cluster, g)
+
+
+@inlined
+def end_iterations(cluster: Cluster, g: int) -> float:
+    """As `end_iteration`, of all ranks in step with `g`."""
+    latest = np.inf
+    if cluster.set.keys.data_parallel > 1:
+        publish(cluster, g)
+    first = first_rank(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        latest = min(latest, end_iteration(cluster, r))
+    return latest
+
+
+@inlined
+def start_iterations(cluster: Cluster, g: int) -> None:
+    """All ranks in step with `g` have formed their batches."""
+    if cluster.set.keys.data_parallel > 1:
+        step_together(cluster, g)
+    first = first_rank(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        if cluster.gpu[r].joining > 0:
+            record_own_gaps(cluster, r)
 
 
 @inlined
@@ -246,10 +282,12 @@ def end_iteration(cluster: Cluster, g: int) -> float:
     """Decodes leave and prefills end, if an iteration of `g` was under way; who came later is not in the next batch."""
     here = cluster.gpu[g]
     latest = np.inf
+    ran = here.busy == 1 or here.along > 0
+    here.along = 0
+    if ran and cluster.set.keys.async_scheduling:
+        latest = last_start(cluster, g)
     if here.busy == 1:
         chunk = here.chunk
-        if cluster.set.keys.async_scheduling:
-            latest = last_start(cluster, g)
         end_segment(cluster, g)
         while next_end(cluster, g) == 0:
             slot = pop_end(cluster, g)
@@ -260,6 +298,8 @@ def end_iteration(cluster: Cluster, g: int) -> float:
                 finish(cluster, g, slot)
         if chunk > 0:
             end_prefills(cluster, g)
+    if ran and cluster.set.keys.data_parallel > 1:
+        report(cluster, g)
     return latest
 
 
@@ -280,7 +320,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         cluster.events[events.PREFILL_END, cls] += 1
         if request.produced == 0:
             request.first = now
-            observe(cluster, TTFT, cls, now - request.arrival, now)
+            observe(cluster, TTFT, cls, time_to_first(cluster, slot), now)
             cluster.tokens[PROMPT_READ, cls] += request.prompt
             if len(cluster.estimates) > 0:
                 estimates.prompt_read(cluster.estimates, cls, now, request.prompt)

@@ -47,7 +47,8 @@ POOLED = int(Placement.POOLS)
 @inlined
 def change_load(cluster: Cluster, g: int, requests: int, tokens: int) -> None:
     """`requests` more requests and `tokens` more unread prompt tokens are on `g`."""
-    placement.change_load(cluster.loads, g, requests, tokens)
+    size = cluster.set.keys.data_parallel
+    placement.change_load(cluster.loads, g if size == 1 else g // size, requests, tokens)
     if cluster.set.placement == POOLED and tokens != 0:
         rekey(cluster, g)
         if tokens < 0:

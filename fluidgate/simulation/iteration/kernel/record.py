@@ -32,6 +32,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     SOLO_TIME,
     Cluster,
 )
+from fluidgate.simulation.iteration.kernel.users import think
 from fluidgate.simulation.iteration.law import ended_by, span
 from fluidgate.simulation.iteration.times import GAP, LATENCY, STALL, TPOT, TTFT
 
@@ -199,6 +200,13 @@ def record_gaps(cluster, g, first, last, stalled):
 
 
 @inlined
+def time_to_first(cluster: Cluster, slot: int) -> float:
+    """TTFT of a request, as its client sees it, s."""
+    request = cluster.live[slot]
+    return request.first + cluster.set.keys.front_end_first - request.sent
+
+
+@inlined
 def record_completion(cluster: Cluster, slot: int) -> None:
     """The last token of a request has come."""
     request = cluster.live[slot]
@@ -207,12 +215,12 @@ def record_completion(cluster: Cluster, slot: int) -> None:
     cluster.events[events.DECODE_END, cls] += 1
     cluster.tokens[PROMPT_SERVED, cls] += request.prompt
     cluster.tokens[OUTPUT_SERVED, cls] += request.output
-    observe(cluster, LATENCY, cls, now - request.arrival, now)
+    observe(cluster, LATENCY, cls, now + cluster.set.keys.front_end_first - request.sent, now)
     tpot = 0.0
     if request.output > 1:
         tpot = (now - request.first) / (request.output - 1)
         observe(cluster, TPOT, cls, tpot, now)
-    if request.first - request.arrival <= cluster.targets[TTFT, cls] and tpot <= cluster.targets[TPOT, cls]:
+    if time_to_first(cluster, slot) <= cluster.targets[TTFT, cls] and tpot <= cluster.targets[TPOT, cls]:
         cluster.events[events.GOOD, cls] += 1
     retire(cluster, slot, COMPLETED)
 
@@ -225,10 +233,10 @@ def retire(cluster: Cluster, slot: int, outcome: int) -> None:
         row = cluster.log[cluster.tally[LOGGED]]
         cluster.tally[LOGGED] += 1
         row.number = request.number
-        row.arrival = request.arrival
+        row.arrival = request.sent
         row.scheduled = request.scheduled
-        row.first_token = request.first
-        row.last_token = cluster.clock[NOW]
+        row.first_token = request.first + cluster.set.keys.front_end_first
+        row.last_token = cluster.clock[NOW] + (cluster.set.keys.front_end_first if outcome == COMPLETED else 0.0)
         row.cls = request.cls
         row.prompt = request.prompt
         row.output = request.output
@@ -236,6 +244,9 @@ def retire(cluster: Cluster, slot: int, outcome: int) -> None:
         row.decode_gpu = request.gpu
         row.preemptions = request.preemptions
         row.outcome = outcome
+        row.user = request.user
+    if len(cluster.users) > 0:
+        think(cluster, slot, outcome)
     request.stage = NOWHERE
     request.next = cluster.tally[FREE_SLOT]
     cluster.tally[FREE_SLOT] = slot

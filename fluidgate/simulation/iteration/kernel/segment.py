@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.compiled import inlined
+from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import replay
-from fluidgate.simulation.iteration.kernel.cluster import FRESH, ITERATIONS, LATE, NOW, Cluster
+from fluidgate.simulation.iteration.kernel.cluster import CALLED, FRESH, ITERATIONS, LATE, NOW, READING, Cluster
+from fluidgate.simulation.iteration.kernel.lines import gpu_line
 from fluidgate.simulation.iteration.kernel.memory import blocks_taken, overwrite
 from fluidgate.simulation.iteration.kernel.pace import segment_begins, segment_ends
 from fluidgate.simulation.iteration.kernel.record import record_segment
@@ -58,16 +59,17 @@ def cut_segment(cluster: Cluster, g: int) -> None:
     """
     here = cluster.gpu[g]
     now = cluster.clock[NOW]
-    if here.busy == 0:
+    if here.busy == 0 and here.along == 0:
         if cluster.epochs[g] > now:
             set_epoch(cluster, g, now)
         return
+    if here.along > 0:
+        here.along = CALLED
     if here.length == 1:
         return
     k = under_way(cluster, g)
     if k < here.length:
-        here.length = k
-        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+        end_after(cluster, g, k)
 
 
 @inlined
@@ -88,8 +90,37 @@ def cut_segment_late(cluster: Cluster, g: int) -> None:
     now = cluster.clock[NOW]
     k = boundary_from(here.origin, here.first, here.step, now) + 1 if now > here.start else 1
     if k < here.length:
-        here.length = k
-        set_epoch(cluster, g, here.origin + span(here.first, here.step, k))
+        end_after(cluster, g, k)
+
+
+@called
+def end_after(cluster: Cluster, g: int, iterations: int) -> None:
+    """The segment of `g`, and of the ranks in step with it, ends with so many iterations."""
+    first = first_rank(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        here = cluster.gpu[r]
+        if here.busy == 1 or here.along > 0:
+            shorten_to(cluster, r, iterations)
+            set_epoch(cluster, r, here.origin + span(here.first, here.step, iterations))
+
+
+@inlined
+def shorten_to(cluster: Cluster, g: int, iterations: int) -> None:
+    """Let the segment of `g` have at most so many iterations; the chunks of the others have not been read."""
+    here = cluster.gpu[g]
+    if iterations >= here.length:
+        return
+    if here.busy == 1 and here.chunk > 0 and not cluster.set.by_policy:  # else they are taken off when it ends
+        slot = cluster.lines[gpu_line(cluster, g, READING)].head
+        cluster.live[slot].unread += here.chunk * (here.length - iterations)
+    here.length = iterations
+
+
+@inlined
+def first_rank(cluster: Cluster, g: int) -> int:
+    """The first of the ranks that step together with `g`."""
+    size = cluster.set.keys.data_parallel
+    return g if size == 1 else g - g % size
 
 
 @inlined

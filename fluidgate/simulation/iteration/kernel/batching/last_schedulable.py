@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from fluidgate.compiled import inlined
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.simulation.iteration.kernel.admission import (
-    fresh,
-    record_own_gaps,
-    start_prefill,
-)
+from fluidgate.simulation.iteration.kernel.admission import fresh, start_prefill
 from fluidgate.simulation.iteration.kernel.batch import (
     set_mode,
 )
@@ -92,7 +88,5 @@ def prompts_first(cluster, law, g):
     if cluster.set.kv_blocks > 0:
         prepay(cluster, g)
     begin_segment(cluster, law, g, chunk, read, here.decodes, 1, 0.0)
-    joined = fresh(cluster, g)
-    if joined > 0:
-        record_own_gaps(cluster, g, joined)
+    here.joining = fresh(cluster, g)
     return True

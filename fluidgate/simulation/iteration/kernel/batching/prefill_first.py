@@ -8,7 +8,6 @@ from fluidgate.simulation.iteration.kernel.admission import (
     fresh,
     next_to_admit,
     preempt,
-    record_own_gaps,
     start_prefill,
     swap_in,
 )
@@ -94,5 +93,4 @@ def compose(cluster, law, g, latest):
         length = min(length, alike(law, 0, here.decodes, here.context))
     set_mode(cluster, g, 0)
     begin_segment(cluster, law, g, 0, 0, here.decodes, length, delay)
-    if joined > 0:
-        record_own_gaps(cluster, g, joined)
+    here.joining = joined

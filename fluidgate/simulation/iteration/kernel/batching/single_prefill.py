@@ -15,6 +15,7 @@ from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, PHASE, update_ready
 from fluidgate.policies.decisions.groups import regroup
 from fluidgate.policies.decisions.limits import next_release, pass_time
+from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.batch import (
@@ -30,6 +31,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ASK,
     ASK_FOR_DECODES,
     ASKED,
+    CALLED,
     CHANGED,
     COMPOSER,
     CURSOR,
@@ -42,6 +44,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     MIXED_GROUP,
     NOW,
     PROMPT_READ,
+    RELEASE,
     TOTAL_EVENTS,
     UNTIL,
     Cluster,
@@ -59,7 +62,15 @@ from fluidgate.simulation.iteration.kernel.memory import (
     give_back,
     iterations_that_fit,
 )
-from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, record_completion, retire
+from fluidgate.simulation.iteration.kernel.ranks import all_composed, step_together
+from fluidgate.simulation.iteration.kernel.record import (
+    count,
+    move_clock,
+    observe,
+    record_completion,
+    retire,
+    time_to_first,
+)
 from fluidgate.simulation.iteration.kernel.seats import (
     bar,
     call,
@@ -73,7 +84,7 @@ from fluidgate.simulation.iteration.kernel.seats import (
     wait_in_front,
     wait_no_more,
 )
-from fluidgate.simulation.iteration.kernel.segment import begin_segment, end_segment, first_end, idle
+from fluidgate.simulation.iteration.kernel.segment import begin_segment, end_segment, first_end, first_rank, idle
 from fluidgate.simulation.iteration.kernel.sending import (
     fetch_all,
     gives_way,
@@ -86,8 +97,11 @@ from fluidgate.simulation.iteration.kernel.sending import (
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
+from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
 from fluidgate.simulation.iteration.law import alike
 from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
+
+GRID = 2.0**-16  # s, of the epochs at which time alone releases a class
 
 
 @inlined
@@ -95,8 +109,8 @@ def advance(cluster, law, tables, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
     At one epoch arrivals come first, then transfers, then what ends with an iteration, by GPU; then the GPUs concerned
-    form their next batches, by number; then abandonments; then a change of tables. Each kind in order of arrival.
-    It pauses when all events up to `clock[UNTIL]` are over.
+    form their next batches, by number; then abandonments; then what is sent in answer; then a change of tables. Each
+    kind in order of arrival. It pauses when all events up to `clock[UNTIL]` are over.
 
     Args:
         cluster: Cluster.
@@ -109,25 +123,30 @@ def advance(cluster, law, tables, block, budget):
         missing = what_is_missing(cluster, block)
         if missing != NOWHERE:
             return missing
-        arrival = block[tally[CURSOR]].arrival if tally[CURSOR] < len(block) else np.inf
         g = winner(cluster.tree)
         boundary = cluster.epochs[g]
         timer = next_timer(cluster)
         landing = timer < np.inf and in_transit(cluster, cluster.timers[0])
         if cluster.set.kv_blocks > 0 and boundary == np.inf and not landing and unblock(cluster):
             continue
+        busy = tally[DUE] > 0 or tally[ASKED] != 0 or tally[CHANGED] == 1
+        others = cluster.clock[NOW] if busy else min(boundary, timer)
+        arrival = hold_back(cluster, next_arrival(cluster, block), others)
         early = min(arrival, boundary, timer if landing else np.inf)
         if tally[DUE] > 0 and tally[ASKED] == 0 and early > cluster.clock[NOW]:
             compose_due(cluster, law)
             continue
-        release = next_release(cluster.board.state, tables)
+        release = next_look(cluster, tables)
         epoch = min(early, timer, release)
         if tally[CHANGED] == 1 or tally[ASKED] != 0:
             epoch = cluster.clock[NOW]
-        elif epoch > cluster.clock[UNTIL] and epoch < np.inf:
+        elif epoch > cluster.clock[UNTIL] and goes_on(cluster, epoch):
             move_clock(cluster, cluster.clock[UNTIL])
             pass_time(cluster.board.state, tables, cluster.clock[NOW])
             return pauses.REACHED
+        arrives = arrival <= epoch and tally[CHANGED] == 0 and tally[ASKED] == 0
+        if tally[ASKED] == 0:
+            take_turn(cluster, epoch, arrives)
         if not move_clock(cluster, epoch):
             return pauses.DONE
         pass_time(cluster.board.state, tables, cluster.clock[NOW])
@@ -135,7 +154,7 @@ def advance(cluster, law, tables, block, budget):
         ended = NOWHERE
         released = False
         if tally[ASKED] == 0:
-            tally[LATE] = 0
+            tally[LATE] = 1 if arrives and is_answer(cluster) else 0
             tally[COMPOSER] = NOWHERE
         prefills = tally[ASKED] != ASK_FOR_DECODES
         if tally[ASKED] != 0:
@@ -145,7 +164,7 @@ def advance(cluster, law, tables, block, budget):
             tally[LATE] = 1
             regroup(cluster.board, tables.mixed_gpus)
             tally[MIXED_GROUP] = tables.mixed_gpus
-        elif arrival <= epoch:
+        elif arrives:
             slot = enter(cluster, block[tally[CURSOR]])
             tally[CURSOR] += 1
             if len(cluster.estimates) > 0:
@@ -165,6 +184,8 @@ def advance(cluster, law, tables, block, budget):
             abandon(cluster, cluster.timers[0])
         if decide:
             start_all(cluster, tables, prefills)
+        if prefills:
+            cluster.clock[RELEASE] = np.inf if decide else release
         if ended != NOWHERE and cluster.gpu[ended].prefill_seat == NOWHERE:
             set_mode(cluster, ended, 0)
         if not released:
@@ -172,6 +193,21 @@ def advance(cluster, law, tables, block, budget):
         if cluster.board.round[FAULT] != 0:
             return pauses.FAILED
     return pauses.PAUSED
+
+
+@inlined
+def next_look(cluster: Cluster, tables: Tables) -> float:
+    """The epoch, s, at which a class that waits for a limit may start if nothing happens before; inf if none.
+
+    It is on a grid. A prompt that starts between two boundaries is read from the second on, wherever between: starts it
+    a rounding later, the excess over a limit L is less by 1 - L roundings, and the next release sooner by 1/L - 1 of
+    them. So a rounding would grow from release to release. What was known before an event that decided nothing still
+    holds: at that event an excess may be too small to block and above its grace yet.
+    """
+    if not tables.limited:
+        return np.inf
+    release = next_release(cluster.board.state, tables)
+    return min(np.ceil(release / GRID) * GRID, cluster.clock[RELEASE])
 
 
 @called
@@ -197,6 +233,12 @@ def end_iteration(cluster, tables, g):
     Returns whether any was completed.
     """
     here = cluster.gpu[g]
+    if here.along > 0:
+        called = here.along == CALLED
+        here.along = 0
+        if not called:
+            idle(cluster, g)
+            return False
     make_due(cluster, g)
     if here.busy == 0:
         return False
@@ -330,6 +372,7 @@ def compose_due(cluster, law):
         cluster.tally[COMPOSER] = g
         if compose(cluster, law, g):
             cluster.tally[ASKED] = ASK
+        start_iterations(cluster, g)
         if cluster.tally[ASKED] != 0 or cluster.epochs[winner(cluster.tree)] <= cluster.clock[NOW]:
             break
     for j in range(k, due):
@@ -384,24 +427,37 @@ def compose(cluster, law, g):
             length = min(length, cluster.live[here.prefill_seat].unread // chunk)
         length = min(length, alike(law, chunk, here.decodes, here.context))
     begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
-    if joined > 0:
-        record_first_tokens(cluster, g, joined)
+    here.joining = joined
     return preempted
 
 
 @inlined
-def record_first_tokens(cluster: Cluster, g: int, joined: int) -> None:
-    """The `joined` decodes that joined `g` last gain their first token, or go on, with its next iteration."""
+def start_iterations(cluster: Cluster, g: int) -> None:
+    """`g` has formed its next batch; once all ranks in step with it have, they go on."""
+    first = first_rank(cluster, g)
+    if cluster.set.keys.data_parallel > 1:
+        if not all_composed(cluster, g):
+            return
+        step_together(cluster, g)
+    for r in range(first, first + cluster.set.keys.data_parallel):
+        if cluster.gpu[r].joining > 0:
+            record_first_tokens(cluster, r)
+
+
+@inlined
+def record_first_tokens(cluster: Cluster, g: int) -> None:
+    """The decodes that joined `g` last gain their first token, or go on, with its next iteration."""
     token = first_end(cluster, g)
     slot = cluster.lines[gpu_line(cluster, g, DECODING)].tail
-    for _ in range(joined):
+    for _ in range(cluster.gpu[g].joining):
         request = cluster.live[slot]
         if request.produced == 0:
             request.first = token
-            observe(cluster, TTFT, request.cls, token - request.arrival, token)
+            observe(cluster, TTFT, request.cls, time_to_first(cluster, slot), token)
         else:
             record_own_gap(cluster, slot, token, cluster.gpu[g].chunk > 0 or request.last < cluster.gpu[g].start)
         slot = request.previous
+    cluster.gpu[g].joining = 0
 
 
 @called

@@ -9,7 +9,6 @@ from fluidgate.simulation.iteration.kernel.admission import (
     fresh,
     next_to_admit,
     preempt,
-    record_own_gaps,
     start_prefill,
     swap_in,
 )
@@ -127,5 +126,4 @@ def within_budget(cluster, law, g, latest, runs_on):
     begin_segment(cluster, law, g, chunk, read, here.decodes, length, delay)
     if not cluster.set.joins_at_once:
         swapped = fresh(cluster, g)
-    if swapped > 0:
-        record_own_gaps(cluster, g, swapped)
+    here.joining = swapped

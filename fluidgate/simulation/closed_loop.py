@@ -1,0 +1,93 @@
+"""A closed loop: users each of whom sends the next request when the last has left; and what a plan takes it for."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+from fluidgate.errors import FluidgateError, InfeasiblePlanError
+from fluidgate.model import Arrivals, Scenario, ThinkLaw
+from fluidgate.planning import Planner
+from fluidgate.simulation.doubts import alone
+
+STEPS = 6
+"""Halvings of the interval in which the largest load lies that can be served."""
+LEAST = 1e-6
+"""Share of a load that can be served if any can."""
+MARGIN = 0.95
+"""Share of that load that is planned for: ways to batch differ in what they can serve."""
+
+
+def in_closed_loop(
+    scenario: Scenario, users: int | None = None, think: float | None = None, think_law: ThinkLaw | None = None
+) -> Scenario:
+    """The scenario with these users in the place of its own arrivals; itself where nothing is given.
+
+    Raises:
+        FluidgateError: naming the option and the mend.
+    """
+    if users is None and think is None and think_law is None:
+        return scenario
+    if users is None and not scenario.arrivals.closed:
+        raise FluidgateError(
+            f"--{'think' if think is not None else 'think-law'}: only in a closed loop; give --users too"
+        )
+    if users is not None and users < 1:
+        raise FluidgateError(f"--users: must be at least 1, but is {users}")
+    if think is not None and not 0 <= think < math.inf:
+        raise FluidgateError(f"--think: must be a time of at least 0 s, but is {think:g}")
+    if think_law is not None and think_law not in get_args(ThinkLaw):
+        known = " or ".join(get_args(ThinkLaw))
+        raise FluidgateError(f"--think-law: must be {known}, but is '{think_law}'")
+    before = scenario.arrivals
+    return scenario.replace(
+        arrivals=Arrivals(
+            process="closed",
+            users=before.users if users is None else users,
+            think=before.think if think is None else think,
+            think_law=before.think_law if think_law is None else think_law,
+        )
+    )
+
+
+def planned_load(scenario: Scenario, gpus: int) -> Scenario:
+    """The scenario that a plan is made for where the loop is closed; itself where it is not.
+
+    By Little's law users send no more than `users / (think + time of a request alone)` requests a second, and more than
+    the GPUs can serve does not come. The classes keep their shares.
+    """
+    arrivals = scenario.arrivals
+    if not arrivals.closed or arrivals.users is None:
+        return scenario
+    engine = scenario.engine
+    cycle = arrivals.think + engine.front_end + engine.front_end_first + alone(scenario)
+    share = arrivals.users / cycle / (gpus * float(scenario.rates.arrival.sum()))
+    return served_load(_times(scenario.replace(arrivals=Arrivals()), share))
+
+
+def served_load(scenario: Scenario) -> Scenario:
+    """The scenario, or as large a share of its load as can be served where classes never leave."""
+    if _can_be_served(scenario):
+        return scenario
+    low, high = 0.0, 1.0
+    while low == 0.0 and high > LEAST:
+        low, high = (high / 4, high) if _can_be_served(_times(scenario, high / 4)) else (0.0, high / 4)
+    if low == 0.0:
+        return scenario
+    for _ in range(STEPS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _can_be_served(_times(scenario, middle)) else (low, middle)
+    return _times(scenario, MARGIN * low)
+
+
+def _times(scenario: Scenario, factor: float) -> Scenario:
+    classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * factor}) for c in scenario.classes)
+    return scenario.replace(classes=classes)
+
+
+def _can_be_served(scenario: Scenario) -> bool:
+    try:
+        Planner().solve(scenario, by_iterations=True, with_indicators=False)
+    except InfeasiblePlanError:
+        return False
+    return True
