@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluidgate.model import Array
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.toml_file import fail
 from fluidgate.workloads.formats.format import Clock
 from fluidgate.workloads.traces import MEASURED, Lengths, Trace, read_trace
+
+if TYPE_CHECKING:
+    from fluidgate.simulation.iteration.run import TakeSegments
 
 Summary = Mapping[tuple[str, str], float | None]
 """Statistics of a run by quantity and statistic: mean, p50, p90, p95, p99 of TTFT, TPOT and latency, and the
@@ -71,6 +75,12 @@ class LoggedRun:
                 found[quantity, f"p{percent}"] = float(np.quantile(times, percent / 100)) if len(times) else None
         found[THROUGHPUT] = self.throughput
         return found
+
+    def of_requests(self, chosen: NDArray[np.bool_]) -> LoggedRun:
+        """Some of them alone; the preemptions of all are no longer theirs."""
+        parts = ("arrival", "first_token", "last_token", "prompt", "output", "scheduled", "sent")
+        taken = {name: None if (column := getattr(self, name)) is None else column[chosen] for name in parts}
+        return replace(self, preemptions=None, **taken)
 
     @staticmethod
     def of(traces: Sequence[Trace]) -> LoggedRun | None:
@@ -130,8 +140,11 @@ def read_logged_run(path: str | Path, **reading: Any) -> LoggedRun:
     return run
 
 
-def replayed(run: LoggedRun, engine: Engine) -> LoggedRun:
+def replayed(run: LoggedRun, engine: Engine, take_segments: TakeSegments | None = None) -> LoggedRun:
     """The same requests through one GPU of the iteration model.
+
+    Args:
+        take_segments: takes what ran, a block at a time.
 
     Raises:
         FluidgateError: the engine needs a policy, or its memory can't hold a request.
@@ -144,7 +157,7 @@ def replayed(run: LoggedRun, engine: Engine) -> LoggedRun:
     requests["arrival"], requests["prompt"], requests["output"] = run.arrival, run.prompt, run.output
     requests["patience"] = np.inf
     logs: list[Any] = []
-    measured = run_requests([requests], engine, Run(1, 1), Placements(), take_log=logs.append)
+    measured = run_requests([requests], engine, Run(1, 1), Placements(), take_log=logs.append, take_segments=take_segments)
     if measured.rejections.sum() > 0:
         fail("KV memory", [f"{measured.rejections.sum()} requests are longer than it; give more tokens"])
     log = np.sort(np.concatenate(logs), order="number")
