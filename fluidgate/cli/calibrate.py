@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluidgate.cli.calibrate_from_log import OPTIONS as OF_LOGS
+from fluidgate.cli.calibrate_from_log import TEXTS, from_log, from_log_options
 from fluidgate.cli.console import show, warn
 from fluidgate.cli.options import assignments, json_option, plot_option
 from fluidgate.errors import FluidgateError
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 ONLY_PAPER = ("batch_size", "pooled")
 ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "kv_tokens", "context")
 
+WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in OF_LOGS}
+
 
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
-@click.argument("measurements", metavar="MEASUREMENTS")
+@click.argument("measurements", metavar="MEASUREMENTS", required=False)
 @click.option("-o", "--output", metavar="FILE", help="The profile file to write; without it only the tables are shown.")
 @click.option("--name", metavar="NAME", help="Name of the profile; default: the name of the measurements file.")
 @click.option("--gpu", default="", metavar="TEXT",
@@ -58,10 +62,11 @@ ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "kv_tokens", "context")
               "[default: 256; 1 with the other laws]")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="B", help="Use only the rows of this batch size.")
 @click.option("--pooled", is_flag=True, help="One fit to all batch sizes, even where each allows its own.")
+@from_log_options
 @json_option
 @plot_option
 def calibrate(
-    measurements: str,
+    measurements: str | None,
     output: str | None,
     columns: dict[str, str],
     unit: str,
@@ -81,11 +86,26 @@ def calibrate(
     --law linear it holds alpha + beta chunk + delta decodes + epsilon context + zeta read, and a law of its own without
     a chunk. Where the rows have one context epsilon is --kv-bytes-per-token over --memory-bandwidth. With --law paper
     it holds alpha, beta and gamma, or with enough rows at several batch sizes a law over the batch size.
+
+    With --from-log there are no MEASUREMENTS: the requests of a log are replayed as --scenario says, and the engine's
+    overhead on a --table or --profile, or all of the law, is fitted to how long they took.
     """
     from fluidgate.calibration import law_for, read_measurements
     from fluidgate.profiles import write_profile
 
     given = {key: value for key, value in options.items() if value is not None and value is not False}
+    of_log = {key: given.pop(key) for key in OF_LOGS if key in given}
+    if "from_log" in of_log:
+        if measurements is not None:
+            raise FluidgateError("MEASUREMENTS: not with --from-log; give measured iterations as --table MEASUREMENTS")
+        texts = {key: value for key in TEXTS if (value := given.pop(key, None))}
+        reading = {"unit": unit, "where": where, **given}
+        from_log(str(of_log["from_log"]), {**of_log, **texts}, columns, output, plot, as_json, reading)
+        return
+    if of_log:
+        raise FluidgateError(f"{WORDS[next(iter(of_log))]}: only with --from-log LOG; leave it out, or give the log")
+    if measurements is None:
+        raise FluidgateError("MEASUREMENTS: missing; give measured iterations, or --from-log LOG")
     rows = read_measurements(measurements, columns, unit=unit, where=where)  # type: ignore[arg-type]
     if law == "auto":
         law = "paper" if any(key in given for key in ONLY_PAPER) else law_for(rows)

@@ -11,12 +11,24 @@ from fluidgate.cli.console import notices, show, warn
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
+    from fluidgate.model import Scenario
     from fluidgate.profiles import Profile
 
 Command = Callable[..., Any]
 OPTIONS = ("from_log", "scenario", "table", "profile", "what", "hold_out", "log_unit", "benchmark")
 OF_TABLES = ("batch_size", "chunk_size", "seconds", "context", "read_before")
 """Standard names of the columns of measured iterations; the others of `--map` are those of a log."""
+LIKELY = {
+    "alpha": 0.01,
+    "beta": 1e-4,
+    "delta": 5e-5,
+    "epsilon": 1e-7,
+    "zeta": 4e-9,
+    "solo_alpha": 0.01,
+    "solo_delta": 5e-5,
+    "solo_epsilon": 1e-7,
+}
+"""Where the fit of a whole law begins if the scenario has none: an 8B model on a card of 1 TB/s, to be scaled."""
 TEXTS = ("name", "gpu", "model", "engine", "source", "notes")
 
 
@@ -65,7 +77,6 @@ def from_log(
         table_options: how the table is read and fitted: `unit`, `where` and those of `calibrate_batches`.
     """
     from fluidgate.fitting import calibrate_from_log
-    from fluidgate.model import Scenario
     from fluidgate.profiles import write_profile
     from fluidgate.reports.log_calibration import draw_log_calibration, log_calibration_tables
     from fluidgate.workloads import read_trace
@@ -80,9 +91,9 @@ def from_log(
         benchmark=given.get("benchmark"),
         sort=True,
     )
-    chosen = {key: value for key in ("what", "hold_out", *TEXTS) if (value := given.get(key))  is not None}
+    chosen = {key: value for key in ("what", "hold_out", *TEXTS) if (value := given.get(key)) is not None}
     with notices():
-        made = calibrate_from_log(trace, Scenario.load(given["scenario"]), known=known, **chosen)
+        made = calibrate_from_log(trace, _scenario(str(given["scenario"])), known=known, **chosen)
     warn(made.warnings)
     if output is not None:
         write_profile(made.profile, output)
@@ -94,6 +105,18 @@ def from_log(
     show(*log_calibration_tables(made))
     if output is not None:
         click.echo(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')
+
+
+def _scenario(path: str) -> Scenario:
+    """The engine of a scenario file; what it lacks of load and times has no part in a calibration."""
+    from fluidgate.scenario_file import load_scenario
+
+    some = {"prompt_tokens": 1.0, "output_tokens": 1.0, "patience_rate": 0.0}
+
+    def one_class(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"name": "all", **some, "total_arrival_rate" if "cluster" in data else "arrival_rate": 1.0}
+
+    return load_scenario(path, one_class, LIKELY)
 
 
 def _known(given: Mapping[str, Any], columns: Mapping[str, str], table_options: Mapping[str, Any]) -> Profile | None:

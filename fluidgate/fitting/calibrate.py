@@ -14,7 +14,7 @@ import numpy as np
 from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.errors import FluidgateError
 from fluidgate.fitting.coefficients import Coefficients, Overhead, WholeLaw
-from fluidgate.fitting.fit import Fit, fit
+from fluidgate.fitting.fit import fit
 from fluidgate.fitting.result import LogCalibration, Z
 from fluidgate.model import Scenario
 from fluidgate.profiles import Profile
@@ -65,7 +65,9 @@ def calibrate_from_log(
         FluidgateError: the log has no times of tokens or too few requests, or the scenario contradicts it.
     """
     if not (math.isfinite(hold_out) and 0.0 <= hold_out < 1.0):
-        raise FluidgateError(f"hold-out: must be at least 0 and below 1, but is {hold_out:g}; give a share, such as 0.5")
+        raise FluidgateError(
+            f"hold-out: must be at least 0 and below 1, but is {hold_out:g}; give a share, such as 0.5"
+        )
     run = _run_of(log)
     count = len(run.arrival) - int(hold_out * len(run.arrival))
     if count < FEWEST:
@@ -90,7 +92,7 @@ def calibrate_from_log(
         source=source or _source(log, chosen_what, count, base),
         **(_ranges(found.replay.what_ran, base) if chosen_what == "law" or known is None else {}),
     )
-    remarks = tuple(_remarks(log, scenario, coefficients))
+    remarks = tuple(_remarks(log, coefficients))
     return LogCalibration(profile, chosen_what, found, coefficients.names, run, chosen, remarks)
 
 
@@ -139,9 +141,7 @@ def _range(values: np.ndarray) -> tuple[int, int] | None:
     return (int(values.min()), int(values.max())) if len(values) else None
 
 
-def _remarks(log: Trace, scenario: Scenario, coefficients: Coefficients) -> Iterator[str]:
+def _remarks(log: Trace, coefficients: Coefficients) -> Iterator[str]:
     yield from log.remarks
-    if scenario.gpus is not None and scenario.gpus > 1:
-        yield f"a log is replayed on one engine, and not on the {scenario.gpus} GPUs of the scenario"
     if isinstance(coefficients, Overhead) and not coefficients.per_decode:
         yield "the log does not tell an overhead_per_decode from 0: the overhead is fitted alone"

@@ -99,7 +99,10 @@ class WholeLaw:
 
     def prior(self, start: Array) -> Prior:
         """Each within about its own size of the start; terms with a chunk and without one within half of it alike."""
-        likely = np.maximum(start, ZETA_PER_BETA * start[1] * (np.arange(len(start)) == self.names.index("zeta")))
+        alpha, beta = start[0], start[1]
+        of_size = {"delta": DELTA_PER_ALPHA * alpha, "epsilon": EPSILON_PER_BETA * beta, "zeta": ZETA_PER_BETA * beta}
+        of_size |= {"solo_delta": of_size["delta"], "solo_epsilon": of_size["epsilon"]}
+        likely = np.maximum(start, [of_size.get(name, 0.0) for name in self.names])
         rows, means, sds = list(np.eye(len(start))), list(start), list(np.maximum(likely, LEAST_BETA * 1e-3 * start[0]))
         for one, other in TIES:
             i, j = self.names.index(one), self.names.index(other)
@@ -115,8 +118,6 @@ class WholeLaw:
         return IterationTime(**{**given, "beta": max(given["beta"], LEAST_BETA)})
 
 
-
-
 def significant(value: float) -> float:
     """To 6 digits, as a file holds it, so that a replay is that of the file."""
     return float(f"{value:.6g}")
@@ -126,5 +127,8 @@ LEAST_BETA = 1e-9
 """s a token; a slope must be above 0."""
 TIES = (("alpha", "solo_alpha"), ("delta", "solo_delta"), ("epsilon", "solo_epsilon"))
 TIED = 0.5
+DELTA_PER_ALPHA = 5e-3
+EPSILON_PER_BETA = 1e-3
+"""About what a decode adds to an iteration of an 8B model, and a token of its context to what a token of a prompt does."""
 ZETA_PER_BETA = 5e-5
 """Attention of a pair of tokens over all else of one, 4 layers hidden over 2 parameters, is 2e-5 to 5e-5."""

@@ -50,9 +50,7 @@ class Fit:
     outlying: float
 
 
-def fit(
-    run: LoggedRun, engine: Engine, coefficients: Coefficients, fitted: NDArray[np.bool_], seed: int = 0
-) -> Fit:
+def fit(run: LoggedRun, engine: Engine, coefficients: Coefficients, fitted: NDArray[np.bool_], seed: int = 0) -> Fit:
     """Fit to some requests of a log; all of them are replayed.
 
     Args:
@@ -91,10 +89,9 @@ def fit(
     )
 
 
-def with_iteration(engine: Engine, iteration: IterationTime) -> Engine:
-    """The engine with another iteration time."""
-    gpu = Gpu(batch_size=engine.batch_size, chunk_size=engine.tokens, iteration=iteration)
-    return replace(engine, law=law_of(gpu))
+def gpu_of(engine: Engine, iteration: IterationTime) -> Gpu:
+    """A GPU of the engine with an iteration time."""
+    return Gpu(batch_size=engine.batch_size, chunk_size=engine.tokens, iteration=iteration)
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,8 @@ class _Task:
         return values
 
     def replayed(self, values: Array) -> _Replayed:
-        here = with_iteration(self.engine, self.coefficients.iteration(values[:-1]))
-        replay = replayed_rows(self.run, here, float(values[-1]))
+        gpu = gpu_of(self.engine, self.coefficients.iteration(values[:-1]))
+        replay = replayed_rows(self.run, replace(self.engine, law=law_of(gpu)), gpu, float(values[-1]))
         rows = replay.rows.of_requests(self.fitted)
         design = np.column_stack([rows.terms @ self.coefficients.columns, rows.shifted])
         count = np.maximum(rows.iterations, 1.0)

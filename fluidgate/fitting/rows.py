@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.model import Array
+from fluidgate.model import Array, Gpu
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.logged import LoggedRun, replayed
 from fluidgate.simulation.iteration.what_ran import TERMS, WhatRan
@@ -43,7 +43,7 @@ class Rows:
 
     def of_requests(self, chosen: NDArray[np.bool_]) -> Rows:
         kept = chosen[self.request]
-        return Rows(*(each[kept] for each in (self.took, self.late, self.terms, self.shifted, self.request)))
+        return Rows(self.took[kept], self.late[kept], self.terms[kept], self.shifted[kept], self.request[kept])
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,17 @@ class ReplayedRun:
         return float(self.what_ran.before[-1, list(ITERATIONS)].sum())
 
 
-def replayed_rows(run: LoggedRun, engine: Engine, delay: float = 0.0) -> ReplayedRun:
+def replayed_rows(run: LoggedRun, engine: Engine, gpu: Gpu, delay: float = 0.0) -> ReplayedRun:
     """Replay a run.
 
     Args:
+        engine: with the law of `gpu`.
         delay: s from a request's arrival in the log to the engine's queue.
     """
     segments: list[Any] = []
     moved = replace(run, arrival=run.arrival + delay)
     simulated = replace(replayed(moved, engine, segments.append), arrival=run.arrival, clock=run.clock)
-    what = WhatRan.of(segments)
+    what = WhatRan.of(segments) if engine.keys.data_parallel == 1 else WhatRan.of_ranks(segments, gpu)
     by_first, by_last = what.by(simulated.first_token), what.by(simulated.last_token)
     several = np.flatnonzero(run.output > 1)
     empty = queue_empty(moved.arrival, simulated.first_token)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from fluidgate.fitting import LogCalibration
 from fluidgate.fitting.doubts import is_far
-from fluidgate.reports.plots import Figure, save, style
+from fluidgate.reports.plots import save, style
 from fluidgate.reports.tables import table
 from fluidgate.simulation.iteration.logged import Agreement
 
@@ -32,8 +33,10 @@ UNITS = {
 def log_calibration_tables(made: LogCalibration) -> Iterator[Table]:
     """The coefficients, what the log does not tell of them, and how far the replay lies from it."""
     held = int((~made.chosen).sum())
-    title = f"Calibration '{made.profile.name}': {made.what} from {int(made.chosen.sum()):,} requests"
-    found = table(f"{title}, {held:,} held out (± half of the 95 % interval)", "coefficient", "value", "unit", "by the log")
+    title = (
+        f"Calibration '{made.profile.name}': {made.what} from {int(made.chosen.sum()):,} requests, {held:,} held out"
+    )
+    found = table(f"{title} (± half of the 95 % interval)", "coefficient", "value", "unit", "by the log")
     found.columns[2].justify = "left"
     for each in made.coefficients:
         share = f"{100 * max(min(each.resolution, 1.0), 0.0):.0f} %"

@@ -36,24 +36,32 @@ ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The keys of the one class of a file that has none, from what it has."""
 
 
-def load_scenario(path: str | Path, one_class: ClassMaker | None = None) -> Scenario:
+def load_scenario(
+    path: str | Path, one_class: ClassMaker | None = None, times: Mapping[str, float] | None = None
+) -> Scenario:
     """Read a scenario file (TOML); a profile's path in it is relative to the file.
 
     Args:
         one_class: makes the class of a file without [[classes]]; None to refuse such a file.
+        times: keys of [gpu] for a file that has no iteration time there; None to refuse such a file.
 
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, key and mend.
     """
-    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent, one_class)
+    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent, one_class, times)
 
 
 def parse_scenario(
-    text: str, source: str = "<string>", base_dir: str | Path = ".", one_class: ClassMaker | None = None
+    text: str,
+    source: str = "<string>",
+    base_dir: str | Path = ".",
+    one_class: ClassMaker | None = None,
+    times: Mapping[str, float] | None = None,
 ) -> Scenario:
     """The scenario in a TOML text.
 
-    `source` is its name in errors; a profile's path in it is relative to `base_dir`; `one_class` as in `load_scenario`.
+    `source` is its name in errors; a profile's path in it is relative to `base_dir`; `one_class` and `times` as in
+    `load_scenario`.
 
     Raises:
         FluidgateError: the text is no scenario; the message names source, key and mend.
@@ -63,6 +71,9 @@ def parse_scenario(
         fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
     if one_class is not None and "classes" not in data:
         data["classes"] = [one_class(data)]
+    gpu = data.get("gpu")
+    if times is not None and isinstance(gpu, dict) and not gpu.keys() & {"alpha", "profile"}:
+        data["gpu"] = {**times, **gpu}
     file = check(form_of(data), data, source)
     profile = _measured(file, source, Path(base_dir))
     memory = _kv_memory(file.engine, profile, source)

@@ -79,7 +79,9 @@ class LoggedRun:
     def of_requests(self, chosen: NDArray[np.bool_]) -> LoggedRun:
         """Some of them alone; the preemptions of all are no longer theirs."""
         parts = ("arrival", "first_token", "last_token", "prompt", "output", "scheduled", "sent")
-        taken = {name: None if (column := getattr(self, name)) is None else column[chosen] for name in parts}
+        taken: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[chosen] for name in parts
+        }
         return replace(self, preemptions=None, **taken)
 
     @staticmethod
@@ -141,7 +143,7 @@ def read_logged_run(path: str | Path, **reading: Any) -> LoggedRun:
 
 
 def replayed(run: LoggedRun, engine: Engine, take_segments: TakeSegments | None = None) -> LoggedRun:
-    """The same requests through one GPU of the iteration model.
+    """The same requests through one engine of the iteration model: a GPU, or ranks in step.
 
     Args:
         take_segments: takes what ran, a block at a time.
@@ -157,7 +159,14 @@ def replayed(run: LoggedRun, engine: Engine, take_segments: TakeSegments | None 
     requests["arrival"], requests["prompt"], requests["output"] = run.arrival, run.prompt, run.output
     requests["patience"] = np.inf
     logs: list[Any] = []
-    measured = run_requests([requests], engine, Run(1, 1), Placements(), take_log=logs.append, take_segments=take_segments)
+    measured = run_requests(
+        [requests],
+        engine,
+        Run(engine.keys.data_parallel, 1),
+        Placements(),
+        take_log=logs.append,
+        take_segments=take_segments,
+    )
     if measured.rejections.sum() > 0:
         fail("KV memory", [f"{measured.rejections.sum()} requests are longer than it; give more tokens"])
     log = np.sort(np.concatenate(logs), order="number")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.model import Array
+from fluidgate.model import Array, Gpu
 
 TERMS = (
     "mixed iterations",
@@ -28,6 +28,8 @@ TERMS = (
 class WhatRan:
     """The iterations of one GPU in the order of time, as segments of the same batch; shape (segments,) each.
 
+    Of ranks in step they are those of the rank that took the longest, for which the others wait.
+
     Attributes:
         segments: dtype SEGMENT of the kernel.
         ends: s.
@@ -41,8 +43,19 @@ class WhatRan:
     @staticmethod
     def of(blocks: Sequence[Any], gpu: int = 0) -> WhatRan:
         """From what a run has handed on, of one of its GPUs."""
-        all_of_them = np.concatenate(blocks)
-        rows = all_of_them[all_of_them["gpu"] == gpu]
+        rows = np.concatenate(blocks)
+        return WhatRan._of(rows[rows["gpu"] == gpu])
+
+    @staticmethod
+    def of_ranks(blocks: Sequence[Any], gpu: Gpu) -> WhatRan:
+        """From what a run of one group of ranks has handed on, each of them a `gpu`."""
+        rows = np.concatenate(blocks)
+        own = np.array([_own_seconds(gpu, row) for row in rows])
+        rows = rows[np.lexsort((-own, rows["origin"]))]
+        return WhatRan._of(rows[np.insert(np.diff(rows["origin"]) > 0.0, 0, True)])
+
+    @staticmethod
+    def _of(rows: Any) -> WhatRan:
         rows = rows[np.argsort(rows["origin"], kind="stable")]
         counts = rows["iterations"].astype(float)
         ends = rows["origin"] + counts * rows["first"] + rows["step"] * counts * (counts - 1.0) / 2.0
@@ -63,6 +76,11 @@ class WhatRan:
         rows = self.segments[np.minimum(place, len(self.segments) - 1)]
         busy = (place < len(self.segments)) & (rows["origin"] <= epochs)
         return np.where(busy, rows[field], 0)
+
+
+def _own_seconds(gpu: Gpu, row: Any) -> float:
+    """Seconds of the first iteration of a segment if its GPU were alone."""
+    return gpu.seconds(int(row["chunk"]), int(row["decodes"]), int(row["context"]), int(row["read"]))
 
 
 def _terms(rows: Any, counts: Array) -> Array:
