@@ -18,17 +18,6 @@ Command = Callable[..., Any]
 OPTIONS = ("from_log", "scenario", "table", "profile", "what", "hold_out", "log_unit", "benchmark")
 OF_TABLES = ("batch_size", "chunk_size", "seconds", "context", "read_before")
 """Standard names of the columns of measured iterations; the others of `--map` are those of a log."""
-LIKELY = {
-    "alpha": 0.01,
-    "beta": 1e-4,
-    "delta": 5e-5,
-    "epsilon": 1e-7,
-    "zeta": 4e-9,
-    "solo_alpha": 0.01,
-    "solo_delta": 5e-5,
-    "solo_epsilon": 1e-7,
-}
-"""Where the fit of a whole law begins if the scenario has none: an 8B model on a card of 1 TB/s, to be scaled."""
 TEXTS = ("name", "gpu", "model", "engine", "source", "notes")
 
 
@@ -109,6 +98,7 @@ def from_log(
 
 def _scenario(path: str) -> Scenario:
     """The engine of a scenario file; what it lacks of load and times has no part in a calibration."""
+    from fluidgate.fitting import LIKELY
     from fluidgate.scenario_file import load_scenario
 
     some = {"prompt_tokens": 1.0, "output_tokens": 1.0, "patience_rate": 0.0}

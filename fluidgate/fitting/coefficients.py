@@ -123,12 +123,23 @@ def significant(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+LIKELY = {
+    "alpha": 0.01,
+    "beta": 1e-4,
+    "delta": 5e-5,
+    "epsilon": 1e-7,
+    "zeta": 4e-9,
+    "solo_alpha": 0.01,
+    "solo_delta": 5e-5,
+    "solo_epsilon": 1e-7,
+}
+"""Where the fit of a whole law begins if nothing is known: an 8B model on a card of 1 TB/s, to be scaled."""
 LEAST_BETA = 1e-9
 """s a token; a slope must be above 0."""
 TIES = (("alpha", "solo_alpha"), ("delta", "solo_delta"), ("epsilon", "solo_epsilon"))
 TIED = 0.5
 DELTA_PER_ALPHA = 5e-3
 EPSILON_PER_BETA = 1e-3
-"""About what a decode adds to an iteration of an 8B model, and a token of its context to what a token of a prompt does."""
+"""About what a decode adds to an iteration, and a token of its context to what one of a prompt does."""
 ZETA_PER_BETA = 5e-5
 """Attention of a pair of tokens over all else of one, 4 layers hidden over 2 parameters, is 2e-5 to 5e-5."""

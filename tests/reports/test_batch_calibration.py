@@ -31,13 +31,14 @@ def test_coefficients_have_their_units() -> None:
     assert values == pytest.approx(
         {"alpha": 0.009, "beta": 9e-5, "delta": 2e-4, "solo_alpha": 0.017, "solo_delta": 6e-5, "epsilon": 0.0}
     )
-    assert {key: unit for key, (_, unit) in said.items()} == {key: UNITS[key] for key in said}
+    given = {"epsilon": UNITS["epsilon"] + " (given)"}
+    assert {key: unit for key, (_, unit) in said.items()} == {key: UNITS[key] for key in said} | given
 
 
 def test_a_given_epsilon_is_told_as_such() -> None:
     rows = measured(law, batches=(8, 16, 32), repeats=1).with_context(100.0)
     made = calibrate_batches(rows, kv_bytes_per_token=1000.0, memory_bandwidth=1e12)
-    assert by_first(next(iter(batch_calibration_tables(made))))["epsilon"] == ["1e-09", UNITS["epsilon"]]
+    assert by_first(next(iter(batch_calibration_tables(made))))["epsilon"] == ["1e-09", UNITS["epsilon"] + " (given)"]
 
 
 def test_regions_say_where_the_law_fails() -> None:

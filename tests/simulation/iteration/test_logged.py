@@ -69,7 +69,7 @@ def test_the_commands_alone_do_the_same(measured: LoggedRun, simulated: LoggedRu
     command("calibrate", str(TIMES), "--law", "linear", "--unit", "ms", *mapped, *profile)
     text = EXAMPLE.read_text("utf-8")
     assert Scenario.load(EXAMPLE).gpu.iteration == load_profile(tmp_path / "rtx4090.toml").iteration
-    keys = ("alpha", "beta", "delta", "epsilon", "solo_alpha", "solo_delta")
+    keys = ("alpha", "beta", "delta", "epsilon", "zeta", "solo_alpha", "solo_delta")
     lines = [line for line in text.splitlines() if not line.startswith(keys)]
     (tmp_path / "s.toml").write_text("\n".join(lines).replace("[gpu]", '[gpu]\nprofile = "rtx4090.toml"'), "utf-8")
     options = ["--policy", "vllm-round-robin", "--gpus", "1", "--log", str(tmp_path / "log.csv"), "--json"]
