@@ -2,7 +2,7 @@
 
     python -m benchmarks.truth DATA
 
-DATA is the folder of the public logs; those of `examples/h100` are the repository's. Errors are simulated over measured,
+DATA is the folder of the public logs; those in `examples/h100` are the repository's. Errors: simulated over measured,
 less 1, over the second half of each log, which nothing was fitted to; where nothing was fitted, over all of it.
 """
 
