@@ -9,9 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from rich.table import Table
 
 from fluidgate.calibration import BatchCalibration
+from fluidgate.calibration.batch_fit import Points
 from fluidgate.calibration.calibration import low_or_high
 from fluidgate.calibration.estimate import Estimate
 from fluidgate.reports.plots import STYLE, save
@@ -68,15 +70,17 @@ def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> N
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         times, errors = figure.subplots(1, 2)
+        shown, where = _shown(points)
         for size, shade in zip(sizes, shades, strict=True):
-            here = points.batch_size == size
+            of_size = points.batch_size == size
+            here = of_size & shown
             chunks = points.chunk_size[here]
             times.plot(chunks, 1e3 * points.seconds[here], "o", ms=4, color=shade)
             mixed = chunks > 0
             times.plot(chunks[mixed], 1e3 * law[here][mixed], lw=1.2, color=shade, label=str(size))
             times.plot(chunks[~mixed], 1e3 * law[here][~mixed], "_", ms=10, color=shade)
-            errors.plot(chunks, 100 * relative[here], "o", ms=4, color=shade)
-        times.set_title(f"{calibration.profile.name}: iteration time, ms", loc="left")
+            errors.plot(points.chunk_size[of_size], 100 * relative[of_size], "o", ms=4, color=shade)
+        times.set_title(f"{calibration.profile.name}: iteration time, ms{where}", loc="left")
         times.set_ylim(bottom=0)
         times.set_xlabel("chunk size C, tokens (dots: measured; lines, and dashes at 0: the law)")
         errors.set_title("law over measured time, less 1, %", loc="left")
@@ -87,6 +91,16 @@ def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> N
         if len(sizes) <= 10:
             times.legend(loc="upper left", fontsize=8, title="batch size B", title_fontsize=8)
         save(figure, path)
+
+
+def _shown(points: Points) -> tuple[NDArray[np.bool_], str]:
+    """The points at one context and the fewest tokens read before, where they have several; and which these are."""
+    if not (points.tells_context or points.tells_read_before):
+        return np.ones(len(points), dtype=bool), ""
+    contexts, counts = np.unique(points.context[points.batch_size > 0], return_counts=True)
+    context, least = contexts[counts.argmax()], points.read_before.min()
+    at_context = (points.context == context) | (points.batch_size == 0)
+    return at_context & (points.read_before == least), f"\nat a context of {context:,.6g} tokens a decode"
 
 
 def _with_interval(value: Estimate) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.table import Table
 
 from fluidgate.fitting import LogCalibration
@@ -28,6 +29,9 @@ UNITS = {
     "solo_epsilon": "s per token of context",
     "front_end": "s",
 }
+
+WIDE = 30.0
+"""Ratio of the largest time to the least from which on a picture is logarithmic."""
 
 
 def log_calibration_tables(made: LogCalibration) -> Iterator[Table]:
@@ -82,8 +86,11 @@ def draw_log_calibration(made: LogCalibration, path: str | Path) -> None:
             both = np.concatenate([measured[quantity], simulated[quantity]])
             ends = [float(max(both.min(), 1e-6)), float(max(both.max(), 1e-5))]
             axes.plot(ends, ends, "-", lw=0.8, color="0.5")
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+            if ends[1] > WIDE * ends[0]:
+                for set_scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
+                    set_scale("log")
+                    axis.set_major_formatter(lambda value, _: f"{value:g}")
+                    axis.set_minor_formatter(NullFormatter())
             axes.set_title(f"{quantity}, s", loc="left")
             axes.set_xlabel("measured")
         figure.axes[0].set_ylabel("simulated")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from fluidgate.calibration import BatchCalibration, calibrate_batches
+from fluidgate.calibration import BatchCalibration, Measurements, calibrate_batches
 from fluidgate.reports.batch_calibration import UNITS, batch_calibration_tables, draw_batch_calibration
 from tests.calibration.synthetic import measured
 from tests.reports.seen import by_first, cells, lines, series
@@ -65,3 +66,18 @@ def test_measurements_the_law_and_its_errors_are_drawn(drawn) -> None:
     assert [sorted(chunks) for chunks, _ in series(errors)[:3]] == [[0, 128, 512, 2048]] * 3
     assert min(min(error) for _, error in series(errors)[:3]) == pytest.approx(100 * made.fit.relative.min())
     assert [text.get_text() for text in times.get_legend().get_texts()] == ["8", "16", "32"]
+
+
+def test_times_at_several_contexts_are_drawn_at_one(drawn) -> None:
+    rows = measured(law, batches=(8, 16, 32), chunks=(128, 512, 2048), repeats=1)
+    both = Measurements(
+        np.tile(rows.batch_size, 2),
+        np.tile(rows.chunk_size, 2),
+        np.concatenate([rows.seconds, 2.0 * rows.seconds]),
+        "several.csv",
+        np.repeat([100.0, 4000.0], len(rows)),
+    )
+    times, errors = drawn(draw_batch_calibration, calibrate_batches(both)).axes
+    assert "at a context of 100 tokens" in times.get_title(loc="left")
+    assert [len(chunks) for chunks, _ in series(times)[::3]] == [4, 4, 4]
+    assert [len(chunks) for chunks, _ in series(errors)[:3]] == [8, 8, 8]
