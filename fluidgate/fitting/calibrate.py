@@ -105,13 +105,15 @@ def _run_of(log: Trace) -> LoggedRun:
 
 
 def _engine(scenario: Scenario) -> Engine:
+    """Without the way to the client, which is fitted where the log's clock is the client's."""
     batching = scenario.engine.batching or Batching.TOKEN_BUDGET.value
     if DISCIPLINES[Batching(batching)].by_policy:
         raise FluidgateError(
             f"engine.batching: a log is replayed on an engine that forms its own batches, not with {batching}; "
             "leave it out, or give that of the logged engine"
         )
-    return engine_of(scenario, batching)
+    at_the_engine = scenario.engine.model_copy(update={"front_end": 0.0, "front_end_first": 0.0})
+    return engine_of(scenario.replace(engine=at_the_engine), batching)
 
 
 def _day(log: Trace) -> str | None:

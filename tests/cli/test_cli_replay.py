@@ -256,7 +256,7 @@ def test_what_a_trace_has_measured_stands_beside_the_simulation(fluidgate: Comma
 )
 def test_runs_of_benchmarks_stand_beside_the_simulation(fluidgate: Command, words: list[str], requests: int) -> None:
     """They were made against emulated engines with the iteration times of this scenario; a replay finds these again."""
-    lab = ROOT / "examples" / "vllm-rtx4090.toml"
+    lab = ROOT / "tests" / "workloads" / "samples" / "engine.toml"
     log = [str(ROOT / "tests" / "workloads" / "samples" / words[0]), *words[1:]]
     found = fluidgate("replay", lab, *log, "--policy", "vllm-round-robin", "--gpus", "1", "--json").json
     assert found["clock"] == "client"

@@ -174,3 +174,13 @@ def test_a_policy_that_decides_is_no_engine_of_a_log(tmp_path: Path) -> None:
     by_policy = scenario().replace(engine=EngineModel(batching="single-prefill"))
     with pytest.raises(FluidgateError, match=r"engine.batching: a log is replayed on an engine"):
         calibrate_from_log(read_trace(log), by_policy)
+
+
+def test_a_front_end_of_the_scenario_is_not_the_engines(tmp_path: Path) -> None:
+    """The engine's own clock has no part of it."""
+    log = read_trace(logged(tmp_path / "log.jsonl", KNOWN.with_overhead(*OVERHEAD), rate=1.5))
+    known = Profile(name="known", iteration=KNOWN)
+    plain = scenario()
+    behind = plain.replace(engine=plain.engine.model_copy(update={"front_end": 0.05, "front_end_first": 0.02}))
+    one, two = (calibrate_from_log(log, given, known=known).profile.iteration for given in (plain, behind))
+    assert one == two

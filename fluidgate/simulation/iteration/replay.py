@@ -151,6 +151,12 @@ def replay(
     )
     known = {remark for each in ready for remark in each.trace.of_loop} if loop else set()
     notes = [note for note in notes_on(scenario, ready) if note not in known]
+    logged = LoggedRun.of([each.trace for each in ready]) if options.as_logged else None
+    if logged is not None and logged.clock == "engine" and (load.engine.front_end or load.engine.front_end_first):
+        notes.append(
+            "the log is by the engine's clock, so that front_end is in what is simulated and not in what was measured; "
+            "leave it out to compare the two"
+        )
     says_rates = not loop and scenario.class_names != [ALL]
     study = RequestStudy(
         scenario=load,
@@ -163,7 +169,6 @@ def replay(
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)
-    logged = LoggedRun.of([each.trace for each in ready]) if options.as_logged else None
     return ReplayComparison(scenario.name, options, tuple(results), logged)
 
 
