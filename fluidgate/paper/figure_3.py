@@ -83,16 +83,19 @@ def table_of(profile: Profile) -> TimeTable:
 
 
 def straightness(profile: Profile) -> float:
-    """The least R^2 of a line in the chunk size, from `LEAST_CHUNK` tokens up, over the batch sizes of a table."""
+    """The least R^2 of a line in the chunk size, from `LEAST_CHUNK` tokens up, over the batch sizes of a table.
+
+    Where it has several, at the least context and number of tokens read before.
+    """
     table = table_of(profile)
-    kept = [k for k, chunk in enumerate(table.chunk_sizes) if chunk >= LEAST_CHUNK]
-    chunks = np.array(table.chunk_sizes)[kept]
-    return float(min(np.corrcoef(chunks, times)[0, 1] ** 2 for times in np.array(table.seconds)[kept].T))
+    chunks = np.array(table.mixed_axes[0])
+    kept = chunks >= LEAST_CHUNK
+    return float(min(np.corrcoef(chunks[kept], times)[0, 1] ** 2 for times in table.mixed_times[kept, :, 0, 0].T))
 
 
 def solo_speeds(profile: Profile) -> list[float]:
     """Tokens/s of a decode without a prefill, by batch size."""
-    return [1 / seconds for seconds in table_of(profile).seconds[0]]
+    return [float(1 / seconds) for seconds in table_of(profile).solo_times[:, 0]]
 
 
 def lines(profiles: list[Profile]) -> pd.DataFrame:
@@ -115,7 +118,7 @@ def speeds(profiles: list[Profile]) -> pd.DataFrame:
         [
             {"kind": "solo", "profile": profile.name, "batch_size": batch, "chunk_size": 0, "seconds": seconds}
             for profile in profiles
-            for batch, seconds in zip(table_of(profile).batch_sizes, table_of(profile).seconds[0], strict=True)
+            for batch, seconds in zip(table_of(profile).solo_axes[0], table_of(profile).solo_times[:, 0], strict=True)
         ]
     )
 
@@ -138,8 +141,8 @@ def picture(paper: list[Profile], tables: list[Profile], measured: Calibration |
         mixed.legend(fontsize=8)
         chosen = [p for p in tables if "8b" in p.name]
         for k, profile in enumerate(chosen):
-            times = [1000 * seconds for seconds in table_of(profile).seconds[0]]
-            solo.plot(table_of(profile).batch_sizes, times, "o-", ms=3, color=f"C{k}", label=profile.name)
+            table = table_of(profile)
+            solo.plot(table.solo_axes[0], 1000 * table.solo_times[:, 0], "o-", ms=3, color=f"C{k}", label=profile.name)
         solo.set_xscale("log", base=2)
         plain_ticks(solo.xaxis)
         solo.set_ylim(bottom=0)
