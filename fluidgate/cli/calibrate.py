@@ -8,7 +8,7 @@ import click
 
 from fluidgate.cli.calibrate_from_log import OPTIONS as OF_LOGS
 from fluidgate.cli.calibrate_from_log import TEXTS, from_log, from_log_options
-from fluidgate.cli.console import show, warn
+from fluidgate.cli.calibrated import hand_over
 from fluidgate.cli.options import assignments, json_option, plot_option
 from fluidgate.errors import FluidgateError
 
@@ -22,7 +22,7 @@ WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in 
 
 
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
-@click.argument("measurements", metavar="MEASUREMENTS", required=False)
+@click.argument("measurements", metavar="[MEASUREMENTS]", required=False)
 @click.option("-o", "--output", metavar="FILE", help="The profile file to write; without it only the tables are shown.")
 @click.option("--name", metavar="NAME", help="Name of the profile; default: the name of the measurements file.")
 @click.option("--gpu", default="", metavar="TEXT",
@@ -91,7 +91,6 @@ def calibrate(
     overhead on a --table or --profile, or all of the law, is fitted to how long they took.
     """
     from fluidgate.calibration import law_for, read_measurements
-    from fluidgate.profiles import write_profile
 
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     of_log = {key: given.pop(key) for key in OF_LOGS if key in given}
@@ -114,17 +113,7 @@ def calibrate(
         other = "linear" if law == "paper" else "paper"
         raise FluidgateError(f"--{misplaced[0].replace('_', '-')}: only with --law {other}; leave one of the two out")
     made, tables, draw = _paper(rows, given) if law == "paper" else _linear(rows, {**given, "table": law == "table"})
-    warn(made.warnings)
-    if output is not None:
-        write_profile(made.profile, output)
-    if plot is not None:
-        draw(made, plot)
-    if as_json:
-        click.echo(made.to_json())
-        return
-    show(*tables(made))
-    if output is not None:
-        click.echo(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')
+    hand_over(made, tables, draw, output=output, plot=plot, as_json=as_json)
 
 
 def _paper(rows: Measurements, options: dict[str, Any]) -> tuple[Any, Any, Any]:

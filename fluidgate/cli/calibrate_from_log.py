@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluidgate.cli.console import notices, show, warn
+from fluidgate.cli.calibrated import hand_over
+from fluidgate.cli.console import notices
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def from_log(
         table_options: how the table is read and fitted: `unit`, `where` and those of `calibrate_batches`.
     """
     from fluidgate.fitting import calibrate_from_log
-    from fluidgate.profiles import write_profile
     from fluidgate.reports.log_calibration import draw_log_calibration, log_calibration_tables
     from fluidgate.workloads import read_trace
 
@@ -83,17 +83,7 @@ def from_log(
     chosen = {key: value for key in ("what", "hold_out", *TEXTS) if (value := given.get(key)) is not None}
     with notices():
         made = calibrate_from_log(trace, _scenario(str(given["scenario"])), known=known, **chosen)
-    warn(made.warnings)
-    if output is not None:
-        write_profile(made.profile, output)
-    if plot is not None:
-        draw_log_calibration(made, plot)
-    if as_json:
-        click.echo(made.to_json())
-        return
-    show(*log_calibration_tables(made))
-    if output is not None:
-        click.echo(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')
+    hand_over(made, log_calibration_tables, draw_log_calibration, output=output, plot=plot, as_json=as_json)
 
 
 def _scenario(path: str) -> Scenario:
