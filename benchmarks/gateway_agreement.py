@@ -163,7 +163,9 @@ def faster(of: Scenario, speed: float) -> Scenario:
     return of.replace(gpu=gpu, classes=classes)
 
 
-def gateway_file(folder: Path, of: Scenario, policy: str, urls: list[str], seed: int, *, port: int = 0) -> Path:
+def gateway_file(
+    folder: Path, of: Scenario, policy: str, urls: list[str], seed: int, *, port: int = 0, kind: str = "vllm"
+) -> Path:
     write_scenario(of, folder / "scenario.toml")
     rules = "".join(f'[[rules]]\nclass = "{name}"\nheader = {{ x-class = "{name}" }}\n' for name in of.class_names)
     path = folder / "gateway.toml"
@@ -176,7 +178,7 @@ seed = {seed}
 port = {port}
 log = "{folder / "requests.log"}"
 [engines]
-kind = "vllm"
+kind = "{kind}"
 urls = {json.dumps(urls)}
 check_transfer = false
 [limits]

@@ -37,6 +37,9 @@ class EngineTable(Table):
     kv_caching: bool = Field(
         False, description="whether a preempted request finds again the KV that was not overwritten"
     )
+    prefix_caching: bool = Field(
+        False, description="whether a prompt finds the KV of a beginning that it shares with what was read before"
+    )
     async_scheduling: bool = Field(
         False, description="whether the batch of an iteration is composed when the one before it starts"
     )
@@ -68,6 +71,8 @@ class EngineTable(Table):
                 f"kv_tokens: must hold a block of {self.kv_block} tokens, but is {self.kv_tokens}; "
                 "give the tokens that the KV memory of a GPU holds"
             )
+        if self.kv_caching and self.prefix_caching:
+            yield "kv_caching: not together with prefix_caching, of which it is a part; remove this key"
         if self.kv_caching and self.preemption == "swap":
             yield 'kv_caching: what is swapped out is not read again; remove this key, or preempt by "recompute"'
         if self.swap_seconds > 0 and self.preemption != "swap":

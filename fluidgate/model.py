@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     model_validator,
 )
@@ -28,6 +29,8 @@ from fluidgate.noun import NonNegativeInt as NonNegativeInt
 from fluidgate.noun import Noun as Noun
 from fluidgate.noun import Positive as Positive
 from fluidgate.scenario_reader import read_scenario
+from fluidgate.session_table import ClassOfSessions, SessionTable, own_starts, subagent_problems
+from fluidgate.session_table import ThinkLaw as ThinkLaw
 from fluidgate.toml_file import LARGEST_WHOLE
 
 if TYPE_CHECKING:
@@ -37,15 +40,20 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
 Process = Literal["poisson", "gamma", "mmpp", "daily", "closed"]
-ThinkLaw = Literal["fixed", "exponential"]
 LengthLaw = Literal["exponential", "fixed", "lognormal", "empirical"]
 
 Duration = Annotated[float, Field(ge=0.01, le=1e9)]
 """Seconds for which a rate of arrivals stands, within what a stream of requests can draw."""
 
 
-class RequestClass(Noun):
-    """A class of requests with its mean lengths, its arrival rate and exponential patience."""
+class RequestClass(SessionTable, Noun):
+    """A class of requests with its mean lengths, its arrival rate and exponential patience; and its sessions.
+
+    Of sessions of several turns `prompt_tokens` and `arrival_rate` are those of all requests: of whatever turn, and of
+    sub-agents too.
+    """
+
+    model_config = ConfigDict(strict=False)
 
     name: str = Field(min_length=1, description="name of the class, distinct from the others")
     prompt_tokens: Positive = Field(description="mean prompt length P, tokens")
@@ -56,6 +64,48 @@ class RequestClass(Noun):
     )
     ttft_target: Positive | None = Field(None, description="TTFT for goodput, s, in the place of the scenario's")
     tpot_target: Positive | None = Field(None, description="TPOT for goodput, s, in the place of the scenario's")
+    prefix_hit_rate: float | None = Field(
+        None, ge=0, lt=1, description="share of its prompt tokens found in memory; None: that of an endless one"
+    )
+
+    @model_validator(mode="after")
+    def _keys_of_sessions_go_together(self) -> Self:
+        for problem in self.session_problems(self.prompt_tokens, self.output_tokens):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def first_tokens(self) -> float:
+        """Mean prompt of the first request of a session, tokens: what the later turns leave of the mean over all."""
+        return self.prompt_tokens - self.grown_tokens(self.output_tokens)
+
+    @property
+    def new_tokens(self) -> float:
+        """Tokens of a prompt, on average over all requests, that neither its session nor its prefix had before.
+
+        Of `m` requests of a session one brings its first prompt without the prefix, at least a token, the others
+        `turn_tokens` each.
+        """
+        first = max(self.first_tokens - self.prefix_tokens, 1.0)
+        return (first + (self.turns - 1.0) * self.further_tokens) / self.turns
+
+    @property
+    def found_share(self) -> float:
+        """Share of its prompt tokens that prefix caching finds: as given, else what an endless memory does."""
+        return self.prefix_share if self.prefix_hit_rate is None else self.prefix_hit_rate
+
+    @property
+    def session_share(self) -> float:
+        """Share of the prompt tokens that the session itself had before: what an endless memory of a session holds."""
+        return max(1.0 - (self.new_tokens + self.prefix_tokens / self.turns) / self.prompt_tokens, 0.0)
+
+    @property
+    def prefix_share(self) -> float:
+        """Share of the prompt tokens that were there before, in the long run, in an endless memory of all sessions.
+
+        Token by token: blocks that are not full hold less, and so does a memory that has not met each prefix yet.
+        """
+        return max(1.0 - self.new_tokens / self.prompt_tokens, 0.0)
 
 
 class Calibrated(Noun):
@@ -274,6 +324,11 @@ class Lengths(Noun):
 
 
 EXPONENTIAL = Lengths()
+NO_EMPIRICAL_PROMPTS = (
+    "prompt: empirical prompts have no prefixes and no turns; give another law, or classes without prefix_tokens, "
+    "turns and subagents"
+)
+"""Said of such a law beside classes that have them."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +338,7 @@ class Rates:
     Attributes:
         arrival: lambda, requests/s per GPU.
         patience: theta, 1/s.
-        prefill: mu_p = C/(P tau), (4).
+        prefill: mu_p = C/(P tau), (4), P what is read of a prompt.
         mixed_decode: mu_m = 1/(D tau), (4).
         solo_decode: mu_s = gamma/D, (4).
         prompt_value: c_p P, money earned by a prefill.
@@ -351,8 +406,22 @@ class Scenario(Noun):
     cluster_gpus: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
+    def _only_a_cache_has_hits(self) -> Self:
+        if any(c.prefix_hit_rate for c in self.classes) and not self.engine.prefix_caching:
+            raise ValueError("prefix_hit_rate belongs to an engine with prefix_caching, and to it only")
+        return self
+
+    @model_validator(mode="after")
     def _context_is_that_of_the_classes(self) -> Self:
         self.__dict__["gpu"] = self._gpu_in_context()
+        return self
+
+    @model_validator(mode="after")
+    def _sessions_can_be_drawn(self) -> Self:
+        for index, problem in subagent_problems(self.of_sessions, "arrival_rate"):
+            raise ValueError(f"class '{self.classes[index].name}': {problem}")
+        if self.lengths.prompt == "empirical" and self.has_sessions:
+            raise ValueError(f"lengths.{NO_EMPIRICAL_PROMPTS}")
         return self
 
     @staticmethod
@@ -392,7 +461,7 @@ class Scenario(Noun):
     @property
     def goes_beyond_the_model(self) -> bool:
         """Whether it says what [LDHZ]'s model does not see: a law of more than three numbers, [lengths], [engine],
-        [targets].
+        [targets], prefixes, sessions.
         """
         return (
             self.gpu.iteration.by_batch
@@ -400,7 +469,23 @@ class Scenario(Noun):
             or self.engine != EngineModel()
             or self.targets != Targets()
             or any(c.ttft_target or c.tpot_target for c in self.classes)
+            or self.has_sessions
         )
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether requests of a class share text, or are followed by others."""
+        return any(c.shares_text or c.has_sessions for c in self.classes)
+
+    @property
+    def of_sessions(self) -> list[ClassOfSessions]:
+        """How many sessions of each class start, 1/s per GPU."""
+        return [ClassOfSessions(c.name, c.arrival_rate, c) for c in self.classes]
+
+    @property
+    def session_starts(self) -> Array:
+        """Sessions that start by themselves, not as sub-agents, 1/s per GPU, shape (classes,)."""
+        return np.array(own_starts(self.of_sessions))
 
     @property
     def priced(self) -> bool:
@@ -445,15 +530,38 @@ class Scenario(Noun):
         return tuple(c.tpot_target or self.targets.tpot for c in self.classes)
 
     @property
+    def hit_rates(self) -> Array:
+        """Share of the prompt tokens that are found in memory, shape (classes,); 0 without prefix caching."""
+        return np.array([c.found_share if self.engine.prefix_caching else 0.0 for c in self.classes])
+
+    @property
+    def shared_tokens(self) -> Array:
+        """Tokens, in whole blocks, with which all prompts of a class begin, at best, and which a memory holds once for
+        all of them, shape (classes,); 0 without prefix caching.
+        """
+        block = self.engine.kv_block
+        full = [c.prefix_tokens // block * block if self.engine.prefix_caching else 0 for c in self.classes]
+        return np.array(full, float)
+
+    @property
+    def reading(self) -> Array:
+        """Tokens of a prompt that are read, one at least, shape (classes,)."""
+        prompt = np.array([c.prompt_tokens for c in self.classes])
+        return np.asarray(np.maximum(prompt * (1.0 - self.hit_rates), np.minimum(prompt, 1.0)))
+
+    @property
     def rates(self) -> Rates:
-        """Service rates, (4), and prices, as arrays over the classes (computed anew at each call: keep it)."""
+        """Service rates, (4), and prices, as arrays over the classes (computed anew at each call: keep it).
+
+        A prefill takes as long as what is read of its prompt; the price is that of the whole.
+        """
         prompt = np.array([c.prompt_tokens for c in self.classes])
         output = np.array([c.output_tokens for c in self.classes])
         tau = self.gpu.tau
         return Rates(
             arrival=np.array([c.arrival_rate for c in self.classes]),
             patience=np.array([c.patience_rate for c in self.classes]),
-            prefill=self.gpu.chunk_size / (prompt * tau),
+            prefill=self.gpu.chunk_size / (self.reading * tau),
             mixed_decode=1.0 / (output * tau),
             solo_decode=self.gpu.gamma / output,
             prompt_value=self.pricing.prompt * prompt,

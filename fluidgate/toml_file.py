@@ -223,6 +223,8 @@ def _reason(table: type[Table], data: Any, error: ErrorDetails, missing: set[Loc
             return f"must be greater than {limits['gt']:g}, but is {value}; give {wanted}", None
         case "greater_than_equal":
             return f"must be at least {limits['ge']:g}, but is {value}; give {wanted}", None
+        case "less_than":
+            return f"must be less than {limits['lt']:g}, but is {value}; give {wanted}", None
         case "less_than_equal":
             return f"must be at most {limits['le']:.10g}, but is {value}; give {wanted}", None
         case "finite_number":

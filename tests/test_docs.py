@@ -72,7 +72,7 @@ def run(example: Example, folder: Path) -> Outcome:
         if words[k - 1] in OUTPUTS:
             written.append(folder / Path(word).name)
             renamed[str(written[-1])] = word
-        elif word.endswith((".csv", ".jsonl")) and not (ROOT / word).exists():
+        elif word.endswith((".csv", ".jsonl", ".jsonl.gz")) and not (ROOT / word).exists():
             if not (DATA / word).exists():
                 pytest.skip(f"{word} is not at ../shared/data")
             renamed[str(DATA / word)] = word

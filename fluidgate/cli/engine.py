@@ -50,7 +50,9 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
 @click.option("--kv-tokens", type=click.IntRange(min=1), metavar="TOKENS",
               help="KV memory.  [default: the scenario's, or B requests of the greatest length]")  # fmt: skip
 @click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
-              help="Whether a prompt that was read serves the same prompt again.")  # fmt: skip
+              help="Whether KV that is there serves prompts that begin alike.")  # fmt: skip
+@click.option("--kv-events", type=click.IntRange(1, 65535), metavar="PORT",
+              help="Tell what the KV memory stores and removes, on this port and the next.")  # fmt: skip
 @click.option("--kv-lease", type=float, default=30.0, show_default=True, metavar="S",
               help="How long KV is kept for a remote decode, s.")  # fmt: skip
 @click.option("--transfer-latency", type=float, metavar="S",

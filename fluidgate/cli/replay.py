@@ -10,6 +10,7 @@ import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
 from fluidgate.cli.options import (
+    ABOVE_0,
     gpus_option,
     json_option,
     plot_option,
@@ -34,6 +35,8 @@ SAMPLES = 601  # points of the paths that a picture shows
 @gpus_option
 @click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
               help="Multiplies the traces' arrival rates.")  # fmt: skip
+@click.option("--sessions-rate", type=ABOVE_0, metavar="R",
+              help="Starts of sessions a second over the whole cluster, where traces do not say when.")  # fmt: skip
 @click.option("--match-load", is_flag=True, help="Scale the rates to those of the scenario's classes instead.")
 @click.option("--times", type=click.Choice(["once", "repeat", "resample"]), default="once", show_default=True,
               help="Play the traces once, without end, or in stretches drawn at random.")  # fmt: skip
@@ -43,7 +46,7 @@ SAMPLES = 601  # points of the paths that a picture shows
               help="Each request's own lengths, or drawn by the scenario's [lengths].")  # fmt: skip
 @click.option("--horizon", type=float, metavar="S",
               help="End of the run, s.  [default: when the last request has left]")  # fmt: skip
-@click.option("--requests", type=int, metavar="K", help="The most requests that are played.")
+@click.option("--requests", type=int, metavar="K", help="The most requests that are played, turns of sessions counted.")
 @click.option("--warmup", type=float, default=0.0, show_default=True, metavar="S",
               help="Statistics are taken after this time, s.")  # fmt: skip
 @click.option("--replications", type=int, default=1, show_default=True, metavar="K",
@@ -68,7 +71,8 @@ def replay(
     """Run policies on the requests of TRACE files (each FILE or CLASS=FILE), side by side, iteration by iteration.
 
     The requests arrive as the traces say, with their own lengths, at a cluster of SCENARIO's GPUs; or, with --users,
-    each when one of the users is free. Where SCENARIO has no [[classes]], one is made of the traces. Formats as in
+    each when one of the users is free. Of a session the first one comes so, and each further turn when the last answer
+    has ended and its think time is over. Where SCENARIO has no [[classes]], one is made of the traces. Formats as in
     `fluidgate workload`. The picture shows occupancies and queues over time against the plan, and latencies.
     """
     from fluidgate.simulation.iteration.replay import replay as run
@@ -77,7 +81,13 @@ def replay(
     reading = {key: options[key] for key in READING}
     loops = options["users"] is not None
     loaded, read = scenario_of_traces(
-        scenario, traces, gpus=options["gpus"], rate_scale=options["rate_scale"], closed=loops, **reading
+        scenario,
+        traces,
+        gpus=options["gpus"],
+        rate_scale=options["rate_scale"],
+        sessions_rate=options["sessions_rate"],
+        closed=loops,
+        **reading,
     )
     options["replanning"] = replanning_rule(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from fluidgate.batching import Batching
 from fluidgate.cli.console import show, warn
-from fluidgate.cli.options import json_option, picture_path, trace_options
+from fluidgate.cli.options import ABOVE_0, json_option, picture_path, trace_options
 
 
 @click.command(short_help="Make a scenario file from request traces.")
@@ -18,11 +19,15 @@ from fluidgate.cli.options import json_option, picture_path, trace_options
 @click.option("--profile", default="a100-40gb/qwen-8b", show_default=True, metavar="NAME",
               help="Iteration-time profile: a name of `fluidgate profiles`, or a profile file.")  # fmt: skip
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Multiplies the traces' arrival rates.")
+@click.option("--sessions-rate", type=ABOVE_0, metavar="R",
+              help="Starts of sessions a second, where traces do not say when.  [default: 1]")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="B", help="Most requests in a batch.  [default: the log's, or 16]")
 @click.option("--chunk-size", type=int, metavar="C",
               help="Prompt tokens read in one iteration.  [default: the log's, or 256]")  # fmt: skip
 @click.option("--engine-log", metavar="FILE",
               help="What `vllm serve` printed, for [gpu] and [engine]; without a TRACE they are shown.")  # fmt: skip
+@click.option("--batching", type=click.Choice([str(name) for name in Batching]),
+              help="How engines form a batch (vLLM: token-budget).  [default: the policy's way]")  # fmt: skip
 @click.option("--patience-rate", type=float, default=0.1, show_default=True, metavar="THETA",
               help="Abandonment while waiting, 1/s; traces do not show it.")  # fmt: skip
 @click.option("--classes", "clusters", type=int, metavar="K", help="Form K classes by length instead of one a file.")
@@ -44,8 +49,9 @@ def workload(
 
     Each is FILE or CLASS=FILE, perhaps packed (.gz, .zip). Known by their columns are CSV
     (arrival_time,prompt_tokens,output_tokens[,class]) and the traces of Azure, Mooncake, Qwen-Bailian, BurstGPT, Vidur,
-    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm, aiperf and inference-perf; others are read with --map and
-    --unit. Files that follow each other in time are parts of one class.
+    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm, aiperf and inference-perf, and sessions of agents; others
+    are read with --map and --unit. Files that follow each other in time are parts of one class. Where files say them,
+    what prompts share, turns of sessions and think times are shown too.
     """
     from fluidgate.workloads import workload as build
 

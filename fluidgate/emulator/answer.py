@@ -106,6 +106,7 @@ class Answer(Response):
             return
         tokens = await fetch(self._session(), remote)
         for request in self._requests:
+            request.found_there = remote.remote_prefill_cached_tokens
             if not request.broken:
                 self._engine.submit_fetched(request, tokens)
 
@@ -121,11 +122,12 @@ class Answer(Response):
                 engine.submit(request) if came else engine.fail(request)
             self._parting = asyncio.ensure_future(self._fail_without_writer(room))
             return
-        fetching = knock(self._session(), meeting.host, meeting.port, meeting.room)
+        has = engine.found(self._requests[0])
+        fetching = knock(self._session(), meeting.host, meeting.port, meeting.room, has)
         tokens = await rooms.wait(meeting.rid, fetching, patience)
         for request in self._requests:
             if not request.broken:
-                engine.submit_fetched(request, tokens)
+                engine.submit_fetched(request, tokens, there=True)
 
     async def _fail_without_writer(self, room: Room) -> None:
         await room.writer_left.wait()
@@ -143,7 +145,7 @@ class Answer(Response):
         settings = self._engine.settings
         handed = [self._engine.hand_out(request.pin) for request in self._requests]
         if None not in handed:
-            seconds = settings.transfer_latency + self._requests[0].prompt / settings.transfer_bandwidth
+            seconds = self._engine.transfer_seconds(self._requests[0].prompt - room.writer_has)
             await asyncio.sleep(seconds / settings.speed)
         room.hand_over(handed[0] if None not in handed else None)
         if None in handed or room.writer_left.is_set():

@@ -89,10 +89,10 @@ class Api:
     async def tokenize(self, request: Request) -> Response:
         body = parse(TokenizeBody, await request.body())
         require_model(self._server.engine, body.model)
-        if body.text is None:
+        if body.texts is None:
             raise bad_request("prompt: give a prompt, or messages", "prompt")
         strings = bool(body.return_token_strs)
-        return JSONResponse(tokenized(body.text, self._server.settings.max_model_len, strings=strings))
+        return JSONResponse(tokenized(body.texts, self._server.settings.max_model_len, strings=strings))
 
     async def detokenize(self, request: Request) -> Response:
         body = parse(DetokenizeBody, await request.body())
@@ -125,6 +125,9 @@ class Api:
         page = sglang.metrics_page(engine) if engine.settings.kind == "sglang" else engine.metrics_page()
         return PlainTextResponse(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def reset_prefix_cache(self, request: Request) -> Response:
+        return Response(status_code=200 if self._server.engine.reset_prefix_cache() else 503)
+
     async def server_info(self, request: Request) -> Response:
         return JSONResponse(sglang.server_info(self._server.settings, self._server.port))
 
@@ -140,7 +143,7 @@ class Api:
     async def knock(self, request: Request) -> Response:
         """The side of a pair that writes asks for its KV."""
         wanted = parse(Knock, await request.body())
-        tokens = await self._server.engine.rooms.receive(wanted.room, lambda: _gone(request))
+        tokens = await self._server.engine.rooms.receive(wanted, lambda: _gone(request))
         if tokens is None:
             raise ApiError(404, "NotFoundError", "The KV of this room does not come.")
         return JSONResponse({"tokens": tokens})
@@ -264,6 +267,7 @@ def _own_routes(api: Api, kind: EngineKind) -> list[Route]:
         Route("/detokenize", api.detokenize, methods=["POST"]),
         Route("/v1/load_lora_adapter", api.load_adapter, methods=["POST"]),
         Route("/v1/unload_lora_adapter", api.unload_adapter, methods=["POST"]),
+        Route("/reset_prefix_cache", api.reset_prefix_cache, methods=["POST"]),
         Route("/ping", api.health, methods=["GET", "POST"]),
         Route("/version", api.version),
         Route("/metrics", api.metrics),

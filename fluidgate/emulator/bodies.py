@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import abstractmethod
-from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fluidgate.emulator.prompt import Prompt, messages_prompt, rendered, text_prompt, token_prompt
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.wire import Form, OpenAiForm
-
-BYTES_PER_TOKEN = 4
-"""Of a prompt given as text, UTF-8; there is no tokenizer."""
 
 MOST_CHOICES = 16_384
 """vLLM's `VLLM_MAX_N_SEQUENCES`."""
@@ -158,7 +153,7 @@ class Message(BaseModel):
     @property
     def text(self) -> str:
         parts = self.content if isinstance(self.content, list) else [Part(type="text", text=self.content or "")]
-        return "\n".join([self.role, *(part.text for part in parts)])
+        return rendered(self.role, "\n".join(part.text for part in parts))
 
 
 class ChatBody(OpenAiBody):
@@ -173,12 +168,7 @@ class ChatBody(OpenAiBody):
         return super().token_limit(room) if self.max_completion_tokens is None else self.max_completion_tokens
 
     def prompts(self) -> list[Prompt]:
-        return [text_prompt(chat_text(self.messages))]
-
-
-def chat_text(messages: Sequence[Message]) -> str:
-    """Roles and contents, joined by line ends."""
-    return "\n".join(message.text for message in messages)
+        return [messages_prompt(message.text for message in self.messages)]
 
 
 def said(item: Mapping[str, Any]) -> str:
@@ -188,22 +178,10 @@ def said(item: Mapping[str, Any]) -> str:
         return json.dumps(item)
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part["text"] if isinstance(part, dict) and "text" in part else json.dumps(part) for part in parts]
-    return "\n".join([item["role"], *map(str, texts)])
+    return rendered(item["role"], "\n".join(map(str, texts)))
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Length of a prompt, tokens, and a digest that tells it from others."""
-
-    tokens: int
-    key: bytes
-
-    def under(self, adapter: str | None) -> Prompt:
-        """The prompt as an adapter reads it: its KV is another."""
-        return self if adapter is None else Prompt(self.tokens, _digest(self.key + adapter.encode()))
 
 
 def prompts_of(given: Prompts) -> list[Prompt]:
@@ -214,17 +192,6 @@ def prompts_of(given: Prompts) -> list[Prompt]:
         return [token_prompt(cast(list[int], given))]
     several = cast(list[str | list[int]], given)
     return [text_prompt(each) if isinstance(each, str) else token_prompt(each) for each in several]
-
-
-def text_prompt(text: str) -> Prompt:
-    """One token for every four bytes of UTF-8, rounded up."""
-    data = text.encode("utf-8", "surrogatepass")
-    return Prompt(-(-len(data) // BYTES_PER_TOKEN), _digest(b"text" + data))
-
-
-def token_prompt(ids: list[int]) -> Prompt:
-    """As many tokens as ids."""
-    return Prompt(len(ids), _digest(b"ids" + array("q", ids).tobytes()))
 
 
 def parse(kind: type[Parsed], data: bytes) -> Parsed:
@@ -243,7 +210,3 @@ def _reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()

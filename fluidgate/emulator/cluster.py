@@ -42,6 +42,8 @@ async def serve_engines(
     servers = []
     for k in range(count):
         own = replace(settings, role=roles[k % len(roles)]) if roles else settings
+        if own.kv_events:
+            own = replace(own, kv_events=own.kv_events + k * own.data_parallel)
         servers.append(EngineServer(own, clock, host, port + k if port else 0, application))
     async with AsyncExitStack() as stack:
         for server in servers:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fluidgate.emulator.bodies import Body, Prompt, Prompts, bad_request, prompts_of
+from fluidgate.emulator.bodies import Body, Prompts, bad_request, prompts_of
+from fluidgate.emulator.prompt import Prompt
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.wire import Form, packed
 

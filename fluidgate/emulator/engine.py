@@ -7,17 +7,19 @@ import math
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from fluidgate.emulator.bodies import Prompt
 from fluidgate.emulator.faults import FaultBook
+from fluidgate.emulator.kv_events import KvEvents
 from fluidgate.emulator.metrics import Reading, page
+from fluidgate.emulator.prompt import BLOCK, Prompt
 from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest, Finish
 from fluidgate.emulator.rooms import Rooms
-from fluidgate.emulator.settings import BLOCK, EngineSettings, blocks
+from fluidgate.emulator.settings import EngineSettings, blocks
 
 AT_ONCE = 256
 """Iterations run before others have their turn."""
@@ -78,13 +80,15 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.id = str(uuid.uuid4())
-        self.ranks = [Rank.of(settings) for _ in range(settings.data_parallel)]
+        events = settings.kv_events is not None
+        self.ranks = [Rank.of(settings, KvEvents() if events else None) for _ in range(settings.data_parallel)]
         self.metrics = self.ranks[0].metrics
         self.scheduler = self.ranks[0].scheduler if len(self.ranks) == 1 else RanksInStep(self.ranks)
         self.faults = FaultBook(settings.seed)
         self.adapters: dict[str, str] = {}
         self.rooms = Rooms()
         self.served: deque[Served] = deque(maxlen=KEPT)
+        self._publish: list[Callable[[list[dict[str, Any]]], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
         self._alive = True
@@ -121,13 +125,17 @@ class Engine:
         self._advance(now)
         self._wait()
 
-    def submit_fetched(self, request: EngineRequest, tokens: int | None) -> None:
-        """A request whose KV was to come from another engine: `tokens` of it came, or None."""
+    def submit_fetched(self, request: EngineRequest, tokens: int | None, *, there: bool = False) -> None:
+        """A request whose KV was to come from another engine: `tokens` of it come, or None.
+
+        Args:
+            there: whether they have come; else only those that are not here take their time now.
+        """
         if tokens == request.prompt and not request.lost:
             request.fetched = True
-            seconds = self.settings.transfer_latency + tokens / self.settings.transfer_bandwidth
+            seconds = self.transfer_seconds(tokens - self.found(request))
             self.metrics.transferred(seconds)
-            self.submit(request, seconds)
+            self.submit(request, 0.0 if there else seconds)
             return
         self.metrics.failed_transfers += 1
         if self.settings.kv_load_failure_policy == "fail":
@@ -135,6 +143,14 @@ class Engine:
             return
         request.fetched = request.lost = self.settings.kv_load_failure_policy == "garbage"
         self.submit(request)
+
+    def found(self, request: EngineRequest) -> int:
+        """Tokens of a request's prompt whose KV is in the memory, the most of any rank."""
+        return max(rank.kv.cached(request) for rank in self.ranks)
+
+    def transfer_seconds(self, tokens: int) -> float:
+        """That the KV of so many tokens takes from another engine; nothing of nothing."""
+        return self.settings.transfer_latency + tokens / self.settings.transfer_bandwidth if tokens else 0.0
 
     def fail(self, request: EngineRequest) -> None:
         """A request cannot go on, wherever it is; nothing if it has ended."""
@@ -184,6 +200,16 @@ class Engine:
         self.scheduler.retry(self.clock.now())
         self._wait()
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget all KV of the ranks that hold none; whether those were all."""
+        done = [rank.kv.reset() for rank in self.ranks]
+        self._wait()
+        return all(done)
+
+    def tell_kv_events(self, publish: list[Callable[[list[dict[str, Any]]], None]]) -> None:
+        """Have what the memory of each rank stores and removes told by a function of its own, from now on."""
+        self._publish = publish
+
     def stop(self) -> None:
         """Never run an iteration again."""
         self._alive = False
@@ -200,6 +226,7 @@ class Engine:
             "remote_request_id": request.pin,
             "remote_host": host,
             "remote_port": port,
+            "remote_prefill_cached_tokens": request.found,
             "tp_size": 1,
         }
 
@@ -221,7 +248,7 @@ class Engine:
             {
                 "num_requests_running": rank.scheduler.running,
                 "num_requests_waiting": rank.scheduler.waiting + (self.rooms.waiting if k == 0 else 0),
-                "kv_cache_usage_perc": rank.kv.usage(rank.scheduler.running_tokens),
+                "kv_cache_usage_perc": rank.kv.usage,
             }
             for k, rank in enumerate(self.ranks)
         ]
@@ -271,6 +298,9 @@ class Engine:
         """Be called when the next iteration ends; a timer that rings early is set again."""
         if not self._alive:
             return
+        for rank, publish in zip(self.ranks, self._publish, strict=False):
+            if rank.events is not None and (told := rank.events.take()):
+                publish(told)
         at = self.scheduler.next_event
         if self._timer is not None:
             if at == self._at:

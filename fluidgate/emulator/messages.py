@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from fluidgate.emulator.bodies import Body, Count, Prompt, said, text_prompt
+from fluidgate.emulator.bodies import Body, Count, said
+from fluidgate.emulator.prompt import Prompt, messages_prompt
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.wire import DONE, Error, Form, event, packed, text
 
@@ -24,7 +25,7 @@ class Conversation(BaseModel):
 
     def prompts(self) -> list[Prompt]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [text_prompt("\n".join(said(message) for message in system + self.messages))]
+        return [messages_prompt(said(message) for message in system + self.messages)]
 
 
 class MessagesBody(Conversation, Body):

@@ -67,6 +67,9 @@ class EngineMetrics:
         self.iteration_tokens = Histogram(ITERATION_BUCKETS)
         self.inter_token = Histogram(TOKEN_BUCKETS, speed)
         self.rejected = 0
+        self.preemptions = 0
+        self.looked_for = 0
+        self.found = 0
         self.failed_transfers = 0
         self.generation_tokens = 0
         self.prompt_tokens = dict.fromkeys(SOURCES, 0)
@@ -79,13 +82,16 @@ class EngineMetrics:
         self._decode = Histogram(LATENCY_BUCKETS, speed)
         self._transfer = Histogram(TRANSFER_BUCKETS, speed)
 
+    def looked_up(self, request: EngineRequest) -> None:
+        """A request has joined, and its prompt was looked for in the memory."""
+        self.looked_for += request.prompt
+        self.found += request.found
+
     def prompt_known(self, request: EngineRequest) -> None:
         """The KV of a prompt is complete."""
-        if request.fetched:
-            self.prompt_tokens["external_kv_transfer"] += request.prompt
-            return
-        self.prompt_tokens["local_cache_hit"] += request.cached
-        self.prompt_tokens["local_compute"] += request.prompt - request.cached
+        rest: Source = "external_kv_transfer" if request.fetched else "local_compute"
+        self.prompt_tokens["local_cache_hit"] += request.found
+        self.prompt_tokens[rest] += request.prompt - request.found
 
     def first_token(self, request: EngineRequest) -> None:
         self._ttft.observe(request.first_token - request.arrival)
@@ -117,12 +123,12 @@ class EngineMetrics:
         plain = {
             "prompt_tokens": sum(self.prompt_tokens.values()),
             "generation_tokens": self.generation_tokens,
-            "num_preemptions": 0,
+            "num_preemptions": self.preemptions,
             "admission_rejections": self.rejected,
             "nixl_num_failed_transfers": self.failed_transfers,
             "nixl_num_kv_expired_reqs": expired,
-            "prefix_cache_hits": self.prompt_tokens["local_cache_hit"],
-            "prefix_cache_queries": sum(self.prompt_tokens.values()) - self.prompt_tokens["external_kv_transfer"],
+            "prefix_cache_hits": self.found,
+            "prefix_cache_queries": self.looked_for,
         }
         for name, value in plain.items():
             yield f"# TYPE vllm:{name}_total counter"

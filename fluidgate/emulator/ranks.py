@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fluidgate.emulator.balancer import Balancer
 from fluidgate.emulator.kv_cache import KvCache
+from fluidgate.emulator.kv_events import KvEvents
 from fluidgate.emulator.metrics import EngineMetrics
 from fluidgate.emulator.request import EngineRequest, Finish
 from fluidgate.emulator.scheduler import Occupancy, Scheduler
@@ -16,16 +17,17 @@ from fluidgate.emulator.settings import EngineSettings
 
 @dataclass(frozen=True)
 class Rank:
-    """One of them: its memory, what it counts, its batches."""
+    """One of them: its memory and what that tells, what it counts, its batches."""
 
     kv: KvCache
     metrics: EngineMetrics
     scheduler: Scheduler
+    events: KvEvents | None
 
     @classmethod
-    def of(cls, settings: EngineSettings) -> Rank:
-        kv, metrics = KvCache(settings), EngineMetrics(settings.speed)
-        return cls(kv, metrics, Scheduler(settings, kv, metrics))
+    def of(cls, settings: EngineSettings, events: KvEvents | None = None) -> Rank:
+        kv, metrics = KvCache(settings, events), EngineMetrics(settings.speed)
+        return cls(kv, metrics, Scheduler(settings, kv, metrics), events)
 
 
 class RanksInStep:

@@ -7,8 +7,25 @@ from asyncio import Future, get_running_loop
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fluidgate.emulator.prompt import Prompt
+
 Finish = Literal["stop", "length", "abort", "error"]
 Source = Literal["local_compute", "local_cache_hit", "external_kv_transfer"]
+
+
+class Block:
+    """A block of KV memory.
+
+    Attributes:
+        hash: of what it holds; None where nobody could use it.
+        holders: requests that hold it.
+    """
+
+    __slots__ = ("hash", "holders")
+
+    def __init__(self) -> None:
+        self.hash: int | None = None
+        self.holders = 0
 
 
 class Bell:
@@ -46,7 +63,17 @@ class EngineRequest:
         pin: name that the kept KV is fetched by.
         fetched: whether the prompt's KV has come from another engine.
         lost: whether KV on its way between two engines is lost.
-        cached: tokens of the prompt whose KV was there.
+        text: its prompt's tokens; None for a prompt like no other.
+        cached: tokens whose KV was there when it joined last.
+        found: tokens of the prompt whose KV was there when it joined first.
+        found_there: tokens that the engine which read the prompt had found; None if it was read here.
+        blocks: that it holds, in order; the first `known` of them are full, and may be taken over by others.
+        hashes: of its first blocks.
+        again: tokens of its answer that it has to read again, as it was preempted.
+        preempted: whether it was.
+        beside: whether it joins without the prefill's place.
+        batched: whether it is in the batch.
+        number: among the engine's requests; turn: among those that joined.
         slow: factor of the iterations that it is part of.
         rank: of the engine's, where it is.
         queued: whether it has come to the scheduler.
@@ -70,7 +97,19 @@ class EngineRequest:
     pin: str = ""
     fetched: bool = False
     lost: bool = False
+    text: Prompt | None = None
     cached: int = 0
+    found: int = 0
+    found_there: int | None = None
+    blocks: list[Block] = field(default_factory=list)
+    known: int = 0
+    hashes: list[int] = field(default_factory=list)
+    again: int = 0
+    preempted: bool = False
+    beside: bool = False
+    batched: bool = False
+    number: int = 0
+    turn: int = 0
     slow: float = 1.0
     rank: int = 0
     queued: bool = False
@@ -86,8 +125,13 @@ class EngineRequest:
 
     @property
     def unread(self) -> int:
-        """Tokens of the prompt that are still to be read."""
-        return self.prompt - self.read
+        """Tokens that are still to be read."""
+        return self.prompt + self.again - self.read
+
+    @property
+    def brought(self) -> bool:
+        """Whether its KV has come from another engine, and has not been lost here since."""
+        return self.fetched and not self.preempted
 
     @property
     def aborted(self) -> bool:
@@ -102,6 +146,11 @@ class EngineRequest:
     def garbled(self) -> bool:
         """Whether the answer is garbage: it was written without the KV of its prompt."""
         return self.fetched and self.lost
+
+    @property
+    def reused(self) -> int:
+        """Tokens of the prompt that were found in a memory where it was read."""
+        return self.found if self.found_there is None else self.found_there
 
     def wake(self) -> None:
         """Tell whoever answers that the request has gone on."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fluidgate.emulator.bodies import ApiError, Body, Count, Prompt, bad_request, said, text_prompt
+from fluidgate.emulator.bodies import ApiError, Body, Count, bad_request, said
+from fluidgate.emulator.prompt import Prompt, messages_prompt
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.wire import Error, Form, event, packed, text
 
@@ -26,9 +27,9 @@ class ResponsesBody(Body):
     def prompts(self) -> list[Prompt]:
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         if not items:
-            return [Prompt(0, b"")]
+            return [messages_prompt([])]
         system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
-        return [text_prompt("\n".join(said(item) for item in system + items))]
+        return [messages_prompt(said(item) for item in system + items)]
 
     def check(self) -> None:
         if self.previous_response_id is not None:
@@ -126,7 +127,7 @@ class ResponsesForm(Form):
         cut = request.finish == "length"
         usage = {
             "input_tokens": request.prompt,
-            "input_tokens_details": {"cached_tokens": request.cached, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": request.reused, "cache_write_tokens": 0},
             "output_tokens": request.written,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": request.prompt + request.written,

@@ -37,6 +37,7 @@ class Knock(BaseModel):
     """What the side that writes asks the other."""
 
     room: int = Field(ge=0, lt=2**63)
+    has: int = Field(0, ge=0)
 
 
 class Room:
@@ -44,12 +45,14 @@ class Room:
 
     Attributes:
         writer_came: set when the side that writes has knocked; `writer_left`, when it has gone before it had the KV.
+        writer_has: tokens of the prompt that it has, and need not be sent.
         kv: tokens that the reader has handed over; None if there are none to come.
     """
 
     def __init__(self) -> None:
         self.writer_came = asyncio.Event()
         self.writer_left = asyncio.Event()
+        self.writer_has = 0
         self.kv: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     def hand_over(self, tokens: int | None) -> None:
@@ -112,13 +115,14 @@ class Rooms:
             for task in (coming, end):
                 task.cancel()
 
-    async def receive(self, number: int, until_gone: Callable[[], Awaitable[None]]) -> int | None:
+    async def receive(self, knock: Knock, until_gone: Callable[[], Awaitable[None]]) -> int | None:
         """The answer to a knock: the tokens whose KV is there, once it is; None if it will not come.
 
         Args:
             until_gone: returns when the side that writes has gone.
         """
-        room = self.room(number)
+        room = self.room(knock.room)
+        room.writer_has = knock.has
         room.writer_came.set()
         gone = asyncio.ensure_future(until_gone())
         try:
@@ -132,9 +136,13 @@ class Rooms:
             gone.cancel()
 
 
-async def knock(session: aiohttp.ClientSession, host: str, port: int, number: int) -> int | None:
-    """Ask an engine that reads for the KV of a room's prompt: its tokens, or None where it does not come."""
-    wanted = Knock(room=number).model_dump()
+async def knock(session: aiohttp.ClientSession, host: str, port: int, number: int, has: int) -> int | None:
+    """Ask an engine that reads for the KV of a room's prompt: its tokens, or None where it does not come.
+
+    Args:
+        has: tokens of the prompt whose KV is here.
+    """
+    wanted = Knock(room=number, has=has).model_dump()
     forever = aiohttp.ClientTimeout(total=None)
     try:
         async with session.post(f"http://{host}:{port}{PATH}", json=wanted, timeout=forever) as answer:

@@ -14,8 +14,9 @@ from itertools import count
 
 from fluidgate.emulator.kv_cache import KvCache
 from fluidgate.emulator.metrics import EngineMetrics
+from fluidgate.emulator.prompt import BLOCK
 from fluidgate.emulator.request import EngineRequest, Finish
-from fluidgate.emulator.settings import BLOCK, EngineSettings
+from fluidgate.emulator.settings import EngineSettings
 
 Queue = list[tuple[float, int, EngineRequest]]
 
@@ -36,6 +37,9 @@ class Scheduler:
     however late `advance` is called. Requests join at those boundaries, first come first served. One that need not
     read more than a block (its KV was fetched, or is in the cache) does not need the prefill's place.
 
+    Where the decodes find no memory for their next tokens, who joined last leaves the batch, and is the first to join
+    again once there is memory for all that it has to read, its answer so far too.
+
     Attributes:
         end: of the iteration under way, s of the engine; inf if there is none.
         waiting: requests that are not in the batch.
@@ -50,6 +54,7 @@ class Scheduler:
         self._kv = kv
         self._metrics = metrics
         self._order = count()
+        self._turns = count()
         self._prompts: Queue = []
         self._ready: Queue = []
         self._reading: list[EngineRequest] = []
@@ -70,11 +75,6 @@ class Scheduler:
         return len(self._reading) + len(self._decoding)
 
     @property
-    def running_tokens(self) -> int:
-        """Tokens that the batch has in the KV memory."""
-        return self._context + sum(request.read for request in self._reading)
-
-    @property
     def next_event(self) -> float:
         """The epoch up to which `advance` would do nothing, s of the engine."""
         if self.end < math.inf:
@@ -88,9 +88,8 @@ class Scheduler:
         if request.broken:
             return
         request.queued = True
-        request.cached = 0 if request.fetched else self._kv.cached(request)
-        request.read = request.prompt if request.fetched else request.cached
-        self._enqueue(request)
+        request.number = next(self._order)
+        self._enqueue(request, self._kv.cached(request))
         self.waiting += 1
         self._join_late(request)
 
@@ -98,7 +97,7 @@ class Scheduler:
         """A request ends now, unanswered; its place in the batch and its KV are free from the next boundary on."""
         if request.finish is not None:
             return
-        if request.queued and request.started == math.inf:
+        if request.queued and not request.batched:
             self.waiting -= 1
         request.finish = why
         request.wake()
@@ -125,12 +124,12 @@ class Scheduler:
         """Who waits since `epoch` at the latest."""
         return sum(since <= epoch and not r.broken for queue in (self._prompts, self._ready) for since, _, r in queue)
 
-    def _enqueue(self, request: EngineRequest) -> None:
-        heappush(self._ready if self._passes(request) else self._prompts, (request.since, next(self._order), request))
-
-    def _passes(self, request: EngineRequest) -> bool:
-        """Whether a request joins without the prefill's place."""
-        return request.unread == 0 or (self._single and request.cached > 0)
+    def _enqueue(self, request: EngineRequest, cached: int) -> None:
+        """A request waits, so many of its tokens being in the memory."""
+        request.cached = cached
+        request.read = request.prompt if request.brought else cached
+        request.beside = request.unread == 0 or (self._single and cached > 0 and request.unread <= BLOCK)
+        heappush(self._ready if request.beside else self._prompts, (request.since, request.number, request))
 
     def begin(self, now: float) -> None:
         """An iteration is composed, and begins now; `end` says when it ends, inf if there is nobody."""
@@ -140,21 +139,21 @@ class Scheduler:
 
     def _compose(self, now: float) -> None:
         """Share the iteration among those in the batch and those that wait since `now` at the latest."""
+        room = self._grow()
         budget = self._settings.budget - len(self._decoding)
         self._parts = []
         for request in self._reading:
             budget -= self._read(request, budget)
         self._blocked = False
-        while self.running < self._settings.gpu.batch_size:
+        while room and self.running < self._settings.gpu.batch_size:
             queue = self._next_queue(now, budget)
             if queue is None:
                 break
             request = queue[0][2]
-            cached = 0 if request.fetched else self._kv.cached(request)
+            cached = self._kv.cached(request)
             if cached != request.cached:
                 heappop(queue)
-                request.cached = request.read = cached
-                self._enqueue(request)
+                self._enqueue(request, cached)
                 continue
             if not self._kv.take(request):
                 self._blocked = True
@@ -163,12 +162,45 @@ class Scheduler:
             budget -= self._join(request, budget)
         self._time()
 
+    def _grow(self) -> bool:
+        """Give the decodes memory for the tokens that they read now; whether nobody had to leave for it."""
+        kv, left = self._kv, False
+        edge = [request for request in self._decoding if (request.prompt + request.written) % BLOCK < 2]
+        short = [request for request in edge if kv.lacks(request)]
+        while len(short) > kv.free:
+            last = max((*self._reading, *self._decoding), key=lambda request: request.turn)
+            self._preempt(last)
+            left = True
+            short = [request for request in short if request is not last]
+        for request in short:
+            kv.grow(request)
+        for request in edge:
+            if request.batched:
+                kv.fill(request, request.prompt + request.written)
+        return not left
+
+    def _preempt(self, request: EngineRequest) -> None:
+        """A request leaves the batch and its memory, to read again what it had."""
+        if request in self._decoding:
+            self._decoding.remove(request)
+            self._context -= request.prompt + request.written
+        else:
+            self._reading.remove(request)
+        self._kv.release(request)
+        request.batched = False
+        if request.broken:
+            return
+        request.again, request.preempted = request.written, True
+        self.waiting += 1
+        self._metrics.preemptions += 1
+        self._enqueue(request, self._kv.cached(request))
+
     def _next_queue(self, now: float, budget: int) -> Queue | None:
         """The queue whose head joins next; None if nobody can."""
         for queue in (self._prompts, self._ready):
             while queue and queue[0][2].broken:
                 heappop(queue)
-        seat = not any(not self._passes(r) for r in self._reading) if self._single else budget > 0
+        seat = all(request.beside for request in self._reading) if self._single else budget > 0
         open_queues = [q for q in (self._ready, self._prompts if seat else []) if q and q[0][0] <= now]
         if not self._single and budget <= 0:
             return None
@@ -177,12 +209,14 @@ class Scheduler:
     def _join(self, request: EngineRequest, budget: int) -> int:
         """A request becomes part of the batch; the tokens of the budget that it takes."""
         self.waiting -= 1
-        request.started = self._start
+        request.batched, request.turn = True, next(self._turns)
+        if not request.preempted:
+            request.started = self._start
+            request.found = request.cached
+            self._metrics.looked_up(request)
         if request.unread == 0:
-            request.prompt_read = self._start
-            if not request.lost:
-                self._kv.remember(request)
-            self._metrics.prompt_known(request)
+            self._know_prompt(request, self._start)
+            self._kv.fill(request, request.prompt)
             self._start_decode(request)
             return 1
         self._reading.append(request)
@@ -192,10 +226,11 @@ class Scheduler:
         """The chunk of a request in this iteration."""
         most = budget
         if self._single:
-            most = BLOCK if self._passes(request) else self._settings.gpu.chunk_size
+            most = BLOCK if request.beside else self._settings.gpu.chunk_size
         tokens = min(request.unread, most)
         if tokens > 0:
             self._parts.append((request, tokens))
+            self._kv.fill(request, request.read + tokens)
         return tokens
 
     def _time(self) -> None:
@@ -227,17 +262,21 @@ class Scheduler:
             request.read += tokens
         for request in self._reading:
             if request.broken:
-                self._kv.release(request)
+                self._leave(request)
             elif request.unread == 0:
                 self._end_prompt(request, now)
         self._reading = [request for request in self._reading if request.unread > 0 and not request.broken]
         self._metrics.inter_token.observe(lasted, continuing)
         self._start, self.end = now, math.inf
 
+    def _know_prompt(self, request: EngineRequest, now: float) -> None:
+        """The KV of a prompt is complete; told of once."""
+        if request.prompt_read == math.inf:
+            request.prompt_read = now
+            self._metrics.prompt_known(request)
+
     def _end_prompt(self, request: EngineRequest, now: float) -> None:
-        request.prompt_read = now
-        self._kv.remember(request)
-        self._metrics.prompt_known(request)
+        self._know_prompt(request, now)
         if request.embeds:
             request.first_token = request.last_token = now
             self._finish(request, "stop")
@@ -248,7 +287,7 @@ class Scheduler:
             if not request.lost:
                 self._kv.pin(request, now)
             self._finish(request, "length")
-        elif self._single and request.cached == 0:
+        elif self._single and not request.beside:
             self._start_decode(request)
         else:
             self._write(request, now)
@@ -260,7 +299,7 @@ class Scheduler:
     def _write(self, request: EngineRequest, now: float) -> None:
         """A request gains a token, and goes on decoding unless that was the last."""
         if request.broken:
-            self._kv.release(request)
+            self._leave(request)
             return
         request.written += 1
         request.last_token = now
@@ -276,12 +315,16 @@ class Scheduler:
 
     def _finish(self, request: EngineRequest, why: Finish) -> None:
         request.finish = why
-        self._kv.release(request)
+        self._leave(request)
         self._metrics.finished(request)
         request.wake()
 
+    def _leave(self, request: EngineRequest) -> None:
+        self._kv.release(request)
+        request.batched = False
+
     def _count(self, lasted: float) -> None:
-        prefills = sum(not self._passes(request) for request, _ in self._parts)
+        prefills = sum(not request.beside for request, _ in self._parts)
         decodes = len(self._decoding) + len(self._parts) - prefills
         self.iterations += 1
         self._metrics.iteration_tokens.observe(sum(n for _, n in self._parts) + len(self._decoding))

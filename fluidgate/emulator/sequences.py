@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fluidgate.emulator.bodies import ApiError, Body, Prompt, bad_request
+from fluidgate.emulator.bodies import ApiError, Body, bad_request
 from fluidgate.emulator.engine import Engine
+from fluidgate.emulator.prompt import Prompt
 from fluidgate.emulator.request import Bell, EngineRequest, Finish
 
 LENGTH: Finish = "length"
@@ -40,6 +41,7 @@ def sequences(engine: Engine, body: Body, name: str, arrival: float) -> list[Eng
                     choice=choice,
                     remote_decode=reads,
                     embeds=body.embeds,
+                    text=prompt,
                     bell=bell,
                 )
             )

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from fluidgate.emulator.engine import Clock, Engine
+from fluidgate.emulator.kv_events import KvPublisher
 from fluidgate.emulator.settings import EngineSettings
 from fluidgate.emulator.transfer import Remote, fetch
 from fluidgate.errors import FluidgateError
@@ -45,6 +46,7 @@ class EngineServer:
     Attributes:
         engine: what serves at present; a new one after `revive`.
         siblings: all servers of the cluster, this one among them.
+        kv_event_ports: on which its ranks tell KV events, once it listens.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class EngineServer:
         self.siblings: list[EngineServer] = [self]
         self.host = host
         self.port = port
+        self.kv_event_ports: list[int] = []
         self._clock = clock
         self._listener: asyncio.Server | None = None
+        self._publishers: list[KvPublisher] = []
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._state = ServerState()
@@ -112,6 +116,19 @@ class EngineServer:
                 f"engine: cannot listen on {self.host} port {self.port} ({_reason(error)}); give another --port"
             ) from None
         self.port = self._listener.sockets[0].getsockname()[1]
+        self._tell_kv_events()
+
+    def _tell_kv_events(self) -> None:
+        """Each rank on a port of its own, the same after a revival."""
+        first = self.settings.kv_events
+        if first is None:
+            return
+        assert self._listener is not None
+        host = self._listener.sockets[0].getsockname()[0]
+        ports = self.kv_event_ports or [first + k if first else 0 for k in range(self.settings.data_parallel)]
+        self._publishers = [KvPublisher(host, port, rank) for rank, port in enumerate(ports)]
+        self.kv_event_ports = [publisher.port for publisher in self._publishers]
+        self.engine.tell_kv_events([publisher.publish for publisher in self._publishers])
 
     def kill(self) -> None:
         """Die at once: no port, no connections, no KV, nothing in progress."""
@@ -119,6 +136,9 @@ class EngineServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        for publisher in self._publishers:
+            publisher.close()
+        self._publishers = []
         for connection in list(self._state.connections):
             if connection.transport is not None:
                 connection.transport.abort()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from fluidgate.emulator.prompt import BLOCK
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Gpu
 
@@ -13,9 +14,6 @@ EngineBatching = Literal["single-prefill", "token-budget"]
 EngineKind = Literal["vllm", "sglang", "openai"]
 EngineRole = Literal["null", "prefill", "decode"]
 KvLoadFailure = Literal["fail", "recompute", "garbage"]
-
-BLOCK = 16
-"""Tokens of a block of KV memory."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,9 @@ class EngineSettings:
         max_model_len: most tokens of prompt and answer together.
         data_parallel: ranks of the engine that step together; each has a batch and a memory of its own.
         kv_tokens: that the KV memory holds; by default B requests of `max_model_len`.
-        prefix_caching: whether the KV of a prompt that was read serves the same prompt again.
+        prefix_caching: whether the KV of a text that was read or written serves prompts that begin alike.
+        kv_events: port on which the first rank tells what its memory stores and removes, the others on the next;
+            0 for any free ones, None to tell nobody.
         kv_lease: s that the KV of a remote decode is kept for.
         transfer_latency, transfer_bandwidth: KV from another engine takes latency + tokens/bandwidth s.
         kv_load_failure_policy: what becomes of a request whose KV cannot be fetched: it fails, its prompt is read here,
@@ -60,6 +60,7 @@ class EngineSettings:
     data_parallel: int = 1
     kv_tokens: int | None = None
     prefix_caching: bool = True
+    kv_events: int | None = None
     kv_lease: float = 30.0
     transfer_latency: float = 0.0
     transfer_bandwidth: float = math.inf
@@ -84,6 +85,8 @@ class EngineSettings:
             raise FluidgateError("engine: data_parallel is emulated with kinds vllm and openai; leave it out")
         if self.max_queued is not None:
             _check("max_queued", self.max_queued, self.max_queued >= 0, "at least 0")
+        if self.kv_events is not None and self.kind != "vllm":
+            raise FluidgateError("engine: KV events are told by kind vllm; leave --kv-events out")
         if self.kv_tokens is not None and self.kv_tokens < self.max_model_len:
             raise FluidgateError(
                 f"engine: kv_tokens {self.kv_tokens} hold no request of max_model_len {self.max_model_len}; "

@@ -97,6 +97,7 @@ def _lines(engine: Engine) -> Iterator[str]:
     counted = {
         "prompt_tokens_total": sum(metrics.prompt_tokens.values()),
         "generation_tokens_total": metrics.generation_tokens,
+        "cached_tokens_total": metrics.found,
         "num_transfer_failed_reqs_total": metrics.failed_transfers,
     }
     for name, value in counted.items():

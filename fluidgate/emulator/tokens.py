@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from fluidgate.emulator.bodies import BYTES_PER_TOKEN, Message, TokenIds, chat_text
-
-MARK = b"\x01"
-"""Before the bytes of a token, so that those that begin with 0 count too."""
+from fluidgate.emulator.bodies import Message, TokenIds
+from fluidgate.emulator.prompt import BYTES_PER_TOKEN, MARK
 
 
 class TokenizeBody(BaseModel):
@@ -21,9 +19,11 @@ class TokenizeBody(BaseModel):
     return_token_strs: bool | None = False
 
     @property
-    def text(self) -> str | None:
-        """What is to be cut; None if there is neither."""
-        return self.prompt if self.messages is None else chat_text(self.messages)
+    def texts(self) -> list[str] | None:
+        """What is to be cut, each by itself; None if there is nothing."""
+        if self.messages is not None:
+            return [message.text for message in self.messages]
+        return None if self.prompt is None else [self.prompt]
 
 
 class DetokenizeBody(BaseModel):
@@ -33,10 +33,10 @@ class DetokenizeBody(BaseModel):
     tokens: TokenIds
 
 
-def tokenized(text: str, max_model_len: int, *, strings: bool) -> dict[str, Any]:
+def tokenized(texts: list[str], max_model_len: int, *, strings: bool) -> dict[str, Any]:
     """The answer to `/tokenize`."""
-    data = text.encode("utf-8", "surrogatepass")
-    pieces = [data[at : at + BYTES_PER_TOKEN] for at in range(0, len(data), BYTES_PER_TOKEN)]
+    parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+    pieces = [data[at : at + BYTES_PER_TOKEN] for data in parts for at in range(0, len(data), BYTES_PER_TOKEN)]
     return {
         "count": len(pieces),
         "max_model_len": max_model_len,

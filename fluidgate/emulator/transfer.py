@@ -20,6 +20,7 @@ class Remote(BaseModel):
     remote_host: str
     remote_port: int = Field(ge=1, le=65535)
     remote_block_ids: list[int]
+    remote_prefill_cached_tokens: int | None = None
 
     @property
     def url(self) -> str:

@@ -13,10 +13,13 @@ from typing import Any
 
 from fluidgate.emulator.request import EngineRequest
 
-WORDS = tuple(
-    b" the of and to in is was that for as with by on are from at his an were which one have this had not be their but"
-    b" first been".split(b" ")[1:]
-)
+OPENINGS = b"that with this have from they been were when what your each then more time like many them some".split()
+"""What an answer begins with."""
+
+THREE = b"the and for was are one had not but all can her out new its two may any now how our day way see get has him"
+WORDS = tuple(b" " + word for word in THREE.split())
+"""What follows. Each is a token as `prompt` cuts texts: an answer that comes back in a prompt is the same tokens."""
+
 GARBAGE = b"garbage"
 DONE = b"data: [DONE]\n\n"
 Error = dict[str, Any]
@@ -81,7 +84,8 @@ def token(request: EngineRequest, number: int) -> bytes:
         word = GARBAGE
     else:
         key = request.key
-        word = WORDS[(key[0] + 11 * request.choice + number * (1 + key[1] % 7)) % len(WORDS)]
+        at = key[0] + 11 * request.choice + number * (1 + key[1] % 7)
+        return OPENINGS[at % len(OPENINGS)] if number == 1 else WORDS[at % len(WORDS)]
     return word if number == 1 else b" " + word
 
 
@@ -138,7 +142,8 @@ class OpenAiForm(Form):
     def closing(self) -> bytes:
         if not self._usage_at_end:
             return DONE
-        return self._start + b"]" + _usage(self._prompts, self._written) + b"}\n\n" + DONE
+        details = b',"prompt_tokens_details":{"cached_tokens":%d}' % self._cached if self._cached else b""
+        return self._start + b"]" + _usage(self._prompts, self._written, details) + b"}\n\n" + DONE
 
     def whole(self, transfer: dict[str, Any] | None) -> bytes:
         prompts, written = self._prompts, self._written
@@ -148,7 +153,8 @@ class OpenAiForm(Form):
             "created": self.created,
             "model": self.model,
             "choices": [self._choice(index, request) for index, request in enumerate(self.requests)],
-            "usage": {"prompt_tokens": prompts, "total_tokens": prompts + written, "completion_tokens": written},
+            "usage": {"prompt_tokens": prompts, "total_tokens": prompts + written, "completion_tokens": written}
+            | ({"prompt_tokens_details": {"cached_tokens": self._cached}} if self._cached else {}),
             "kv_transfer_params": transfer,
         }
         return packed(body)
@@ -157,6 +163,11 @@ class OpenAiForm(Form):
     def _prompts(self) -> int:
         """Tokens of all prompts, each counted once."""
         return sum(request.prompt for request in self.requests[:: self._n])
+
+    @property
+    def _cached(self) -> int:
+        """Tokens of all prompts that were found in the memory; told where there are any, as by vLLM."""
+        return sum(request.reused for request in self.requests[:: self._n])
 
     @property
     def _written(self) -> int:
@@ -181,5 +192,6 @@ class OpenAiForm(Form):
         return b'],"usage":null}\n\n' if self._usage_at_end else b"]}\n\n"
 
 
-def _usage(prompt: int, tokens: int) -> bytes:
-    return b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}' % (prompt, prompt + tokens, tokens)
+def _usage(prompt: int, tokens: int, details: bytes = b"") -> bytes:
+    counted = b'"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d' % (prompt, prompt + tokens, tokens)
+    return b',"usage":{' + counted + details + b"}"

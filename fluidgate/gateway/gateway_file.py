@@ -22,6 +22,7 @@ from fluidgate.gateway.gateway_tables import (
     GroupTable,
     KeyTable,
     LimitsTable,
+    PrefixesTable,
     RuleTable,
     ServerTable,
     TokensTable,
@@ -55,6 +56,7 @@ class GroupSettings:
         default_class: index.
         engine_key: what the engines ask for, if anything.
         engines_file: of URLs, watched; slot_dir: of llama.cpp engines.
+        prefixes: what is known of the beginnings of prompts; bytes_per_token: of texts, at first.
     """
 
     source: str
@@ -75,6 +77,8 @@ class GroupSettings:
     seed: int
     engines_file: Path | None
     slot_dir: Path | None
+    prefixes: PrefixesTable
+    bytes_per_token: float
 
     def differs_lightly(self, other: GroupSettings) -> bool:
         """Whether `other` could take this one's place while its requests run: engines, rules, limits, names."""
@@ -162,7 +166,7 @@ def _group(
     scenario = Scenario.load(folder / named)
     chosen = _policy(table.policy, where, source, folder) if policy is None else find_any_policy(policy)
     keys = [each.name for each in file.keys]
-    if found := list(_problems(table, engines, keys, scenario, chosen)):
+    if found := list(_problems(table, engines, file.prefixes, keys, scenario, chosen)):
         fail(source, [f"{where}{problem}" for problem in found])
     limits = {each.name: each for each in table.classes}
     names = scenario.class_names
@@ -191,6 +195,8 @@ def _group(
         seed=table.seed,
         engines_file=folder / engines.file if engines.file else None,
         slot_dir=folder / engines.slot_dir if engines.slot_dir else None,
+        prefixes=file.prefixes,
+        bytes_per_token=file.tokens.bytes_per_token,
     )
 
 
@@ -242,7 +248,12 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
 
 
 def _problems(
-    file: GroupTable, engines: EnginesTable, keys: list[str], scenario: Scenario, policy: Policy | PlacedPolicy
+    file: GroupTable,
+    engines: EnginesTable,
+    prefixes: PrefixesTable,
+    keys: list[str],
+    scenario: Scenario,
+    policy: Policy | PlacedPolicy,
 ) -> Iterator[str]:
     """One "KEY: REASON; MEND" for each key of a group that does not go with the others."""
     names = scenario.class_names
@@ -275,7 +286,9 @@ def _problems(
             yield f"rules[{k}].key: no key is named {shown(rule.key)}{nearest(rule.key, keys)}; add it as [[keys]]"
         if not rule.model_dump(exclude_none=True, exclude={"cls"}):
             yield f"rules[{k}]: has no condition; add one, or give default_class"
-    if isinstance(policy, PlacedPolicy) and policy.parameters:
+    if prefixes.kv_events_port is not None and engines.kind not in ("vllm", "vllm-coupled"):
+        yield f"prefixes.kv_events_port: {engines.kind} tells no KV events; remove this key"
+    if isinstance(policy, PlacedPolicy) and not policy.only_places:
         yield f"policy: {shown(policy.name)} is more than a placement of requests; name another policy"
 
 

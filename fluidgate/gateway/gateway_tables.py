@@ -165,6 +165,20 @@ class ReplanningTable(Table):
     deviations: float = Field(Replanning.deviations, ge=0, description="standard deviations that such a change exceeds")
 
 
+class PrefixesTable(Table):
+    """What is known of the beginnings of prompts."""
+
+    enabled: bool = absent("whether they are looked for; where the policy can use it if absent")
+    kv_tokens: int = absent(
+        "the tokens of an engine's KV memory; what it says, else the scenario's, if absent", ge=1, le=LARGEST_WHOLE
+    )
+    kv_events_port: int = absent(
+        "the port of vLLM's KV events on each host, that of the first of its engines; not listened to if absent",
+        ge=1,
+        le=65535,
+    )
+
+
 class GroupTable(Table):
     """Engines that serve one model, and how their requests are told apart and placed."""
 
@@ -195,6 +209,7 @@ class GatewayTable(GroupTable):
     keys: list[KeyTable] = Field(default_factory=list, description="tables [[keys]]; without one no key is asked for")
     quota: QuotaTable = Field(default_factory=QuotaTable, description="the table [quota], of keys without own values")
     tokens: TokensTable = Field(default_factory=TokensTable, description="the table [tokens]")
+    prefixes: PrefixesTable = Field(default_factory=PrefixesTable, description="the table [prefixes]")
     replanning: ReplanningTable = Field(default_factory=ReplanningTable, description="the table [replanning]")
 
 

@@ -29,6 +29,11 @@ class Gauges:
             of_requests(snapshot, add)
             of_engines(snapshot, add)
             of_indicators(snapshot, add)
+            if snapshot["prefixes"] is not None:
+                seconds = CounterMetricFamily(
+                    "fluidgate_prefix_hash_seconds", "CPU time that the hashing of prompts has taken", labels=("model",)
+                )
+                add(seconds, (snapshot["model"],), snapshot["prefixes"]["hash_seconds"])
             if snapshot["plan"] is not None:
                 of_plan(snapshot["model"], snapshot["plan"], add)
         yield from families.values()
@@ -67,10 +72,28 @@ def of_engines(snapshot: dict[str, Any], add: Add) -> None:
         add(mixed, (model, url), float(engine["role"] == "mixed"))
         for kind in ("prefills", "decodes", "foreign"):
             add(held, (model, url, kind), engine[kind])
+        if engine["prefixes"] is not None:
+            of_prefixes((model, url), engine["prefixes"], add)
         if engine["kv_usage"] is not None:
             add(kv, (model, url), engine["kv_usage"])
         for reason in REASONS:
             add(downs, (model, url, reason), engine["downs"].get(reason, 0))
+
+
+def of_prefixes(of: tuple[str, str], prefixes: dict[str, float], add: Add) -> None:
+    """What an engine is believed to have of prompts."""
+    labels = ("model", "engine")
+    believed = "Prompt tokens sent to an engine that were believed to be in its memory"
+    told = "Prompt tokens that an engine says were in its memory"
+    add(
+        CounterMetricFamily("fluidgate_prefix_believed_tokens", believed, labels=labels),
+        of,
+        prefixes["believed_tokens"],
+    )
+    add(CounterMetricFamily("fluidgate_prefix_told_tokens", told, labels=labels), of, prefixes["told_tokens"])
+    add(gauge("prefix_blocks", "Blocks that an engine is believed to have", "engine"), of, prefixes["blocks"])
+    add(gauge("prefix_bytes", "Memory of the gateway for them", "engine"), of, prefixes["bytes"])
+    add(gauge("prefix_room_tokens", "Tokens that an engine is believed to keep", "engine"), of, prefixes["room"])
 
 
 def of_indicators(snapshot: dict[str, Any], add: Add) -> None:

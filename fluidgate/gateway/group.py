@@ -10,6 +10,7 @@ from typing import Any
 
 from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.cluster.joining import Joining
+from fluidgate.gateway.cluster.kv_listener import KvListener
 from fluidgate.gateway.cluster.membership import Membership
 from fluidgate.gateway.cluster.monitor import Monitor
 from fluidgate.gateway.cluster.sources import DnsName, KubernetesService, Listed, Source, WatchedFile
@@ -20,8 +21,10 @@ from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.engines import Adapter, Connections, LlamaCpp, OpenAiCompatible, Sglang, Vllm, VllmCoupled
 from fluidgate.gateway.gateway_file import GroupSettings
+from fluidgate.gateway.prefixes import PrefixIndex
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy
+from fluidgate.policies.placed import criteria_of, prefill_rate
 
 NOWHERE = "http://localhost"
 """The URL of an engine that is asked nothing."""
@@ -38,6 +41,7 @@ class ModelGroup:
     Attributes:
         backends: the engines.
         dispatcher: the state of the cluster, and the moves of the policy.
+        prefixes: where the beginnings of prompts are; None where that is not looked for.
         controller: the plan; None for a policy that reads none.
         monitor: keeps `backends` up to date, and tells the dispatcher.
         membership: says which engines there are.
@@ -57,9 +61,11 @@ class ModelGroup:
         self.binding = binding_of(settings, self._adapter_of(NOWHERE))
         self.backends = Backends([], slots_of(settings.scenario), settings.model)
         self.controller: Controller | None = None
+        self.prefixes = prefixes_of(settings)
         self.dispatcher = self._dispatcher()
         transfer = self.binding != "stay" and settings.engines.check_transfer
         self._joining = Joining(self.backends, settings.source, transfer=transfer)
+        self._listener = self._kv_listener()
         self.monitor = Monitor(
             self.backends,
             self.dispatcher,
@@ -67,6 +73,8 @@ class ModelGroup:
             resized=self._plan_for,
             clock=clock,
             seconds=settings.engines.check_seconds,
+            prefixes=self.prefixes,
+            listener=self._listener,
         )
         self.membership = Membership(
             self.backends,
@@ -111,6 +119,8 @@ class ModelGroup:
             await asyncio.gather(self._following, return_exceptions=True)
         await self.membership.stop()
         await self.monitor.stop()
+        if self._listener is not None:
+            await self._listener.close()
         await self.backends.close()
 
     def two_legs(self, stream: bool) -> bool:
@@ -143,6 +153,7 @@ class ModelGroup:
                 for i, name in enumerate(settings.scenario.class_names)
             },
             "indicators": self._indicators(),
+            "prefixes": None if self.prefixes is None else {"hash_seconds": self.prefixes.hash_seconds},
             "engines": [
                 {
                     "url": engine.url,
@@ -156,6 +167,7 @@ class ModelGroup:
                     "decodes": state.decodes,
                     "foreign": state.foreign,
                     "kv_usage": None if engine.load is None else engine.load.kv_usage,
+                    "prefixes": None if self.prefixes is None else self.prefixes.snapshot(engine.place),
                 }
                 for engine in self.backends
             ],
@@ -168,12 +180,27 @@ class ModelGroup:
         gpus = self.dispatcher.fleet.up * self.settings.scenario.engine.data_parallel
         return indicators_now(self.settings.scenario, self.dispatcher.averages(), gpus)
 
+    def _kv_listener(self) -> KvListener | None:
+        port = self.settings.prefixes.kv_events_port
+        if self.prefixes is None or port is None:
+            return None
+        return KvListener(self.prefixes, port, self.settings.scenario.engine.data_parallel, self.backends.lower_on_host)
+
     def _dispatcher(self) -> Dispatcher:
         settings, places = self.settings, self.backends.capacity
         scenario, policy, binding = settings.scenario, settings.policy, self.binding
         classes = len(scenario.class_names)
         if isinstance(policy, PlacedPolicy):
-            return Placed(policy.placement, places, classes, clock=self.clock, seed=settings.seed)
+            ttft = min((target for target in scenario.ttft_targets if target is not None), default=math.inf)
+            return Placed(
+                policy.placement,
+                places,
+                classes,
+                clock=self.clock,
+                seed=settings.seed,
+                criteria=criteria_of(policy, prefill_rate(scenario, policy.batching), ttft),
+                prefixes=self.prefixes,
+            )
         engines = max(1, len(settings.engines.urls))
         self.controller = Controller(
             scenario,
@@ -195,6 +222,7 @@ class ModelGroup:
             estimator=self.controller.estimator,
             clock=self.clock,
             seed=settings.seed,
+            prefixes=self.prefixes,
         )
         self.controller.steer(dispatcher)
         return dispatcher
@@ -214,6 +242,27 @@ def kv_tokens_of(scenario: Scenario) -> int | None:
     """Tokens of the KV memory of an engine, all its ranks taken together; None for no limit."""
     known = scenario.engine.kv_tokens
     return None if known is None else known * scenario.engine.data_parallel
+
+
+READ_REUSE = frozenset({"lmetric", "sticky", "precise", "cache-aware", "least-prefill"})
+"""Rules of placement that ask where a prompt's beginning is."""
+
+
+def prefixes_of(settings: GroupSettings) -> PrefixIndex | None:
+    """What is known of the beginnings of prompts, where the file wants it or else where the policy can use it: under a
+    rule that asks, or a gate, which counts with what is still to be read."""
+    policy, table = settings.policy, settings.prefixes
+    wanted = table.enabled
+    if wanted is None:
+        wanted = policy.placement in READ_REUSE if isinstance(policy, PlacedPolicy) else True
+    if not wanted:
+        return None
+    return PrefixIndex(
+        table.kv_tokens,
+        usual=kv_tokens_of(settings.scenario),
+        bytes_per_token=settings.bytes_per_token,
+        by_counters=isinstance(policy, PlacedPolicy),
+    )
 
 
 def binding_of(settings: GroupSettings, example: Adapter) -> str:

@@ -29,6 +29,7 @@ def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
     if not gpu.iteration.by_batch:
         sentences += _of_speeds(gpu)
     sentences += of_ranks(scenario)
+    sentences += _of_hits(scenario)
     if partition is not None and partition.prefill_utilisation > _FULL:
         sentences.append(
             f"prefill utilisation is {partition.prefill_utilisation:.1%} on {partition.mixed} mixed GPUs: "
@@ -49,10 +50,28 @@ def of_ranks(scenario: Scenario) -> Iterator[str]:
         )
 
 
+def _of_hits(scenario: Scenario) -> Iterator[str]:
+    """Hit rates that nobody gave, where engines cache prefixes."""
+    if not scenario.engine.prefix_caching or all(c.prefix_hit_rate is not None for c in scenario.classes):
+        return
+    if not scenario.hit_rates.any():
+        yield (
+            "prefix_caching: the plan reads every prompt wholly: give [[classes]] prefix_hit_rate, "
+            "or let `fluidgate plan --trace TRACE` measure it"
+        )
+        return
+    of_sessions = [f"'{c.name}' {c.found_share:.4g}" for c in scenario.classes if c.prefix_hit_rate is None]
+    yield (
+        f"prefix_hit_rate of {listed(of_sessions)} is what an endless memory finds of the class's sessions; "
+        "give [[classes]] prefix_hit_rate where memory is less"
+    )
+
+
 def of_full_chunks(scenario: Scenario) -> Iterator[str]:
     """The classes whose prompts hardly fill a chunk, where every chunk is taken as full."""
     gpu = scenario.gpu
-    short = [f"'{c.name}'" for c in scenario.classes if c.prompt_tokens < _FILLED * gpu.chunk_size]
+    read = zip(scenario.classes, scenario.reading, strict=True)
+    short = [f"'{c.name}'" for c, tokens in read if tokens < _FILLED * gpu.chunk_size]
     if short:
         yield (
             f"the prompts of {listed(short)} are much shorter than chunk_size {gpu.chunk_size}, but the model takes "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,13 @@ class Sizes(Protocol):
     def output(self) -> float:
         """Mean output, tokens."""
 
+    @property
+    def square(self) -> float:
+        """`E P^2` of the prompts, tokens^2."""
+
+    def rest(self, hit_rate: float) -> Sizes:
+        """The same with prompts of which that share of the tokens is left out, in 0..1 but not 1."""
+
     def chunks(self, size: float) -> float:
         """Mean number of chunks of `size` tokens that a prompt is, `E ceil(P/size)`."""
 
@@ -79,6 +86,15 @@ class Independent:
     @property
     def output(self) -> float:
         return self.outputs.mean
+
+    @property
+    def square(self) -> float:
+        return self.prompts.square
+
+    def rest(self, hit_rate: float) -> Sizes:
+        mean = self.prompts.mean
+        shorter = replace(self.prompts, mean=max(mean * (1.0 - hit_rate), min(mean, 1.0)))
+        return replace(self, prompts=shorter)
 
     def chunks(self, size: float) -> float:
         return self.prompts.chunks(size)
@@ -119,6 +135,14 @@ class Empirical:
     def output(self) -> float:
         return float(self.outputs.mean())
 
+    @property
+    def square(self) -> float:
+        return float((self.prompts**2).mean())
+
+    def rest(self, hit_rate: float) -> Sizes:
+        shorter = np.maximum(self.prompts * (1.0 - hit_rate), np.minimum(self.prompts, 1.0))
+        return replace(self, prompts=shorter)
+
     def chunks(self, size: float) -> float:
         return float(np.ceil(self.prompts / size).mean())
 
@@ -155,13 +179,16 @@ class Law:
     mean: float
     cv: float = 0.0
 
+    @property
+    def square(self) -> float:
+        """`E X^2`."""
+        if self.name == "exponential":
+            return 2.0 * self.mean**2 - self.mean
+        return self.mean**2 * (1.0 + self.cv**2)
+
     def pairs(self, skipped: int) -> float:
         """`E[n (n-1)] / 2` of `n = X - skipped`."""
-        if self.name == "exponential":
-            square = 2.0 * self.mean**2 - self.mean
-        else:
-            square = self.mean**2 * (1.0 + self.cv**2)
-        return max(0.5 * (square - self.mean) - skipped * self.mean + skipped * (skipped + 1) / 2, 0.0)
+        return max(0.5 * (self.square - self.mean) - skipped * self.mean + skipped * (skipped + 1) / 2, 0.0)
 
     def chunks(self, size: float) -> float:
         """`E ceil(X/size)`."""

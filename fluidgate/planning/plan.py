@@ -47,6 +47,7 @@ class Plan:
             ends, of `memory`.
         indicators: for each limit its `limit`, `value` and `shadow_price` (d objective / d limit); for each
             penalty its `weight` and `value`.
+        hit_price: d objective / d `prefix_hit_rate` of each class, shape (classes,); None without prefix caching.
         request_seconds: of a GPU that one request more takes where it runs, shape (classes,); None under [LDHZ]'s law
             with full chunks.
         slots: decodes of a GPU at most, as many as its batch size and its memory hold.
@@ -76,6 +77,7 @@ class Plan:
     shadow_prices: dict[str, float]
     indicators: dict[str, dict[str, float]]
     slots: float
+    hit_price: Array | None = None
     request_seconds: Array | None = None
     operating_point: OperatingPoint | None = None
     warnings: tuple[str, ...] = ()
@@ -113,6 +115,14 @@ class Plan:
         decodes = self.mixed_decode + solo
         return np.divide(solo, decodes, out=np.ones_like(solo), where=decodes > 0)
 
+    @property
+    def prefix_hit_rate(self) -> float | None:
+        """Tokens found over tokens of the prompts that are read, of all classes; None without prefix caching."""
+        if not self.scenario.engine.prefix_caching:
+            return None
+        tokens = self.rates.prefill * self.prefill * [c.prompt_tokens for c in self.scenario.classes]
+        return float(self.scenario.hit_rates @ tokens / tokens.sum()) if tokens.any() else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as the contract's JSON object."""
         plan: dict[str, Any] = {
@@ -134,6 +144,8 @@ class Plan:
         else:
             gpu = self.scenario.gpu
             plan["iteration"] = {"mixed_seconds": gpu.tau, "solo_seconds": gpu.solo, "context_tokens": None}
+        if self.scenario.engine.prefix_caching:
+            plan["prefix_hit_rate"] = self.prefix_hit_rate
         plan["classes"] = self._class_records()
         plan["warnings"] = list(self.warnings)
         return plan
@@ -172,4 +184,6 @@ class Plan:
             "served_fraction": self.served_fraction.tolist(),
             "flow_price": self.flow_price.tolist(),
         }
+        if self.hit_price is not None:
+            columns |= {"prefix_hit_rate": self.scenario.hit_rates.tolist(), "hit_price": self.hit_price.tolist()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

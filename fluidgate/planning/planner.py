@@ -89,7 +89,7 @@ def has_full_chunks(scenario: Scenario, batching: Batching, by_iterations: bool 
     says no more than the model does, so that nothing is known of the lengths but their means, unless it is to be held
     against iterations; and where the law gives a chunk that is not full no time.
     """
-    law, shortest = scenario.gpu.iteration, min(c.prompt_tokens for c in scenario.classes)
+    law, shortest = scenario.gpu.iteration, float(scenario.reading.min())
     filled = shortest >= scenario.gpu.chunk_size or law.alpha + law.beta * shortest <= 0.0
     return (
         not law.by_batch

@@ -39,9 +39,11 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
     decodes = columns[layout.mixed] + columns[layout.solo]
     completion = rates.mixed_decode * np.where(decodes > _ZERO * instance.load, decodes, 0.0)
     fraction = float(prefill.sum())
+    hits = instance.scenario.hit_rates
     values = indicator_values(instance.scenario, prefill, solo)
     indicators, prices = _indicators(program, optimum, values, fraction), _shadow_prices(program, optimum)
     groups = partition(fraction, gpus, instance.scenario.engine.data_parallel) if gpus is not None else None
+    prefill_cost = _prefill_cost(instance, prices, indicators, fraction)
     return Plan(
         scenario=instance.scenario,
         scheme=instance.scheme,
@@ -54,7 +56,10 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
         decode_queue=_waiting(lost, instance, patience),
         completion_rate=completion,
         flow_price=_flow_price(program, optimum),
-        prefill_cost=_prefill_cost(instance, prices, indicators, fraction),
+        prefill_cost=prefill_cost,
+        hit_price=prefill * rates.prefill * prefill_cost / (1.0 - hits)
+        if instance.scenario.engine.prefix_caching
+        else None,
         decode_cost=np.minimum(
             prices["mixed_capacity"] / rates.mixed_decode, prices["solo_capacity"] / rates.solo_decode
         ),

@@ -15,7 +15,8 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
-from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables, no_limits
+from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables, no_homes, no_limits
+from fluidgate.policies.homes import at_home
 from fluidgate.policies.limits import with_limits
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
@@ -75,10 +76,11 @@ def tables_of(
         fewest=False,
         expected_output=np.array([c.output_tokens for c in plan.scenario.classes]),
         **no_limits(classes),
+        **no_homes(classes),
     )
 
 
-def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables:
+def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0, toll: float = 10.0) -> Tables:
     """One pool: the largest value index starts first; a decode goes where it is fast, unless a prefill needs the GPU.
 
     Paid at completion (bundled), a decode takes a free slot at once, so that no work is lost after a prefill; where
@@ -91,7 +93,17 @@ def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0) -> Tables
     What a finite cluster keeps free, and for whom: `fluidgate.policies.reservation`. `reservation` adds to it, in
     standard deviations of a Poisson number: `sqrt(B n)` slots for all classes but that of the largest index, or
     `sqrt(n)` GPUs where prompts are paid apart.
+
+    Where prompts find what was read before (`[engine] prefix_caching`) and GPUs form their own batches, gate and
+    placement decide together, see `fluidgate.policies.decisions.homes`, with `toll` requests to come that a second of
+    reading puts off. On GPUs that read one prompt at a time, the oldest of the class that is named goes where most of
+    its prompt is, among those that could start it.
     """
+    tables = _one_pool(plan, gpus, reservation)
+    return at_home(tables, plan, toll) if plan.scenario.engine.prefix_caching else tables
+
+
+def _one_pool(plan: Plan, gpus: int, reservation: float) -> Tables:
     apart = plan.scheme == "separate"
     all_mixed = plan.mixed_fraction > 1.0 - ALL
     tables = tables_of(
@@ -129,6 +141,14 @@ def _tabulated(**options: object) -> Callable[..., Tables]:
 
 MARGIN = (
     Parameter("margin", 0.0, 0.0, 1.0, "how much larger than the plan's the mixed group and the caps on prefills are"),
+)
+TOLL = Parameter(
+    "toll",
+    10.0,
+    0.0,
+    1000.0,
+    "requests to come that a second of reading puts off, with prefix caching",
+    with_caching=True,
 )
 RESERVATION = (
     Parameter("reservation", 0.0, -2.0, 2.0, "slots kept free beyond the birth-death rule, in units of sqrt(B n)"),
@@ -184,7 +204,7 @@ POLICIES: dict[str, Policy] = {
             "one pool of GPUs; the largest value over cost at shadow prices first, decodes take slots at once",
             Program(),
             index_and_pool,
-            parameters=RESERVATION,
+            parameters=(*RESERVATION, TOLL),
             takes_any_batching=True,
         ),
         Policy(

@@ -41,6 +41,7 @@ class Parameter:
         low, high: its range, both included.
         meaning: one line, with the unit.
         whole: whether it is an integer.
+        with_caching: whether it says something only where prompts find what was read before.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Parameter:
     high: float
     meaning: str
     whole: bool = False
+    with_caching: bool = False
 
     def problem(self, value: float) -> str | None:
         """What is wrong with a value, as "REASON; MEND", or None."""

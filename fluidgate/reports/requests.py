@@ -39,6 +39,8 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     earned_rows(whole, result)
     limit_rows(whole, result)
     whole.add_row("goodput per GPU (within the targets)", _goodput(result))
+    if result.overall.prefix_hit_rate.mean is not None:
+        whole.add_row("prompt tokens found in memory", with_interval(result.overall.prefix_hit_rate))
     whole.add_row("tokens read, written per GPU", f"{_tokens(result)} /s")
     whole.add_row("GPU time", _modes(result.gpu_time))
     whole.add_row("KV tokens on a GPU: mean, most", f"{with_interval(result.kv_tokens)}, {number(result.kv_peak)}")
@@ -64,14 +66,16 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
     yield from comparison_tables(result, title)
     found = [each for each in result.policies if isinstance(each, RequestResult)]
     found.sort(key=merit, reverse=True)
+    caches = any(each.overall.prefix_hit_rate.mean is not None for each in found)
     gpus = table(
-        "GPUs", "policy", "batching", "idle", "solo", "mixed", "prefill", "KV tokens", "most", "goodput /s",
-        "tokens read, written /s", "preempted, rejected /s", text=2,
+        "GPUs", "policy", "batching", "idle", "solo", "mixed", "prefill", "KV tokens", "most",
+        *(["found"] if caches else []), "goodput /s", "tokens read, written /s", "preempted, rejected /s", text=2,
     )  # fmt: skip
     for each in found:
         shares = [share_of(share) for share in each.gpu_time.values()]
         kv = (number(each.kv_tokens.mean), number(each.kv_peak))
-        gpus.add_row(each.policy, each.batching, *shares, *kv, _goodput(each), _tokens(each), _lost(each))
+        hits = [share_of(each.overall.prefix_hit_rate)] if caches else []
+        gpus.add_row(each.policy, each.batching, *shares, *kv, *hits, _goodput(each), _tokens(each), _lost(each))
     yield gpus
     if any("prompt_gpus" in each.parameters for each in found):
         yield pool_table(found)
@@ -129,7 +133,8 @@ def replay_tables(result: ReplayComparison) -> Iterator[Table]:
     run = result.run
     assert isinstance(run, ReplayOptions)
     end = "until the last has left" if math.isinf(run.horizon) else f"{number(run.horizon)} s"
-    how = f"rates times {number(run.rate_scale)}" if run.users is None else "in their order"
+    starts = "" if run.sessions_rate is None else f"{number(run.sessions_rate)} sessions/s, "
+    how = f"{starts}rates times {number(run.rate_scale)}" if run.users is None else "in their order"
     title = (
         f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{end}, "
         f"played {run.times}, {how}"

@@ -13,6 +13,8 @@ from fluidgate.profiles import Profile
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
 from fluidgate.simulation.options import Options
 from fluidgate.workloads import Workload
+from fluidgate.workloads.measured_hits import MeasuredHits
+from fluidgate.workloads.session_summary import Spread
 
 
 def table(title: str, *columns: str, text: int = 1) -> Table:
@@ -63,6 +65,8 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
     if plan.operating_point is not None:
         for label, value in _operating_point(plan.operating_point, plan.batching):
             whole.add_row(label, value)
+    if plan.prefix_hit_rate is not None:
+        whole.add_row("prompt tokens found in memory", f"{100 * plan.prefix_hit_rate:.1f} %")
     whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
     if plan.partition is not None:
         split = plan.partition
@@ -87,7 +91,13 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         "Classes", "class", "served", "done/s", "prefill x", "mixed y_m", "solo y_s", "wait q_p", "wait q_d",
         "price of 1/s more",
     )  # fmt: skip
+    if plan.hit_price is not None:
+        classes.add_column("found", justify="right")
+        classes.add_column("price of 1 % more", justify="right")
     for k, name in enumerate(plan.scenario.class_names):
+        hits = () if plan.hit_price is None else (
+            f"{100 * plan.scenario.hit_rates[k]:.1f} %", number(float(plan.hit_price[k]) / 100)
+        )  # fmt: skip
         classes.add_row(
             name,
             f"{100 * plan.served_fraction[k]:.1f} %",
@@ -103,8 +113,33 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
                     plan.flow_price,
                 )
             ),
+            *hits,
         )
     yield classes
+
+
+def memory_table(measured: MeasuredHits) -> Table:
+    """What the prompts of traces find on GPUs of other memories, and what plans earn there."""
+    several = measured.gpus > 1
+    title = f"What KV memory would bring, on {measured.gpus} GPUs" if several else "What KV memory would bring"
+    unit = "earns" if measured.found.plan.scenario.priced else "tokens"
+    spread = ["found if spread"] if several else []
+    first = ("KV tokens of a GPU", "left for the cache", "prompt tokens found")
+    memories = table(title, *first, *spread, "time in prefill", f"{unit}, /s per GPU", text=0)
+    for record in measured.records():
+        whole, left = (record[key] for key in ("kv_tokens", "cache_tokens"))
+        size = "no end" if whole is None else f"{whole:,.0f}"
+        if not record["planned"]:
+            memories.add_row(size, "too little")
+            continue
+        shares = ["prefix_hit_rate", *(["spread_hit_rate"] if several else []), "mixed_fraction"]
+        memories.add_row(
+            size,
+            "no end" if left is None else ("" if record["converged"] else "about ") + f"{left:,.0f}",
+            *(f"{100 * record[key]:.1f} %" for key in shares),
+            number(record[measured.money], 6),
+        )
+    return memories
 
 
 def loop_words(run: Options) -> str:
@@ -345,6 +380,19 @@ def _use(profile: Profile) -> str:
     return ": ".join(filter(None, (profile.model, profile.purpose)))
 
 
+def _sessions_table(workload: Workload) -> Table:
+    sessions = table("Sessions (mean, p50, p90)", "class", "sessions", "sub-agents", "turns", "think time, s")
+    rows = [(found.name, found.sessions) for found in workload.classes]
+    for name, each in [*rows, ("all", workload.sessions)] if len(rows) > 1 else rows:
+        if each is not None:
+            sessions.add_row(name, f"{each.count:,}", f"{each.subagents:,}", _spread(each.turns), _spread(each.think))
+    return sessions
+
+
+def _spread(spread: Spread | None) -> str:
+    return "-" if spread is None else ", ".join(number(value) for value in (spread.mean, spread.p50, spread.p90))
+
+
 def workload_tables(workload: Workload) -> Iterator[Table]:
     """The classes of a workload, and how far its lengths and gaps are from exponential."""
     scenario = workload.scenario
@@ -364,6 +412,18 @@ def workload_tables(workload: Workload) -> Iterator[Table]:
         )
     yield classes
 
+    if workload.prefix_share is not None:
+        shared = table("Found in prompts before, in an endless memory", "class", "share of prompt tokens", "new tokens")
+        for found in workload.classes:
+            rate = found.prefix_hit_rate
+            new = None if rate is None else found.mean_prompt * (1.0 - rate)
+            shared.add_row(found.name, "-" if rate is None else f"{100 * rate:.2f} %", number(new))
+        if len(workload.classes) > 1:
+            shared.add_row("all", f"{100 * workload.prefix_share:.2f} %", "")
+        yield shared
+    if workload.sessions is not None:
+        yield _sessions_table(workload)
+
     laws = table(
         "Distance from the exponential law (CV 1, KL 0)",
         "class",
@@ -377,7 +437,7 @@ def workload_tables(workload: Workload) -> Iterator[Table]:
         laws.add_row(
             row.class_name,
             row.quantity.replace("_", " "),
-            f"{number(row.mean)} {row.unit}",
+            "-" if row.mean is None else f"{number(row.mean)} {row.unit}",
             number(row.cv, 3),
             number(row.kl, 3),
         )

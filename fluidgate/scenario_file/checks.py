@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from fluidgate.engine_table import EngineTable
-from fluidgate.model import IterationTime, Scenario
+from fluidgate.model import NO_EMPIRICAL_PROMPTS, IterationTime, Scenario
 from fluidgate.scenario_file.tables.arrivals import DailyArrivals, MmppArrivals
 from fluidgate.scenario_file.tables.gpu import ProfiledGpu
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable
+from fluidgate.session_table import ClassOfSessions, subagent_problems
 from fluidgate.toml_file import key_path
 
 
@@ -30,8 +31,10 @@ def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTim
         *_same_names(file, data),
         *_no_arrivals(file, data),
         *_no_whole_groups(file, engine),
+        *_no_caching(file, data),
         *_no_process(file),
         *_no_length_law(file),
+        *_no_sessions(file, data),
         *(f"engine.{problem}" for problem in engine.problems(file.gpu.batch_size)),
     ]
 
@@ -77,6 +80,13 @@ def _no_whole_groups(file: AnyTable, engine: EngineTable) -> Iterator[str]:
         )
 
 
+def _no_caching(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
+    for index, request_class in enumerate(file.classes):
+        if request_class.prefix_hit_rate and not file.engine.prefix_caching:
+            key = key_path(("classes", index, "prefix_hit_rate"), data)
+            yield f"{key}: only with prefix caching; remove this key, or give [engine] prefix_caching = true"
+
+
 def _no_process(file: AnyTable) -> Iterator[str]:
     arrivals = file.arrivals
     if isinstance(arrivals, MmppArrivals):
@@ -98,6 +108,20 @@ def _no_length_law(file: AnyTable) -> Iterator[str]:
             yield f'lengths.{name}_cv: only with {name} = "lognormal"; remove this key, or give that law'
     if table.traces and "empirical" not in (table.prompt, table.output):
         yield 'lengths.traces: only with prompt or output = "empirical"; remove this key, or give that law'
+
+
+def _no_sessions(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
+    def at(index: int) -> str:
+        return key_path(("classes", index), data)
+
+    for index, each in enumerate(file.classes):
+        for problem in each.session_problems(each.prompt_tokens, each.output_tokens):
+            yield f"{at(index)}: {problem}"
+    key = "total_arrival_rate" if isinstance(file, ClusterScenarioTable) else "arrival_rate"
+    for index, problem in subagent_problems([ClassOfSessions(c.name, getattr(c, key), c) for c in file.classes], key):
+        yield f"{at(index)}: {problem}"
+    if file.lengths.prompt == "empirical" and any(c.shares_text or c.has_sessions for c in file.classes):
+        yield f"lengths.{NO_EMPIRICAL_PROMPTS}"
 
 
 def no_rates(scenario: Scenario, data: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluidgate.model import Arrivals, EngineModel, Lengths, Scenario, Targets
 from fluidgate.scenario_file.tables.arrivals import ARRIVALS
+from fluidgate.session_table import SessionTable
 from fluidgate.toml_file import SCHEMA, write_whole
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def _add_classes(text: TOMLDocument, scenario: Scenario, remarks: Mapping[str, s
         else:
             keys["total_arrival_rate"] = _total(request_class.arrival_rate, scenario.cluster_gpus)
         keys["patience_rate"] = request_class.patience_rate
-        keys |= request_class.model_dump(include={"ttft_target", "tpot_target"}, exclude_none=True)
+        keys |= request_class.model_dump(include={"ttft_target", "tpot_target", "prefix_hit_rate"}, exclude_none=True)
+        keys |= request_class.model_dump(include=set(SessionTable.model_fields), exclude_defaults=True)
         tables.append(_table(keys, remarks.get(f"classes[{index}]", "")))
     text["classes"] = tables
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import get_args
 
+import numpy as np
+
 from fluidgate.errors import FluidgateError, InfeasiblePlanError
 from fluidgate.model import Arrivals, Scenario, ThinkLaw
 from fluidgate.planning import Planner
-from fluidgate.simulation.doubts import alone
+from fluidgate.simulation.doubts import alone_by_class
 
 STEPS = 6
 """Halvings of the interval in which the largest load lies that can be served."""
@@ -53,16 +55,26 @@ def in_closed_loop(
 def planned_load(scenario: Scenario, gpus: int) -> Scenario:
     """The scenario that a plan is made for where the loop is closed; itself where it is not.
 
-    By Little's law users send no more than `users / (think + time of a request alone)` requests a second, and more than
-    the GPUs can serve does not come. The classes keep their shares.
+    By Little's law users go through no more than `users / (think + time of a session alone)` sessions a second, each of
+    one request where the classes say no more, and more than the GPUs can serve does not come. The classes keep their
+    shares.
     """
     arrivals = scenario.arrivals
     if not arrivals.closed or arrivals.users is None:
         return scenario
-    engine = scenario.engine
-    cycle = arrivals.think + engine.front_end + engine.front_end_first + alone(scenario)
-    share = arrivals.users / cycle / (gpus * float(scenario.rates.arrival.sum()))
+    share = arrivals.users / _cycle(scenario) / (gpus * float(scenario.session_starts.sum()))
     return served_load(_times(scenario.replace(arrivals=Arrivals()), share))
+
+
+def _cycle(scenario: Scenario) -> float:
+    """Seconds from a user's session to the next, on average, where its requests meet nobody."""
+    engine, starts = scenario.engine, scenario.session_starts
+    share = starts / starts.sum()
+    turns = np.array([c.turns for c in scenario.classes])
+    thinks = float((share * (turns - 1.0) * np.array([c.think_mean for c in scenario.classes])).sum())
+    waits = float((share * turns).sum()) * (engine.front_end + engine.front_end_first)
+    alone = float((share * turns * alone_by_class(scenario)).sum())
+    return scenario.arrivals.think + thinks + waits + alone
 
 
 def served_load(scenario: Scenario) -> Scenario:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.model import Scenario
+from fluidgate.model import Array, Scenario
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
 from fluidgate.policies.decisions.stages import MIXED_QUEUE, PREFILL_QUEUE, SOLO_QUEUE
+from fluidgate.session_table import cluster_size
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.results import ClassResult, SimulationResult
 from fluidgate.simulation.statistics import Statistic
@@ -109,7 +110,7 @@ def other_arrivals(scenario: Scenario, result: SimulationResult) -> Iterator[str
     """Arrivals of the window that are not those of the long run, which the plan and R* are for.
 
     A rate that repeats must do so a whole number of times, in the run or in its window. Otherwise the count in the
-    window must lie within `FAR` of the scenario's rates, or within the chance of independent gaps.
+    window must lie within `FAR` of the scenario's rates, or within the chance of independent gaps between sessions.
     """
     run, arrivals = result.run, scenario.arrivals
     cluster, window = run.gpus, run.horizon - run.warmup
@@ -125,7 +126,8 @@ def other_arrivals(scenario: Scenario, result: SimulationResult) -> Iterator[str
             f"{arrivals.period:.6g} s: {said}; give --horizon {periods * arrivals.period:.10g}"
         )
         return
-    chance = arrivals.cv / math.sqrt(planned * window * run.replications)
+    sessions = planned * window * run.replications / cluster_size(scenario.of_sessions)
+    chance = arrivals.cv / math.sqrt(sessions)
     if abs(seen / planned - 1.0) > max(FAR, BEYOND_CHANCE * chance):
         mend = (
             "a --warmup of whole periods, or of 0"
@@ -200,9 +202,14 @@ def more_than_the_bound(scenario: Scenario, result: SimulationResult) -> Iterato
 
 def alone(scenario: Scenario) -> float:
     """Seconds that a request of mean lengths takes where it meets nobody, on average over those who arrive."""
+    arrival = scenario.rates.arrival
+    return float((arrival / arrival.sum() * alone_by_class(scenario)).sum())
+
+
+def alone_by_class(scenario: Scenario) -> Array:
+    """The same by class."""
     rates = scenario.rates
-    share = rates.arrival / rates.arrival.sum()
-    return float((share * (1.0 / rates.prefill + 1.0 / rates.solo_decode)).sum())
+    return 1.0 / rates.prefill + 1.0 / rates.solo_decode
 
 
 def _whole(seconds: float, period: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fluidgate.engine_table import EngineModel
-from fluidgate.model import Scenario
+from fluidgate.model import RequestClass, Scenario
 
 Fidelity = Literal["markov", "iteration"]
 
@@ -27,6 +27,12 @@ UNSEEN_KEYS = {
 }
 """By key of [engine], what the Markov network does instead. The others are about memory, which it has none of, or about
 iterations."""
+UNSEEN_SESSIONS = {
+    "prefix_tokens": "reads every prompt from its beginning",
+    "turns": "has no sessions: each request comes by itself",
+    "subagents": "has no sessions: each request comes by itself",
+}
+"""By key of [[classes]], what the Markov network does instead; the others of prefixes and sessions go with these."""
 MEMORY = ("kv_", "preemption", "swap_", "prefix_")
 
 
@@ -36,14 +42,20 @@ ELSEWHERE = "`fluidgate simulate --fidelity iteration` does"
 
 def default_fidelity(scenario: Scenario) -> Fidelity:
     """That of iterations where the scenario says what only they have: a table of theirs, a law of an iteration over its
-    batch, or arrivals that the Markov network does not draw."""
+    batch, prefixes or sessions, or arrivals that the Markov network does not draw."""
     asked = scenario.goes_beyond_the_model or any(table in scenario.model_fields_set for table in TABLES)
     return "iteration" if asked or scenario.arrivals.process not in MARKOV_ARRIVALS else "markov"
 
 
 def unseen(scenario: Scenario, mend: str = "use --fidelity iteration") -> tuple[str, ...]:
     """What the Markov network does not see of a scenario, a sentence a key; `mend` says what does."""
-    found = (*_engine(scenario.engine), *_lengths(scenario), *_targets(scenario), *_law(scenario))
+    found = (
+        *_engine(scenario.engine),
+        *_lengths(scenario),
+        *_targets(scenario),
+        *_sessions(scenario),
+        *_law(scenario),
+    )
     return tuple(f"{sentence}; {mend}" for sentence in found)
 
 
@@ -66,6 +78,13 @@ def _targets(scenario: Scenario) -> Iterator[str]:
         own = [each.name for each in scenario.classes if getattr(each, key) is not None]
         if own:
             yield f"[[classes]] {key} of {_names(own)}: the Markov network counts no goodput"
+
+
+def _sessions(scenario: Scenario) -> Iterator[str]:
+    for key, instead in UNSEEN_SESSIONS.items():
+        own = [c.name for c in scenario.classes if getattr(c, key) != RequestClass.model_fields[key].default]
+        if own:
+            yield f"[[classes]] {key} of {_names(own)}: the Markov network {instead}"
 
 
 def _law(scenario: Scenario) -> Iterator[str]:

@@ -106,7 +106,8 @@ class Search:
         self.scenario, self.policy, self.gpus, self.seed = scenario.for_gpus(gpus), policy, gpus, seed
         self.plans = Plans(self.scenario, gpus)
         self.plan = self.plans.of(policy)
-        self.box = Box.whole(policy.parameters)
+        caches = self.scenario.engine.prefix_caching
+        self.box = Box.whole([p for p in policy.parameters if caches or not p.with_caching])
         self.most = STAGES * ALLOWANCE * self.box.points + 2 * CONFIRMATIONS
         memory = _memory(self.scenario)
         self.budget, self.horizon = _affordable(self.scenario, gpus, budget, self.most, memory)

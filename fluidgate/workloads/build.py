@@ -10,6 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from fluidgate.batching import BatchingName
 from fluidgate.errors import FluidgateError
 from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.profiles import Profile, find_profile
@@ -22,6 +25,8 @@ from fluidgate.workloads.engine_log import EngineSettings, read_engine_log
 from fluidgate.workloads.exponentiality import exponentiality
 from fluidgate.workloads.names import shared_name
 from fluidgate.workloads.parts import NamedTrace, joined_parts, split_name
+from fluidgate.workloads.session_summary import SessionSummary, summary_of
+from fluidgate.workloads.streams import check_starts
 from fluidgate.workloads.traces import Trace, read_trace
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ UNITS: dict[Quantity, str] = {"prompt_tokens": "tokens", "output_tokens": "token
 PRICING = Pricing(scheme="bundled", prompt=0.1, output=0.2)
 BATCH_SIZE, CHUNK_SIZE = 16, 256
 DIGITS = 6
+SESSIONS_RATE = 1.0
+"""Starts of sessions a second where neither the traces nor the user say."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Workload:
         kv_memory: how the KV tokens follow from the profile; empty where it does not say.
         command: the command line that makes this workload, without its output file; None where there is none.
         warnings: what a reader should know of how the traces were read.
+        sessions: those of all requests; None where no trace says.
     """
 
     scenario: Scenario
@@ -77,6 +85,20 @@ class Workload:
     kv_memory: str
     command: str | None
     warnings: tuple[str, ...] = ()
+    sessions: SessionSummary | None = None
+
+    @cached_property
+    def prefix_share(self) -> float | None:
+        """Share of the prompt tokens of all requests, as they stand in the traces, that an endless memory would hold.
+
+        None where no trace says what prompts have in common; those of which nothing is said are left out.
+        """
+        found, prompt = 0.0, 0.0
+        for each in self.classes:
+            if each.found is not None:
+                known = np.isfinite(each.found)
+                found, prompt = found + each.found[known].sum(), prompt + each.prompt_tokens[known].sum()
+        return float(found / prompt) if prompt > 0 else None
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -96,6 +118,8 @@ class Workload:
             "gpus": gpus,
             "scale": self.scale,
             "profile": self.profile,
+            "prefix_share": self.prefix_share,
+            "sessions": None if self.sessions is None else self.sessions.to_dict(),
             "traces": [{"file": t.source, "requests": len(t), "span": t.span, "empty": t.empty} for t in self.traces],
             "classes": [
                 {
@@ -105,6 +129,8 @@ class Workload:
                     "output_tokens": c.output_tokens,
                     "total_arrival_rate": _rounded(c.arrival_rate * gpus),
                     "patience_rate": c.patience_rate,
+                    "prefix_hit_rate": found.prefix_hit_rate,
+                    "sessions": None if found.sessions is None else found.sessions.to_dict(),
                 }
                 for c, found in zip(self.scenario.classes, self.classes, strict=True)
             ],
@@ -139,7 +165,11 @@ class Workload:
             top = ["Made from traces with fluidgate.workloads.workload"]
         for trace in self.traces:
             left_out = f", {trace.empty} empty ones left out" if trace.empty else ""
-            top.append(f"{trace.source}: {len(trace)} requests in {_rounded(trace.span):.10g} s{left_out}")
+            if trace.sessions is not None and trace.by_answers:
+                extent = f"of {trace.sessions.count} sessions, without times of their starts"
+            else:
+                extent = f"in {_rounded(trace.span):.10g} s"
+            top.append(f"{trace.source}: {len(trace)} requests {extent}{left_out}")
         if self.scale != 1:
             top.append(f"Arrival rates are those of the traces times {_short(self.scale)}.")
         comments = {"": "\n".join(top)}
@@ -147,8 +177,12 @@ class Workload:
             comments["gpu"] = f"profile {self.profile}"
         if self.kv_memory:
             comments["engine"] = f"kv_tokens: {self.kv_memory}"
+        caches = self.scenario.engine.prefix_caching
         for index, found in enumerate(self.classes):
-            comments[f"classes[{index}]"] = f"{len(found)} requests"
+            rate = found.prefix_hit_rate
+            shared = "" if rate is None else f"; an endless memory would hold {100 * rate:.4g} % of their prompts"
+            less = "\nprefix_hit_rate is that; `fluidgate plan FILE --trace TRACE` measures what this memory holds"
+            comments[f"classes[{index}]"] = f"{len(found)} requests{shared}{less if caches and rate else ''}"
         return comments
 
 
@@ -160,9 +194,11 @@ def workload(
     batch_size: int | None = None,
     chunk_size: int | None = None,
     engine_log: str | Path | None = None,
+    batching: BatchingName | None = None,
     pricing: Pricing = PRICING,
     patience_rate: float = 0.1,
     scale: float = 1.0,
+    sessions_rate: float | None = None,
     clusters: int | None = None,
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -182,9 +218,12 @@ def workload(
         batch_size: B, requests; by default what `engine_log` states, or 16.
         chunk_size: C, tokens; by default the tokens of an iteration that `engine_log` states, or 256.
         engine_log: a log of vLLM that states the engine's settings.
+        batching: how the engines form a batch; None leaves it to the policy.
         pricing: prices per token.
         patience_rate: theta of every class, 1/s; traces do not show it.
         scale: multiplies the traces' arrival rates.
+        sessions_rate: of traces that do not say when their sessions start: starts a second over the whole cluster, 1 if
+            None.
         clusters: split all requests by their lengths into that many classes instead.
         class_column: split them by this column instead.
         columns: the files' own names of columns, as in `read_trace`.
@@ -219,22 +258,29 @@ def workload(
     named = [split_name(file) for file in files]
     read = [NamedTrace(read_trace(path, class_column, **reading), name) for name, path in named]
     whole = joined_parts(read)
-    classes = tuple(classes_of([each.trace for each in whole], clusters, seed, [each.name for each in whole]))
+    traces = [each.trace for each in whole]
+    waiting = [trace for trace in traces if trace.by_answers]
+    rate = SESSIONS_RATE if sessions_rate is None and waiting else sessions_rate
+    check_starts(traces, rate, closed=False)
+    classes = tuple(classes_of(traces, clusters, seed, [each.name for each in whole], rate))
     sources = [each.trace.source for each in read]
+    engine = _engine(stated, _first(stated.kv_tokens, memory.tokens), batching, classes)
     scenario = Scenario(
         name=name or shared_name(sources),
         gpu=Gpu(batch_size=batch_size, chunk_size=chunk_size, iteration=found.iteration),
         pricing=pricing,
-        classes=tuple(_request_class(c, scale, gpus, patience_rate) for c in classes),
-        engine=replace(stated, kv_tokens=_first(stated.kv_tokens, memory.tokens)).engine,
+        classes=tuple(_request_class(c, scale, gpus, patience_rate, engine.prefix_caching) for c in classes),
+        engine=engine,
         cluster_gpus=gpus,
     )
     options: dict[str, tuple[Any, Any]] = {
         "--gpus": (gpus, None),
         "--scale": (scale, 1.0),
+        "--sessions-rate": (sessions_rate, None),
         "--profile": (profile_option, None),
         "--batch-size": (sizes[0], None),
         "--chunk-size": (sizes[1], None),
+        "--batching": (batching, None),
         "--engine-log": (None if log is None else log.source, None),
         "--patience-rate": (patience_rate, 0.1),
         "--classes": (clusters, None),
@@ -251,11 +297,26 @@ def workload(
     given = [each.trace.source if each.name is None else f"{each.name}={each.trace.source}" for each in read]
     command = _command(given, options) if reproducible else None
     warnings = [remark for each in whole for remark in each.trace.remarks]
+    if waiting and sessions_rate is None:
+        warnings.append(
+            f"{waiting[0].source}: it does not say when its sessions start; {SESSIONS_RATE:g} a second over the whole "
+            "cluster is taken, --sessions-rate R says another"
+        )
     if log is not None:
         warnings += [f"{log.source}: {key} is not in it; the scenario has a default" for key in stated.unsaid]
-    traces = tuple(each.trace for each in read)
+    sessions = summary_of([(t.sessions, np.ones(len(t), bool)) for t in traces if t.sessions is not None])
     reason = memory.reason if log is None or stated.kv_tokens is None else f"as {log.source} states them"
-    return Workload(scenario, traces, classes, float(scale), profile_name, reason, command, tuple(warnings))
+    return Workload(
+        scenario,
+        tuple(each.trace for each in read),
+        classes,
+        float(scale),
+        profile_name,
+        reason,
+        command,
+        tuple(warnings),
+        sessions,
+    )
 
 
 def _check_arguments(
@@ -295,7 +356,23 @@ def _profile(profile: str | Path | Profile | IterationTime) -> tuple[Profile, st
     return found, found.name, Path(profile).name if is_file else str(profile)
 
 
-def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: float) -> RequestClass:
+def _engine(
+    stated: EngineSettings, kv_tokens: int | None, batching: str | None, classes: Sequence[TraceClass]
+) -> EngineModel:
+    """As stated; where prompts share something, with prefix caching unless it is stated to be off."""
+    shares = any(found.found_share for found in classes)
+    caches = (shares or None) if stated.enable_prefix_caching is None else stated.enable_prefix_caching
+    engine = replace(stated, kv_tokens=kv_tokens, enable_prefix_caching=caches).engine
+    if batching is None:
+        return engine
+    for problem in engine.model_copy(update={"batching": batching}).problems():
+        raise FluidgateError(f"--batching {batching}: {problem}")
+    return EngineModel(**engine.model_dump(exclude_unset=True), batching=batching)
+
+
+def _request_class(
+    found: TraceClass, scale: float, gpus: int, patience_rate: float, prefix_caching: bool
+) -> RequestClass:
     rate = _rounded(found.arrival_rate * scale)
     if not 0 < rate / gpus < math.inf:
         raise FluidgateError(f"scale: the arrival rate of '{found.name}' becomes {rate}; give another factor")
@@ -305,7 +382,13 @@ def _request_class(found: TraceClass, scale: float, gpus: int, patience_rate: fl
         output_tokens=_rounded(found.mean_output),
         arrival_rate=rate / gpus,
         patience_rate=patience_rate,
+        prefix_hit_rate=_hit_rate(found.found_share) if prefix_caching else None,
     )
+
+
+def _hit_rate(share: float | None) -> float | None:
+    """Rounded, and below 1: a token at least of each prompt is read."""
+    return None if share is None else min(_rounded(share), 1.0 - 10.0**-DIGITS)
 
 
 def _first(*values: int | None) -> Any:

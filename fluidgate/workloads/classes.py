@@ -2,7 +2,8 @@
 
 Several traces are overlaid, each from its own first arrival. A trace of span `T` seconds (first arrival to
 last) gives each of its requests the rate `1/T`. A class's arrival rate is the sum of these over its requests
-(its count over the span, where it comes from one trace), its mean lengths are the means weighted by them.
+(its count over the span, where it comes from one trace), its mean lengths are the means weighted by them. Where a trace
+does not say when its sessions start, `T` is their number over the rate at which they are to start.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
 from fluidgate.workloads.names import distinct_names, short_names
+from fluidgate.workloads.session_summary import SessionSummary, summary_of
+from fluidgate.workloads.streams import found_tokens, starting_span, texts_of
 from fluidgate.workloads.traces import Trace
 
 RESTARTS = 10
@@ -32,7 +35,10 @@ class TraceClass:
         prompt_tokens: prompt lengths.
         output_tokens: output lengths.
         weights: the rate that each request stands for, 1/s; they add up to `arrival_rate`.
-        gaps: seconds between successive arrivals of the class, within each trace.
+        gaps: seconds between successive arrivals of the class, within each trace; none where requests wait for answers.
+        found: leading tokens of each prompt that earlier ones of its trace had (`found_tokens`), what an endless memory
+            would hold of it; nan where a trace does not say.
+        sessions: those that its requests are of; None where no trace says.
     """
 
     name: str
@@ -40,6 +46,8 @@ class TraceClass:
     output_tokens: Array
     weights: Array
     gaps: Array
+    found: Array | None = None
+    sessions: SessionSummary | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -47,6 +55,22 @@ class TraceClass:
     @property
     def arrival_rate(self) -> float:
         return float(self.weights.sum())
+
+    @property
+    def prefix_hit_rate(self) -> float | None:
+        """Share of its prompt tokens that an endless memory would hold; None where no trace says what prompts share."""
+        known = np.empty(0, bool) if self.found is None else np.isfinite(self.found)
+        if self.found is None or not known.any():
+            return None
+        weights = self.weights[known]
+        return float((weights @ self.found[known]) / (weights @ self.prompt_tokens[known]))
+
+    @property
+    def found_share(self) -> float | None:
+        """The same over all its prompt tokens: those of which no trace says anything count as not found."""
+        if self.found is None or self.prefix_hit_rate is None:
+            return None
+        return float((self.weights @ np.nan_to_num(self.found)) / (self.weights @ self.prompt_tokens))
 
     @property
     def mean_prompt(self) -> float:
@@ -60,7 +84,11 @@ class TraceClass:
 
 
 def classes_of(
-    traces: Sequence[Trace], clusters: int | None = None, seed: int = 0, names: Sequence[str | None] | None = None
+    traces: Sequence[Trace],
+    clusters: int | None = None,
+    seed: int = 0,
+    names: Sequence[str | None] | None = None,
+    sessions_rate: float | None = None,
 ) -> list[TraceClass]:
     """The classes of the overlaid traces.
 
@@ -69,18 +97,22 @@ def classes_of(
     standardised logarithms of both lengths over all traces (best of 10 starts drawn from `seed`). Clusters are named by
     their mean lengths, such as `p2048-d28`, busiest first.
 
+    Args:
+        sessions_rate: starts of sessions a second, over all traces that do not say when theirs start.
+
     Raises:
         FluidgateError: a trace gives no rate, only some of the traces have labels, or there are fewer
             distinct requests than clusters.
     """
+    spans = [starting_span(trace, traces, sessions_rate) for trace in traces]
     for trace in traces:
-        if len(trace) < 2 or not 0 < trace.span < np.inf:
+        if not trace.by_answers and (len(trace) < 2 or not 0 < trace.span < np.inf):
             raise FluidgateError(
                 f"{trace.source}: {len(trace)} request(s) over {trace.span:g} s give no arrival rate; "
                 "give a trace with at least 2 requests at different times"
             )
     if clusters is not None:
-        return _clusters(traces, clusters, seed)
+        return _clusters(traces, spans, clusters, seed)
     given = names if names is not None else [None] * len(traces)
     unnamed = [trace for trace, name in zip(traces, given, strict=True) if name is None]
     unlabelled = [trace for trace in unnamed if trace.labels is None]
@@ -97,10 +129,10 @@ def classes_of(
             members.append(trace.labels)
         else:
             members.append(np.full(len(trace), next(short) if name is None else name, dtype=object))
-    return _by_member(traces, np.concatenate(members))
+    return _by_member(traces, spans, np.concatenate(members))
 
 
-def _clusters(traces: Sequence[Trace], clusters: int, seed: int) -> list[TraceClass]:
+def _clusters(traces: Sequence[Trace], spans: Sequence[float], clusters: int, seed: int) -> list[TraceClass]:
     lengths = np.log(
         np.concatenate([np.column_stack([t.prompt_tokens, t.output_tokens]) for t in traces]).astype(float)
     )
@@ -109,7 +141,7 @@ def _clusters(traces: Sequence[Trace], clusters: int, seed: int) -> list[TraceCl
         raise FluidgateError(
             f"classes: {clusters} clusters asked for; give a number from 1 to {distinct}, the distinct pairs of lengths"
         )
-    found = _by_member(traces, _k_means(lengths, clusters, seed))
+    found = _by_member(traces, spans, _k_means(lengths, clusters, seed))
     found.sort(key=lambda c: -c.arrival_rate)
     names = distinct_names([f"p{c.mean_prompt:.0f}-d{c.mean_output:.0f}" for c in found])
     return [replace(c, name=name) for c, name in zip(found, names, strict=True)]
@@ -137,7 +169,7 @@ def _k_means(points: Array, clusters: int, seed: int) -> NDArray[np.int32]:
     return best
 
 
-def _by_member(traces: Sequence[Trace], members: NDArray[Any]) -> list[TraceClass]:
+def _by_member(traces: Sequence[Trace], spans: Sequence[float], members: NDArray[Any]) -> list[TraceClass]:
     """One class for each distinct value of `members`, in order of appearance."""
     import pandas as pd
 
@@ -145,12 +177,31 @@ def _by_member(traces: Sequence[Trace], members: NDArray[Any]) -> list[TraceClas
     prompt = np.concatenate([trace.prompt_tokens for trace in traces]).astype(float)
     output = np.concatenate([trace.output_tokens for trace in traces]).astype(float)
     origin = np.repeat(np.arange(len(traces)), [len(trace) for trace in traces])
-    weights = np.array([1.0 / trace.span for trace in traces])[origin]
+    weights = np.array([1.0 / span for span in spans])[origin]
+    found = np.concatenate([_found(trace) for trace in traces])
+    timed = np.array([not trace.by_answers for trace in traces])[origin]
+    first = np.cumsum([0, *(len(trace) for trace in traces)])
     codes, names = pd.factorize(members)
     classes = []
     for code, name in enumerate(names):
         own = np.flatnonzero(codes == code)
-        same_trace = np.diff(origin[own]) == 0
+        same_trace = (np.diff(origin[own]) == 0) & timed[own[1:]]
         gaps = np.diff(arrival[own])[same_trace]
-        classes.append(TraceClass(str(name), prompt[own], output[own], weights[own], gaps))
+        chosen = codes == code
+        sessions = summary_of(
+            [
+                (trace.sessions, chosen[begin : begin + len(trace)])
+                for trace, begin in zip(traces, first, strict=False)
+                if trace.sessions is not None
+            ]
+        )
+        classes.append(TraceClass(str(name), prompt[own], output[own], weights[own], gaps, found[own], sessions))
     return classes
+
+
+def _found(trace: Trace) -> Array:
+    if not trace.says_texts:
+        return np.full(len(trace), np.nan)
+    texts = texts_of(trace)
+    found: Array = found_tokens(texts.pieces, texts.text, trace.prompt_tokens).astype(float)
+    return found

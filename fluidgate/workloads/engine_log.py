@@ -95,10 +95,11 @@ class EngineSettings:
         keys: dict[str, Any] = {
             "max_batched_tokens": self.max_num_batched_tokens,
             "kv_tokens": self.kv_tokens,
+            "prefix_caching": self.enable_prefix_caching,
             "async_scheduling": self.async_scheduling,
         }
         if self.kv_tokens is not None:
-            keys |= {"kv_block": self.kv_block, "kv_caching": self.enable_prefix_caching}
+            keys["kv_block"] = self.kv_block
         return EngineModel(**{key: value for key, value in keys.items() if value is not None})
 
     @property

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.workloads.blocks import Blocks
 from fluidgate.workloads.names import shared_name, stem_of
+from fluidgate.workloads.sessions import Sessions
 from fluidgate.workloads.traces import Trace
 
 SEAM = 0.01
@@ -90,7 +92,7 @@ def _follow(traces: Sequence[NamedTrace]) -> bool:
 def _one_clock(traces: Sequence[NamedTrace]) -> bool:
     """Whether the traces are of one format and have the same columns."""
     kinds = {(t.form, t.absolute, t.labels is None, t.clock) for t in (each.trace for each in traces)}
-    return len(kinds) == 1
+    return len(kinds) == 1 and not any(each.trace.by_answers for each in traces)
 
 
 def _apart(traces: Sequence[NamedTrace]) -> bool:
@@ -132,6 +134,8 @@ def _joined(group: Sequence[NamedTrace]) -> NamedTrace:
         present = [column + begin for column, begin in zip(columns, begins, strict=True) if column is not None]
         return np.concatenate(present)[order] if len(present) == len(parts) else None
 
+    blocks = [part.blocks for part in parts if part.blocks is not None]
+    sessions = [part.sessions for part in parts if part.sessions is not None]
     labels = [part.labels for part in parts if part.labels is not None]
     made = replace(
         parts[0],
@@ -147,6 +151,8 @@ def _joined(group: Sequence[NamedTrace]) -> NamedTrace:
         scheduled=moved([part.scheduled for part in parts]),
         sent=moved([part.sent for part in parts]),
         parts=tuple(file for part in parts for file in part.files),
+        blocks=Blocks.of_parts(blocks).select(order) if len(blocks) == len(parts) else None,
+        sessions=Sessions.joined(sessions).select(order) if len(sessions) == len(parts) else None,
         notes=(note, *(word for part in parts for word in part.notes)),
     )
     return NamedTrace(made, group[0].name)

@@ -2,7 +2,8 @@
 
 A trace file is CSV, JSON (an object a line, an array of objects, or a report of a benchmark) or Parquet, perhaps packed
 by gzip, bzip2, xz or zip; its columns say which format it is in (`fluidgate.workloads.formats.catalogue`). Further
-columns and keys are ignored.
+columns and keys are ignored. Sessions of agents are a format of their own
+(`fluidgate.workloads.formats.agent_sessions`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from fluidgate.model import Array
 from fluidgate.packed_file import read_packed
 from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.toml_file import fail, shown
+from fluidgate.workloads.blocks import Blocks, read_blocks
 from fluidgate.workloads.cells import Cells
 from fluidgate.workloads.formats import Format, read_table, recognise
+from fluidgate.workloads.formats.agent_sessions import NAME, AgentRequests, agent_requests
 from fluidgate.workloads.formats.format import Clock
 from fluidgate.workloads.outcome import read_outcome
 from fluidgate.workloads.selection import ended, kept_rows, one_run, refuse_absent, without_blanks
+from fluidgate.workloads.sessions import NONE, Sessions
 from fluidgate.workloads.times import Times, read_times
 
 Lengths = NDArray[np.int64]
@@ -34,8 +38,10 @@ MEASURED = ("first_token_ts", "last_token_ts")
 class Trace:
     """The requests of one file, in order of arrival; arrays of shape (requests,).
 
+    Where requests wait for answers (`by_answers`) they are in the order of their sessions instead.
+
     Attributes:
-        arrival_time: seconds since the first arrival, ascending.
+        arrival_time: seconds since the first arrival, ascending; all 0 where requests wait for answers.
         prompt_tokens: prompt lengths, at least 1.
         output_tokens: output lengths, at least 1.
         labels: the class of each request, or None where the file has no class column.
@@ -54,6 +60,8 @@ class Trace:
         absolute: whether that clock is the world's (s since 1970).
         parts: names of the files that it was joined from; empty where it is of one file.
         notes: how it was read, where that is not plain to see, a sentence each.
+        blocks: what prompts are made of, where the file says so by their hashes.
+        sessions: which request follows which, where the file says.
     """
 
     arrival_time: Array
@@ -74,6 +82,8 @@ class Trace:
     absolute: bool = False
     parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    blocks: Blocks | None = None
+    sessions: Sessions | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_time)
@@ -82,6 +92,16 @@ class Trace:
     def span(self) -> float:
         """Seconds from the first arrival to the last."""
         return float(self.arrival_time[-1])
+
+    @property
+    def by_answers(self) -> bool:
+        """Whether requests wait for the last answer of their session, so that none but a session has a time."""
+        return self.sessions is not None and self.sessions.by_answers
+
+    @property
+    def says_texts(self) -> bool:
+        """Whether it is known what prompts have in common."""
+        return self.blocks is not None or (self.sessions is not None and self.sessions.found is not None)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -138,9 +158,16 @@ def read_trace(
     if unit is not None and unit not in UNITS:
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
     source = str(path)
-    table = read_table(read_packed(path, "a trace file"), source)
+    content = read_packed(path, "a trace file")
+    if (agents := agent_requests(content, source)) is not None:
+        for option, given in (("--map", columns), ("--class-column", class_column), ("--benchmark", benchmark),
+                              ("--unit", unit)):  # fmt: skip
+            if given:
+                fail(source, [f"{NAME}, which have no columns, one run and seconds; leave {option} out"])
+        return _of_agents(agents, Path(path).name)
+    table = read_table(content, source)
     form = recognise(table, _columns(columns, class_column), source, timeless)
-    cells = Cells(table.take(form.wanted), source, table.place)
+    cells = Cells(table.take(form.wanted, [form.hashes] if form.hashes else []), source, table.place)
     if not len(cells):
         fail(source, ["a header without requests; give a trace with requests"])
     cells = one_run(cells, form, benchmark)
@@ -153,6 +180,8 @@ def read_trace(
     times = read_times(cells, form, unit) if form.time else Times(np.zeros(len(cells)), 0.0, absolute=False)
     labels = None if form.label is None else _labels(cells, form.label)
     measured = read_outcome(cells, form, times, unit)
+    prompt = cells.numbers(form.prompt).astype(np.int64)
+    blocks, more = read_blocks(cells, form, prompt)
     order = _order(cells, form, times.seconds, sort)
     begin = times.seconds[order[0]]
 
@@ -161,7 +190,7 @@ def read_trace(
 
     return Trace(
         arrival_time=times.seconds[order] - begin,
-        prompt_tokens=cells.numbers(form.prompt).astype(np.int64)[order],
+        prompt_tokens=prompt[order],
         output_tokens=cells.numbers(form.output).astype(np.int64)[order],
         labels=None if labels is None else labels[order],
         source=Path(path).name,
@@ -176,8 +205,43 @@ def read_trace(
         form=form.name,
         start=times.start + float(begin),
         absolute=times.absolute,
-        notes=tuple(f"{Path(path).name}: {note}" for note in (*notes, *_notes(cells, form, times))),
+        notes=tuple(f"{Path(path).name}: {note}" for note in (*notes, *_notes(cells, form, times), *more)),
+        blocks=None if blocks is None else blocks.select(order),
+        sessions=_chats(cells, form, order),
     )
+
+
+def _of_agents(found: AgentRequests, source: str) -> Trace:
+    count = len(found.prompt)
+    return Trace(
+        arrival_time=np.zeros(count),
+        prompt_tokens=np.array(found.prompt, np.int64),
+        output_tokens=np.array(found.output, np.int64),
+        labels=None,
+        source=source,
+        empty=found.empty,
+        form=NAME,
+        sessions=Sessions(
+            after=np.array(found.after, np.int64),
+            spawner=np.array(found.spawner, np.int64),
+            delay=np.array(found.delay),
+            think=np.array(found.think),
+            found=np.array(found.found, np.int64),
+        ),
+    )
+
+
+def _chats(cells: Cells, form: Format, order: NDArray[np.intp]) -> Sessions | None:
+    """Sessions whose requests name the one before; a request whose own is not there, or not before it, is a first."""
+    if form.chat is None or form.parent is None:
+        return None
+    names, parents = (cells.texts(column).to_numpy(object)[order] for column in (form.chat, form.parent))
+    place: dict[str, int] = {}
+    after = np.full(len(order), NONE, np.int64)
+    for k, (name, parent) in enumerate(zip(names, parents, strict=True)):
+        after[k] = place.get(parent, NONE)
+        place[name] = k
+    return Sessions(after, np.full(len(order), NONE, np.int64), np.zeros(len(order)))
 
 
 def _left_out(source: str, count: int, what: str) -> str:

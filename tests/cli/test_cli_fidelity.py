@@ -13,7 +13,14 @@ from test_cli_simulations import OF_CLASS, timeless
 SMALL = ("--gpus", "5", "--horizon", "200", "--replications", "2", "--fidelity", "iteration")
 TIMES = ("ttft", "tpot", "decode_wait", "prefill_wait", "latency", "gap", "stall")
 QUANTILES = ("p50", "p90", "p95", "p99")
-RATES = ("goodput", "prompt_token_rate", "output_token_rate", "preemption_rate", "rejection_rate")
+RATES = (
+    "goodput",
+    "prompt_token_rate",
+    "output_token_rate",
+    "preemption_rate",
+    "rejection_rate",
+    "prefix_hit_rate",
+)
 BODY = {
     *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes", "warnings"),
     *("batching", "parameters", "pilot", "overall", "gpu_time", "indicators", "kv_tokens", "iterations", "window"),

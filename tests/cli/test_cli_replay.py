@@ -361,3 +361,61 @@ def test_parts_of_a_trace_play_one_after_the_other(fluidgate: Command, replayed:
     same_run(parts.json, fluidgate("replay", *replayed, *POLICIES, "--json").json)
     assert parts.json["traces"] == ["t-1.csv", "t-2.csv"]
     assert any("parts of 't', read one after the other" in line for line in parts.notices)
+
+
+def sessions_file() -> str:
+    """Two sessions, the first with a sub-agent, as agents write them."""
+    turns = [[0.0, 100, 5, 0, 0.0], [10.0, 160, 6, 96, 4.0], [30.0, 260, 7, 160, 5.0]]
+    agent = {"t": 12.5, "requests": [[0.0, 50, 2, 0, 0.0]]}
+    lines = [json.dumps({"id": k, "shared_prefix": 64, "requests": turns, "subagents": [agent][k:]}) for k in (0, 1)]
+    Path("s.jsonl").write_text("\n".join(lines))
+    return "decode-heavy=s.jsonl"
+
+
+def test_sessions_start_at_a_rate_or_by_users(fluidgate: Command, scenario: Scenario) -> None:
+    command = ("replay", scenario(), sessions_file(), "--policy", "vllm-round-robin", "--gpus", "2", "--json")
+    refused(fluidgate, command, "s.jsonl: it does not say when its sessions start; give --sessions-rate R", "--users N")
+    found = fluidgate(*command, "--sessions-rate", "0.5", "--replications", "2").json
+    assert (found["sessions_rate"], found["traces"], found["replications"]) == (0.5, ["s.jsonl"], 2)
+    assert fluidgate(*command, "--users", "1").json["sessions_rate"] is None
+    refused(fluidgate, (*command, "--users", "1", "--sessions-rate", "2"), "--sessions-rate: not in a closed loop")
+    for option in ("--times", "repeat", "--horizon", "9"), ("--lengths", "drawn"):
+        refused(fluidgate, (*command, "--sessions-rate", "0.5", *option), option[0], "s.jsonl")
+
+
+def test_a_turn_is_sent_when_the_last_answer_has_ended_and_its_think_time_is_over(
+    fluidgate: Command, scenario: Scenario
+) -> None:
+    command = ("replay", scenario(("patience_rate = 0.1", "patience_rate = 0")), sessions_file(), "--gpus", "2")
+    options = (*command, "--policy", "vllm-round-robin", "--log", "log.csv", "--json")
+
+    def sent(*more: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        """The turns of the sessions, in order of their prompts and then of time; and those of the sub-agent."""
+        assert fluidgate(*options, *more).status == 0
+        rows = [{key: float(row[key]) for key in ("arrival", "last_token", "prompt")} for row in rows_of("log.csv")]
+        assert len(rows) == 7
+        ordered = sorted(rows, key=lambda row: (row["prompt"], row["arrival"]))
+        return ordered[1:], ordered[:1]
+
+    for more in (("--sessions-rate", "0.5"), ("--users", "2"), ("--users", "1", "--think", "3")):
+        turns, (agent,) = sent(*more)
+        for session in (0, 1):
+            one, two, three = turns[session::2]
+            assert two["arrival"] == pytest.approx(one["last_token"] + 4.0)
+            assert three["arrival"] == pytest.approx(two["last_token"] + 5.0)
+        assert agent["arrival"] == pytest.approx(turns[2]["arrival"] + 2.5)
+    assert turns[1]["arrival"] == pytest.approx(turns[4]["last_token"] + 3.0)  # one user has one session at a time
+
+
+def test_a_rate_of_sessions_that_no_trace_needs(fluidgate: Command, replayed: tuple[Path, Path]) -> None:
+    refused(fluidgate, ("replay", *replayed, *POLICIES, "--sessions-rate", "1"), "no trace has sessions")
+
+
+def test_a_class_made_of_sessions_has_their_rate(fluidgate: Command, scenario: Scenario) -> None:
+    scenario()
+    sessions_file()
+    Path("alone.toml").write_text((ROOT / "examples" / "log-alone.toml").read_text("utf-8"))
+    command = ("replay", "alone.toml", "s.jsonl", "--policy", "vllm-round-robin", "--gpus", "1", "--json")
+    refused(fluidgate, command, "it does not say when its sessions start")
+    assert fluidgate(*command, "--sessions-rate", "0.5").json["sessions_rate"] == 0.5
+    assert fluidgate(*command, "--users", "2").status == 0

@@ -11,7 +11,7 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from fluidgate.compiled import by_reference, entry_point
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.placed import Placed
 from fluidgate.gateway.dispatch.ticket import Ticket
+from fluidgate.gateway.prefixes import PrefixIndex, chain_of_ids
 from fluidgate.replanning import Estimator
 from fluidgate.workloads.streams import REQUEST
 from tests.scenarios import two_class_scenario
@@ -153,6 +154,27 @@ def test_a_request_through_a_placement_leaves_nothing() -> None:
             ticket = Ticket(0, 100)
             placed.enter(ticket)
             placed.prompt_read(ticket, 100)
+            placed.leave(ticket)
+
+        return growth(one_request, 500)
+
+    assert asyncio.run(run()) < LEAST_LEAK / 8
+
+
+@needs_count
+def test_a_prompt_that_is_looked_for_leaves_nothing() -> None:
+    async def run() -> float:
+        placed = Placed("lmetric", 4, 1, clock=lambda: 0.0, prefixes=PrefixIndex(16_000))
+        for g in range(4):
+            placed.engine_up(g, 0)
+        number = count()
+
+        def one_request() -> None:
+            prompt = [next(number)] * 320
+            ticket = Ticket(0, 320, chain=chain_of_ids(prompt))
+            placed.enter(ticket)
+            placed.prompt_read(ticket, 320)
+            placed.note_told(ticket, 320, 0)
             placed.leave(ticket)
 
         return growth(one_request, 500)

@@ -95,6 +95,12 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         assert line.endswith("); give another --port")
 
 
+def test_kv_events_without_their_packages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    line = refused(capsys, "--port", "0", "--kv-events", "5557")
+    assert line == "fluidgate: engine: --kv-events needs pyzmq and msgspec; pip install 'fluidgate[kv-events]'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -107,6 +113,7 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
         (["--kv-tokens", "100", "--max-model-len", "200"], "hold no request"),
         (["--max-num-batched-tokens", "100"], "token-budget batching only"),
+        (["--kv-events", "5557", "--kind", "sglang"], "KV events are told by kind vllm"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from fluidgate.emulator.kv_cache import KvCache
 from fluidgate.emulator.metrics import EngineMetrics, Reading, page
+from fluidgate.emulator.prompt import BLOCK, token_prompt
 from fluidgate.emulator.ranks import Rank, RanksInStep
 from fluidgate.emulator.request import EngineRequest
 from fluidgate.emulator.scheduler import Scheduler
-from fluidgate.emulator.settings import BLOCK, EngineSettings
+from fluidgate.emulator.settings import EngineSettings
 from fluidgate.errors import FluidgateError
 from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.simulation.iteration.replay import replay
@@ -41,7 +42,8 @@ def emulated(requests: Rows, settings: EngineSettings) -> list[EngineRequest]:
     scheduler = made(settings) if ranks == 1 else RanksInStep([Rank.of(settings) for _ in range(ranks)])
     served = []
     for number, (arrival, prompt, output) in enumerate(requests):
-        request = EngineRequest(str(number), b"%d" % number, prompt, output, arrival=arrival, since=arrival)
+        text = token_prompt([number] * prompt)
+        request = EngineRequest(str(number), text.key, prompt, output, arrival=arrival, since=arrival, text=text)
         assert scheduler.advance(arrival, 10**9)
         scheduler.add(request)
         served.append(request)
@@ -54,13 +56,13 @@ def made(settings: EngineSettings) -> Scheduler:
     return Scheduler(settings, KvCache(settings), EngineMetrics(settings.speed))
 
 
-def simulated(requests: Rows, gpu: Gpu, policy: str, ranks: int = 1) -> Any:
+def simulated(requests: Rows, gpu: Gpu, policy: str, ranks: int = 1, **engine: Any) -> Any:
     scenario = Scenario(
         name="one",
         gpu=gpu,
         pricing=Pricing(scheme="bundled", prompt=1.0, output=1.0),
         classes=(RequestClass(name="all", prompt_tokens=300, output_tokens=40, arrival_rate=0.5, patience_rate=0.0),),
-        engine=EngineModel(data_parallel=ranks),
+        engine=EngineModel(data_parallel=ranks, **engine),
     )
     arrival, prompt, output = (np.array(column) for column in zip(*requests, strict=True))
     trace = ClassTrace(Trace(arrival, prompt, output, None, "one"), np.zeros(len(arrival), np.int64))
@@ -100,6 +102,21 @@ def test_it_is_the_schedule_of_the_simulator(law: str, batching: Any, policy: st
     np.testing.assert_allclose(started, log["scheduled"] - log["arrival"][0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("kv_tokens", [2304, 1600])
+def test_it_is_the_schedule_of_the_simulator_where_memory_runs_short(kv_tokens: int, caching: bool) -> None:
+    """Who is preempted, and what of its KV is there when it joins again."""
+    gpu = Gpu(batch_size=8, chunk_size=128, iteration=LAWS["by batch"])
+    requests = [(arrival, min(prompt, 1000), min(output, 200)) for arrival, prompt, output in rows(seed=1)]
+    log = simulated(requests, gpu, "vllm-round-robin", kv_tokens=kv_tokens, kv_caching=caching)
+    limits = {"kv_tokens": kv_tokens, "max_model_len": 1250, "prefix_caching": caching}
+    served = emulated(requests, EngineSettings(gpu, batching="token-budget", **limits))
+    assert sum(request.preempted for request in served) > 10
+    for name in ("first_token", "last_token"):
+        ours = np.array([getattr(request, name) for request in served]) - requests[0][0]
+        np.testing.assert_allclose(ours, log[name] - log["arrival"][0], rtol=0, atol=1e-6)
+
+
 def test_each_rank_has_its_series_in_the_metrics() -> None:
     settings = EngineSettings(SMALL, data_parallel=2)
     ranks = [Rank.of(settings) for _ in range(2)]
@@ -123,7 +140,8 @@ SMALL = Gpu(batch_size=3, chunk_size=64, iteration=IterationTime(alpha=0.02, bet
 
 
 def request(name: str, prompt: int = 100, output: int = 2, arrival: float = 0.0, **more: Any) -> EngineRequest:
-    return EngineRequest(name, name.encode(), prompt, output, arrival=arrival, since=arrival, **more)
+    text = token_prompt([ord(name)] * prompt)
+    return EngineRequest(name, text.key, prompt, output, arrival=arrival, since=arrival, text=text, **more)
 
 
 def run(scheduler: Scheduler, *requests: EngineRequest) -> None:
@@ -160,15 +178,15 @@ def test_without_prefix_caching_every_prompt_is_read() -> None:
 def test_the_prompts_used_longest_ago_are_overwritten() -> None:
     settings = EngineSettings(SMALL, kv_tokens=3 * BLOCK * 7, max_model_len=150)
     scheduler = made(settings)
-    run(scheduler, *(request(name, arrival=float(k)) for k, name in enumerate("abc")))
-    kept = [name for name in "abc" if scheduler._kv.cached(request(name))]
-    assert kept == ["b", "c"]
+    run(scheduler, *(request(name, arrival=float(k)) for k, name in enumerate("abcd")))
+    kept = [name for name in "abcd" if scheduler._kv.cached(request(name))]
+    assert kept == ["b", "c", "d"]
 
 
 def test_a_request_waits_until_its_kv_fits() -> None:
     settings = EngineSettings(SMALL, kv_tokens=256, max_model_len=200)
     scheduler = made(settings)
-    first, second, third = request("a", prompt=120, output=30), request("b", 120, 30), request("c", 20, 2)
+    first, second, third = request("a", prompt=140, output=30), request("b", 120, 30), request("c", 20, 2)
     run(scheduler, first, second, third)
     assert second.started == first.last_token
     assert third.started >= second.started  # nobody overtakes the head of the line
@@ -207,7 +225,7 @@ def test_an_aborted_request_leaves_at_the_next_boundary() -> None:
     scheduler.advance(FAR, 100)
     assert next_one.started == pytest.approx(0.084)
     assert reading.written == waiting.written == 0
-    assert scheduler._kv.usage(scheduler.running_tokens) == 0.0
+    assert scheduler._kv.usage == 0.0
 
 
 def test_within_the_grace_a_request_joins_the_iteration_that_has_begun() -> None:

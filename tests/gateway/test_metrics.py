@@ -25,6 +25,7 @@ SNAPSHOT: dict[str, Any] = {
             "decodes": 2,
             "foreign": 0,
             "kv_usage": None,
+            "prefixes": {"believed_tokens": 96, "told_tokens": 80, "blocks": 7, "bytes": 4096, "room": 1000.0},
         },
         {
             "url": "v",
@@ -35,9 +36,11 @@ SNAPSHOT: dict[str, Any] = {
             "decodes": 0,
             "foreign": 0,
             "kv_usage": 0.5,
+            "prefixes": None,
         },
     ],
     "indicators": {"solo_gap": {"limit": 2.0, "value": 1.9}, "tpot": {"limit": None, "value": None}},
+    "prefixes": {"hash_seconds": 0.25},
     "draining": True,
     "plan": None,
 }
@@ -81,7 +84,8 @@ def test_one_that_left_the_queue_has_waited_for_nothing_that_is_measured() -> No
     made.ended(waited_in_vain())
     seen = samples(made)
     assert seen["requests_total", "chat", "wait_limit"] == 1
-    assert all(value == 0 for (name, *_), value in seen.items() if name.endswith(("_count", "tokens_total")))
+    counted = {name: value for (name, *_), value in seen.items() if not name.startswith("prefix_")}
+    assert all(value == 0 for name, value in counted.items() if name.endswith(("_count", "tokens_total")))
     assert seen["revenue_total", "chat"] == 0
 
 
@@ -101,6 +105,10 @@ def test_refusals_and_the_cluster_now() -> None:
     assert seen["requests_now", "chat", "prefill"] == 1
     assert (seen["engine_up", "u"], seen["engine_up", "v"]) == (1, 0)
     assert (seen["engine_requests", "u", "decodes"], seen["engine_kv_usage", "v"]) == (2, 0.5)
+    assert (seen["prefix_believed_tokens_total", "u"], seen["prefix_told_tokens_total", "u"]) == (96, 80)
+    assert (seen["prefix_blocks", "u"], seen["prefix_room_tokens", "u"]) == (7, 1000)
+    assert ("prefix_blocks", "v") not in seen
+    assert seen["prefix_hash_seconds_total",] == 0.25
     assert seen["draining",] == 1
     assert ("plans_solved",) not in seen
     assert seen["requests_total", "code", "completed"] == 0, "there from the first scrape on"

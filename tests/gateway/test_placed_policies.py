@@ -23,7 +23,7 @@ policy = "{name}"
 kind = "vllm"
 urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
 """
-    if name in ("distserve", "splitwise", "slai", "wait"):
+    if name in ("distserve", "splitwise", "edpp", "slai", "wait"):
         with pytest.raises(FluidgateError, match=f"g.toml: policy: .*{name}.* is more than a placement of requests"):
             parse_gateway(text, "g.toml", ROOT)
     else:

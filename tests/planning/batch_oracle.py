@@ -57,6 +57,15 @@ def pairs_read_before(mean, size, exponential):
     return sum(size * (token // size) * stay**token for token in range(round(60 * mean)))
 
 
+def pairs_with_found(mean, hit, exponential):
+    """Pairs of a token that is read and one that was found, prompt by prompt."""
+    if not exponential:
+        return hit * mean * (1.0 - hit) * mean
+    lengths = np.arange(1, round(60 * mean))
+    chance = (1.0 - 1.0 / mean) ** (lengths - 1) / mean
+    return float((chance * (hit * lengths) * ((1.0 - hit) * lengths)).sum())
+
+
 def _written(output, budget, exponential):
     """Tokens that a decode iteration finds written."""
     steps = output - 1.0 if budget else output
@@ -72,8 +81,9 @@ def best_revenue(scenario, *, budget=None):
     longest = 20.0 * max(contexts), 20.0 * max(c.prompt_tokens for c in classes)
     mixed, solo = law_nodes(gpu.iteration, gpu.batch_size, size, longest)
     count, kinds = len(classes), len(mixed) + len(solo)
-    # p, l, d_m, d_s of each class, then the iterations.
-    columns = 4 * count + kinds
+    # p, l, d_m, d_s of each class, the iterations, and those of both kinds that a class has a request in.
+    columns = 4 * count + kinds + 2 * count
+    with_class = [4 * count + kinds + np.arange(count), 5 * count + kinds + np.arange(count)]
     revenue, rows, equal = np.zeros(columns), [], []
 
     def row():
@@ -95,7 +105,9 @@ def best_revenue(scenario, *, budget=None):
         prompt, output = c.prompt_tokens, c.output_tokens
         steps = output - 1.0 if budget else output
         written = _written(output, budget, exponential)
-        pieces = geometric_chunks(prompt, size) if exponential else math.ceil(prompt / size)
+        hit = c.prefix_hit_rate or 0.0 if scenario.engine.prefix_caching else 0.0
+        fresh = (1.0 - hit) * prompt
+        pieces = geometric_chunks(fresh, size) if exponential else math.ceil(fresh / size)
         balance = np.zeros(columns)
         balance[[p, lost, dm, ds]] = steps, -steps, -1.0, -1.0
         equal.append(balance)
@@ -105,22 +117,29 @@ def best_revenue(scenario, *, budget=None):
         revenue[p], revenue[lost] = read + end, -end
         time[dm], time[ds] = slopes[0] * (prompt + written), slopes[1] * (prompt + written)
         context_mixed[dm] = context_solo[ds] = prompt + written
-        read_before[p] = pairs_read_before(prompt, size, exponential)
+        read_before[p] = pairs_read_before(fresh, size, exponential) + pairs_with_found(prompt, hit, exponential)
         time[p] = pair * read_before[p]
-        beside[dm], alone[ds], tokens[p] = 1.0, 1.0, prompt
+        beside[dm], alone[ds], tokens[p] = 1.0, 1.0, fresh
         if budget:
-            chunks[p], chunks[dm] = prompt, 1.0
+            chunks[p], chunks[dm] = fresh, 1.0
             fit[p], fit[dm] = pieces, 1.0
         else:
             chunks[p] = pieces
         if memory:
-            kv_mixed[dm], kv_solo[ds] = prompt + written, prompt + written
-            kv_wait[lost] = prompt / c.patience_rate
+            block = scenario.engine.kv_block
+            shared = c.prefix_tokens // block * block if scenario.engine.prefix_caching else 0
+            kv_mixed[dm] = kv_solo[ds] = prompt + written - shared
+            kv_mixed[with_class[0][i]] = kv_solo[with_class[1][i]] = shared
+            kv_wait[lost] = (prompt - shared) / c.patience_rate
             reading = prompt * pieces
             if exponential:
-                stay = (1.0 - 1.0 / prompt) ** size
-                reading = prompt / (1.0 - stay) + size * stay / (1.0 - stay) ** 2
-            kv_mixed[p] = reading
+                stay = (1.0 - 1.0 / fresh) ** size
+                reading = (fresh / (1.0 - stay) + size * stay / (1.0 - stay) ** 2) / (1.0 - hit)
+            kv_mixed[p] = reading - shared * pieces
+            for tokens_of, takes_part in ((dm, with_class[0][i]), (ds, with_class[1][i])):
+                part = row()
+                part[tokens_of], part[takes_part] = 1.0, -float(gpu.batch_size)
+                part[p] = pieces if tokens_of == dm else 0.0
     for k, (chunk, decodes, seconds, context, pairs) in enumerate([*mixed, *solo]):
         u = 4 * count + k
         time[u], (context_mixed if k < len(mixed) else context_solo)[u], read_before[u] = seconds, -context, -pairs
@@ -130,6 +149,11 @@ def best_revenue(scenario, *, budget=None):
             kv_mixed[u], fit[u] = -float(memory or 0), -float(gpu.batch_size)
         else:
             alone[u], kv_solo[u] = -decodes, -float(memory or 0)
+    if memory:
+        for with_it, there in zip(with_class, (slice(None, len(mixed)), slice(len(mixed), None)), strict=True):
+            all_of_them = row()
+            all_of_them[4 * count : 4 * count + kinds][there] = 1.0
+            all_of_them[with_it] = -1.0
     rows += [each for each, there in zip((context_mixed, context_solo, read_before), wide, strict=True) if there]
     right = np.zeros(len(rows))
     right[0] = 1.0

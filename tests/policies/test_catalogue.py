@@ -19,10 +19,15 @@ PUBLISHED = {
     "vllm-least-loaded": ("token-budget", "least-loaded"),
     "vllm-power-of-two": ("token-budget", "power-of-two"),
     "vllm-lmetric": ("token-budget", "lmetric"),
+    "vllm-least-prefill": ("token-budget", "least-prefill"),
+    "vllm-sticky": ("token-budget", "sticky"),
+    "vllm-precise": ("token-budget", "precise"),
+    "vllm-cache-aware": ("token-budget", "cache-aware"),
     "prefill-first-round-robin": ("prefill-first", "round-robin"),
     "prefill-first-least-loaded": ("prefill-first", "least-loaded"),
     "distserve": ("prefill-first", "pools"),
     "splitwise": ("token-budget", "pools"),
+    "edpp": ("token-budget", "pools"),
     "slai": ("last-schedulable", "round-robin"),
     "wait": ("token-budget", "round-robin"),
 }
@@ -50,11 +55,18 @@ def test_names_and_origins() -> None:
 def test_published_baselines_batch_and_place_by_their_names() -> None:
     assert {name: (p.batching, p.placement) for name, p in PLACED.items()} == PUBLISHED
     assert {p.origin for p in PLACED.values()} == {"published"}
-    assert all("arXiv:" in p.source for p in PLACED.values())
+    assert all(
+        "arXiv:" in p.source or "llm-d" in p.source or "sgl" in p.source or "inference-sim" in p.source
+        for p in PLACED.values()
+    )
     parameters = {p.name: " ".join(q.name for q in p.parameters) for p in PLACED.values() if p.parameters}
     assert parameters == {
+        "vllm-sticky": "share tolerated_ttft",
+        "vllm-precise": "prefix_weight queue_weight memory_weight",
+        "vllm-cache-aware": "share apart ratio",
         "distserve": "prompt_gpus pilot",
         "splitwise": "prompt_gpus pilot queue_tokens",
+        "edpp": "prompt_gpus pilot transfer_price",
         "slai": "offset",
         "wait": "threshold",
     }

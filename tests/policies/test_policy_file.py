@@ -38,7 +38,7 @@ def refusal(content: str) -> str | None:
 
 def test_who_has_parameters() -> None:
     margin = ("gate-and-route", "capped-gate-and-route", "prioritize-and-route", "sli-aware", "sli-aware-general")
-    expected = dict.fromkeys((*margin, "fg-sp", "gi-wsp", "gf-wsp"), "margin") | {"index-and-pool": "reservation"}
+    expected = dict.fromkeys((*margin, "fg-sp", "gi-wsp", "gf-wsp"), "margin") | {"index-and-pool": "reservation toll"}
     assert {p.name: " ".join(q.name for q in p.parameters) for p in OPEN} == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,17 @@ def test_a_comparison_has_gpus_and_the_times_of_every_class_best_policy_first() 
     assert cells(gpus)[0][1:8] == ("token-budget", "10.0 %", "50.0 %", "30.0 %", "10.0 %", "40,000", "65,536")
     assert [str(table.title) for table in times] == ["TTFT, s", "TPOT, ms", "Gap beside a prefill, ms", "Latency, s"]
     assert [row[:2] for row in cells(times[0])] == [(p, c) for p in ("high", "low") for c in ("chat", "code", "all")]
+
+
+def test_a_comparison_says_what_was_found_where_prefixes_are_cached() -> None:
+    nothing = request_class_result("none").ttft
+    plain = served("plain", overall=replace(request_class_result("all"), prefix_hit_rate=nothing))
+    cached = served("cached", overall=replace(request_class_result("all"), prefix_hit_rate=value(0.875)))
+    _, gpus, *_ = request_comparison_tables(Comparison("small", plain.run, (plain, cached)))
+    column = [str(each.header) for each in gpus.columns].index("found")
+    assert {row[0]: row[column] for row in cells(gpus)} == {"plain": "-", "cached": "87.5 %"}
+    _, gpus, *_ = request_comparison_tables(Comparison("small", plain.run, (plain,)))
+    assert "found" not in [str(each.header) for each in gpus.columns]
 
 
 def test_pools_are_told_with_who_found_them() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluidgate.model import Indicators, IterationTime
+from fluidgate.model import EngineModel, Indicators, IterationTime
 from fluidgate.planning import plan
 from fluidgate.policies import find_policy
 from fluidgate.profiles import Profile, find_profile
@@ -98,6 +98,19 @@ def test_a_plan_by_batch_shows_the_iterations_that_it_read() -> None:
     assert said["KV memory in use, mean"] == [f"{number(point.kv_tokens)} tokens"]
     assert said["busy"] == ["100.0 %"]
     assert said["time per output token, of the decodes"] == [f"{number(1000 * solved.tpot)} ms"]
+
+
+def test_a_plan_with_prefix_caching_shows_what_it_took_for_found() -> None:
+    classes = tuple(c.model_copy(update={"prefix_hit_rate": 0.25}) for c in SCENARIO.classes)
+    found = SCENARIO.replace(classes=classes, engine=EngineModel(prefix_caching=True))
+    solved = plan(found)
+    whole, _, classes = plan_tables(solved)
+    assert by_first(whole)["prompt tokens found in memory"] == ["25.0 %"]
+    assert headers(classes)[-2:] == ["found", "price of 1 % more"]
+    assert solved.hit_price is not None
+    for price, row in zip(solved.hit_price, cells(classes), strict=True):
+        assert row[-2:] == ("25.0 %", number(price / 100.0))
+    assert "prompt tokens found in memory" not in by_first(next(iter(plan_tables(plan(SCENARIO)))))
 
 
 def test_a_simulation_shows_revenue_states_flows_and_times() -> None:

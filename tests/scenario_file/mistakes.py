@@ -21,7 +21,84 @@ def with_engine(keys: str) -> list[tuple[str, str]]:
     return [("[pricing]", f"[engine]\n{keys}\n[pricing]")]
 
 
+def with_sessions(keys: str) -> list[tuple[str, str]]:
+    """Keys of the second class."""
+    return [("patience_rate = 0\n", f"patience_rate = 0\n{keys}\n")]
+
+
 REFUSED = {
+    "prefixes without prefix": (
+        with_sessions("prefixes = 3"),
+        "classes[1] ('chat'): prefixes: only with prefix_tokens; remove this key, or give the tokens",
+    ),
+    "exponent of a uniform law": (
+        with_sessions("prefix_tokens = 100\nprefix_exponent = 2"),
+        "classes[1] ('chat'): prefix_exponent: only with prefix_law = \"zipf\"; ",
+    ),
+    "unknown law of prefixes": (
+        with_sessions('prefix_tokens = 100\nprefix_law = "zip"'),
+        "classes[1] ('chat'): prefix_law: must be 'uniform' or 'zipf', but is 'zip'; did you mean 'zipf'?",
+    ),
+    "prefix as long as the prompt": (
+        with_sessions("prefix_tokens = 3000"),
+        "classes[1] ('chat'): prompt_tokens: the mean over all requests must be at least 3001, one token more than "
+        "prefix_tokens of 3000, but is 3000; raise it, or lower prefix_tokens",
+    ),
+    "turns longer than the mean prompt": (
+        with_sessions("prefix_tokens = 100\nturns = 5\nturn_tokens = 350"),
+        "classes[1] ('chat'): prompt_tokens: the mean over all requests must be at least 3101, one token more than "
+        "prefix_tokens of 100 and 4 earlier turns of 350 new tokens and an answer of 400, but is 3000; raise it, or "
+        "lower prefix_tokens or turns or turn_tokens",
+    ),
+    "no turns": (
+        with_sessions("turns = 0.5"),
+        "classes[1] ('chat'): turns: must be at least 1, but is 0.5; give the mean number of requests of a session",
+    ),
+    "half a turn": (
+        with_sessions('turns = 2.5\nturns_law = "fixed"\nturn_tokens = 10'),
+        "classes[1] ('chat'): turns: must be whole with turns_law = \"fixed\", but is 2.5; ",
+    ),
+    "turns without tokens": (
+        with_sessions("turns = 2"),
+        "classes[1] ('chat'): turn_tokens: missing; add 'turn_tokens = 300', the mean number of new prompt tokens",
+    ),
+    "think without turns": (
+        with_sessions("think = 3"),
+        "classes[1] ('chat'): think: only with turns above 1; remove this key, or give the mean number of turns",
+    ),
+    "tool without calls": (
+        with_sessions("turns = 2\nturn_tokens = 10\ntool_seconds = 3"),
+        "classes[1] ('chat'): tool_seconds: only with tool_share; remove this key, or give the share",
+    ),
+    "sub-agents of no class": (
+        with_sessions("subagents = 1"),
+        "classes[1] ('chat'): subagent_class: missing; add the name of the class",
+    ),
+    "sub-agents of an unknown class": (
+        with_sessions('subagents = 1\nsubagent_class = "cat"'),
+        "classes[1] ('chat'): subagent_class: 'cat' is no class; give one of 'batch', 'chat'",
+    ),
+    "sub-agents of sub-agents": (
+        with_sessions('subagents = 1\nsubagent_class = "chat"'),
+        "classes[1] ('chat'): subagent_class: 'chat' has sub-agents itself; give a class without",
+    ),
+    "class of no sub-agents": (
+        with_sessions('subagent_class = "batch"'),
+        "classes[1] ('chat'): subagent_class: only with subagents; remove this key",
+    ),
+    "more sub-agents than requests": (
+        with_sessions('subagents = 3\nsubagent_class = "batch"'),
+        "classes[0] ('batch'): arrival_rate: is that of all its requests, and sub-agents alone bring 0.75 of them a "
+        "second, but it is 0.5; raise it to that, or set off fewer",
+    ),
+    "more sub-agents than requests of a cluster": (
+        [*with_sessions('subagents = 3\nsubagent_class = "batch"'), CLUSTER, TOTALS],
+        "classes[0] ('batch'): total_arrival_rate: is that of all its requests",
+    ),
+    "prefixes of empirical prompts": (
+        [*with_sessions("prefix_tokens = 100"), *with_lengths('prompt = "empirical"\ntraces = ["a.csv"]')],
+        "lengths.prompt: empirical prompts have no prefixes and no turns; give another law, or classes without",
+    ),
     "unknown batching": (
         with_engine('batching = "token-budgets"'),
         "engine.batching: must be 'single-prefill', 'token-budget', 'prefill-first' or 'last-schedulable', but is "
@@ -42,6 +119,14 @@ REFUSED = {
     "caching and swap": (
         with_engine('kv_tokens = 64\nkv_caching = true\npreemption = "swap"'),
         "engine.kv_caching: what is swapped out is not read again",
+    ),
+    "hits without caching": (
+        [("patience_rate = 0\n", "patience_rate = 0\nprefix_hit_rate = 0.5\n")],
+        "classes[1] ('chat'): prefix_hit_rate: only with prefix caching; remove this key, or",
+    ),
+    "hits in per cent": (
+        [("patience_rate = 0\n", "patience_rate = 0\nprefix_hit_rate = 96\n")],
+        "classes[1] ('chat'): prefix_hit_rate: must be less than 1, but is 96; give the share of its prompt tokens",
     ),
     "reservation without memory": (with_engine("kv_reservation = 8"), "engine.kv_reservation: only with a limited"),
     "unknown preemption": (
@@ -267,9 +352,14 @@ REFUSED = {
 BEYOND_SCHEMA = {
     "no whole groups of ranks",
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
-    *("caching without memory", "caching and swap", "asynchronous prefill first"),
+    *("caching without memory", "caching and swap", "hits without caching", "asynchronous prefill first"),
     *("budget below the batch", "budget of one prefill"),
     *("nan", "inf", "-inf", "no mixed iteration", "same names", "unknown profile", "no profile file"),
+    *("prefixes without prefix", "exponent of a uniform law", "prefix as long as the prompt"),
+    *("turns longer than the mean prompt", "half a turn", "turns without tokens", "think without turns"),
+    *("tool without calls", "sub-agents of no class", "sub-agents of an unknown class", "sub-agents of sub-agents"),
+    *("class of no sub-agents", "more sub-agents than requests", "more sub-agents than requests of a cluster"),
+    "prefixes of empirical prompts",
     *("a sojourn too many", "phases without arrivals", "day without arrivals"),
     *("lognormal without cv", "cv of another law", "traces without need"),
     *("lengths beyond floats", "rate beyond floats", "syntax", "syntax at the end", "key twice"),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fluidgate.model import (
     Arrivals,
     Calibrated,
@@ -15,7 +17,7 @@ from fluidgate.model import (
     Scenario,
     Targets,
 )
-from fluidgate.scenario_file import load_scenario, parse_scenario
+from fluidgate.scenario_file import dump_scenario, load_scenario, parse_scenario
 from tests.scenario_file.texts import CLUSTER, NUMBERS, TOTALS, TWO, accepts, changed
 
 
@@ -86,6 +88,16 @@ def test_an_engine_and_targets_are_read() -> None:
     assert scenario.ttft_targets == (2.0, 2.0)
     assert scenario.tpot_targets == (0.05, 0.1)
     assert parse_scenario(TWO).ttft_targets == (None, None)
+    assert accepts(text)
+
+
+def test_hit_rates_are_read_and_written_with_prefix_caching() -> None:
+    text = changed(("patience_rate = 0\n", "patience_rate = 0\nprefix_hit_rate = 0.9\n"))
+    text += "\n[engine]\nprefix_caching = true\n"
+    scenario = parse_scenario(text)
+    assert scenario.hit_rates.tolist() == [0.0, 0.9]
+    assert scenario.reading == pytest.approx([300.0, 300.0])
+    assert parse_scenario(dump_scenario(scenario)) == scenario
     assert accepts(text)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fluidgate.engine_table import EngineTable
 from fluidgate.scenario_file import scenario_schema
+from fluidgate.session_table import SessionTable
 from tests.scenario_file.mistakes import BEYOND_SCHEMA, REFUSED
 from tests.scenario_file.texts import CLUSTER, NUMBERS, TOTALS, TWO, accepts, changed
 
@@ -39,3 +40,9 @@ def test_the_json_schema_refuses_negative_limits() -> None:
 def test_a_key_of_an_engine_has_its_row_in_the_documentation(key: str) -> None:
     page = Path(__file__).parents[2] / "docs" / "scenario.md"
     assert f"| `[engine]` | `{key}` |" in page.read_text()
+
+
+@pytest.mark.parametrize("key", SessionTable.model_fields)
+def test_a_key_of_sessions_has_its_row_in_the_documentation(key: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "scenario.md"
+    assert f"| `[[classes]]` | `{key}` |" in page.read_text()

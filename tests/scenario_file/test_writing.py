@@ -61,16 +61,32 @@ engines = (
 
 
 @st.composite
+def sessions(draw: st.DrawFn) -> dict[str, object]:
+    """Keys of a class with a prompt that has room for them."""
+    prefix = {"prefix_tokens": draw(st.integers(1, 10**6)), "prefixes": draw(st.integers(1, 10))}
+    zipf = {"prefix_law": "zipf", "prefix_exponent": draw(st.floats(0.1, 3.0))} if draw(st.booleans()) else {}
+    turns = {
+        "turns": draw(st.integers(2, 9)),
+        "turns_law": draw(st.sampled_from(["fixed", "geometric"])),
+        "turn_tokens": draw(st.floats(1.0, 1e6)),
+        "think": draw(weights),
+        "think_law": draw(st.sampled_from(["fixed", "exponential"])),
+        "tool_share": 0.5,
+        "tool_seconds": draw(weights),
+    }
+    return {"prompt_tokens": 1e9, "output_tokens": draw(st.floats(1.0, 1e6)), **prefix, **zipf, **turns}
+
+
+@st.composite
 def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
     cluster_gpus = draw(gpus)
     classes = tuple(
         RequestClass(
             name=name,
-            prompt_tokens=draw(positive),
-            output_tokens=draw(positive),
             arrival_rate=draw(positive) / (cluster_gpus or 1),
             patience_rate=draw(weights),
             ttft_target=draw(st.none() | positive),
+            **draw(st.fixed_dictionaries({"prompt_tokens": positive, "output_tokens": positive}) | sessions()),
         )
         for name in draw(st.lists(names, min_size=1, max_size=4, unique=True))
     )
@@ -128,3 +144,9 @@ def test_where_a_scenario_cannot_be_written(tmp_path: Path) -> None:
         write_scenario(parse_scenario(TWO), tmp_path / "no" / "out.toml")
     with pytest.raises(FluidgateError, match=r"cannot be written \(Is a directory\)"):
         write_scenario(parse_scenario(TWO), tmp_path)
+
+
+def test_sub_agents_come_back() -> None:
+    with_agents = parse_scenario(TWO + 'subagents = 0.75\nsubagent_class = "batch"\n')
+    assert with_agents.classes[1].subagent_class == "batch"
+    assert parse_scenario(dump_scenario(with_agents)) == with_agents

@@ -21,6 +21,9 @@ ASKED = {
     '[lengths]\noutput = "lognormal"\noutput_cv = 1.2\n': '[lengths] output = "lognormal": the Markov network has',
     "[targets]\nttft = 1.5\n": "[targets] ttft = 1.5: the Markov network counts no goodput",
     "tpot_target = 0.05\n": "[[classes]] tpot_target of 'chat': the Markov network counts no goodput",
+    "prefix_tokens = 500\nprefixes = 4\n": "[[classes]] prefix_tokens of 'chat': the Markov network reads every prompt",
+    "turns = 3\nturn_tokens = 50\nthink = 2\n": "[[classes]] turns of 'chat': the Markov network has no sessions",
+    'subagents = 1\nsubagent_class = "batch"\n': "[[classes]] subagents of 'chat': the Markov network has no sessions",
     LAW: "[gpu] the iteration time depends on the batch: in the Markov network every mixed and every solo iteration",
 }
 

@@ -156,6 +156,18 @@ class TestArrivalsThatAreNotThoseOfTheLongRun:
         bursty = scenario.replace(arrivals=Arrivals(process="gamma", cv=100.0))
         assert not list(other_arrivals(bursty, simulated(run=replace(run, horizon=1e5), classes=(arrived,))))
 
+    def test_sessions_bring_their_requests_together(self) -> None:
+        """As many requests in sessions of 50 are so by chance more often."""
+        run = Options(gpus=1, horizon=1000.0, warmup=0.0, replications=1, seed=0)
+        arrived = class_result("only", arrival_rate=value(0.36))
+        alone = station(arrival=0.3, service=1.0, patience=0.0)
+        in_sessions = alone.replace(
+            classes=(alone.classes[0].changed(prompt_tokens=1e5, turns=50, turns_law="fixed", turn_tokens=1),)
+        )
+        assert list(other_arrivals(alone, simulated(run=run, classes=(arrived,))))
+        assert not list(other_arrivals(in_sessions, simulated(run=run, classes=(arrived,))))
+        assert list(other_arrivals(in_sessions, simulated(run=replace(run, horizon=1e5), classes=(arrived,))))
+
 
 class TestNothingCompleted:
     NOTHING = "no request is completed"

@@ -140,7 +140,7 @@ def test_the_command_shows_the_tables(tmp_path: Path) -> None:
     shown = run("--engine-log", str(tmp_path / "vllm.log"))
     assert shown.exit_code == 0
     assert "[gpu]\nbatch_size = 128\nchunk_size = 2048\n" in shown.stdout
-    assert "max_batched_tokens = 2048\nkv_tokens = 41408\nkv_block = 32\nkv_caching = true\n" in shown.stdout
+    assert "max_batched_tokens = 2048\nkv_tokens = 41408\nkv_block = 32\nprefix_caching = true\n" in shown.stdout
     assert "at most: 7 requests running, 2 waiting, 12% of KV memory" in shown.stdout
     found = json.loads(run("--engine-log", str(tmp_path / "vllm.log"), "--json").stdout)
     assert (found["settings"]["kv_tokens"], found["series"][0]["running"]) == (41_408, 7)
@@ -155,7 +155,8 @@ def test_a_scenario_with_the_engine_of_a_log(tmp_path: Path) -> None:
     gpu, engine = made.scenario.gpu, made.scenario.engine
     assert (gpu.batch_size, gpu.chunk_size) == (16, 2048)
     assert (engine.max_batched_tokens, engine.kv_tokens, engine.kv_block) == (2048, 41_408, 32)
-    assert engine.kv_caching
+    assert engine.prefix_caching
+    assert not engine.kv_caching
     assert engine.async_scheduling
     assert made.warnings == ("vllm.log: max_num_seqs is not in it; the scenario has a default",)
     assert made.command is not None

@@ -47,13 +47,13 @@ def test_azure_with_time_zones_over_midnight(tmp_path: Path) -> None:
 
 def test_mooncake(tmp_path: Path) -> None:
     lines = [
-        {"timestamp": 500, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]},
-        {"timestamp": 3500, "input_length": 7322, "output_length": 490, "hash_ids": [0, 14]},
+        {"timestamp": 500, "input_length": 758, "output_length": 500, "hash_ids": [0, 1]},
+        {"timestamp": 3500, "input_length": 832, "output_length": 490, "hash_ids": [0, 14]},
     ]
     text = "\n\n".join(json.dumps(line) for line in lines) + "\n"
     trace = read_trace(write(tmp_path, text, "mooncake.jsonl"))
     np.testing.assert_array_equal(trace.arrival_time, [0.0, 3.0])
-    np.testing.assert_array_equal(trace.prompt_tokens, [6758, 7322])
+    np.testing.assert_array_equal(trace.prompt_tokens, [758, 832])
     np.testing.assert_array_equal(trace.output_tokens, [500, 490])
 
 

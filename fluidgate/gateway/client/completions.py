@@ -25,6 +25,7 @@ from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.gateway.ended import EndedRequest, Times
 from fluidgate.gateway.engines import Call
 from fluidgate.gateway.gateway_tables import LimitsTable
+from fluidgate.gateway.prefixes import Chain
 
 SLOWEST_TOKEN = 1.0
 """s that each token of an answer in one piece may take."""
@@ -119,6 +120,7 @@ class Completions:
             most_output=request.answers * (request.output_limit or math.inf),
             key=key or "",
             weight=self._quotas.weight_of(key),
+            chain=await self._chain(service, request),
         )
         grant = self._let_in(service, ticket, key, request)
         response.request_id = client_id or call.id
@@ -147,6 +149,15 @@ class Completions:
         """End what is still under way, each with an error of its own."""
         for handler in list(self._under_way):
             handler.stop(unavailable("shutting_down", "the gateway is shutting down"))
+
+    async def _chain(self, service: Service, request: CompletionRequest) -> Chain | None:
+        """The prompt as a chain of hashes, where its group looks for its beginning."""
+        prefixes, kind = service.dispatcher.prefixes, request.end_point.prompt
+        if prefixes is None or kind is None:
+            return None
+        chain, seconds = await self._meter.hashed(kind, request.body, len(request.raw))
+        prefixes.hash_seconds += seconds
+        return chain
 
     def _let_in(self, service: Service, ticket: Ticket, key: str | None, request: CompletionRequest) -> Grant:
         """What its key's quota grants a request that is let in; without a limit of its answer, of its class's mean.

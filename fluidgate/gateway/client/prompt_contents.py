@@ -77,11 +77,7 @@ class Contents:
             self.texts.append(value if isinstance(value, str) else orjson.dumps(value).decode())
 
     def _within(self, part: Mapping[str, Any]) -> Iterable[Any]:
-        kind = part.get("type")
-        if kind is None:
-            kind = next((key for key in MEDIA if key in part), None)
-        if isinstance(kind, str) and (kind in MEDIA or _is_file(kind, part)):
-            what = MEDIA.get(kind, "file")
+        if (what := kind_of_media(part)) is not None:
             self.media[what] = self.media.get(what, 0) + 1
             yield part.get("text")
             return
@@ -91,6 +87,16 @@ class Contents:
             if key not in WORDS:
                 self.texts.append(key)
             yield value
+
+
+def kind_of_media(part: Mapping[str, Any]) -> str | None:
+    """What a part is that is no text: "image", "audio", "video" or "file"; None for others."""
+    kind = part.get("type")
+    if kind is None:
+        kind = next((key for key in MEDIA if key in part), None)
+    if isinstance(kind, str) and (kind in MEDIA or _is_file(kind, part)):
+        return MEDIA.get(kind, "file")
+    return None
 
 
 def _is_file(kind: str, part: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.end_points import Prompt
 from fluidgate.gateway.client.prompt_contents import Contents, contents_of
+from fluidgate.gateway.client.prompt_text import chain_of
+from fluidgate.gateway.prefixes import Chain
 
 ON_THE_LOOP = 1 << 16
 """Bytes of a body that is counted at once, in some 0.2 ms; with a tokenizer, TOKENIZED_ON_THE_LOOP."""
@@ -76,6 +79,18 @@ class PromptMeter:
             return await loop.run_in_executor(self._threads, self.count, kind, body, exact)
         finally:
             self._under_way -= size
+
+    async def hashed(self, kind: Prompt, body: Mapping[str, Any], size: int) -> tuple[Chain | None, float]:
+        """The prompt in a body that was measured, as a chain of hashes, and the s that took; None for several."""
+        if size <= ON_THE_LOOP:
+            return self._chain(kind, body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._chain, kind, body)
+
+    def _chain(self, kind: Prompt, body: Mapping[str, Any]) -> tuple[Chain | None, float]:
+        began = time.thread_time()
+        chain = chain_of(kind, body, self._media)
+        return chain, time.thread_time() - began
 
     def count(self, kind: Prompt, body: Mapping[str, Any], exact: bool = True) -> int:
         """The same, at once.

@@ -18,6 +18,7 @@ from fluidgate.gateway.client.asgi import ClientGone
 from fluidgate.gateway.client.completion_request import CompletionRequest
 from fluidgate.gateway.client.end_points import Work
 from fluidgate.gateway.client.fault_finder import FaultFinder
+from fluidgate.gateway.client.prompt_text import answered
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.client.service import Service
 from fluidgate.gateway.client.stream_relay import StreamRelay
@@ -26,7 +27,7 @@ from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
 from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost, NoConnection
-from fluidgate.gateway.engines.sse import stated_tokens
+from fluidgate.gateway.engines.sse import said_in, stated_prompt, stated_tokens
 
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
@@ -73,6 +74,7 @@ class RequestHandler:
     _task: asyncio.Task[Any] | None = field(default=None, repr=False)
     _gone: EngineUnreachable | None = field(default=None, repr=False)
     _kv_life: int = field(default=0, repr=False)
+    _reads_here: bool = field(default=False, repr=False)
 
     def stop(self, why: ApiError | ClientGone) -> None:
         """Break it off, wherever it is."""
@@ -149,6 +151,7 @@ class RequestHandler:
     async def _attempt(self) -> None:
         """As the policy says: where, and in one leg or two."""
         service = self.service
+        self._reads_here = False
         engine = service.backends[await self._turn(self.max_wait, "a prefill")]
         self.times.prefill = service.clock()
         pairs = engine.adapter.abilities.pairs and self.request.end_point.work is Work.GENERATE
@@ -184,6 +187,7 @@ class RequestHandler:
         async with self._leg("prefill", engine) as call:
             handover = await engine.adapter.read_prompt(call)
         self._kv_life = engine.life
+        self._note_told(handover.prompt_tokens, handover.cached_tokens)
         engine.handovers += 1
         return handover
 
@@ -202,6 +206,7 @@ class RequestHandler:
         finally:
             writer.answered(self._give_up)
         self.service.monitor.served(engine)
+        self._note_told(handover.prompt_tokens, handover.cached_tokens)
         engine.handovers += 1
         return handover
 
@@ -278,9 +283,10 @@ class RequestHandler:
         it should have. The next prompt does not wait for word of one that is read in less time than the word takes.
         """
         self.prefill_engine = self.decode_engine = engine
+        self._reads_here = True
         self.prompt_tokens = self.request.prompt_tokens
         timer = None
-        seconds = self.service.prefill_seconds(self.prompt_tokens)
+        seconds = self.service.prefill_seconds(self.ticket.unread)
         hidden = not self.request.stream and self.request.end_point.work is Work.GENERATE
         if hidden or seconds < ROUND_TRIP:
             timer = asyncio.get_running_loop().call_later(seconds, self._prompt_is_read)
@@ -304,7 +310,13 @@ class RequestHandler:
         if not self.request.stream:
             await self._hand_over_whole(answer)
             return
-        relay = StreamRelay(self.response, self.request.path, begins=self._begins, drop_usage=self.drop_usage)
+        relay = StreamRelay(
+            self.response,
+            self.request.path,
+            begins=self._begins,
+            drop_usage=self.drop_usage,
+            said=self._goes_on,
+        )
         counter = relay.counter
         try:
             await relay.run(answer)
@@ -319,7 +331,9 @@ class RequestHandler:
             return
         if not counter.finished:
             await self._broke_off(EngineUnreachable(self._at.url, "no end of the answer", taken=True))
-        self._complete()
+        if counter.said is not None:
+            self._note_answer(counter.said.text)
+        self._complete(counter.usage)
         await self.response.end(relay.rest)
 
     def _begins(self, tokens: int) -> None:
@@ -370,12 +384,32 @@ class RequestHandler:
         self._prompt_is_read()
         self.output_tokens = stated_tokens(body) or 0
         self._faults.served_by(self._at, self._other_half)
-        self._complete()
+        if self._goes_on:
+            self._note_answer(said_in(body))
+        self._complete(body)
         await self.response.whole(answer.status, answer.headers, body)
 
-    def _complete(self) -> None:
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a later prompt may begin with this one and its answer, in a way that can be told."""
+        chain = self.ticket.chain
+        return chain is not None and chain.text and self.call.splits and not self.call.body.get("echo")
+
+    def _note_answer(self, said: str | None) -> None:
+        chain, kind = self.ticket.chain, self.request.end_point.prompt
+        if said and chain is not None and kind is not None:
+            self.ticket.chain = answered(kind, chain, said)
+
+    def _note_told(self, prompt: int | None, cached: int | None) -> None:
+        """What the engine that has read the prompt says of it."""
+        if prompt is not None:
+            self.service.dispatcher.note_told(self.ticket, prompt, cached)
+
+    def _complete(self, usage: bytes) -> None:
         """The engine has ended the answer: its slot is free, however slowly the client reads."""
         self.outcome = "completed"
+        if self._reads_here and self.ticket.sent is not None:
+            self._note_told(*stated_prompt(usage))
         self.service.dispatcher.note_completed(self.ticket, self.output_tokens)
         self.service.dispatcher.leave(self.ticket)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from fluidgate.gateway.cluster.engine import FROM_FILE, Engine
 from fluidgate.gateway.engines import Adapter, Handover
@@ -72,6 +73,12 @@ class Backends:
         """The engine of a URL."""
         wanted = url.rstrip("/")
         return next((engine for engine in self if engine.url == wanted), None)
+
+    def lower_on_host(self, url: str) -> int:
+        """How many engines on the host of a URL have a lower port."""
+        own = urlsplit(url)
+        others = [urlsplit(engine.url) for engine in self]
+        return sum(each.hostname == own.hostname and (each.port or 0) < (own.port or 0) for each in others)
 
     async def start(self) -> None:
         for engine in self:

@@ -11,8 +11,10 @@ from contextlib import suppress
 from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.cluster.engine import Engine, Watch
 from fluidgate.gateway.cluster.joining import UNREADABLE, Joining
+from fluidgate.gateway.cluster.kv_listener import KvListener
 from fluidgate.gateway.dispatch.dispatcher import Clock, Dispatcher
 from fluidgate.gateway.engines import EngineUnreachable, Load, Served
+from fluidgate.gateway.prefixes import PrefixIndex
 
 log = logging.getLogger("fluidgate.gateway")
 
@@ -64,6 +66,8 @@ class Monitor:
         resized: Callable[[int], None],
         clock: Clock,
         seconds: float,
+        prefixes: PrefixIndex | None = None,
+        listener: KvListener | None = None,
     ) -> None:
         """
         Args:
@@ -72,6 +76,8 @@ class Monitor:
             joining: checks an engine that comes late, or comes back.
             resized: called with the number of engines that are up when it has changed.
             seconds: between two looks at an engine.
+            prefixes: told of engines that begin anew, go, and what they count.
+            listener: to their KV events, if they are listened to.
         """
         self.dispatchers = [dispatcher]
         self.watches: defaultdict[int, Watch] = defaultdict(Watch)
@@ -80,6 +86,8 @@ class Monitor:
         self._resized = resized
         self._clock = clock
         self._seconds = seconds
+        self._prefixes = prefixes
+        self._listener = listener
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._at_once: set[asyncio.Task[None]] = set()
 
@@ -95,6 +103,8 @@ class Monitor:
     def watch(self, engine: Engine) -> None:
         """Look after an engine from now on."""
         self._tasks[engine.place] = asyncio.create_task(self._keep_looking(engine))
+        if self._listener is not None:
+            self._listener.listen(engine.place, engine.url)
 
     async def forget(self, engine: Engine) -> None:
         """Look after an engine no more."""
@@ -102,6 +112,10 @@ class Monitor:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self.watches.pop(engine.place, None)
+        if self._prefixes is not None:
+            self._prefixes.remove(engine.place)
+        if self._listener is not None:
+            await self._listener.leave(engine.place)
 
     async def stop(self) -> None:
         for task in self._tasks.values():
@@ -212,12 +226,17 @@ class Monitor:
             self._in_vain(engine, load, engine.adapter.heard != heard)
             return
         watch.late, engine.load = 0, load
+        if load.waiting is not None:
+            for dispatcher in self.dispatchers:
+                dispatcher.show_queue(engine.place, load.waiting, load.kv_usage or 0.0)
         if not engine.answers:
             if await self._is_fit(engine):
                 self._come_up(engine, load)
             return
         ours += self._taken(engine) - taken
         excess = max(0, load.requests - ours) if load.counted else 0
+        if self._prefixes is not None and load.prefix_hits is not None:
+            self._prefixes.counted(engine.place, load.prefix_hits)
         watch.excess = [*watch.excess, excess][-AGREEING:]
         self._close_slots(engine, min(watch.excess))
         await self._look_up_models(engine)
@@ -301,6 +320,8 @@ class Monitor:
         engine.answers, engine.why, engine.since = True, "", now
         engine.life += 1
         engine.health.forget()
+        if self._prefixes is not None:
+            self._prefixes.begin(engine.place, None if engine.facts is None else engine.facts.kv_tokens)
         self.watches[engine.place].excess = [excess]
         self.watches[engine.place].models_at = now
         self._backends.note_models()
@@ -312,6 +333,8 @@ class Monitor:
         was_up = engine.up
         engine.answers, engine.load, engine.why = False, None, why
         engine.since = self._clock()
+        if self._prefixes is not None:
+            self._prefixes.forget(engine.place)
         engine.downs[reason] = engine.downs.get(reason, 0) + 1
         log.warning("engine %s is down (%s): %s", engine.url, reason, why)
         self._backends.note_models()

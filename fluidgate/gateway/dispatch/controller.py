@@ -75,7 +75,7 @@ class Controller:
         """In force, in the form that the engines can follow."""
         tables = self.replanner.tables
         if self._ranks > 1:  # each engine is mixed or solo as a whole
-            tables = tables._replace(mixed_gpus=-(-int(tables.mixed_gpus) // self._ranks))
+            tables = tables._replace(mixed_gpus=-(-int(tables.mixed_gpus) // self._ranks), homing=False)
         if self._pairs:
             return paired(tables)
         return coupled(tables, self.engines) if self._stays else tables

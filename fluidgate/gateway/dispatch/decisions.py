@@ -41,6 +41,7 @@ class Move(IntEnum):
     REGROUP = 9  # size of the mixed group
     GO_ON = 10  # with the round that is under way
     OPEN_AGAIN = 11  # engine
+    START = 12  # engine, class: a prefill that was chosen with its place
 
 
 NOTHING = int(Move.NOTHING)
@@ -55,6 +56,7 @@ TAKE_DOWN = int(Move.TAKE_DOWN)
 REGROUP = int(Move.REGROUP)
 GO_ON = int(Move.GO_ON)
 OPEN_AGAIN = int(Move.OPEN_AGAIN)
+START = int(Move.START)
 
 
 @inlined
@@ -166,6 +168,17 @@ def take_down(fleet, g):
 
 
 @called
+def start_prefill(fleet, g, cls):
+    """One of class `cls` leaves the queue for the prefill of engine `g`."""
+    fleet.counts[stages.PREFILL_QUEUE, cls] -= 1
+    fleet.counts[stages.PREFILL, cls] += 1
+    fleet.gpu[g].prefill_seat = cls
+    fleet.gpu[g].occupied += 1
+    set_mode(fleet, g, 1)
+    update_ready(fleet.board, g)
+
+
+@called
 def start_next(fleet, tables):
     """Start the next of the round: `(engine * classes + class) * KINDS + kind`, or NOBODY if it is over.
 
@@ -182,12 +195,7 @@ def start_next(fleet, tables):
         fleet.release[0] = next_release(fleet.board.state, tables)
         return NOBODY
     if kind == PREFILL:
-        fleet.counts[stages.PREFILL_QUEUE, cls] -= 1
-        fleet.counts[stages.PREFILL, cls] += 1
-        fleet.gpu[g].prefill_seat = cls
-        fleet.gpu[g].occupied += 1
-        set_mode(fleet, g, 1)
-        update_ready(fleet.board, g)
+        start_prefill(fleet, g, cls)
     else:
         fleet.counts[stages.MIXED_QUEUE + kind, cls] -= 1
         seat(fleet, g, cls, 1)
@@ -253,6 +261,8 @@ def moves_kernel(fleet, tables, move, a, b, now, may_start):
         regroup(fleet.board, a)
     elif move == OPEN_AGAIN:
         bar(fleet, a, 0)
+    elif move == START:
+        start_prefill(fleet, a, b)
     if not may_start:
         return NOBODY
     if move != GO_ON:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.gateway.dispatch.ticket import Ticket
+from fluidgate.gateway.prefixes import PrefixIndex
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import Estimator
 
@@ -52,10 +53,19 @@ class Dispatcher(ABC):
 
     Attributes:
         taken: requests that have come to each engine so far, a prefill and a decode elsewhere counted apart.
+        prefixes: where the beginnings of prompts are; None where that is not looked for.
         happened: grows with each request that comes, has its prompt read, or ends.
     """
 
-    def __init__(self, engines: int, classes: int, estimator: Estimator | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        engines: int,
+        classes: int,
+        estimator: Estimator | None,
+        clock: Clock,
+        prefixes: PrefixIndex | None = None,
+    ) -> None:
+        self.prefixes = prefixes
         self.classes = classes
         self.estimator = estimator
         self.clock = clock
@@ -96,6 +106,10 @@ class Dispatcher(ABC):
     def set_foreign(self, engine: int, foreign: int) -> None:
         """So many slots of an engine that is up are held by others."""
 
+    def show_queue(self, engine: int, waiting: int, used: float) -> None:
+        """An engine says that so many of its requests wait, and what part of its KV memory is taken."""
+        return
+
     @abstractmethod
     def adopt(self, tables: Tables) -> None:
         """A new plan is in force. Nobody in flight is moved."""
@@ -107,6 +121,10 @@ class Dispatcher(ABC):
     @abstractmethod
     def waiting_of(self, key: str) -> int:
         """How many requests of a key wait for a prefill."""
+
+    @abstractmethod
+    def takes(self, engine: int) -> bool:
+        """Whether an engine takes requests."""
 
     @abstractmethod
     def held(self, engine: int) -> int:
@@ -124,6 +142,26 @@ class Dispatcher(ABC):
         self.happened += 1
         if self.estimator is not None and output > 0:
             self.estimator.completed(ticket.cls, self.clock(), float(output))
+
+    def note_told(self, ticket: Ticket, prompt: int, cached: int | None) -> None:
+        """The engine of its prefill has told how many tokens its prompt had, and, if it says so, had not to be read."""
+        if self.prefixes is not None and ticket.sent is not None:
+            self.prefixes.told(ticket.engine, ticket.sent, prompt, cached)
+
+    def _look_up(self, ticket: Ticket) -> None:
+        """Where the beginning of its prompt is, among the engines that take requests."""
+        if self.prefixes is not None and ticket.chain is not None:
+            ticket.reuse = self.prefixes.found(ticket.chain, ticket.prompt, self.takes)
+
+    def _note_sent(self, ticket: Ticket, engine: int) -> None:
+        """Its prompt goes to an engine."""
+        if self.prefixes is not None and ticket.chain is not None:
+            ticket.sent = self.prefixes.sent(engine, ticket.chain, ticket.prompt)
+
+    def _note_there(self, ticket: Ticket, engine: int) -> None:
+        """An engine has its prompt, and its answer as far as it is known."""
+        if self.prefixes is not None and ticket.chain is not None:
+            self.prefixes.has(engine, ticket.chain)
 
     def _note_arrived(self, ticket: Ticket) -> None:
         ticket.arrived = ticket.since = self.clock()

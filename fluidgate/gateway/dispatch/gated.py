@@ -28,14 +28,17 @@ from fluidgate.gateway.dispatch.decisions import (
     PREFILL,
     REGROUP,
     SET_CLOSED,
+    START,
     STAY_ON,
     TAKE_DOWN,
     moves,
 )
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
 from fluidgate.gateway.dispatch.fleet import ANY, OUT, READS, WRITES, Fleet, empty_fleet
+from fluidgate.gateway.dispatch.homes import Homes
 from fluidgate.gateway.dispatch.line import FairLine, settle
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
+from fluidgate.gateway.prefixes import PrefixIndex
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, Functions
 from fluidgate.policies.decisions.own import Decision, describe_fault, functions_of
 from fluidgate.policies.decisions.tables import Tables
@@ -69,6 +72,7 @@ class Gated(Dispatcher):
         estimator: Estimator | None = None,
         clock: Clock,
         seed: int = 0,
+        prefixes: PrefixIndex | None = None,
     ) -> None:
         """
         Args:
@@ -77,11 +81,13 @@ class Gated(Dispatcher):
                 where it was read until its decode starts elsewhere.
             functions: a user's `gate`, `route` and `refill` in the place of the shipped ones.
             seed: of the policy's draws.
+            prefixes: see `Dispatcher`. Where decodes stay, gate and placement decide together by what it says, if the
+                tables are made for that (`Tables.homing`) and no function of a user's decides.
 
         Raises:
             FluidgateError: such a function can't be compiled.
         """
-        super().__init__(engines, classes, estimator, clock)
+        super().__init__(engines, classes, estimator, clock, prefixes)
         self.binding = binding
         self.tables = tables
         self._functions = dict(functions or {})
@@ -102,6 +108,10 @@ class Gated(Dispatcher):
         self._waiting = tuple(FairLine(self._work) for _ in range(classes))
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
+        self._homes: Homes | None = None
+        own = any(self._functions.values())
+        if binding == "stay" and tables.homing and prefixes is not None and not own:
+            self._homes = Homes(tables, engines, classes, kv_tokens)
         self._foreign = np.zeros(engines, np.int64)
         self._beside = np.zeros(engines, np.int64)
         self._opened = False
@@ -113,7 +123,10 @@ class Gated(Dispatcher):
 
     def enter(self, ticket: Ticket) -> None:
         self._note_arrived(ticket)
+        self._look_up(ticket)
         self._waiting[ticket.cls].add(ticket)
+        if self._homes is not None:
+            self._homes.waits(ticket)
         self._wait_for_prefill(ticket)
         if self.estimator is not None:
             self.estimator.waits(ticket.cls, ticket.since)
@@ -122,6 +135,8 @@ class Gated(Dispatcher):
     def prompt_read(self, ticket: Ticket, tokens: int) -> bool:
         self._note_prompt_read(ticket, tokens)
         settle(ticket, self._work(ticket))
+        if self._homes is not None:
+            self._homes.read(ticket)
         if ticket.stage is Stage.BESIDE:
             return True
         g = ticket.engine
@@ -138,6 +153,8 @@ class Gated(Dispatcher):
     def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
+        if ticket.stage in (Stage.DECODE, Stage.BESIDE):
+            self._note_there(ticket, ticket.decode_engine)
         move = self._give_up_place(ticket, abandoned)
         self._unbook(ticket)
         ticket.stage = Stage.DONE
@@ -148,6 +165,7 @@ class Gated(Dispatcher):
         self._do(*self._give_up_place(ticket, False))
         self._unbook(ticket)
         self._again.add(ticket)
+        ticket.reuse = None
         ticket.since = ticket.arrived
         self._waiting[ticket.cls].put_back(ticket)
         self._wait_for_prefill(ticket)
@@ -163,6 +181,7 @@ class Gated(Dispatcher):
         ticket.engine = ticket.decode_engine = engine
         ticket.attempts += 1
         self.taken[engine] += 1
+        self._note_sent(ticket, engine)
         self._beside[engine] += 1
         self._then(*self._closing(engine))
 
@@ -185,6 +204,8 @@ class Gated(Dispatcher):
 
     def adopt(self, tables: Tables) -> None:
         self.tables, self._tables = tables, by_reference(tables)
+        if self._homes is not None:
+            self._homes.adopt(tables)
         if bool(tables.reserve) != self.fleet.board.reserve:
             self._set_fleet(self.fleet.with_reserve(bool(tables.reserve)))
         if not tables.split_buffers:
@@ -218,6 +239,9 @@ class Gated(Dispatcher):
         if output > 0:
             settle(ticket, ticket.read + output)
 
+    def takes(self, engine: int) -> bool:
+        return bool(self.fleet.gpu["group"][engine] != OUT)
+
     def held(self, engine: int) -> int:
         prefills = int(self.fleet.gpu["prefill_seat"][engine] != NOWHERE)
         return prefills + int(self.fleet.decodes[engine].sum()) + int(self._beside[engine])
@@ -250,7 +274,11 @@ class Gated(Dispatcher):
 
     def _then(self, move: int, a: int = 0, b: int = 0) -> None:
         """One move, then start what may start."""
-        self._start_all(self._move(move, a, b))
+        if self._homes is None:
+            self._start_all(self._move(move, a, b))
+        else:
+            self._do(move, a, b)
+            self._start_at_home(self._homes)
 
     def _move(self, move: int, a: int = 0, b: int = 0, now: float | None = None, *, may_start: bool = True) -> int:
         now = self.clock() if now is None else now
@@ -306,6 +334,16 @@ class Gated(Dispatcher):
         elif self.tables.limited:
             self._look_again_in_time()
 
+    def _start_at_home(self, homes: Homes) -> None:
+        """Start prompts where they cost least, the most valuable one first, while there are such that have room."""
+        while start := homes.next_start(self.fleet, self._waiting, self._look_up):
+            ticket, g = start
+            self._waiting[ticket.cls].take(ticket)
+            homes.waits_no_more(ticket)
+            self._do(START, g, ticket.cls)
+            self._take_seat(ticket, g)
+            homes.sent(ticket)
+
     def _look_again_in_time(self) -> None:
         """A class that waits for a limit may start at `release`, though nobody comes or goes."""
         if self._timer is not None:
@@ -316,7 +354,11 @@ class Gated(Dispatcher):
             self._timer = asyncio.get_running_loop().call_later(delay, self.look_again)
 
     def _start_prefill(self, cls: int, g: int) -> None:
-        ticket = self._waiting[cls].pop()
+        self._take_seat(self._waiting[cls].pop(), g)
+
+    def _take_seat(self, ticket: Ticket, g: int) -> None:
+        """It has left the line for the prefill of engine `g`."""
+        cls = ticket.cls
         self._first(cls)
         self._book(ticket, g)
         self._wait_ended(ticket)
@@ -325,6 +367,7 @@ class Gated(Dispatcher):
         ticket.decode_engine = -1
         ticket.attempts += 1
         self.taken[g] += 1
+        self._note_sent(ticket, g)
         if self.fleet.pairs or (self.binding == "early" and not ticket.stays):
             ticket.decode_engine = self._do(BOOK_DECODE, g)
         ticket.go(g)
@@ -370,6 +413,7 @@ class Gated(Dispatcher):
         ticket.decode_engine = g
         if g != ticket.engine:
             self.taken[g] += 1
+            self._note_there(ticket, g)
             self._unbook(ticket)
             self._book(ticket, g)
 
@@ -377,6 +421,8 @@ class Gated(Dispatcher):
         """Take a request out of the queue; or the move that takes it off the slot that it holds."""
         if ticket.stage is Stage.WAITING:
             self._waiting[ticket.cls].remove(ticket)
+            if self._homes is not None:
+                self._homes.waits_no_more(ticket)
             self._first(ticket.cls)
             self.fleet.board.state.waiting[ticket.cls] -= 1
             self._wait_ended(ticket, abandoned)
@@ -423,12 +469,16 @@ class Gated(Dispatcher):
         return (ticket.read or ticket.prompt) + output
 
     def _book(self, ticket: Ticket, g: int) -> None:
+        if self._homes is not None:
+            self._homes.add(ticket, g)
         if self.fleet.kv_tokens > 0:
             ticket.kept, ticket.booked = g, self._expected(ticket)
             self.fleet.gpu["kv"][g] += ticket.booked
 
     def _unbook(self, ticket: Ticket) -> None:
         """Its memory is free again, and the policy is asked about it at the next move."""
+        if self._homes is not None:
+            self._homes.remove(ticket)
         g, ticket.kept = ticket.kept, -1
         if g < 0:
             return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 from itertools import chain, count, takewhile
 
 from fluidgate.gateway.dispatch.account import Account
@@ -26,9 +26,10 @@ class KeyLine:
         listed: whether the heap has an entry for it; one whose last request has left keeps it until it comes up.
     """
 
-    __slots__ = ("account", "listed", "waiting")
+    __slots__ = ("account", "key", "listed", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
         self.account = Account()
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
         self.listed = False
@@ -79,7 +80,7 @@ class FairLine:
         """To the end of its key's."""
         line = self._keys.get(ticket.key)
         if line is None:
-            line = self._keys[ticket.key] = KeyLine()
+            line = self._keys[ticket.key] = KeyLine(ticket.key)
         if not line.listed:
             line.account.open(self._now)
             self._list(line)
@@ -104,13 +105,35 @@ class FairLine:
             line.listed = False
             ticket, _ = line.waiting.popitem(last=False)
             self._now = line.account.tag
-            ticket.cost = self._cost(ticket)
-            ticket.account = line.account
-            line.account.pay(ticket.cost / ticket.weight)
-            if line.waiting:
-                self._list(line)
+            self._charge(ticket, line)
         self._lost_one()
         return ticket
+
+    def take(self, ticket: Ticket) -> None:
+        """It starts before those in front of it; its key pays as for the head."""
+        if ticket in self._back:
+            del self._back[ticket]
+        else:
+            line = self._keys[ticket.key]
+            self._now = self._next().account.tag
+            del line.waiting[ticket]
+            self._heap = [entry for entry in self._heap if entry[2] is not line]
+            heapify(self._heap)
+            line.listed = False
+            self._charge(ticket, line)
+        self._lost_one()
+
+    def turns(self, most: int) -> Iterator[str | None]:
+        """Whose turn it is: None for those sent back, then the names of up to `most` keys that wait, in order."""
+        if self._back:
+            yield None
+        for _, _, line in nsmallest(most, (entry for entry in self._heap if entry[2].waiting)):
+            yield line.key
+
+    @property
+    def sent_back(self) -> Iterator[Ticket]:
+        """Those that were put back, who go first."""
+        return iter(self._back)
 
     def remove(self, ticket: Ticket) -> None:
         """It leaves before its turn, and costs nothing."""
@@ -119,6 +142,14 @@ class FairLine:
         else:
             del self._keys[ticket.key].waiting[ticket]
         self._lost_one()
+
+    def _charge(self, ticket: Ticket, line: KeyLine) -> None:
+        """One of a key starts, which is listed anew if more of it wait."""
+        ticket.cost = self._cost(ticket)
+        ticket.account = line.account
+        line.account.pay(ticket.cost / ticket.weight)
+        if line.waiting:
+            self._list(line)
 
     def _list(self, line: KeyLine) -> None:
         line.listed = True

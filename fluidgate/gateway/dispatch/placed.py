@@ -9,6 +9,8 @@ import numpy as np
 from fluidgate.gateway.dispatch.dispatcher import Clock, Counts, Dispatcher, EngineState
 from fluidgate.gateway.dispatch.loads import EngineLoads
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
+from fluidgate.gateway.prefixes import PrefixIndex
+from fluidgate.policies.decisions.placement import NOTHING_SAID, Criteria
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import Estimator
 
@@ -28,8 +30,10 @@ class Placed(Dispatcher):
         estimator: Estimator | None = None,
         clock: Clock,
         seed: int = 0,
+        criteria: Criteria = NOTHING_SAID,
+        prefixes: PrefixIndex | None = None,
     ) -> None:
-        super().__init__(engines, classes, estimator, clock)
+        super().__init__(engines, classes, estimator, clock, prefixes)
         self._foreign = np.zeros(engines, np.int64)
         self._held = np.zeros(engines, np.int64)
         self._prefilling = np.zeros((engines, classes), np.int64)
@@ -37,7 +41,7 @@ class Placed(Dispatcher):
         self._unread_by_class = [0] * classes
         self._unread_by_key: Counter[str] = Counter()
         self._unplaced: OrderedDict[Ticket, None] = OrderedDict()
-        self._loads = EngineLoads(rule, engines, seed)
+        self._loads = EngineLoads(rule, engines, seed, criteria)
 
     def enter(self, ticket: Ticket) -> None:
         self._note_arrived(ticket)
@@ -47,7 +51,7 @@ class Placed(Dispatcher):
         self._note_prompt_read(ticket, tokens)
         self._prefilling[ticket.engine, ticket.cls] -= 1
         self._decoding[ticket.engine, ticket.cls] += 1
-        self._loads.change(ticket.engine, 0, -ticket.prompt)
+        self._loads.change(ticket.engine, 0, -ticket.unread)
         self._count_unread(ticket, -1)
         ticket.stage = Stage.DECODE
         return True
@@ -55,6 +59,8 @@ class Placed(Dispatcher):
     def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
+        if ticket.stage is Stage.DECODE:
+            self._note_there(ticket, ticket.engine)
         self._give_up_place(ticket)
         ticket.stage = Stage.DONE
 
@@ -76,7 +82,7 @@ class Placed(Dispatcher):
         self.set_foreign(engine, foreign)
         while self._unplaced:
             ticket, _ = self._unplaced.popitem(last=False)
-            self._send_to(ticket, self._loads.place(ticket.prompt))
+            self._place_now(ticket)
 
     def engine_down(self, engine: int) -> None:
         self._loads.set_up(engine, False)
@@ -84,6 +90,9 @@ class Placed(Dispatcher):
     def set_foreign(self, engine: int, foreign: int) -> None:
         self._loads.change(engine, foreign - int(self._foreign[engine]), 0)
         self._foreign[engine] = foreign
+
+    def show_queue(self, engine: int, waiting: int, used: float) -> None:
+        self._loads.show_queue(engine, waiting, used)
 
     def adopt(self, tables: Tables) -> None:
         """A rule of placement reads no plan."""
@@ -98,6 +107,9 @@ class Placed(Dispatcher):
     def waiting_of(self, key: str) -> int:
         """Prompts of a key that engines have not read."""
         return self._unread_by_key[key]
+
+    def takes(self, engine: int) -> bool:
+        return self._loads.is_up(engine)
 
     def held(self, engine: int) -> int:
         return int(self._held[engine])
@@ -128,13 +140,18 @@ class Placed(Dispatcher):
         ticket.wait(Stage.WAITING)
         self._count_unread(ticket, 1)
         if self._loads.any_up:
-            self._send_to(ticket, self._loads.place(ticket.prompt))
+            self._place_now(ticket)
         else:
             self._unplaced[ticket] = None
 
+    def _place_now(self, ticket: Ticket) -> None:
+        self._look_up(ticket)
+        self._send_to(ticket, self._loads.place(ticket.prompt, ticket.reuse))
+
     def _send_to(self, ticket: Ticket, g: int) -> None:
         self._held[g] += 1
-        self._loads.change(g, 1, ticket.prompt)
+        self._note_sent(ticket, g)
+        self._loads.change(g, 1, ticket.unread)
         self._prefilling[g, ticket.cls] += 1
         ticket.stage = Stage.PREFILL
         ticket.engine = ticket.decode_engine = g
@@ -155,5 +172,5 @@ class Placed(Dispatcher):
         g = ticket.engine
         reading = ticket.stage is Stage.PREFILL
         self._held[g] -= 1
-        self._loads.change(g, -1, -ticket.prompt if reading else 0)
+        self._loads.change(g, -1, -ticket.unread if reading else 0)
         (self._prefilling if reading else self._decoding)[g, ticket.cls] -= 1

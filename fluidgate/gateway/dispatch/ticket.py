@@ -7,6 +7,8 @@ import math
 from enum import Enum
 
 from fluidgate.gateway.dispatch.account import Account
+from fluidgate.gateway.prefixes import Chain, Sent
+from fluidgate.policies.decisions.placement import Reuse
 
 
 class Stage(Enum):
@@ -37,12 +39,16 @@ class Ticket:
         turn: set with the index of an engine when what it waits for may start.
         attempts: prefills begun.
         booked: KV tokens in the books of engine `kept`, by expectation; `kept` is -1 for none.
+        chain: of its prompt, and of its answer once that has been written; None where prefixes are not looked for.
+        reuse: where its beginning was when it came; None if that was not looked up.
+        shelf: by how much of it was to be read when it came, see `shelves`; -1 while it is on none.
+        sent: what was believed of the engine that got its prompt last; None before.
         cost: tokens that its key has been charged for it, on `account`, which is None before it has started.
     """
 
     __slots__ = (
-        "account", "arrived", "attempts", "booked", "buffer", "cls", "cost", "decode_engine", "engine", "kept", "key",
-        "most_output", "prompt", "read", "since", "stage", "stays", "turn", "weight",
+        "account", "arrived", "attempts", "booked", "buffer", "chain", "cls", "cost", "decode_engine", "engine", "kept",
+        "key", "most_output", "prompt", "read", "reuse", "sent", "shelf", "since", "stage", "stays", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +60,7 @@ class Ticket:
         most_output: float = math.inf,
         key: str = "",
         weight: float = 1.0,
+        chain: Chain | None = None,
     ) -> None:
         self.cls = cls
         self.prompt = prompt
@@ -74,6 +81,23 @@ class Ticket:
         self.kept = -1
         self.cost = 0.0
         self.account: Account | None = None
+        self.chain = chain
+        self.reuse: Reuse | None = None
+        self.sent: Sent | None = None
+        self.shelf = -1
+
+    def found(self, engine: int) -> int:
+        """Tokens of its prompt that an engine was believed to have when it came."""
+        if self.reuse is None:
+            return 0
+        count = int(self.reuse.count[0])
+        at = self.reuse.gpu[:count] == engine
+        return int(self.reuse.tokens[:count][at].sum())
+
+    @property
+    def unread(self) -> int:
+        """Tokens of its prompt that its engine has to read, or had to: without those believed to be there."""
+        return self.prompt - (0 if self.sent is None else self.sent.found)
 
     def wait(self, stage: Stage) -> None:
         self.stage = stage

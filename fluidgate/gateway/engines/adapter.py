@@ -63,6 +63,7 @@ class Facts:
         version: if it says so.
         remarks: what an operator ought to know, a sentence each.
         role: what it takes.
+        kv_tokens: of its KV memory, if it says so.
     """
 
     models: tuple[str, ...]
@@ -73,6 +74,7 @@ class Facts:
     remarks: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     role: Role = "both"
+    kv_tokens: int | None = None
 
     @property
     def served(self) -> Served:
@@ -91,11 +93,13 @@ class Load:
         running: requests in its batch; None if it does not say.
         waiting: requests in its queue; None if it does not say.
         kv_usage: share of its KV memory in use, if it says so.
+        prefix_hits: prompt tokens found in its memory since its start, if it says so.
     """
 
     running: int | None
     waiting: int | None
     kv_usage: float | None
+    prefix_hits: float | None = None
 
     @property
     def counted(self) -> bool:
@@ -156,12 +160,14 @@ class Handover:
         epoch: when the prompt had been read, s of `time.monotonic`.
         data: what the engines need to find it; for adapters only.
         prompt_tokens: of the prompt, as the engine counted them; None if it does not say.
+        cached_tokens: those of them that it had not to read; None if it does not say.
     """
 
     url: str
     epoch: float
     data: Any = None
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 class Adapter(ABC):

@@ -17,7 +17,7 @@ class Coupled(Adapter):
 
     async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
         answer = await self.upstream.post(call.path, prompt_only(call.body), call.id, call.headers)
-        return Handover(self.url, time.monotonic(), prompt_tokens=counted_prompt(answer))
+        return Handover(self.url, time.monotonic(), None, *counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

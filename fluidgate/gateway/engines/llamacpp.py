@@ -131,7 +131,7 @@ class LlamaCpp(Adapter):
             self._expire_later(file)
             await self._move(slot, "save", file)
             saved = Saved(file, slot, slots.uses[slot], partial(self._remove, file))
-            return Handover(self.url, time.monotonic(), saved, counted_prompt(answer))
+            return Handover(self.url, time.monotonic(), saved, *counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

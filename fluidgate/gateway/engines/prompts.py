@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from fluidgate.gateway.engines.adapter import Call
+from fluidgate.gateway.engines.sse import prompt_of
 
 PROBE_WORDS = 64
 
@@ -38,11 +39,10 @@ def prompt_only(body: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return kept | lengths | {"stream": False, "max_tokens": 1, "ignore_eos": True} | more
 
 
-def counted_prompt(answer: Any) -> int | None:
-    """The prompt tokens that an answer in one piece states in its `usage`; None where it has none."""
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) and tokens > 0 else None
+def counted_prompt(answer: Any) -> tuple[int | None, int | None]:
+    """The prompt tokens that an answer in one piece states in its `usage`, and those of them that had not to be read;
+    None where it does not say."""
+    return prompt_of(answer.get("usage") if isinstance(answer, dict) else None)
 
 
 def probe(model: str) -> Call:

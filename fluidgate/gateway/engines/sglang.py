@@ -119,7 +119,7 @@ class Sglang(Coupled):
         except BaseException:
             self._later(pair)
             raise
-        return Handover(self.url, time.monotonic(), pair, counted_prompt(read))
+        return Handover(self.url, time.monotonic(), pair, *counted_prompt(read))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

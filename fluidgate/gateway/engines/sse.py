@@ -21,6 +21,16 @@ a pattern that begins with fixed bytes is found three times as fast."""
 NO_TEXT = re.compile(rb'"(?:text|content)": *""')
 UNFINISHED = re.compile(rb'"finish_reason": *null')
 
+SAID = tuple(re.compile(rb'"%s": *"([^"\\]*(?:\\.[^"\\]*)*)"' % key) for key in (b"content", b"text"))
+"""The text of an event, or of an answer in one piece, as JSON writes it."""
+
+AT_A_TIME = 32
+"""Events."""
+
+LONGEST_SAID = 1 << 20
+"""Bytes of an answer that is kept until its end."""
+
+WHOLE_USAGE = re.compile(rb'"usage": *(\{(?:[^{}]|\{[^{}]*\})*\})')
 USAGE = re.compile(rb'"completion_tokens": *(\d+)')
 STATED = re.compile(rb'"(?:completion|output)_tokens": *(\d+)')
 NO_CHOICES = re.compile(rb'"choices": *\[\]')
@@ -31,6 +41,67 @@ DONE = (b"data: [DONE]", b"data:[DONE]")
 TYPE = re.compile(rb'"type": *"([\w.]+)"')
 ENDINGS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 END_OF_EVENT = re.compile(b"(" + b"|".join(ENDINGS) + b")")
+
+
+class AnswerText:
+    """What an answer says, gathered as its events go by, so that it is known how the next turn begins.
+
+    Nothing is known of one that thinks or calls tools: what the next turn has of these is the client's affair, and the
+    template's.
+    """
+
+    __slots__ = ("_events", "_parts", "_room")
+
+    def __init__(self) -> None:
+        self._events: list[bytes] = []
+        self._parts: list[bytes] | None = []
+        self._room = LONGEST_SAID
+
+    def add(self, line: bytes) -> None:
+        """An event with a token. Some are read at a time, which takes half the time."""
+        self._events.append(line)
+        if len(self._events) >= AT_A_TIME:
+            self._read()
+
+    @property
+    def text(self) -> str | None:
+        """All of it; None if it is not known."""
+        self._read()
+        return None if self._parts is None else _unescaped(b"".join(self._parts))
+
+    def _read(self) -> None:
+        events = b"\n".join(self._events)
+        self._events.clear()
+        if self._parts is None:
+            return
+        said = SAID[0].findall(events) or SAID[1].findall(events)
+        self._room -= sum(map(len, said))
+        if _has_other(events) or self._room < 0:
+            self._parts = None
+        else:
+            self._parts += said
+
+
+def said_in(body: bytes) -> str | None:
+    """What an answer in one piece says; None if that is not all of it."""
+    return None if _has_other(body) else _unescaped(_said(body))
+
+
+def _said(line: bytes) -> bytes:
+    said = SAID[0].search(line) or SAID[1].search(line)
+    return b"" if said is None else said[1]
+
+
+def _has_other(line: bytes) -> bool:
+    may = b'"reasoning' in line or b'"tool_calls"' in line or b'"arguments"' in line or b'"token_ids"' in line
+    return may and OTHER.search(line) is not None
+
+
+def _unescaped(said: bytes) -> str | None:
+    try:
+        return str(orjson.loads(b'"' + said + b'"'))
+    except orjson.JSONDecodeError:
+        return None
 
 
 class TokenCounter:
@@ -44,14 +115,18 @@ class TokenCounter:
         tokens: output tokens so far.
         finished: the end of the stream was seen, `data: [DONE]`.
         failed: the engine has told of an error in the stream.
+        usage: the last line that states tokens, b"" before one has.
+        said: gathers what is said; None where nobody asks.
     """
 
-    __slots__ = ("_begun", "failed", "finished", "tokens")
+    __slots__ = ("_begun", "failed", "finished", "said", "tokens", "usage")
 
     def __init__(self) -> None:
         self.tokens = 0
         self.finished = False
         self.failed = False
+        self.usage = b""
+        self.said: AnswerText | None = None
         self._begun = b""
 
     @property
@@ -76,11 +151,16 @@ class TokenCounter:
         if b'"completion_tokens"' in line and (usage := USAGE.search(line)):
             # Of one choice, where each event states it; of all, in the event that has none.
             stated = int(usage[1])
+            self.usage = line
             self.tokens = stated if NO_CHOICES.search(line) else max(self.tokens, stated)
+            if self.said is not None:
+                self.said.add(line)
         elif line.count(b'"finish_reason"') > 1:
             self.tokens += tokens_of_choices(line)
         elif TEXT.search(line) or CONTENT.search(line) or OTHER.search(line):
             self.tokens += 1
+            if self.said is not None:
+                self.said.add(line)
         elif line.startswith(DONE):
             self.finished = True
         elif ERROR.match(line):
@@ -115,6 +195,7 @@ class NamedEvents(TokenCounter, ABC):
         """Take the number that an event states for the tokens so far."""
         if stated := stated_tokens(line):
             self.tokens = stated
+            self.usage = line
 
 
 class ResponseEvents(NamedEvents):
@@ -210,6 +291,27 @@ def stated_tokens(body: bytes) -> int | None:
     """The output tokens that an answer in one piece states in its `usage`, at its end; None where it has none."""
     stated = STATED.findall(body)
     return int(stated[-1]) if stated else None
+
+
+def prompt_of(usage: Any) -> tuple[int | None, int | None]:
+    """Tokens of the prompt that a `usage` of OpenAI's API states, and those that had not to be read; None where it does
+    not say."""
+    if not isinstance(usage, dict):
+        return None, None
+    tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None, cached if isinstance(cached, int) else None
+
+
+def stated_prompt(body: bytes) -> tuple[int | None, int | None]:
+    """Tokens of the prompt that an answer in one piece, or a line of a stream, states in its `usage`, and those of them
+    that had not to be read; None where it does not say."""
+    stated = WHOLE_USAGE.findall(body)
+    try:
+        return prompt_of(orjson.loads(stated[-1])) if stated else (None, None)
+    except orjson.JSONDecodeError:
+        return None, None
 
 
 def error_at_start(chunk: bytes) -> bytes | None:

@@ -65,7 +65,7 @@ class Vllm(Adapter):
     async def check(self) -> Facts:
         served, max_model_len = await model_list.served(self.upstream, "vLLM")
         await vllm_wire.load(self.upstream)
-        caches = await vllm_wire.caches_prefixes(self.upstream)
+        caches, kv_tokens = await vllm_wire.memory(self.upstream)
         self.abilities = Abilities(late=True, two_legs=caches, lease=self.abilities.lease)
         remarks: tuple[str, ...] = () if caches else ("no prefix caching: a decode that stays reads its prompt again",)
         call = probe(served.models[0])
@@ -74,7 +74,8 @@ class Vllm(Adapter):
         if probed.data is None:
             remarks += ("hands no KV over: start it with a --kv-transfer-config",)
         version = await vllm_wire.version(self.upstream)
-        return Facts(served.models, max_model_len, None, probed.data is not None, version, remarks, served.adapters)
+        moves = probed.data is not None
+        return Facts(served.models, max_model_len, None, moves, version, remarks, served.adapters, kv_tokens=kv_tokens)
 
     async def check_pair(self, other: Adapter) -> str | None:
         if not isinstance(other, Vllm):
@@ -109,7 +110,7 @@ class Vllm(Adapter):
     async def read_prompt(self, call: Call, to: Adapter | None = None) -> Handover:
         body = prompt_only(call.body, kv_transfer_params=HAND_OVER)
         answer = await self.upstream.post(call.path, body, call.id, call.headers)
-        return Handover(self.url, time.monotonic(), answer.get("kv_transfer_params"), counted_prompt(answer))
+        return Handover(self.url, time.monotonic(), answer.get("kv_transfer_params"), *counted_prompt(answer))
 
     @asynccontextmanager
     async def write_answer(self, call: Call, handover: Handover | None) -> AsyncIterator[Answer]:

@@ -19,11 +19,11 @@ class VllmCoupled(Coupled):
     async def check(self) -> Facts:
         served, max_model_len = await model_list.served(self.upstream, "vLLM")
         await vllm_wire.load(self.upstream)
-        caches = await vllm_wire.caches_prefixes(self.upstream)
+        caches, kv_tokens = await vllm_wire.memory(self.upstream)
         self.abilities = Abilities(late=False, two_legs=caches, lease=math.inf)
         remarks = () if caches else ("no prefix caching: a prefill cannot be told from its decode unless streamed",)
         version = await vllm_wire.version(self.upstream)
-        return Facts(served.models, max_model_len, None, False, version, remarks, served.adapters)
+        return Facts(served.models, max_model_len, None, False, version, remarks, served.adapters, kv_tokens=kv_tokens)
 
     async def look_up_models(self) -> Served:
         served, _ = await model_list.served(self.upstream, "vLLM")

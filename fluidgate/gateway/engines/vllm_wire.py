@@ -13,9 +13,12 @@ from fluidgate.gateway.engines.errors import EngineError, NotThisEngine, speakin
 from fluidgate.gateway.engines.upstream import Upstream
 
 GAUGES = re.compile(
-    rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{.*\})? (\S+)$", re.MULTILINE
+    rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|prefix_cache_hits_total)(?:\{.*\})? (\S+)$",
+    re.MULTILINE,
 )
 FETCHED = re.compile(rb'^vllm:prompt_tokens_by_source_total\{.*source="external_kv_transfer".*\} (\S+)$', re.MULTILINE)
+KV_MEMORY = re.compile(rb"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+BLOCKS, BLOCK_SIZE = (re.compile(rb'\b%s="(\d+)"' % name) for name in (b"num_gpu_blocks", b"block_size"))
 PREFIX_CACHING = re.compile(rb'^vllm:cache_config_info\{.*enable_prefix_caching="(\w+)"', re.MULTILINE)
 
 COUNTED_WITHIN = 2.0
@@ -41,12 +44,19 @@ async def load(upstream: Upstream) -> Load:
             running=round(sum(gauges[b"num_requests_running"])),
             waiting=round(sum(gauges[b"num_requests_waiting"])),
             kv_usage=max(gauges.get(b"kv_cache_usage_perc", ()), default=None),
+            prefix_hits=sum(gauges[b"prefix_cache_hits_total"]) if b"prefix_cache_hits_total" in gauges else None,
         )
 
 
-async def caches_prefixes(upstream: Upstream) -> bool:
-    found = PREFIX_CACHING.search(await upstream.get("/metrics"))
-    return found is not None and found[1] == b"True"
+async def memory(upstream: Upstream) -> tuple[bool, int | None]:
+    """Whether it caches prefixes, and the tokens of its KV memory, over all its replicas, if it says so."""
+    page = await upstream.get("/metrics")
+    caches = PREFIX_CACHING.search(page)
+    tokens = 0
+    for labels in KV_MEMORY.findall(page):
+        blocks, size = BLOCKS.search(labels), BLOCK_SIZE.search(labels)
+        tokens += int(blocks[1]) * int(size[1]) if blocks and size else 0
+    return caches is not None and caches[1] == b"True", tokens or None
 
 
 async def fetched(upstream: Upstream, *, beyond: float = -1.0) -> float:

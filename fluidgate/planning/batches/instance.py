@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from fluidgate.batching import DISCIPLINES, Batching, Discipline
 from fluidgate.model import Array, Indicators, Scenario, Scheme
 from fluidgate.planning.batches.iterations import Iterations, iterations_by_batch, iterations_of
-from fluidgate.planning.lengths import Sizes, lengths_of
+from fluidgate.planning.batches.reused import Reading, Reused, read_of
+from fluidgate.planning.lengths import lengths_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +32,16 @@ class BatchInstance:
         arrival: lambda, requests/s.
         patience: theta, 1/s.
         prompt: P, tokens.
+        reading: tokens of a prompt that are read: what is not found in memory.
         decodes: decode iterations of a request, S: D, or D - 1 where the first token comes with the last chunk.
         context: tokens that a decode iteration finds in its request, L.
-        held: the same, at most the memory.
+        held: the same, at most the memory, of tokens that are not shared: what its request takes of the room.
+        shared: tokens of a request that others of its class have too, and a GPU holds once.
         least_chunks: mixed iterations that a prompt is part of, at least.
         most_chunks: mixed iterations that there are for a prompt, at most.
         held_reading: tokens times iterations that a prompt holds while it is read, H.
-        read_pairs: pairs of a token of a prompt and one that was read in a chunk before it, at least.
-        capped_prompt: `E min(P, tokens)`.
+        read_pairs: pairs of a token of a prompt and one that was found or read in a chunk before it, at least.
+        capped_prompt: the mean of what is read of a prompt, at most `tokens` of each.
         prompt_value, output_value: c_p P and c_d D, money.
     """
 
@@ -52,9 +56,11 @@ class BatchInstance:
     arrival: Array
     patience: Array
     prompt: Array
+    reading: Array
     decodes: Array
     context: Array
     held: Array
+    shared: Array
     least_chunks: Array
     most_chunks: Array
     held_reading: Array
@@ -78,10 +84,13 @@ class BatchInstance:
             tokens = known.default_tokens(gpu.batch_size, gpu.chunk_size)
         memory = math.inf if engine.kv_tokens is None else float(engine.kv_tokens // engine.kv_block * engine.kv_block)
         sizes = lengths_of(scenario)
+        read = [read_of(each, float(h)) for each, h in zip(sizes, scenario.hit_rates, strict=True)]
         skipped = 0 if known.by_policy else 1
         prompt = np.array([each.prompt for each in sizes])
         output = np.array([each.output for each in sizes])
-        least, most = _chunks(scenario, sizes, known, batching, tokens)
+        shared = np.minimum(scenario.shared_tokens, prompt)
+        once = (shared - shared.min()) / gpu.batch_size
+        least, most = _chunks(scenario, read, known, batching, tokens)
         return BatchInstance(
             scenario=scenario,
             scheme=scheme,
@@ -94,14 +103,19 @@ class BatchInstance:
             arrival=np.array([c.arrival_rate for c in scenario.classes]),
             patience=np.array([c.patience_rate for c in scenario.classes]),
             prompt=prompt,
+            reading=np.array([each.prompt for each in read]),
             decodes=np.maximum(output - skipped, 0.0),
             context=np.array([each.context(skipped) for each in sizes]),
-            held=np.array([each.context_within(skipped, memory) for each in sizes]),
+            held=np.maximum(np.array([each.context_within(skipped, memory) for each in sizes]) - shared, 0.0) + once,
+            shared=shared,
             least_chunks=least,
             most_chunks=most,
-            held_reading=np.minimum(_held_reading(sizes, batching, tokens), least * memory),
-            read_pairs=_read_pairs(sizes, batching, tokens),
-            capped_prompt=np.array([each.capped(tokens) for each in sizes]),
+            held_reading=np.maximum(
+                np.minimum(_held_reading(prompt, read, batching, tokens), least * memory) - least * shared, 0.0
+            )
+            + least * once,
+            read_pairs=_read_pairs(read, batching, tokens),
+            capped_prompt=np.array([each.capped(tokens) for each in read]),
             prompt_value=scenario.pricing.prompt * prompt,
             output_value=scenario.pricing.output * output,
         )
@@ -117,6 +131,22 @@ class BatchInstance:
     @property
     def batch_size(self) -> int:
         return self.scenario.gpu.batch_size
+
+    @property
+    def room(self) -> float:
+        """KV tokens of a GPU for what is not shared; inf for no limit.
+
+        Of `v` iterations per second with requests of a class among them, each holds its shared tokens once: `v` is at
+        least that class's tokens, and chunks, over B, and over all classes `v` is at least the iterations. So shared
+        tokens take, of any policy, at least those of the class that has the least, in each iteration, and of the
+        others what exceeds that, spread over B (in `held` and `held_reading`). For one class that is exact.
+        """
+        return max(self.memory - float(self.shared.min()), 1.0)
+
+    @property
+    def own_prompt(self) -> Array:
+        """Tokens of a prompt that are not shared, shape (classes,)."""
+        return self.prompt - self.shared
 
     @property
     def waits_for_ever(self) -> NDArray[np.bool_]:
@@ -153,6 +183,16 @@ class BatchInstance:
             return max(float(self.tokens), 20.0 * float(self.prompt.max()))
         return float(self.tokens)
 
+    def with_more_hits(self, step: float) -> BatchInstance:
+        """The instance of hit rates that are higher by `step` of what they lack to 1."""
+        classes = tuple(
+            c.model_copy(update={"prefix_hit_rate": c.found_share + step * (1.0 - c.found_share)})
+            for c in self.scenario.classes
+        )
+        scenario = self.scenario.replace(classes=classes)
+        more = BatchInstance.of(scenario, self.scheme, self.indicators, self.batching, self.decode_buffer)
+        return replace(more, chunks_end=self.chunks_end)
+
     def iterations(self, grid: Array | None = None, chunk: float | None = None) -> Iterations:
         """The kinds of iterations; with a `grid`, by the number of decodes, mixed ones with a `chunk` of one size."""
         gpu = self.scenario.gpu
@@ -170,25 +210,25 @@ class BatchInstance:
         """Mean context of a decode, and mean tokens of its prompt that a token finds read, over all that arrives."""
         decodes = self.arrival * np.maximum(self.decodes, 1e-9)
         return float(decodes @ self.context / decodes.sum()), float(
-            self.arrival @ self.read_pairs / (self.arrival @ self.prompt)
+            self.arrival @ self.read_pairs / (self.arrival @ self.reading)
         )
 
 
-def _held_reading(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> Array:
+def _held_reading(prompt: Array, read: Sequence[Reading], batching: Batching, tokens: int) -> Array:
     """Tokens times iterations that a prompt holds at least: all of it in each of its chunks."""
     if batching == Batching.PREFILL_FIRST:
-        return np.array([s.prompt for s in sizes])
-    return np.array([s.held_reading(tokens) for s in sizes])
+        return prompt
+    return np.array([each.held_reading(tokens) for each in read])
 
 
-def _read_pairs(sizes: tuple[Sizes, ...], batching: Batching, tokens: int) -> Array:
+def _read_pairs(read: Sequence[Reading], batching: Batching, tokens: int) -> Array:
     if batching == Batching.PREFILL_FIRST:
-        return np.zeros(len(sizes))
-    return np.array([s.read_pairs(tokens) for s in sizes])
+        return np.array([each.found_pairs if isinstance(each, Reused) else 0.0 for each in read])
+    return np.array([each.read_pairs(tokens) for each in read])
 
 
 def _chunks(
-    scenario: Scenario, sizes: tuple[Sizes, ...], known: Discipline, batching: Batching, tokens: int
+    scenario: Scenario, read: Sequence[Reading], known: Discipline, batching: Batching, tokens: int
 ) -> tuple[Array, Array]:
     """Mixed iterations that a prompt is part of at least, and that there are for it at most.
 
@@ -196,11 +236,11 @@ def _chunks(
     """
     if known.by_policy:
         if scenario.gpu.iteration.by_batch:
-            each = np.array([s.chunks(tokens) for s in sizes])
+            each = np.array([r.chunks(tokens) for r in read])
         else:
-            each = np.maximum(np.array([s.prompt for s in sizes]) / tokens, 1.0)
+            each = np.maximum(np.array([r.prompt for r in read]) / tokens, 1.0)
         return each, each
     if batching == Batching.PREFILL_FIRST:
-        return np.ones(len(sizes)), np.ones(len(sizes))
+        return np.ones(len(read)), np.ones(len(read))
     left = max(1, tokens - scenario.gpu.batch_size + 1)
-    return np.array([s.chunks(tokens) for s in sizes]), np.array([s.chunks(left) for s in sizes])
+    return np.array([r.chunks(tokens) for r in read]), np.array([r.chunks(left) for r in read])

@@ -25,7 +25,7 @@ def limits_at(instance: BatchInstance, where: Running, tpot: float, grid: Array 
     mixed, solo = kinds.mixed, kinds.solo
     in_mixed = kinds.mixed_decode + kinds.mixed_context * where.mixed_context
     in_solo = kinds.solo_decode + kinds.solo_context * where.solo_context
-    more = instance.prompt - where.chunk * instance.least_chunks
+    more = instance.reading - where.chunk * instance.least_chunks
     pairs = where.chunk * instance.mean_reach[1]
     more_pairs = instance.read_pairs - pairs * instance.least_chunks
     return Limits(

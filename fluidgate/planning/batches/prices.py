@@ -24,6 +24,7 @@ class Prices:
         flow: d objective / d lambda, for one request/s more, shape (classes,).
         prefill: of reading a prompt, shape (classes,).
         decode: of a request's decode, each token where it is cheaper, shape (classes,).
+        hits: d objective / d hit rate of each class, shape (classes,); None without prefix caching.
     """
 
     rows: dict[str, float]
@@ -31,6 +32,7 @@ class Prices:
     flow: Array
     prefill: Array
     decode: Array
+    hits: Array | None
 
     @staticmethod
     def of(program: BatchProgram, vertex: Vertex) -> Prices:
@@ -46,4 +48,5 @@ class Prices:
             + rows.get("memory_waiting", 0.0)
         )
         decode = instance.decodes * np.minimum(taken[program.mixed], taken[program.solo])
-        return Prices(rows, memory, flow, taken[program.fed], decode)
+        hits = program.hit_prices(vertex) if instance.scenario.engine.prefix_caching else None
+        return Prices(rows, memory, flow, taken[program.fed], decode, hits)

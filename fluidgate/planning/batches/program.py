@@ -20,6 +20,7 @@ is (40) and (42).
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,9 @@ from fluidgate.planning.linear_program import LinearProgram, Vertex
 
 _SOLVED = 1e-6
 """Relative excess over a limit that is rounding."""
+
+_STEP = 1e-4
+"""Of the tokens that are read, by how much fewer a hit rate is priced."""
 
 _ZERO = 1e-9
 """Share of the dearest column's value below which a price is rounding."""
@@ -177,7 +181,7 @@ class BatchProgram(LinearProgram, ClassBlocks):
     def _time(self) -> Array:
         instance, kinds, row = self.instance, self.iterations, self._empty()
         row[self.mixed_kinds], row[self.solo_kinds] = kinds.mixed.seconds, kinds.solo.seconds
-        row[self.fed] = kinds.prompt_token * instance.prompt + kinds.pair * instance.read_pairs
+        row[self.fed] = kinds.prompt_token * instance.reading + kinds.pair * instance.read_pairs
         row[self.mixed] = kinds.mixed_decode + kinds.mixed_context * instance.context
         row[self.solo] = kinds.solo_decode + kinds.solo_context * instance.context
         row[self.capacity] = -1.0
@@ -207,14 +211,14 @@ class BatchProgram(LinearProgram, ClassBlocks):
             chunks[self.fed], chunks[self.mixed] = instance.capped_prompt, 1.0
             chunks[self.mixed_kinds] = -float(instance.tokens)
             if instance.discipline.holds_decodes:
-                chunks[self.fed] = instance.prompt
+                chunks[self.fed] = instance.reading
         end[self.mixed_kinds], end[self.fed] = 1.0, -instance.most_chunks
         self._add("chunks", chunks)
         if instance.chunks_end:
             self._add("chunks_end", end)
         if kinds.by_node:
             tokens = self._empty()
-            tokens[self.fed], tokens[self.mixed_kinds] = instance.prompt, -kinds.mixed.chunk
+            tokens[self.fed], tokens[self.mixed_kinds] = instance.reading, -kinds.mixed.chunk
             self._add("prompt_tokens", tokens)
         self._add_context()
 
@@ -238,10 +242,10 @@ class BatchProgram(LinearProgram, ClassBlocks):
         instance = self.instance
         mixed, solo, waiting = self._empty(), self._empty(), self._empty()
         mixed[self.mixed], mixed[self.fed] = instance.held, instance.held_reading
-        mixed[self.mixed_kinds] = -instance.memory
-        solo[self.solo], solo[self.solo_kinds] = instance.held, -instance.memory
+        mixed[self.mixed_kinds] = -instance.room
+        solo[self.solo], solo[self.solo_kinds] = instance.held, -instance.room
         waits = ~instance.waits_for_ever
-        waiting[self.lost][waits] = np.minimum(instance.prompt, instance.memory)[waits] / instance.patience[waits]
+        waiting[self.lost][waits] = np.minimum(instance.own_prompt, instance.memory)[waits] / instance.patience[waits]
         waiting[self.capacity] = -instance.memory
         self._add("memory_mixed", mixed)
         self._add("memory_solo", solo)
@@ -326,6 +330,19 @@ class BatchProgram(LinearProgram, ClassBlocks):
         prices = vertex.row_prices.copy()
         prices[: self.instance.classes] = 0.0
         return np.asarray(prices @ self._matrix)
+
+    def hit_prices(self, vertex: Vertex) -> Array:
+        """d objective / d hit rate at a vertex, shape (classes,): what is no longer read, at its price.
+
+        Chunks are counted in whole ones, so their number is differenced over a small step.
+        """
+        hits = self.instance.scenario.hit_rates
+        more = copy(self)
+        more.instance = self.instance.with_more_hits(_STEP)
+        more._rows = {}
+        more._build()
+        saved = ((self._matrix - more._matrix)[:, self.fed] / (_STEP * (1.0 - hits))) * vertex.columns[self.fed]
+        return np.asarray(vertex.row_prices @ saved)
 
     def price(self, vertex: Vertex, row: str) -> float:
         """Price of a row's right-hand side; 0 for one that there is not, and for rounding."""

@@ -44,6 +44,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
         flow_price=prices.flow,
         prefill_cost=prices.prefill,
         decode_cost=prices.decode,
+        hit_price=prices.hits,
         request_seconds=running.request_seconds(instance),
         revenue_rate=revenue,
         penalty=float(sum(entry["weight"] * entry["value"] for entry in indicators.values() if "weight" in entry)),
@@ -81,7 +82,7 @@ def _slots(instance: BatchInstance) -> float:
     """Decodes of a GPU at most: B, or as many as its memory holds at the mean of the classes."""
     tokens = instance.arrival * instance.decodes
     held = float(instance.held @ tokens / tokens.sum()) if tokens.sum() > 0.0 else 0.0
-    return max(1.0, min(float(instance.batch_size), instance.memory / held if held > 0.0 else np.inf))
+    return max(1.0, min(float(instance.batch_size), instance.room / held if held > 0.0 else np.inf))
 
 
 def _shadow_prices(instance: BatchInstance, solution: Solution) -> dict[str, float]:

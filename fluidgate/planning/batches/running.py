@@ -96,7 +96,7 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     mixed_context = _mean(instance.context, flows.mixed, instance)
     solo_context = _mean(instance.context, flows.solo, instance)
     most = _most_decodes(instance, _mean(instance.held, flows.solo, instance))
-    prompts, pairs = float(instance.prompt @ flows.fed), float(instance.read_pairs @ flows.fed)
+    prompts, pairs = float(instance.reading @ flows.fed), float(instance.read_pairs @ flows.fed)
 
     def solo_time(decodes: float) -> float:
         return kinds.solo_seconds(decodes, decodes * solo_context)
@@ -124,7 +124,7 @@ def running(instance: BatchInstance, flows: Flows) -> Running:
     busy = min(over, 1.0)
     if over > 1.0:
         share, mixed_seconds, solo_seconds = share / over, mixed_seconds / over, solo_seconds / over
-    held = _held(instance, flows, mixed_seconds, solo_seconds, share, mixed_rate)
+    held = _held(instance, flows, mixed_seconds, solo_seconds, share, mixed_rate, busy)
     point = OperatingPoint(
         mixed_iteration=mixed_seconds if mixed_rate > 0.0 else None,
         solo_iteration=solo_seconds if solo > 0.0 else None,
@@ -158,7 +158,7 @@ def _pooled_tpot(instance: BatchInstance, flows: Flows, kinds: Iterations, most:
     """
     tokens, chunks = float(flows.mixed.sum() + flows.solo.sum()), float(instance.least_chunks @ flows.fed)
     context = _mean(instance.context, flows.mixed + flows.solo, instance)
-    chunk = float(instance.prompt @ flows.fed) / chunks if chunks > 0.0 else 0.0
+    chunk = float(instance.reading @ flows.fed) / chunks if chunks > 0.0 else 0.0
     read = float(instance.read_pairs @ flows.fed) / chunks if chunks > 0.0 else 0.0
     seconds = kinds.solo_seconds(1.0, context)
     for _ in range(_STEPS):
@@ -182,12 +182,12 @@ def _mean(values: Array, weights: Array, instance: BatchInstance) -> float:
 
 def _mean_chunk(instance: BatchInstance) -> float:
     """Prompt tokens of a chunk of those who arrive."""
-    return float(instance.prompt @ instance.arrival / (instance.least_chunks @ instance.arrival))
+    return float(instance.reading @ instance.arrival / (instance.least_chunks @ instance.arrival))
 
 
 def _most_decodes(instance: BatchInstance, held: float) -> float:
     """Decodes that a batch without a prefill has at most: B, or as many as the memory holds."""
-    return max(1.0, min(float(instance.batch_size), instance.memory / held if held > 0.0 else math.inf))
+    return max(1.0, min(float(instance.batch_size), instance.room / held if held > 0.0 else math.inf))
 
 
 def _mixed_iterations(instance: BatchInstance, flows: Flows, fits: Callable[[float], bool]) -> float:
@@ -195,13 +195,13 @@ def _mixed_iterations(instance: BatchInstance, flows: Flows, fits: Callable[[flo
     most = float(instance.most_chunks @ flows.fed)
     if instance.least_chunks is instance.most_chunks or most <= 0.0:
         return most
-    mixed, prompts = float(flows.mixed.sum()), float(instance.prompt @ flows.fed)
+    mixed, prompts = float(flows.mixed.sum()), float(instance.reading @ flows.fed)
     beside = max(instance.batch_size - 1.0, 1.0)
     least = max(
         (prompts + mixed) / instance.tokens,
         mixed / beside,
         (mixed + float(instance.least_chunks @ flows.fed)) / instance.batch_size,
-        float(instance.held @ flows.mixed + instance.held_reading @ flows.fed) / instance.memory,
+        float(instance.held @ flows.mixed + instance.held_reading @ flows.fed) / instance.room,
         1e-12 * most,
     )
     if fits(most) or least >= most:
@@ -234,14 +234,20 @@ def _solo_decodes(flow: float, time: float, most: float, seconds: Callable[[floa
 
 
 def _held(
-    instance: BatchInstance, flows: Flows, mixed_seconds: float, solo_seconds: float, share: float, mixed_rate: float
+    instance: BatchInstance,
+    flows: Flows,
+    mixed_seconds: float,
+    solo_seconds: float,
+    share: float,
+    mixed_rate: float,
+    busy: float,
 ) -> float:
     """KV tokens, averaged over time: of decodes, of prompts under way, of those who wait for decode."""
     decodes = float(instance.held @ flows.mixed) * mixed_seconds + float(instance.held @ flows.solo) * solo_seconds
     reading = float(instance.held_reading @ flows.fed) * (share / mixed_rate if mixed_rate > 0.0 else 0.0)
     waits = instance.patience > 0.0
-    waiting = float((flows.lost[waits] * instance.prompt[waits] / instance.patience[waits]).sum())
-    return min(decodes + reading + waiting, instance.memory)
+    waiting = float((flows.lost[waits] * instance.own_prompt[waits] / instance.patience[waits]).sum())
+    return min(decodes + reading + waiting + busy * float(instance.shared.min()), instance.memory)
 
 
 def _prefill_seconds(
@@ -251,7 +257,7 @@ def _prefill_seconds(
     chunks = instance.least_chunks
     each = chunks * [
         kinds.mixed_seconds(p / k, beside, beside * context, read / k)
-        for p, k, read in zip(instance.prompt, chunks, instance.read_pairs, strict=True)
+        for p, k, read in zip(instance.reading, chunks, instance.read_pairs, strict=True)
     ]
     busy = float(flows.fed @ each)
     if instance.discipline.by_policy and busy > 0.0 and share > 0.0:

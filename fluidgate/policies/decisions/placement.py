@@ -1,4 +1,4 @@
-"""Placement: which GPU takes a request as it arrives, in at most O(log n) or a search that prunes.
+"""Placement: which GPU takes a request as it arrives, in O(log n) and the candidates, or a search that prunes.
 
 A simulator or the gateway keeps `Loads`, tells of each change, and asks.
 """
@@ -19,14 +19,57 @@ ROUND_ROBIN = int(Placement.ROUND_ROBIN)
 LEAST_LOADED = int(Placement.LEAST_LOADED)
 POWER_OF_TWO = int(Placement.POWER_OF_TWO)
 LMETRIC = int(Placement.LMETRIC)
+LEAST_PREFILL = int(Placement.LEAST_PREFILL)
+STICKY = int(Placement.STICKY)
+PRECISE = int(Placement.PRECISE)
+CACHE_AWARE = int(Placement.CACHE_AWARE)
 
-NEVER_UNREAD = 1 << 40
-NEVER_LOAD = 1 << 20
-"""What a GPU that takes nothing counts as in the bounds of LMETRIC: more than any other."""
+MOST_REQUESTS = 1 << 20
+"""More than are ever on a GPU: a key that counts tokens first and requests second."""
 
-UNREAD = 0
-LOAD = 1
-"""Rows of `Loads.bounds`."""
+CANDIDATES = 32
+"""GPUs that are known to a rule by what they hold of a prompt, at most."""
+
+
+class Reuse(NamedTuple):
+    """Where the beginning of a prompt is, for a rule of placement: on all other GPUs nothing of it.
+
+    Attributes:
+        gpu: GPUs, int64, shape (CANDIDATES,).
+        tokens: how many of the prompt's tokens each need not read, int64, shape (CANDIDATES,), most first.
+        count: of the GPUs, int64, shape (1,).
+    """
+
+    gpu: Any
+    tokens: Any
+    count: Any
+
+
+def no_reuse() -> Reuse:
+    return Reuse(np.zeros(CANDIDATES, np.int64), np.zeros(CANDIDATES, np.int64), np.zeros(1, np.int64))
+
+
+class Criteria(NamedTuple):
+    """Numbers that rules of placement leave open.
+
+    Attributes:
+        share: STICKY: part of a prompt that a GPU must have to be preferred. CACHE_AWARE: the same, and more than that.
+        tolerance: STICKY: unread prompt tokens that such a GPU may have more than the GPU with the fewest.
+        apart, ratio: CACHE_AWARE: loads are out of balance once the most loaded GPU has so many requests more than the
+            least loaded, and so many times as many.
+        prefix_weight, queue_weight, memory_weight: PRECISE, each at least 0.
+    """
+
+    share: float = 0.0
+    tolerance: float = 0.0
+    apart: float = 0.0
+    ratio: float = 1.0
+    prefix_weight: float = 1.0
+    queue_weight: float = 1.0
+    memory_weight: float = 1.0
+
+
+NOTHING_SAID = Criteria()
 
 
 class Loads(NamedTuple):
@@ -34,53 +77,77 @@ class Loads(NamedTuple):
 
     Attributes:
         rule: a `Placement`.
+        criteria: numbers of the rule.
         gpus: n.
         up: whether a GPU takes requests, int8, shape (n,); `ups`, how many do, int64, shape (1,).
         load: requests on each, waiting or in its batch, int64, shape (n,).
         unread: prompt tokens on each whose prefill has not ended, int64, shape (n,).
-        keys: `load`, inf where nothing is taken, shape (n,); `tree`, the tournament over them.
-        bounds: least `unread` and least `load` under each node of a tree over the GPUs, shape (2, nodes).
+        waiting: requests on each that are not in its batch, int64, shape (n,).
+        used: part of its KV memory that is taken, shape (n,).
+        keys: what the rule has least of, inf where nothing is taken, shape (n,); `tree`, the tournament over them.
+        most_keys, most: the same with the sign changed of what the rule compares with the greatest.
+        bounds: of two measures the least under each node of a tree over the GPUs, inf where nothing is taken; shape
+            (2, nodes).
         next: where round robin goes on, int64, shape (1,).
         draws: state of the random numbers, uint64, shape (4,).
+        reuse: room for where the beginning of the prompt is that is placed next.
     """
 
     rule: int
+    criteria: Criteria
     gpus: int
     up: Any
     ups: Any
     load: Any
     unread: Any
+    waiting: Any
+    used: Any
     keys: Any
     tree: Any
+    most_keys: Any
+    most: Any
     bounds: Any
     next: Any
     draws: Any
+    reuse: Reuse
 
 
-def new_loads(rule: Placement, gpus: int, draws: NDArray[np.uint64]) -> Loads:
+def new_loads(rule: Placement, gpus: int, draws: NDArray[np.uint64], criteria: Criteria = NOTHING_SAID) -> Loads:
     """Loads of idle GPUs, all of which take requests."""
     tree = tournament(gpus)
-    bounds = np.zeros((2, len(tree)), np.int64)
-    bounds[:, len(tree) // 2 + gpus :] = [[NEVER_UNREAD], [NEVER_LOAD]]
+    bounds = np.zeros((2, len(tree)))
+    bounds[:, len(tree) // 2 + gpus :] = np.inf
     for node in range(len(tree) // 2 - 1, 0, -1):
         bounds[:, node] = np.minimum(bounds[:, 2 * node], bounds[:, 2 * node + 1])
     return Loads(
         rule=int(rule),
+        criteria=Criteria(*map(float, criteria)),
         gpus=gpus,
         up=np.ones(gpus, np.int8),
         ups=np.full(1, gpus, np.int64),
         load=np.zeros(gpus, np.int64),
         unread=np.zeros(gpus, np.int64),
+        waiting=np.zeros(gpus, np.int64),
+        used=np.zeros(gpus),
         keys=np.zeros(gpus),
         tree=tree,
+        most_keys=np.zeros(gpus),
+        most=tree.copy(),
         bounds=bounds,
         next=np.zeros(1, np.int64),
         draws=draws,
+        reuse=no_reuse(),
     )
 
 
 @inlined
-def place(loads: Loads, prompt: int) -> int:
+def asks_for_reuse(loads: Loads) -> bool:
+    """Whether the rule goes by where the beginning of a prompt is."""
+    return loads.rule != ROUND_ROBIN and loads.rule != LEAST_LOADED and loads.rule != POWER_OF_TWO
+
+
+@inlined
+def place(loads: Loads, prompt: int, reuse: Reuse) -> int:
     """The GPU of a request of `prompt` tokens that has just arrived; some GPU takes requests."""
     if loads.rule == ROUND_ROBIN:
         return in_turn(loads)
@@ -88,7 +155,13 @@ def place(loads: Loads, prompt: int) -> int:
         return winner(loads.tree)
     if loads.rule == POWER_OF_TWO:
         return less_loaded_of_two(loads)
-    return least_product(loads, prompt)
+    if loads.rule == LEAST_PREFILL:
+        return least_prefill(loads, prompt, reuse)
+    if loads.rule == STICKY:
+        return sticky(loads, prompt, reuse)
+    if loads.rule == CACHE_AWARE:
+        return cache_aware(loads, prompt, reuse)
+    return least_cost(loads, prompt, reuse)
 
 
 @inlined
@@ -129,23 +202,110 @@ def nth_up(loads: Loads, k: int) -> int:
 
 
 @called
-def least_product(loads: Loads, prompt: int) -> int:
-    """The GPU with the least (unread + prompt) * (load + 1): depth first, branches bounded."""
-    unread, load = loads.bounds[UNREAD], loads.bounds[LOAD]
-    leaves = unread.size // 2
+def least_prefill(loads: Loads, prompt: int, reuse: Reuse) -> int:
+    """The GPU with the least unread + what of the prompt is to be read there, ties to the fewest requests.
+
+    One that has the beginning of the prompt is compared twice, once as if it had nothing: that is never the less.
+    """
+    best = winner(loads.tree)
+    least = loads.keys[best] + prompt * MOST_REQUESTS
+    for k in range(reuse.count[0]):
+        g = reuse.gpu[k]
+        key = loads.keys[g] + (prompt - reuse.tokens[k]) * MOST_REQUESTS
+        if key < least or (key == least and g < best):
+            best, least = g, key
+    return best
+
+
+@called
+def sticky(loads: Loads, prompt: int, reuse: Reuse) -> int:
+    """`least_prefill` among the GPUs that have so much of the prompt, unless all of them are saturated.
+
+    Saturated: more unread tokens than tolerated beyond those of the GPU with the fewest, whoever that is.
+    """
+    best, least = -1, np.inf
+    fewest = np.inf
+    for k in range(reuse.count[0]):
+        g = reuse.gpu[k]
+        if loads.up[g] == 1 and reuse.tokens[k] >= loads.criteria.share * prompt:
+            fewest = min(fewest, float(loads.unread[g]))
+            key = loads.keys[g] + (prompt - reuse.tokens[k]) * MOST_REQUESTS
+            if key < least or (key == least and g < best):
+                best, least = g, key
+    if best >= 0 and fewest - loads.unread[winner(loads.tree)] <= loads.criteria.tolerance:
+        return best
+    return least_prefill(loads, prompt, reuse)
+
+
+@called
+def cache_aware(loads: Loads, prompt: int, reuse: Reuse) -> int:
+    """The GPU that has most of the prompt, if that is enough and loads are balanced; else the least loaded."""
+    least = winner(loads.tree)
+    low, high = loads.load[least], loads.load[winner(loads.most)]
+    if high - low > loads.criteria.apart and high > loads.criteria.ratio * low:
+        return least
+    best, found = least, 0
+    for k in range(reuse.count[0]):
+        g = reuse.gpu[k]
+        if loads.up[g] == 1 and (reuse.tokens[k] > found or (reuse.tokens[k] == found > 0 and g < best)):
+            best, found = g, reuse.tokens[k]
+    return best if found > loads.criteria.share * prompt else least
+
+
+@called
+def least_cost(loads: Loads, prompt: int, reuse: Reuse) -> int:
+    """The GPU with the least `cost`, ties to the lowest number.
+
+    One that has the beginning of the prompt is compared twice, once as if it had nothing: that is never the less.
+    """
+    best = least_cost_without_reuse(loads, prompt)
+    leaves = loads.tree.size // 2
+    least = cost(loads, loads.bounds[0, leaves + best], loads.bounds[1, leaves + best], prompt, 0)
+    for k in range(reuse.count[0]):
+        g = reuse.gpu[k]
+        if loads.up[g] == 1:
+            here = cost(loads, loads.bounds[0, leaves + g], loads.bounds[1, leaves + g], prompt, reuse.tokens[k])
+            if here < least or (here == least and g < best):
+                best, least = g, here
+    return best
+
+
+@inlined
+def cost(loads: Loads, first: float, second: float, prompt: int, found: int) -> float:
+    """What LMETRIC and PRECISE minimise on a GPU of which `bounds` has these two measures; it grows with both.
+
+    LMETRIC: (unread + what of the prompt is to be read there) * (load + 1). PRECISE: the score of llm-d with the sign
+    changed: of the queue 1 where it is the shortest and 0 where it is the longest of all, of the memory the free part.
+    """
+    if first == np.inf:
+        return np.inf
+    if loads.rule == LMETRIC:
+        return (first + prompt - found) * (second + 1)
+    shortest, longest = loads.bounds[0, 1], -loads.most_keys[winner(loads.most)]
+    queue = (longest - first) / (longest - shortest) if longest > shortest else 1.0
+    by = loads.criteria
+    return -(by.prefix_weight * (found / prompt) + (by.queue_weight * queue + by.memory_weight * (1.0 - second)))
+
+
+@called
+def least_cost_without_reuse(loads: Loads, prompt: int) -> int:
+    """The GPU with the least `cost` as if none had a part of the prompt: depth first, branches bounded."""
+    first, second = loads.bounds[0], loads.bounds[1]
+    leaves = first.size // 2
     node = 1
     while node < leaves:  # a first guess: the child with the smaller bound
         left, right = 2 * node, 2 * node + 1
-        lower = (unread[left] + prompt) * (load[left] + 1) <= (unread[right] + prompt) * (load[right] + 1)
+        lower = cost(loads, first[left], second[left], prompt, 0) <= cost(loads, first[right], second[right], prompt, 0)
         node = left if lower else right
-    best, least = -1, (unread[node] + prompt) * (load[node] + 1) + 1
+    best, least = -1, cost(loads, first[node], second[node], prompt, 0)
     node = 1
     while node > 0:
-        bound = (unread[node] + prompt) * (load[node] + 1)
-        if bound < least and node < leaves:
+        bound = cost(loads, first[node], second[node], prompt, 0)
+        promising = bound < least or (best < 0 and bound == least)
+        if promising and node < leaves:
             node = 2 * node
             continue
-        if bound < least:
+        if promising:
             best, least = node - leaves, bound
         while node & 1 == 1:  # up from a right child
             node >>= 1
@@ -159,30 +319,58 @@ def change_load(loads: Loads, g: int, requests: int, tokens: int) -> None:
     """`requests` more requests and `tokens` more unread prompt tokens are on `g`."""
     loads.load[g] += requests
     loads.unread[g] += tokens
-    rank(loads, g)
+    if loads.rule != PRECISE:
+        rank(loads, g)
+
+
+@inlined
+def show_queue(loads: Loads, g: int, waiting: int, used: float) -> None:
+    """So many requests of `g` are not in its batch, and so great a part of its KV memory is taken: PRECISE asks."""
+    if loads.rule == PRECISE:
+        loads.waiting[g] = waiting
+        loads.used[g] = used
+        rank(loads, g)
 
 
 @inlined
 def rank(loads: Loads, g: int) -> None:
     """Bring what the rule compares up to date for `g`."""
     if loads.rule == LEAST_LOADED:
-        loads.keys[g] = loads.load[g] if loads.up[g] == 1 else np.inf
-        replay(loads.tree, loads.keys, g)
+        set_least(loads, g, float(loads.load[g]))
+    elif loads.rule == LEAST_PREFILL or loads.rule == STICKY:
+        set_least(loads, g, loads.unread[g] * float(MOST_REQUESTS) + loads.load[g])
+    elif loads.rule == CACHE_AWARE:
+        set_least(loads, g, float(loads.load[g]))
+        set_most(loads, g, float(loads.load[g]))
     elif loads.rule == LMETRIC:
-        lift(loads, g)
+        lift(loads, g, float(loads.unread[g]), float(loads.load[g]))
+    elif loads.rule == PRECISE:
+        lift(loads, g, float(loads.waiting[g]), loads.used[g])
+        set_most(loads, g, float(loads.waiting[g]))
 
 
 @called
-def lift(loads: Loads, g: int) -> None:
-    """Bring the bounds above `g` up to date."""
-    unread, load = loads.bounds[UNREAD], loads.bounds[LOAD]
-    node = unread.size // 2 + g
-    unread[node] = loads.unread[g] if loads.up[g] == 1 else NEVER_UNREAD
-    load[node] = loads.load[g] if loads.up[g] == 1 else NEVER_LOAD
+def set_least(loads: Loads, g: int, key: float) -> None:
+    loads.keys[g] = key if loads.up[g] == 1 else np.inf
+    replay(loads.tree, loads.keys, g)
+
+
+@called
+def set_most(loads: Loads, g: int, measure: float) -> None:
+    loads.most_keys[g] = -measure if loads.up[g] == 1 else np.inf
+    replay(loads.most, loads.most_keys, g)
+
+
+@called
+def lift(loads: Loads, g: int, first: float, second: float) -> None:
+    """Bring the bounds above `g` up to date with its measures."""
+    node = loads.bounds.shape[1] // 2 + g
+    loads.bounds[0, node] = first if loads.up[g] == 1 else np.inf
+    loads.bounds[1, node] = second if loads.up[g] == 1 else np.inf
     node >>= 1
     while node > 0:
-        unread[node] = min(unread[2 * node], unread[2 * node + 1])
-        load[node] = min(load[2 * node], load[2 * node + 1])
+        for row in range(2):
+            loads.bounds[row, node] = min(loads.bounds[row, 2 * node], loads.bounds[row, 2 * node + 1])
         node >>= 1
 
 

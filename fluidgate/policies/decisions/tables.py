@@ -42,6 +42,10 @@ class Placement(Named):
     POWER_OF_TWO = 2  # the less loaded of two drawn; ties to the one drawn first
     LMETRIC = 3  # least (unread prompt tokens with its own) * (requests with itself); ties to the lowest number
     POOLS = 4  # prompts on one pool of GPUs, decodes on another (DistServe, Splitwise)
+    LEAST_PREFILL = 5  # least unread prompt tokens with its own; ties to the fewest requests, then the lowest number
+    STICKY = 6  # LEAST_PREFILL among those that have most of the prompt, until they are saturated (llm-d)
+    PRECISE = 7  # greatest weighted sum of cached share, short queue and free memory (llm-d); ties as in LMETRIC
+    CACHE_AWARE = 8  # the one that has most of the prompt while loads are balanced, else LEAST_LOADED (SGLang)
 
 
 class GateRule(IntEnum):
@@ -106,6 +110,14 @@ class Tables(NamedTuple):
             (classes,).
         token_seconds: s per output token on mixed and solo GPUs: with no decode, and more for each one of the batch;
             float64, shape (2 groups, 2).
+        homing: whether gate and placement decide together, by what is still to be read where, see
+            `fluidgate.policies.decisions.homes`, as are the following.
+        chunk: prompt tokens of an iteration.
+        seconds: terms of an iteration's time; float64, shape (6,).
+        worth: of a second that a request waits for its first token, and for the rest; float64, shape (2, classes).
+        usual_prompt: mean prompt, tokens.
+        toll: requests to come that a second of reading puts off by one.
+        most_seconds: longest iteration of decodes alone, s, inf for any.
     """
 
     mixed_gpus: int
@@ -134,6 +146,13 @@ class Tables(NamedTuple):
     most_buffered: int
     beside: Any
     token_seconds: Any
+    homing: bool
+    chunk: int
+    seconds: Any
+    worth: Any
+    usual_prompt: float
+    toll: float
+    most_seconds: float
 
     @staticmethod
     def nothing(classes: int) -> Tables:
@@ -159,6 +178,7 @@ class Tables(NamedTuple):
             fewest=False,
             expected_output=np.zeros(classes),
             **no_limits(classes),
+            **no_homes(classes),
         )
 
     def checked(self, classes: int) -> Tables:
@@ -169,6 +189,19 @@ class Tables(NamedTuple):
         """
         right = Tables.nothing(classes)
         return Tables(*map(_checked, self._fields, self, right))
+
+
+def no_homes(classes: int) -> dict[str, Any]:
+    """The fields of tables of a policy that asks for a GPU apart from the gate."""
+    return {
+        "homing": False,
+        "chunk": 1,
+        "seconds": np.zeros(6),
+        "worth": np.ones((2, classes)),
+        "usual_prompt": 0.0,
+        "toll": 0.0,
+        "most_seconds": np.inf,
+    }
 
 
 def no_limits(classes: int) -> dict[str, Any]:
@@ -205,6 +238,7 @@ def paired(tables: Tables) -> Tables:
     """The form of a policy on engines that either read prompts or write answers: the order of its gate. How many of
     them read is not its to say, nor where a decode goes that has one place only."""
     return tables._replace(
+        homing=False,
         reserve=True,
         max_prefills=ANY,
         cap=np.full_like(tables.cap, ANY),

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from fluidgate.session_table import SessionTable
 from fluidgate.toml_file import LARGEST_WHOLE, Table, absent
 
 
-class ClassTable(Table):
+class LoadTable(Table):
     name: str = Field(min_length=1, description="the name of the class, distinct from the others", examples=["chat"])
     prompt_tokens: float = Field(gt=0, description="the mean prompt length P, tokens", examples=[300])
     output_tokens: float = Field(gt=0, description="the mean output length D, tokens", examples=[1000])
@@ -21,6 +22,13 @@ class ClassTable(Table):
     )
     ttft_target: float = absent("the largest time to first token that counts as goodput, s", gt=0, examples=[2.0])
     tpot_target: float = absent("the largest time per output token that counts as goodput, s", gt=0, examples=[0.05])
+    prefix_hit_rate: float = absent(
+        "the share of its prompt tokens that prefix caching finds in memory", ge=0, lt=1, examples=[0.9]
+    )
+
+
+class ClassTable(SessionTable, LoadTable):
+    """What every table [[classes]] may have."""
 
 
 class ClassPerGpu(ClassTable):

@@ -9,6 +9,7 @@ from fluidgate.batching import DISCIPLINES, Batching, Discipline
 from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.planning.partition import check_ranks
+from fluidgate.policies.decisions.placement import NOTHING_SAID, Criteria
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.simulation.iteration.kernel.cluster import Settings
 from fluidgate.simulation.iteration.kernel.keys import keys_of
@@ -25,14 +26,19 @@ class Pools:
             GPUs of prompt and tokens are chosen together on arrival, and where every queue of the prompt pool would
             exceed `queue_tokens` unread tokens, or every GPU of the token pool has as many decodes as its batch holds,
             a GPU of the other pool joins a mixed pool for as long as it has work of that kind (Splitwise).
+        transfer_price: of EDPP, which chooses the GPU of the tokens on arrival, and whether that one reads as well:
+            what a transfer costs more, in its seconds over the TTFT target. None: the prompt pool reads everything.
     """
 
     prompt_gpus: int
     queue_tokens: int = 0
+    transfer_price: float | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_gpus < 1 or self.queue_tokens < 0:
             raise FluidgateError("pools: the prompt pool has at least 1 GPU, and queue tokens are at least 0")
+        if self.transfer_price is not None and self.queue_tokens > 0:
+            raise FluidgateError("pools: with a transfer price they are fixed; give queue_tokens 0")
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Engine:
         gpus: int,
         *,
         placement: Placement = Placement.ROUND_ROBIN,
+        criteria: Criteria = NOTHING_SAID,
         pools: Pools | None = None,
         accumulate: bool = False,
         gated: bool = False,
@@ -112,11 +119,13 @@ class Engine:
             )
         return Settings(
             placement=int(placement),
+            criteria=criteria,
             by_policy=self.discipline.by_policy,
             gated=gated,
             joins_at_once=self.discipline.joins_at_once,
             prompt_gpus=pools.prompt_gpus if pools else 0,
             queue_tokens=pools.queue_tokens if pools else 0,
+            drift=pools is not None and pools.transfer_price is not None,
             token_deadline=float(self.token_deadline),
             token_offset=float(self.token_offset),
             accumulate=bool(accumulate),
@@ -124,6 +133,8 @@ class Engine:
             batch_size=self.batch_size,
             tokens=self.tokens,
             kv_blocks=memory,
+            caching=keys.kv_caching or keys.prefix_caching,
+            prefixes=keys.prefix_caching,
             keys=keys_of(keys),
             warmup=float(warmup),
             horizon=float(horizon),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import SeedSequence
@@ -48,10 +48,11 @@ def replicate(job: IterationJob, arrived: Arrived | None = None, take_log: TakeL
         InvariantError: the audit found a broken invariant.
     """
     requests = job.source.requests(job.replication)
+    run = replace(job.run, script=job.source.script(job.replication))
     if arrived is not None:
         requests = counted(requests, arrived)
     engine = engine_of(job.scenario, job.behaviour.batching)
-    return job.behaviour.run(requests, engine, job.run, job.scenario, take_log)
+    return job.behaviour.run(requests, engine, run, job.scenario, take_log)
 
 
 def counted(blocks: Iterator[Requests], arrived: Arrived) -> Iterator[Requests]:

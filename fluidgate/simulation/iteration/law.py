@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fluidgate.compiled import inlined
+from fluidgate.compiled import by_reference, inlined, kept
 from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions.edpp import Coefficients
 
 if TYPE_CHECKING:
     from fluidgate.model import Gpu, IterationTime
@@ -282,6 +283,37 @@ def seconds(law: Law, chunk: int, decodes: int, context: int, read: int) -> floa
         own += table_alone(law, decodes, k, share_after(law.solo_contexts, k, each))
         own -= law.solo_epsilon * law.solo_contexts[0] * max(float(decodes), law.solo_batches[0])
     return own
+
+
+def _seconds_kernel(law, chunk, decodes, context, read):
+    return seconds(law, chunk, decodes, context, read)
+
+
+_seconds = kept(_seconds_kernel)
+
+
+def peak_prefill(law: Law, tokens: int) -> float:
+    """Prompt tokens a second that a GPU reads which reads nothing but the first chunks of prompts, `tokens` each."""
+    return tokens / float(_seconds(by_reference(law), tokens, 0, 0, 0))
+
+
+def linear_terms(law: Law, tokens: int, batch_size: int) -> Coefficients:
+    """The terms of a law; one with measured times as it grows from small to whole chunks and batches."""
+    if law.table.size == 0:
+        return Coefficients(law.alpha, law.beta, law.zeta, law.solo_alpha, law.solo_delta, law.solo_epsilon)
+    state = by_reference(law)
+
+    def time(chunk: int, decodes: int, context: int, read: int) -> float:
+        return float(_seconds(state, chunk, decodes, context, read))
+
+    beta = (time(tokens, 0, 0, 0) - time(1, 0, 0, 0)) / max(tokens - 1, 1)
+    read = int(law.reads[-1]) if law.reads[-1] > law.reads[0] else 1024
+    zeta = (time(tokens, 0, 0, read * tokens) - time(tokens, 0, 0, 0)) / (read * tokens)
+    delta = (time(0, batch_size, 0, 0) - time(0, 1, 0, 0)) / max(batch_size - 1, 1)
+    each = int(law.solo_contexts[-1]) if law.solo_contexts[-1] > law.solo_contexts[0] else 1024
+    epsilon = (time(0, batch_size, each * batch_size, 0) - time(0, batch_size, 0, 0)) / (each * batch_size)
+    alpha, solo_alpha = time(tokens, 0, 0, 0) - beta * tokens, time(0, 1, 0, 0) - delta
+    return Coefficients(*(max(term, 0.0) for term in (alpha, beta, zeta, solo_alpha, delta, epsilon)))
 
 
 @inlined

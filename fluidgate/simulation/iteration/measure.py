@@ -30,6 +30,8 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     NOW,
     OUTPUT_SERVED,
     PREFILL_TIME,
+    PROMPT_ADMITTED,
+    PROMPT_FOUND,
     PROMPT_READ,
     PROMPT_SERVED,
     SAMPLES_TAKEN,
@@ -228,6 +230,16 @@ class IterationMeasurement:
     def output_tokens(self) -> NDArray[np.int64]:
         """Of completed requests."""
         return self.tokens[OUTPUT_SERVED]
+
+    @property
+    def prompt_admitted(self) -> NDArray[np.int64]:
+        """Tokens of prompts that were given memory the first time."""
+        return self.tokens[PROMPT_ADMITTED]
+
+    @property
+    def prompt_found(self) -> NDArray[np.int64]:
+        """Of those what was in memory already."""
+        return self.tokens[PROMPT_FOUND]
 
     def revenue(self, pricing: Pricing) -> Array:
         """Money earned in the window by class, at each request's own lengths, [LDHZ] (21)-(23)."""

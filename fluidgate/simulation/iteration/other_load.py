@@ -8,24 +8,29 @@ import numpy as np
 
 from fluidgate.model import Scenario
 from fluidgate.simulation.doubts import FAR
-from fluidgate.workloads.streams import ClassTrace, matching_scale, read_class_traces
+from fluidgate.workloads.streams import ClassTrace, matching_scale, read_class_traces, starting_span
 
 FEW = 0.02
 """Share of all requests below which the rate of a class says little of the load."""
 
 
-def other_rates(scenario: Scenario, traces: Sequence[ClassTrace], gpus: int, scale: float) -> Iterator[str]:
+def other_rates(
+    scenario: Scenario, traces: Sequence[ClassTrace], gpus: int, scale: float, sessions_rate: float | None = None
+) -> Iterator[str]:
     """Traces that bring more or fewer requests than the plan is for, in all or of some classes, by `FAR` or more."""
-    if any(each.trace.span <= 0 for each in traces):
+    together = [each.trace for each in traces]
+    spans = [starting_span(each, together, sessions_rate) for each in together]
+    if min(spans) <= 0:
         return
     planned = scenario.rates.arrival * gpus
-    rate = float(planned.sum()) * scale / matching_scale(scenario, gpus, traces)
+    rate = float(planned.sum()) * scale / matching_scale(scenario, gpus, traces, sessions_rate)
     if abs(rate / planned.sum() - 1.0) > FAR:
         yield (
             f"the traces bring {rate:.4g} requests/s, the scenario's classes {planned.sum():.4g}; its plan, and R*, "
             "are for the latter (--match-load, or a scenario made by `fluidgate workload`, brings them together)"
         )
-    rates = np.sum([np.bincount(each.cls, minlength=len(planned)) / each.trace.span for each in traces], axis=0)
+    counts = [np.bincount(each.cls, minlength=len(planned)) for each in traces]
+    rates = np.sum([count / span for count, span in zip(counts, spans, strict=True)], axis=0)
     found = [
         f"{100 * here:.3g} % '{name}' ({100 * there:.3g} %)"
         for name, here, there in zip(scenario.class_names, rates / rates.sum(), planned / planned.sum(), strict=True)

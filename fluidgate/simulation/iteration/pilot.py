@@ -47,7 +47,7 @@ def with_prompt_pool(
         return policy, None
     most = 2 * int(policy.values["pilot"]) * gpus  # those that fill the cluster, and those that are counted
     requests = list(until(source.requests(0), math.inf, most))
-    run = Run(gpus, len(scenario.classes), users=source.users, **targets_of(scenario))  # type: ignore[arg-type]
+    run = Run(gpus, len(scenario.classes), users=source.users, script=source.script(0), **targets_of(scenario))
     has_targets = any((*scenario.ttft_targets, *scenario.tpot_targets))
     pricing = None if has_targets else scenario.pricing
     size, _ = best_prompt_gpus(lambda: requests, engine_of(scenario, policy.batching), run, policy, pricing)

@@ -13,8 +13,9 @@ from fluidgate.batching import Batching
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing
 from fluidgate.policies.decisions.tables import Placement
-from fluidgate.policies.placed import PlacedPolicy
+from fluidgate.policies.placed import PlacedPolicy, criteria_of
 from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.law import peak_prefill
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import Placements
 from fluidgate.simulation.iteration.run import Progress, Run, TakeLog, run_requests
@@ -52,7 +53,9 @@ def run_published(
     values = policy.values
     engine = replace(engine, batching=Batching(policy.batching), token_offset=values.get("offset", engine.token_offset))
     thresholds = shared_out(int(values["threshold"]), rates or (1.0,) * run.classes) if "threshold" in values else ()
-    rules = Placements(Placement.named(policy.placement), pools_of(policy, run.gpus), thresholds)
+    rate = peak_prefill(engine.law, engine.tokens) if policy.placement == "sticky" else 0.0
+    criteria = criteria_of(policy, rate, min(run.ttft_targets, default=math.inf))
+    rules = Placements(Placement.named(policy.placement), pools_of(policy, run.gpus), thresholds, criteria)
     return run_requests(blocks, engine, run, rules, take_log=take_log, progress=progress)
 
 
@@ -68,7 +71,7 @@ def pools_of(policy: PlacedPolicy, gpus: int) -> Pools | None:
     size = int(policy.values["prompt_gpus"])
     if size == 0:
         raise FluidgateError(f"policy '{policy.name}': give its prompt_gpus; best_prompt_gpus finds the number")
-    return Pools(size, int(policy.values.get("queue_tokens", 0)))
+    return Pools(size, int(policy.values.get("queue_tokens", 0)), policy.values.get("transfer_price"))
 
 
 def check_pools(policy: PlacedPolicy, gpus: int) -> None:

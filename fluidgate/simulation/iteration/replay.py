@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,15 @@ from fluidgate.simulation.iteration.trace_scenario import ALL, scenario_of_trace
 from fluidgate.simulation.options import gpus_of, loop_of
 from fluidgate.simulation.study import Progress
 from fluidgate.time_units import TimeUnit
-from fluidgate.workloads.streams import ClassTrace, Replay, matching_scale, notes_on, read_class_traces
+from fluidgate.workloads.streams import (
+    ClassTrace,
+    Replay,
+    check_played,
+    matching_scale,
+    notes_on,
+    read_class_traces,
+    starting_span,
+)
 
 
 def replay(
@@ -35,6 +44,7 @@ def replay(
     stretch: float = 60.0,
     rate_scale: float = 1.0,
     match_load: bool = False,
+    sessions_rate: float | None = None,
     lengths: Literal["trace", "drawn"] = "trace",
     horizon: float | None = None,
     requests: int | None = None,
@@ -69,17 +79,19 @@ def replay(
         times, stretch, lengths: how the traces are played; see `Replay`.
         rate_scale: factor on their arrival rates.
         match_load: scale the rates so that they bring as many requests as the scenario's classes do.
+        sessions_rate: of traces that do not say when their sessions start: starts a second over the whole cluster; see
+            `Replay`. None in a closed loop, whose users start them.
         horizon: end of the run, s; None to go on until the last request has left.
-        requests: the most that are played.
+        requests: the most that are played, every turn of a session counted.
         warmup: statistics are taken after it, s.
         replications: more than 1 for what is drawn anew each time.
         seed: of all random numbers.
         samples: how many times occupancies are recorded, evenly while requests arrive.
         class_column, columns, unit, benchmark, skip_empty, sort: as in `read_trace`.
         replanning: the rule of the names with `+replan`; `fluidgate.replanning.Replanning` with its defaults if None.
-        users: of a closed loop, each of whom sends the next request of the traces when the last has left and the think
-            time is over; when they came is not read but for their order. None for the scenario's own arrivals, if
-            these are a closed loop.
+        users: of a closed loop, each of whom sends the next request of the traces, or starts the next session, when the
+            last has left and the think time is over; when they came is not read but for their order. None for the
+            scenario's own arrivals, if these are a closed loop.
         think, think_law: that time, s, `fixed` or `exponential`; None for the scenario's own, or 0.
         take_log: takes the requests as they end.
 
@@ -102,7 +114,7 @@ def replay(
             raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
         loops = users is not None
         scenario, traces = scenario_of_traces(
-            scenario, files, gpus=gpus, rate_scale=rate_scale, closed=loops, **reading
+            scenario, files, gpus=gpus, rate_scale=rate_scale, sessions_rate=sessions_rate, closed=loops, **reading
         )
     found = gpus_of(scenario, gpus)
     scenario = in_closed_loop(scenario, users, think, think_law)
@@ -117,6 +129,7 @@ def replay(
         replications=replications,
         seed=seed,
         arrivals=scenario.arrivals,
+        starts=sessions_rate is not None,
     )
     scenario = scenario.for_gpus(found)
     load = planned_load(scenario, found)
@@ -126,9 +139,11 @@ def replay(
     if paths or not ready:
         read = read_class_traces(scenario, paths, timeless=scenario.arrivals.closed, **reading)
         ready = [*ready, *read]
+    how = Replay(times, stretch, rate_scale, lengths, sessions_rate)
+    check_played(scenario, ready, how)
     if match_load:
-        rate_scale = matching_scale(scenario, found, ready)
-    how = Replay(times, stretch, rate_scale, lengths)
+        rate_scale = matching_scale(scenario, found, ready, sessions_rate)
+        how = replace(how, scale=rate_scale)
     end = math.inf if horizon is None else horizon
     loop: dict[str, Any] = loop_of(scenario) if scenario.arrivals.closed else {}
     seconds, most = (
@@ -147,6 +162,7 @@ def replay(
         lengths=lengths,
         rate_scale=rate_scale,
         requests=requests,
+        sessions_rate=sessions_rate,
         **loop,
     )
     known = {remark for each in ready for remark in each.trace.of_loop} if loop else set()
@@ -165,7 +181,7 @@ def replay(
         source=Replayed(scenario, ready, how, seed, end, requests),
         seconds=seconds,
         most=most,
-        remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale) if says_rates else ())),
+        remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale, sessions_rate) if says_rates else ())),
         take_log=take_log,
     )
     results = study.results(executor=executor, workers=workers, progress=progress)
@@ -176,10 +192,11 @@ def _extent(
     traces: Sequence[ClassTrace], how: Replay, horizon: float, requests: int | None
 ) -> tuple[float, int | None]:
     """Seconds over which requests arrive, about, and their number where it is known."""
-    spans = [each.trace.span / how.scale for each in traces]
+    together = [each.trace for each in traces]
+    spans = [starting_span(each, together, how.sessions_rate) / how.scale for each in together]
     rate = sum(len(each) / span for each, span in zip(traces, spans, strict=True) if span > 0)
     if how.times == "once":
-        arriving = sum(_arriving(each, horizon * how.scale) for each in traces)
+        arriving = sum(_arriving(each, span, horizon, how) for each, span in zip(traces, spans, strict=True))
         most = arriving if requests is None else min(arriving, requests)
         seconds = min(horizon, max(spans))
         if most < arriving and rate > 0:
@@ -203,5 +220,7 @@ def _extent_of_loop(
     return max(min(horizon, seconds), 1e-9), most if math.isinf(horizon) else None
 
 
-def _arriving(each: ClassTrace, end: float) -> int:
-    return int((each.trace.arrival_time <= end).sum())
+def _arriving(each: ClassTrace, span: float, horizon: float, how: Replay) -> int:
+    if each.trace.by_answers:
+        return math.ceil(len(each) * min(1.0, horizon / span))
+    return int((each.trace.arrival_time <= horizon * how.scale).sum())

@@ -19,6 +19,7 @@ class ReplayOptions(Options):
         traces: names of the files.
         times, lengths, rate_scale: how they were played.
         requests: the most that were played; None for no limit.
+        sessions_rate: starts of sessions a second over the whole cluster; None where no trace needs it.
     """
 
     fidelity: str = "iteration"
@@ -27,6 +28,7 @@ class ReplayOptions(Options):
     lengths: str = "trace"
     rate_scale: float = 1.0
     requests: int | None = None
+    sessions_rate: float | None = None
 
     @property
     def as_logged(self) -> bool:
@@ -42,6 +44,7 @@ class ReplayOptions(Options):
             "lengths": self.lengths,
             "rate_scale": self.rate_scale,
             "requests": self.requests,
+            "sessions_rate": self.sessions_rate,
         }
 
 
@@ -57,8 +60,13 @@ def check_replay(
     replications: int,
     seed: int,
     arrivals: Arrivals,
+    starts: bool = False,
 ) -> None:
-    """Refuse options of a replay that do not go together, or that there can't be; `arrivals` are the scenario's.
+    """Refuse options of a replay that do not go together, or that there can't be.
+
+    Args:
+        arrivals: the scenario's.
+        starts: whether starts of sessions are drawn.
 
     Raises:
         FluidgateError: naming the option and the mend.
@@ -86,7 +94,7 @@ def check_replay(
     if not 0 <= warmup < math.inf or (horizon is not None and warmup >= horizon):
         raise FluidgateError(f"--warmup: must be at least 0 and below the horizon, but is {warmup:g}")
     thinks = arrivals.think_law == "exponential" and arrivals.think > 0.0
-    if replications > 1 and times != "resample" and lengths == "trace" and not thinks:
+    if replications > 1 and times != "resample" and lengths == "trace" and not (thinks or starts):
         raise FluidgateError(
             "--replications: a trace played as it is gives the same requests each time; "
             f"give {'--think-law exponential' if arrivals.closed else '--times resample'} or --lengths drawn too"

@@ -95,6 +95,8 @@ class RequestClassResult(ClassResult):
         prompt_token_rate, output_token_rate: prompts read and outputs of completed requests, tokens/s per GPU.
         preemption_rate: preemptions, 1/s per GPU.
         rejection_rate: requests that no GPU's memory could hold, 1/s per GPU.
+        prefix_hit_rate: tokens of prompts that were in memory when these were given theirs, over all of their tokens;
+            no mean without prefix caching.
     """
 
     ttft: TimeStatistic
@@ -109,6 +111,7 @@ class RequestClassResult(ClassResult):
     output_token_rate: Statistic
     preemption_rate: Statistic
     rejection_rate: Statistic
+    prefix_hit_rate: Statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +221,15 @@ def class_results(scenario: Scenario, measurements: Sequence[IterationMeasuremen
     """Statistics of every class over the replications."""
     targets = zip(scenario.ttft_targets, scenario.tpot_targets, strict=True)
     return tuple(
-        _class_result(name, measurements, k, any(target))
+        _class_result(name, measurements, k, any(target), scenario.engine.prefix_caching)
         for k, (name, target) in enumerate(zip(scenario.class_names, targets, strict=True))
     )
 
 
 def overall_result(scenario: Scenario, measurements: Sequence[IterationMeasurement]) -> RequestClassResult:
     """The same over all classes; its goodput takes a class without targets as always good."""
-    return _class_result(EVERY, measurements, None, any((*scenario.ttft_targets, *scenario.tpot_targets)))
+    has_target = any((*scenario.ttft_targets, *scenario.tpot_targets))
+    return _class_result(EVERY, measurements, None, has_target, scenario.engine.prefix_caching)
 
 
 def gpu_times(measurements: Sequence[IterationMeasurement]) -> dict[str, Statistic]:
@@ -235,7 +239,7 @@ def gpu_times(measurements: Sequence[IterationMeasurement]) -> dict[str, Statist
 
 
 def _class_result(
-    name: str, measurements: Sequence[IterationMeasurement], cls: int | None, has_target: bool
+    name: str, measurements: Sequence[IterationMeasurement], cls: int | None, has_target: bool, caches: bool
 ) -> RequestClassResult:
     every = slice(None) if cls is None else slice(cls, cls + 1)
     scale = np.array([m.gpus * m.window for m in measurements])
@@ -250,6 +254,8 @@ def _class_result(
 
     times = {what: TimeStatistic.of([m.distribution(what, cls) for m in measurements]) for what in TIMES}
     nothing = statistic(np.full(len(measurements), np.nan))
+    with np.errstate(invalid="ignore"):
+        found = np.array([m.prompt_found[every].sum() / m.prompt_admitted[every].sum() for m in measurements])
     return RequestClassResult(
         name=name,
         prefill=held(PREFILL),
@@ -267,5 +273,6 @@ def _class_result(
         output_token_rate=rate([m.output_tokens for m in measurements]),
         preemption_rate=rate([m.preemptions for m in measurements]),
         rejection_rate=rate([m.rejections for m in measurements]),
+        prefix_hit_rate=statistic(found) if caches else nothing,
         **times,
     )

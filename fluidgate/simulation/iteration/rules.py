@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fluidgate.errors import FluidgateError
+from fluidgate.policies.decisions.edpp import Edpp, new_edpp
+from fluidgate.policies.decisions.placement import NOTHING_SAID, Criteria
 from fluidgate.policies.decisions.tables import Placement, Tables
 from fluidgate.policies.policy import Policy
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.kernel.cluster import CHANGED, Cluster
+from fluidgate.simulation.iteration.law import linear_terms
 from fluidgate.simulation.iteration.run import Run, Start, new_cluster
 
 
@@ -24,11 +27,13 @@ class Placements:
         pools: with the placement POOLS, its pools.
         thresholds: how many requests of a class wait on a GPU before they are admitted there together, one a class;
             none if empty. When nothing else is left to happen, those that still accumulate are admitted.
+        criteria: numbers that the rule of placement leaves open.
     """
 
     placement: Placement = Placement.ROUND_ROBIN
     pools: Pools | None = None
     thresholds: Sequence[int] = ()
+    criteria: Criteria = NOTHING_SAID
 
     def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
         """
@@ -41,8 +46,43 @@ class Placements:
             raise FluidgateError(f"{engine.batching} batching is run by a policy; give Decisions, or another batching")
         if self.thresholds and (len(self.thresholds) != run.classes or min(self.thresholds) < 1):
             raise FluidgateError(f"thresholds: give one of at least 1 for each of the {run.classes} classes")
-        cluster = new_cluster(engine, run, log, self.thresholds, placement=self.placement, pools=self.pools)
+        cluster = new_cluster(
+            engine,
+            run,
+            log,
+            self.thresholds,
+            placement=self.placement,
+            criteria=self.criteria,
+            pools=self.pools,
+            edpp=edpp_of(engine, run, self.pools),
+        )
         return Start(build(engine.batching), cluster, (engine.law,))
+
+
+def edpp_of(engine: Engine, run: Run, pools: Pools | None) -> Edpp | None:
+    """What EDPP goes by, where the pools leave it the choice.
+
+    Raises:
+        FluidgateError: a class lacks a target.
+    """
+    if pools is None or pools.transfer_price is None:
+        return None
+    targets = (run.ttft_targets, run.tpot_targets)
+    for name, given in zip(("ttft", "tpot"), targets, strict=True):
+        if not given or max(given) == math.inf:
+            raise FluidgateError(f"targets.{name}: edpp weighs a transfer against the targets of every class; give one")
+    bandwidth = engine.keys.transfer_bandwidth
+    return new_edpp(
+        run.gpus,
+        pools.prompt_gpus,
+        chunk=engine.tokens,
+        price=pools.transfer_price,
+        seconds=linear_terms(engine.law, engine.tokens, engine.batch_size),
+        latency=engine.keys.transfer_latency,
+        per_token=0.0 if bandwidth is None else 1.0 / bandwidth,
+        ttft_targets=run.ttft_targets,
+        itl_targets=run.tpot_targets,
+    )
 
 
 @dataclass(frozen=True)

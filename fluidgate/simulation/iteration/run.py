@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from fluidgate.compiled import by_reference, records
 from fluidgate.compiled.random import stream
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.decisions.board import FAULT, Functions
+from fluidgate.policies.decisions.edpp import Edpp
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
 from fluidgate.simulation import pauses
@@ -31,13 +32,15 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     SEGMENTS,
     TOTAL_EVENTS,
     UNTIL,
+    USERS,
     Cluster,
     empty_cluster,
+    with_more_records,
     with_more_room,
 )
 from fluidgate.simulation.iteration.measure import IterationMeasurement
-from fluidgate.simulation.iteration.requests import checked
-from fluidgate.workloads.streams import REQUEST, Requests
+from fluidgate.simulation.iteration.requests import checked, checked_script
+from fluidgate.workloads.streams import NO_SCRIPT, REQUEST, Requests, Script
 
 SLICE = 2_000_000
 """Events between two looks at Ctrl-C."""
@@ -77,6 +80,7 @@ class Run:
         audited: check every invariant after every event (slow: for tests of policies).
         users: of a closed loop: the next request of the stream is sent when one of them is free, and the stream's own
             epochs are not read; 0 for requests that come by themselves.
+        script: what the requests refer to.
     """
 
     gpus: int
@@ -90,6 +94,7 @@ class Run:
     sample_over: float | None = None
     audited: bool = False
     users: int = 0
+    script: Script = NO_SCRIPT
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.classes < 1:
@@ -170,7 +175,7 @@ def run_requests(
             be compiled.
         InvariantError: the audit found a broken invariant.
     """
-    start = rules.start(engine, run, log=take_log is not None)
+    start = rules.start(engine, replace(run, script=checked_script(run.script, run.classes)), log=take_log is not None)
     if take_segments is not None:
         start = start._replace(cluster=start.cluster._replace(segments=np.zeros(SEGMENT_ROWS + run.gpus, SEGMENT)))
     return _run(start, blocks, run, take_log, take_segments, progress)
@@ -184,9 +189,10 @@ def new_cluster(
     *,
     tables: Tables | None = None,
     functions: Functions | None = None,
+    edpp: Edpp | None = None,
     **options: Any,
 ) -> Cluster:
-    """The idle cluster of a run; `tables` and `functions` of its policy, `options` as in `Engine.settings`."""
+    """The idle cluster of a run; `tables`, `functions` and `edpp` of its policy, `options` as in `Engine.settings`."""
     settings = engine.settings(
         run.gpus,
         warmup=run.warmup,
@@ -212,6 +218,8 @@ def new_cluster(
         samples=run.samples,
         log=LOG_ROWS if log else 0,
         users=run.users,
+        edpp=edpp,
+        script=run.script,
     )
 
 
@@ -228,7 +236,7 @@ def _run(
     from fluidgate.simulation.iteration.kernel.audit import MESSAGES
 
     kernel, cluster, fixed, changes, policy = start
-    requests = checked(blocks, run.classes)
+    requests = checked(blocks, run.classes, run.script)
     block = records(np.zeros(0, REQUEST))
     state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
     kernel(state, *parts, block, 0)
@@ -256,6 +264,9 @@ def _run(
             block = records(_next_block(cluster, requests, block))
         elif code == pauses.FULL:
             cluster = with_more_room(cluster, len(cluster.live))
+            state = by_reference(cluster)
+        elif code == pauses.RECORDS_FULL:
+            cluster = with_more_records(cluster, len(cluster.cached))
             state = by_reference(cluster)
         elif code == pauses.LOG_FULL:
             _flush(cluster, take_log, take_segments)
@@ -297,7 +308,7 @@ class Standstill:
         now, number = float(cluster.clock[NOW]), int(cluster.tally[NUMBER])
         if now > self._epoch:
             self._epoch, self._number = now, number
-        elif len(cluster.users) > 0 and number - self._number > STANDSTILL + 2 * len(cluster.users):
+        elif (users := int(cluster.tally[USERS])) > 0 and number - self._number > STANDSTILL + 2 * users:
             raise FluidgateError(
                 "engine.kv_tokens: holds none of the requests of the closed loop, and no time passes while they are "
                 "rejected; raise it, or give a think time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.errors import FluidgateError
@@ -54,7 +55,14 @@ def engine_of(scenario: Scenario, batching: BatchingName) -> Engine:
     )
 
 
-def targets_of(scenario: Scenario) -> dict[str, tuple[float, ...]]:
+class Targets(TypedDict):
+    """Targets of a `Run`, by their names there."""
+
+    ttft_targets: tuple[float, ...]
+    tpot_targets: tuple[float, ...]
+
+
+def targets_of(scenario: Scenario) -> Targets:
     """The targets of TTFT and TPOT for a `Run`, inf where there is none."""
     return {"ttft_targets": _or_none(scenario.ttft_targets), "tpot_targets": _or_none(scenario.tpot_targets)}
 

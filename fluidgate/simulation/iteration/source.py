@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from fluidgate.model import Scenario
-from fluidgate.workloads.streams import ClassTrace, Replay, Requests, drawn_requests, replayed_requests
+from fluidgate.workloads.streams import (
+    NO_SCRIPT,
+    ClassTrace,
+    DrawnSessions,
+    Replay,
+    Requests,
+    Script,
+    drawn_requests,
+    drawn_sessions,
+    replayed_requests,
+    replayed_script,
+)
 
 BLOCK = 8_192
 """Requests of a trace handed on at a time; progress is told as often."""
@@ -20,7 +32,11 @@ class Source(Protocol):
     def users(self) -> int:
         """Who send the requests in a closed loop; 0 where these come by themselves."""
 
-    def requests(self, replication: int) -> Iterator[Requests]: ...
+    def requests(self, replication: int) -> Iterator[Requests]:
+        """Those that come by themselves."""
+
+    def script(self, replication: int) -> Script:
+        """What these refer to: texts that prompts share, further turns of sessions."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,21 @@ class Drawn:
         return self.scenario.arrivals.users or 0
 
     def requests(self, replication: int) -> Iterator[Requests]:
+        if self.scenario.has_sessions:
+            return self._sessions(replication).blocks(BLOCK)
         return drawn_requests(self.scenario, self.gpus, seed=self.seed, replication=replication, horizon=self.horizon)
+
+    def script(self, replication: int) -> Script:
+        return self._sessions(replication).script if self.scenario.has_sessions else NO_SCRIPT
+
+    def _sessions(self, replication: int) -> DrawnSessions:
+        return _drawn_last(self.scenario, self.gpus, self.seed, replication, self.horizon)
+
+
+@lru_cache(maxsize=1)
+def _drawn_last(scenario: Scenario, gpus: int, seed: int, replication: int, horizon: float) -> DrawnSessions:
+    """The sessions of a replication, whose requests and script are asked for one after the other."""
+    return drawn_sessions(scenario, gpus, seed=seed, replication=replication, horizon=horizon)
 
 
 @dataclass(frozen=True)
@@ -65,4 +95,9 @@ class Replayed:
             horizon=self.horizon,
             most=self.most,
             size=BLOCK,
+        )
+
+    def script(self, replication: int) -> Script:
+        return replayed_script(
+            self.scenario, self.traces, self.replay, seed=self.seed, replication=replication, most=self.most
         )

@@ -119,8 +119,9 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         )
         gaps = [math.nan if (mean := m.distribution("gap").mean) is None else mean for m in runs]
         closed = self.source.users > 0  # a load that waits for the cluster: no plan bounds it
-        best = None if closed else plans.unconstrained_if_feasible(policy.batching)
-        own = None if closed else plans.own_if_feasible(policy.batching)
+        bounded = not (closed or scenario.engine.prefix_caching)  # what a cache finds is the policy's doing
+        best = plans.unconstrained_if_feasible(policy.batching) if bounded else None
+        own = plans.own_if_feasible(policy.batching) if bounded else None
         result = RequestResult(
             scenario=scenario.name,
             policy=policy.name,

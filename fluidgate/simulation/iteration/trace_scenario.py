@@ -14,7 +14,7 @@ from fluidgate.planning import check_gpus
 from fluidgate.scenario_file import load_scenario
 from fluidgate.simulation.closed_loop import served_load
 from fluidgate.workloads.parts import NamedTrace, joined_parts
-from fluidgate.workloads.streams import ClassTrace
+from fluidgate.workloads.streams import ClassTrace, check_starts, starting_span
 from fluidgate.workloads.traces import Trace, read_trace
 
 ALL = "all"
@@ -27,6 +27,7 @@ def scenario_of_traces(
     *,
     gpus: int | None = None,
     rate_scale: float = 1.0,
+    sessions_rate: float | None = None,
     closed: bool = False,
     **reading: Any,
 ) -> tuple[Scenario, list[str | Path | ClassTrace]]:
@@ -39,6 +40,7 @@ def scenario_of_traces(
         traces: files, each as `PATH` or, where the file has classes, `CLASS=PATH`.
         gpus: that share the traces' requests; those of the file's [cluster] if None.
         rate_scale: factor on the traces' rates.
+        sessions_rate: starts of sessions a second, over all traces, where these do not say when.
         closed: whether they are played in a closed loop, whatever the file says.
         reading: as in `read_trace`.
 
@@ -58,7 +60,9 @@ def scenario_of_traces(
         parts = joined_parts([NamedTrace(read_trace(each, timeless=loops, **reading)) for each in traces])
         read.extend(part.trace for part in parts)
         keys = {"name": ALL, "patience_rate": 0.0, **_mean_lengths(read)}
-        rate = rate_scale * sum(len(each) / (each.span if each.span > 0 else 1.0) for each in read)
+        check_starts(read, sessions_rate, loops)
+        spans = [starting_span(each, read, sessions_rate) for each in read]
+        rate = rate_scale * sum(len(each) / (span if span > 0 else 1.0) for each, span in zip(read, spans, strict=True))
         return keys | ({"total_arrival_rate": rate} if of_cluster else {"arrival_rate": rate / (gpus or 1)})
 
     scenario = load_scenario(path, one_class)

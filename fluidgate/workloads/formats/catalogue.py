@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fluidgate.workloads.formats.agent_sessions import NAME
 from fluidgate.workloads.formats.documents import ENDED, RUN, SETTING, USERS
 from fluidgate.workloads.formats.format import CLASS, FAILED, STANDARD, Format, Measured
 
@@ -14,10 +15,22 @@ VIDUR = Format("Vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens",
 SPLITWISE = Format("Splitwise", "arrival_timestamp", "prompt_size", "token_size", unit="s")
 BLIS = Format("BLIS", "arrival_time_us", "input_tokens", "output_tokens", unit="us")
 SERVEGEN = Format("ServeGen", "timestamp", "input_tokens", "output_tokens", unit="s", marks=("request_id",))
+HASHES = "hash_ids"
 QWEN_BAILIAN = Format(
-    "Qwen-Bailian", "timestamp", "input_length", "output_length", unit="s", marks=("chat_id", "parent_chat_id")
+    "Qwen-Bailian",
+    "timestamp",
+    "input_length",
+    "output_length",
+    unit="s",
+    marks=("chat_id", "parent_chat_id"),
+    hashes=HASHES,
+    block=16,
+    chat="chat_id",
+    parent="parent_chat_id",
 )
-MOONCAKE = Format("Mooncake", "timestamp", "input_length", "output_length", unit="ms", whole=True)
+MOONCAKE = Format(
+    "Mooncake", "timestamp", "input_length", "output_length", unit="ms", whole=True, hashes=HASHES, block=512
+)
 LLMSERVINGSIM = Format("LLMServingSim", "arrival_time_ns", "input_toks", "output_toks", unit="ns")
 VLLM_LOG = Format(
     "vLLM log",
@@ -139,4 +152,4 @@ def known_formats() -> str:
     """For an error: what is known, and the way in for what is not."""
     names = ", ".join(form.name for form in FORMATS if form not in (PLAIN, *VARIANTS))
     mapped = " ".join(f"--map {standard}=COLUMN" for standard in STANDARD)
-    return f"the formats are {','.join(STANDARD)} and those of {names}; {mapped} reads another"
+    return f"the formats are {','.join(STANDARD)} and those of {names}, and {NAME}; {mapped} reads another"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fluidgate.errors import one_line
 from fluidgate.toml_file import fail
 from fluidgate.workloads.formats.catalogue import known_formats
-from fluidgate.workloads.formats.table import Table
+from fluidgate.workloads.formats.table import Table, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +43,23 @@ def csv_table(text: str, source: str) -> Table:
         _refuse(error, source)
     names = [str(cell).strip() for cell in cells.iloc[0]]
 
-    def take(wanted: Sequence[str]) -> pd.DataFrame:
-        places = [names.index(name) for name in wanted]
-        table = cells.iloc[1:, places].set_axis(list(wanted), axis="columns")
+    def take(wanted: Sequence[str], lists: Sequence[str] = ()) -> pd.DataFrame:
+        places = [names.index(name) for name in (*wanted, *lists)]
+        table = cells.iloc[1:, places].set_axis([*wanted, *lists], axis="columns")
         table.index = table.index + before + 1
         unset = (table.iloc[:, 0].str.strip() == "").to_numpy(bool)
         blank = cells.iloc[1:][unset].apply(lambda column: column.str.strip() == "").all(axis="columns").to_numpy(bool)
         kept: pd.DataFrame = table.drop(table.index[unset][blank])
-        return kept
+        return kept.assign(**{name: kept[name].astype(object).map(_list) for name in lists})
 
     return Table(names, take, "line", f"line {before + 1}")
+
+
+def _list(text: str) -> Any:
+    try:
+        return whole_numbers(json.loads(text))
+    except (ValueError, RecursionError):
+        return text
 
 
 def _refuse(error: Exception, source: str) -> NoReturn:

@@ -80,6 +80,10 @@ class Format:
         setting: the column that says how a run's requests were sent, where files have several.
         users: the column of a closed loop's number of clients.
         timeless: what to do about a file that has all but the times.
+        hashes: the column of the blocks that a prompt is made of, where files may have it: a list of numbers, of which
+            equal ones are equal tokens after equal ones.
+        block: tokens of such a block.
+        chat, parent: the columns that name a request and the one before it in its session.
     """
 
     name: str
@@ -98,6 +102,10 @@ class Format:
     setting: str | None = None
     users: str | None = None
     timeless: str = "give one that does"
+    hashes: str | None = None
+    block: int = 0
+    chat: str | None = None
+    parent: str | None = None
 
     @property
     def columns(self) -> dict[str, str]:
@@ -113,5 +121,5 @@ class Format:
     def wanted(self) -> list[str]:
         """All its columns, each once."""
         measured = self.measured.columns if self.measured else ()
-        more = (self.label, *self.failed, self.warm_up, self.runs, self.setting, self.users)
+        more = (self.label, *self.failed, self.warm_up, self.runs, self.setting, self.users, self.chat, self.parent)
         return list(dict.fromkeys(name for name in (*self.columns.values(), *measured, *more) if name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluidgate.toml_file import fail, shown
 from fluidgate.workloads.formats.documents import holds_requests, requests_in
-from fluidgate.workloads.formats.table import Table
+from fluidgate.workloads.formats.table import Table, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,14 +40,18 @@ def json_table(text: str, source: str) -> Table:
     if first is None:
         fail(source, ["no request in it; give a trace with requests"])
 
-    def take(wanted: Sequence[str]) -> pd.DataFrame:
+    def take(wanted: Sequence[str], lists: Sequence[str] = ()) -> pd.DataFrame:
         import pandas as pd
 
         numbers, rows = [], []
+        more: dict[str, list[Any]] = {name: [] for name in lists}
         for number, request in records():
             numbers.append(number)
             rows.append([_text(_at(request, name)) for name in wanted])
-        return pd.DataFrame(rows, columns=list(wanted), index=numbers, dtype=str)
+            for name, values in more.items():
+                values.append(whole_numbers(_at(request, name)))
+        table = pd.DataFrame(rows, columns=list(wanted), index=numbers, dtype=str)
+        return table.assign(**{name: pd.Series(values, numbers, object) for name, values in more.items()})
 
     return Table(list(_names(first[1])), take, place, f"{place} {first[0]}", loose=True)
 

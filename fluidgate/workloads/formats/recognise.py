@@ -68,6 +68,7 @@ def recognise(table: Table, columns: Mapping[str, str], source: str, timeless: b
         runs=found.runs if several else None,
         setting=found.setting if several else None,
         users=found.users if several else None,
+        hashes=found.hashes if found.hashes in table.names else None,
     )
 
 

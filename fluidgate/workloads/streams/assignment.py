@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fluidgate.time_units import TimeUnit
 from fluidgate.workloads.names import short_names
 from fluidgate.workloads.parts import NamedTrace, joined_parts
 from fluidgate.workloads.streams.lengths import Classes, Pool
+from fluidgate.workloads.streams.texts import Texts, texts_of
 from fluidgate.workloads.traces import Trace, read_trace
 
 
@@ -32,6 +34,11 @@ class ClassTrace:
 
     def __len__(self) -> int:
         return len(self.trace)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """The texts of its prompts."""
+        return texts_of(self.trace)
 
 
 def read_class_traces(
@@ -111,7 +118,7 @@ def notes_on(scenario: Scenario, traces: Sequence[ClassTrace]) -> tuple[str, ...
         trace = each.trace
         notes += trace.remarks
         together = len(trace) - len(np.unique(trace.arrival_time))
-        if 2 * together > len(trace):
+        if 2 * together > len(trace) and not trace.by_answers:
             notes.append(f"{trace.source}: {together:,} of {len(trace):,} requests arrive together with another")
     for k, request_class in enumerate(scenario.classes):
         prompt = np.concatenate([each.trace.prompt_tokens[each.cls == k] for each in traces])

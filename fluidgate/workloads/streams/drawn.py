@@ -15,6 +15,7 @@ from fluidgate.workloads.streams.lengths import PairDrawer, Pool, pair_drawer
 from fluidgate.workloads.streams.patience import patience_drawer
 from fluidgate.workloads.streams.random import RandomStreams
 from fluidgate.workloads.streams.requests import BLOCK, Requests, requests_of, until
+from fluidgate.workloads.streams.sessions import drawn_sessions
 from fluidgate.workloads.streams.think import think_drawer
 
 
@@ -31,7 +32,8 @@ def drawn_requests(
 ) -> Iterator[Requests]:
     """Blocks of requests, in order of arrival, in the memory of a block.
 
-    In a closed loop they are in the order in which they are sent, without epochs.
+    In a closed loop they are in the order in which they are sent, without epochs. Where the classes have prefixes or
+    sessions these are the first requests of `drawn_sessions`, all of them drawn before the first block.
 
     Arrivals (epochs and classes) depend on the scenario's rates and `[arrivals]`, `gpus`, `seed` and `replication`
     alone, not on lengths, patience or `size`.
@@ -41,13 +43,16 @@ def drawn_requests(
         gpus: GPUs of the cluster; they share the load of a scenario with `[cluster]`.
         seed, replication: of all random numbers.
         horizon: the last epoch, s.
-        most: the largest number of requests.
+        most: the largest number of requests, or of sessions.
         size: requests in a block.
         pool: requests that lend empirical lengths; by default those of the scenario's `lengths.traces`.
 
     Raises:
         FluidgateError: the scenario can't be drawn from; the message names the key and the mend.
     """
+    if scenario.has_sessions:
+        given = {"seed": seed, "replication": replication, "horizon": horizon, "most": most, "pool": pool}
+        return until(drawn_sessions(scenario, gpus, **given).blocks(size), horizon, most)  # type: ignore[arg-type]
     scenario = scenario.for_gpus(gpus)
     if pool is None and scenario.lengths.traces:
         pool = pool_of(scenario, read_class_traces(scenario, scenario.lengths.traces))

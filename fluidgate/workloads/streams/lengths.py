@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Array, LengthLaw, Scenario
+from fluidgate.model import NO_EMPIRICAL_PROMPTS, Array, LengthLaw, Scenario
 from fluidgate.workloads.selection import LONGEST
 from fluidgate.workloads.streams.random import RandomStreams
 
@@ -21,6 +21,8 @@ Drawer = Callable[[Classes], Lengths]
 """Lengths of requests from their classes."""
 PairDrawer = Callable[[Classes], tuple[Lengths, Lengths]]
 """Prompt and output lengths of requests from their classes."""
+TurnDrawer = Callable[[Classes, NDArray[np.bool_]], tuple[Lengths, Lengths]]
+"""New prompt tokens and output lengths of turns from their classes and whether they are further ones."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,22 @@ class Pool:
             np.cumsum(count) - count,
             count,
         )
+
+
+def turn_drawer(scenario: Scenario, random: RandomStreams, pool: Pool | None) -> TurnDrawer:
+    """Draws the new prompt tokens of a turn, prefix left out, and its output length, from class and place.
+
+    Raises:
+        FluidgateError: as `pair_drawer`; or prompts are empirical.
+    """
+    laws = scenario.lengths
+    if laws.prompt == "empirical":
+        raise FluidgateError(f"lengths.{NO_EMPIRICAL_PROMPTS}")
+    first = [c.first_tokens - c.prefix_tokens for c in scenario.classes]
+    means = np.maximum(np.array([first, [c.further_tokens for c in scenario.classes]]).T.ravel(), 1.0)
+    new = _by_law(means, laws.prompt, laws.prompt_cv, random.prompt, random.prompt_rounding)
+    output = pair_drawer(scenario.replace(lengths=laws.changed(prompt="fixed", prompt_cv=None)), random, pool)
+    return lambda cls, further: (new(2 * cls + further), output(cls)[1])
 
 
 def pair_drawer(scenario: Scenario, random: RandomStreams, pool: Pool | None) -> PairDrawer:
@@ -86,10 +104,13 @@ def _drawer(
                 f"classes[{k}] ('{name}'): {key}: a mean of {mean:g} is below the one token that a request has at "
                 "least; give 1 or more to simulate iterations"
             )
-    each = np.array(list(means.values()))
+    return _by_law(np.array(list(means.values())), law, cv, random, rounding)
+
+
+def _by_law(means: Array, law: LengthLaw, cv: float | None, random: Generator, rounding: Generator) -> Drawer:
     if law == "fixed":
-        return fixed(each)
-    return geometric(each, random) if cv is None else lognormal(each, cv, random, rounding)
+        return fixed(means)
+    return geometric(means, random) if cv is None else lognormal(means, cv, random, rounding)
 
 
 def geometric(means: Array, random: Generator) -> Drawer:

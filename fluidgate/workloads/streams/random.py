@@ -23,6 +23,10 @@ class RandomStreams:
         stretches: which stretches of each trace are drawn.
         patience: how long requests wait.
         think: how long users think after a request has left.
+        prefixes, turns, subagents, spawning: of each session, its prefix, its number of turns, that of the sub-agents
+            that it sets off, and the turn that sets off each.
+        tools, turn_think: of each turn, whether the next one is a tool's, and the time up to it.
+        rows: patience of the further requests of sessions.
     """
 
     gaps: Generator
@@ -36,6 +40,13 @@ class RandomStreams:
     patience: Generator
     stretches: SeedSequence
     think: Generator
+    prefixes: Generator
+    turns: Generator
+    subagents: Generator
+    spawning: Generator
+    tools: Generator
+    turn_think: Generator
+    rows: Generator
 
     @staticmethod
     def of(seed: int, replication: int) -> RandomStreams:

@@ -8,12 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NOTHING = 0
+"""Of a `text`, an `answer` or a row of a script: there is none."""
+
 REQUEST = np.dtype(
-    [("arrival", "f8"), ("cls", "i4"), ("prompt", "i4"), ("output", "i4"), ("patience", "f8"), ("think", "f8")]
+    [
+        ("arrival", "f8"),  # s from 0, when the client sends it; not read in a closed loop
+        ("cls", "i4"),  # number of its class
+        ("prompt", "i4"),  # tokens
+        ("output", "i4"),  # tokens
+        ("patience", "f8"),  # s, inf: never leaves
+        ("think", "f8"),  # s, from its answer to the next request of its session, or of its user in a closed loop
+        ("text", "i4"),  # piece of text with which its prompt ends, see `Script`; NOTHING: like no other
+        ("answer", "i4"),  # piece of text that its answer is; NOTHING: no prompt has it
+        ("then", "i4"),  # row of the script that its session sends next; NOTHING: it is the last
+        ("spawns", "i4"),  # row of the script with which a session starts that this one sets off; NOTHING: none
+        ("beside", "i4"),  # of such a row: the next that the same request sets off; NOTHING: none
+    ]
 )
-"""`arrival` in s from 0, when the client sends it; `cls` the class's number; `prompt`, `output` in tokens; `patience`
-in s, inf: never leaves; `think` in s, from the answer to the user's next request. In a closed loop `arrival` is not
-read, without one `think` is not."""
+"""A request. Of a session's first row that another request sets off, `arrival` is in s from when that is sent; of
+further rows of a session it is not read."""
 
 BLOCK = 65_536
 """Requests in a block."""
@@ -23,9 +37,9 @@ Requests = NDArray[np.void]
 
 
 def requests_of(arrival: Any, cls: Any, prompt: Any, output: Any, patience: Any, think: Any = 0.0) -> Requests:
-    """Requests from their columns, arrays of one shape."""
-    block = np.empty(len(arrival), REQUEST)
-    for name, column in zip(REQUEST.names or (), (arrival, cls, prompt, output, patience, think), strict=True):
+    """Requests from their columns, arrays of one shape: no prompt has anything of another, no session goes on."""
+    block = np.zeros(len(arrival), REQUEST)
+    for name, column in zip(REQUEST.names or (), (arrival, cls, prompt, output, patience, think), strict=False):
         block[name] = column
     return block
 

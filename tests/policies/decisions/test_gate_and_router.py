@@ -11,7 +11,7 @@ from fluidgate.compiled import entry_point
 from fluidgate.policies import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router
-from fluidgate.policies.decisions.tables import no_limits
+from fluidgate.policies.decisions.tables import no_homes, no_limits
 from fluidgate.policies.decisions.view import HOLD, MIXED, SOLO, STAY, WAIT, View
 
 _gate, _route, _refill = gate_module.gate, router.route, router.refill
@@ -93,6 +93,7 @@ def tables(**given: Any) -> Tables:
         "fewest": False,
         "expected_output": np.zeros(3),
         **no_limits(3),
+        **no_homes(3),
     } | given
     return Tables(**defaults)
 

@@ -16,15 +16,17 @@ from fluidgate.iteration_time import IterationTime, SoloTable, TimeTable
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions import gate as gate_module
 from fluidgate.policies.decisions import router as router_module
+from fluidgate.policies.decisions.placement import Criteria
 from fluidgate.policies.decisions.tables import RouteRule
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.kernel.cluster import Placement
-from fluidgate.simulation.iteration.law import linear_law, table_law
+from fluidgate.simulation.iteration.law import linear_law, linear_terms, table_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions, Placements
 from fluidgate.simulation.iteration.run import Rules, Run, run_requests
-from fluidgate.workloads.streams import REQUEST
+from fluidgate.workloads.streams import NO_SCRIPT, REQUEST, Script
+from tests.oracles.edpp import PlainEdpp
 from tests.simulation.iteration.reference import Reference
 
 _gate, _route, _refill = gate_module.gate, router_module.route, router_module.refill
@@ -90,6 +92,9 @@ class Measured:
         return self.time.mixed(chunk, decodes, context, read) if chunk > 0 else self.time.solo(decodes, context)
 
 
+CRITERIA = Criteria(share=0.5, tolerance=60.0, apart=2.0, ratio=1.5, prefix_weight=2.0)
+
+
 @dataclass(frozen=True)
 class Instance:
     requests: Any
@@ -97,28 +102,48 @@ class Instance:
     time: Coefficients | Measured
     run: Run
     placement: Placement = Placement.ROUND_ROBIN
+    criteria: Criteria = CRITERIA
     pools: Pools | None = None
     thresholds: tuple[int, ...] = ()
     policy: Policy | None = None
     tables: Tables | None = None
     changes: tuple[tuple[float, Tables], ...] = ()
     plan: Any = None
+    script: Script = NO_SCRIPT
 
     def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
         """What the audited kernel measured, and its log by number; the requests come in blocks of `block`."""
         logs: list[Any] = []
         blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
-        measured = run_requests(blocks, self.engine, self.run, self.rules, take_log=logs.append)
+        run = replace(self.run, script=self.script)
+        measured = run_requests(blocks, self.engine, run, self.rules, take_log=logs.append)
         log = np.concatenate(logs) if logs else np.zeros(0)
         return measured, {int(row["number"]): row for row in log}
 
     @property
     def rules(self) -> Rules:
         if self.policy is None or self.tables is None:
-            return Placements(self.placement, self.pools, self.thresholds)
+            return Placements(self.placement, self.pools, self.thresholds, self.criteria)
         if self.changes:
             return ChangingDecisions(self.policy, TableChanges(self.tables, self.changes))
         return Decisions(self.policy, self.tables)
+
+    @property
+    def drift(self) -> PlainEdpp | None:
+        """EDPP's rule, where it decides."""
+        if self.pools is None or self.pools.transfer_price is None:
+            return None
+        keys, run = self.engine.keys, self.run
+        return PlainEdpp(
+            run.gpus,
+            self.pools.prompt_gpus,
+            self.engine.tokens,
+            self.pools.transfer_price,
+            linear_terms(self.engine.law, self.engine.tokens, self.engine.batch_size),
+            keys.transfer_latency,
+            0.0 if keys.transfer_bandwidth is None else 1.0 / keys.transfer_bandwidth,
+            list(zip(run.ttft_targets, run.tpot_targets, strict=True)),
+        )
 
     def by_reference(self) -> Reference:
         policy = None if self.tables is None else (self.tables, ask_gate, ask_route, ask_refill)
@@ -129,6 +154,8 @@ class Instance:
             gpus=self.run.gpus,
             classes=self.run.classes,
             placement=self.placement.name,
+            criteria=self.criteria,
+            drift=self.drift,
             pools=(self.pools.prompt_gpus, self.pools.queue_tokens) if self.pools else (0, 0),
             thresholds=self.thresholds,
             policy=policy,
@@ -137,6 +164,7 @@ class Instance:
             warmup=self.run.warmup,
             changes=self.changes,
             users=self.run.users,
+            script=self.script,
         ).run()
 
 
@@ -254,6 +282,20 @@ def memory(rng: Generator, stream: Any, *, may_cache: bool) -> dict[str, Any]:
     }
 
 
+def drift_instance(seed: int, batching: Batching) -> Instance:
+    """Pools under EDPP, every class with both targets."""
+    rng = np.random.default_rng([seed, 17])
+    instance = placed_instance(seed, batching, Placement.POOLS)
+    assert instance.pools is not None
+    price = float(rng.uniform(0.0, 2.0))
+    targets = {
+        f"{name}_targets": tuple(float(t) for t in rng.uniform(*span, instance.run.classes))
+        for name, span in (("ttft", (0.05, 2.0)), ("tpot", (0.02, 0.3)))
+    }
+    pools = Pools(instance.pools.prompt_gpus, 0, price)
+    return replace(instance, pools=pools, run=replace(instance.run, **targets))
+
+
 def window(rng: Generator, seconds: float) -> tuple[float, float]:
     """Warm-up and horizon."""
     if rng.random() < 0.5:
@@ -282,7 +324,7 @@ def placed_instance(seed: int, batching: Batching, placement: Placement) -> Inst
     keys["async_scheduling"] = batching == Batching.TOKEN_BUDGET and seed % 2 == 1
     engine = Engine(time.law(), batch_size, tokens, batching, EngineModel(**keys), deadline)
     run = Run(gpus, classes, horizon, warmup, seed, audited=True)
-    return Instance(stream, engine, time, run, placement, pools, thresholds)
+    return Instance(stream, engine, time, run, placement, pools=pools, thresholds=thresholds)
 
 
 def some_transfer(rng: Generator) -> dict[str, float]:
@@ -402,13 +444,17 @@ def closed_instance(instance: Instance, seed: int) -> Instance:
     run = replace(instance.run, users=users)
     if instance.changes and run.horizon == math.inf:  # without one the run ends with its last request
         run = replace(run, horizon=1.5 * instance.changes[-1][0] + 1.0)
-    time = instance.time
-    if isinstance(time, Measured) and run.gpus > 1:
-        time = Coefficients(0.02, 1e-3, 1e-3, 0.0, (0.015, 8e-4, 0.0))
-    if isinstance(time, Coefficients):
-        time = time.on_grid()
+    time = time_on_grid(instance)
     engine = replace(instance.engine, keys=keys, law=time.law())
     return replace(instance, requests=stream, engine=engine, time=time, run=run)
+
+
+def time_on_grid(instance: Instance) -> Coefficients | Measured:
+    """The same time, or one like it, where several GPUs could see the same tie."""
+    time = instance.time
+    if isinstance(time, Measured) and instance.run.gpus > 1:
+        time = Coefficients(0.02, 1e-3, 1e-3, 0.0, (0.015, 8e-4, 0.0))
+    return time.on_grid() if isinstance(time, Coefficients) else time
 
 
 def changing_instance(seed: int, policy: str) -> Instance:

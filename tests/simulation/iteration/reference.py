@@ -2,6 +2,25 @@
 
 Written from the rules, not from the kernels: tokens are counted one by one, memory is allotted request by request in
 the order of the batch, occupancies are counted anew at every event.
+
+With `prefix_caching` every block is an object with its content (tests/simulation/iteration/blocks.py). What the rules
+leave open is settled here so:
+
+- Two blocks never have the same content: who ends or is preempted leaves nothing that is there already.
+- Of those that end with one iteration the first that arrived gives its memory back first.
+- What a preempted request has left of its own holds nothing once it is given memory on another GPU.
+- A request leaves nothing of its own where it was read, once it decodes elsewhere.
+- A preempted prefill leaves what it has read and what it has found, the last block of a full match too.
+- A preempted request that waits counts as unread with all of its tokens, until it is admitted again.
+- A gate counts who waits on a GPU with the whole prompt; pools compare a queue, unread tokens, with a whole prompt.
+- Of ranks in step a group has of a prompt what that rank has that has most.
+- KV counts as held once for each request that holds it (`kv_seconds`), shared or not.
+- A request is admitted, where its hits are counted, when its memory is set aside.
+
+At one epoch those of the stream come before those that sessions send. Among these the heap's order is that of (epoch
+of sending, number of the session): a session of a user has the user's number; others are numbered from `users` on as
+they start, those of the stream when their first request comes, those set off by a request when that comes, one after
+the other, before anything becomes of it.
 """
 
 from __future__ import annotations
@@ -15,7 +34,11 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.workloads.streams import NO_SCRIPT, Script
+from tests.oracles.edpp import PlainEdpp
 from tests.oracles.limits import Pace, VirtualQueues
+from tests.oracles.placements import Place, choose
+from tests.simulation.iteration.blocks import Block, Content, Store
 
 ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, ANSWER, CHANGE, RELEASE = range(9)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
@@ -30,6 +53,12 @@ class Request:
     output: int
     patience: float
     think: float = 0.0
+    text: int = 0
+    answer: int = 0
+    then: int = 0
+    spawns: int = 0
+    beside: int = 0
+    session: int = -1
     arrival: float = math.inf  # at the engines, once it is there
     user: int = -1
     stage: int = PREFILL_QUEUE
@@ -51,9 +80,28 @@ class Request:
     swapped: bool = False
     landed: bool = False  # came from another GPU: joins as if it had been swapped out, in no time
     decodes_on: int = -1
+    reader: int = -1  # of EDPP, and its work there and where it decodes, and whether that has begun
+    works: tuple[float, float] = (0.0, 0.0)
+    begun: dict[int, bool] = field(default_factory=dict)
     home: Gpu | None = None  # with limited memory: who holds its KV until its decode has it
     kept: int = 0  # blocks there
     moving: bool = False  # its KV is on its way, and held on both sides
+    # with prefix caching: its blocks in order, on its GPU and at its home
+    held: list[Block] = field(default_factory=list)
+    held_at_home: list[Block] = field(default_factory=list)
+    matched: int = 0  # blocks that it has found
+    unread: int = 0  # tokens as which it counts in the load of its GPU until it has been read
+    found: int = -1  # tokens that it need not read, when admitted first
+
+
+@dataclass(frozen=True)
+class Sending:
+    """Somebody sends a request: a row of a session, or the next of the stream, as is seen when it comes."""
+
+    epoch: float
+    user: int = -1
+    session: int | None = None
+    row: Any = None
 
 
 @dataclass(eq=False)
@@ -70,6 +118,7 @@ class Gpu:
     chunks: dict[Request, int] = field(default_factory=dict)
     stepped: list[Request] = field(default_factory=list)  # decodes in the iteration
     running: list[Request] = field(default_factory=list)  # in order of admission
+    ended: list[Request] = field(default_factory=list)  # that hold memory still, who gives it back first
     waiting: list[Request] = field(default_factory=list)
     piles: dict[int, list[Request]] = field(default_factory=dict)  # by class, those who accumulate
     latest: float = math.inf  # who came to its line after that is not looked at
@@ -79,6 +128,7 @@ class Gpu:
     free_blocks: int = 0
     # with caching: the free blocks in the order in which they are taken, each with what it holds still
     freed: list[tuple[Request, int] | None] = field(default_factory=list)
+    store: Store = field(default_factory=lambda: Store(None))  # with prefix caching
     # single prefill
     seat: Request | None = None
     reading: bool = False
@@ -97,13 +147,15 @@ class Reference:
         requests: dtype REQUEST.
         engine: an Engine; only its numbers are read.
         seconds: `seconds(chunk, decodes, context, read)` of an iteration.
-        placement: name of the rule.
+        placement: name of the rule; `criteria`, its numbers.
+        drift: the plain rule of EDPP, if that decides.
         pools: GPUs for prompts and unread tokens of a long queue (0: fixed pools), for the rule POOLS.
         thresholds: how many of a class are admitted on a GPU together.
         policy: tables and the three decision functions, for single-prefill batching, or for GPUs that form their own
             batches and are given requests by the gate (without a limit to their memory).
         changes: (epoch, tables) that come into force later.
         users: of a closed loop; 0 if the requests come by themselves.
+        script: what the requests refer to: texts of prompts, further requests of sessions.
     """
 
     def __init__(
@@ -115,7 +167,9 @@ class Reference:
         gpus: int,
         classes: int,
         placement: str = "ROUND_ROBIN",
+        criteria: Any = None,
         pools: tuple[int, int] = (0, 0),
+        drift: PlainEdpp | None = None,
         thresholds: tuple[int, ...] = (),
         policy: tuple[Any, Callable[..., int], Callable[..., int], Callable[..., int]] | None = None,
         draws: Any = None,
@@ -123,15 +177,19 @@ class Reference:
         warmup: float = 0.0,
         changes: tuple[tuple[float, Any], ...] = (),
         users: int = 0,
+        script: Script = NO_SCRIPT,
     ) -> None:
         self.engine, self.seconds = engine, seconds
-        self.placement, self.draws = placement, draws
+        self.placement, self.criteria, self.draws = placement, criteria, draws
         self.prompt_gpus, self.long_queue = pools
+        self.drift = drift
         self.thresholds = thresholds or (1,) * classes
         self.horizon, self.warmup, self.classes = horizon, warmup, classes
         self.batching = engine.batching.name
         keys = engine.keys
-        self.size = keys.kv_block if keys.kv_tokens is not None else 1
+        self.prefixes, self.script = keys.prefix_caching, script
+        self.parents, self.ends = script.pieces["parent"].tolist(), script.pieces["end"].tolist()
+        self.size = keys.kv_block if keys.kv_tokens is not None or self.prefixes else 1
         self.limited = keys.kv_tokens is not None
         self.capacity = keys.kv_tokens // keys.kv_block if keys.kv_tokens is not None else 10**12
         self.reservation = keys.kv_reservation
@@ -143,12 +201,11 @@ class Reference:
             for g in self.gpus:
                 g.freed = [None] * self.capacity
         for g in self.gpus:
+            g.store = Store(self.capacity if self.limited and self.prefixes else None)
+        for g in self.gpus:
             g.pool = self.home(g)
-        self.requests = [
-            Request(k, *(row[name].item() for name in ("arrival", "cls", "prompt", "output", "patience", "think")))
-            for k, row in enumerate(requests)
-        ]
-        self.users, self.unsent = users, list(self.requests)
+        self.requests: list[Request] = []  # that have come
+        self.users, self.unsent, self.sessions = users, list(requests), users
         self.front_end, self.way_back = keys.front_end, keys.front_end_first
         self.ranks = keys.data_parallel
         self.sent: list[tuple[float, int]] = []  # to which rank, if they are in step
@@ -190,8 +247,9 @@ class Reference:
 
     def run(self) -> Reference:
         if self.users == 0:
-            for r in self.requests:
-                self.push(r.sent + self.front_end, ARRIVAL, r.number, r)
+            for k, row in enumerate(self.unsent):
+                epoch = row["arrival"].item()
+                self.push(epoch + self.front_end, ARRIVAL, (0, k), Sending(epoch, row=row))
         for user in range(self.users):
             self.send_next(0.0, user)
         while self.unblock() or self.events or self.admit_piles() or self.release() < math.inf:
@@ -214,10 +272,7 @@ class Reference:
             self.take_turn(epoch, kind)
             self.pass_time(epoch)
             if kind in (ARRIVAL, ANSWER):
-                kind = ARRIVAL
-                if self.users > 0:
-                    what = self.next_of(*what)
-                what.arrival = self.now
+                kind, what = ARRIVAL, self.come(what)
             if self.batching == "SINGLE_PREFILL":
                 if kind != COMPOSE:
                     self.look = release
@@ -226,6 +281,7 @@ class Reference:
                 self.step_gated(kind, what)
             else:
                 self.step_placed(kind, what)
+            self.check_memory()
         else:
             if math.isfinite(self.horizon):
                 self.pass_time(self.horizon)
@@ -248,20 +304,39 @@ class Reference:
             self.turn = ARRIVAL
 
     def send_next(self, epoch: float, user: int) -> None:
-        """`user` sends a request at `epoch`; which one is seen when it comes."""
-        if not self.unsent:
-            return
-        there = epoch + self.front_end
-        kind = ANSWER if there == self.now and self.turn == BOUNDARY else ARRIVAL
-        self.push(there, kind, (epoch, user), (epoch, user))
+        """`user` sends a request of the stream at `epoch`; which one is seen when it comes."""
+        if self.unsent:
+            self.send_at(Sending(epoch, user, user))
 
-    def next_of(self, epoch: float, user: int) -> Request:
-        r = self.unsent.pop(0)
-        r.sent, r.user = epoch, user
-        if not self.unsent:  # nobody sends any more
-            self.events = [event for event in self.events if event[1] not in (ARRIVAL, ANSWER)]
-            heapq.heapify(self.events)
+    def send_at(self, sending: Sending) -> None:
+        there = sending.epoch + self.front_end
+        kind = ANSWER if there == self.now and self.turn == BOUNDARY else ARRIVAL
+        self.push(there, kind, (1, sending.epoch, sending.session), sending)
+
+    def come(self, sending: Sending) -> Request:
+        """The request that is sent is at the engines; it sets off others."""
+        row, session = sending.row, sending.session
+        if row is None:
+            row = self.unsent.pop(0)
+            if not self.unsent:  # nobody begins any more
+                self.events = [e for e in self.events if e[1] not in (ARRIVAL, ANSWER) or e[4].row is not None]
+                heapq.heapify(self.events)
+        if session is None:
+            session = self.start_session()
+        names = ("cls", "prompt", "output", "patience", "think", "text", "answer", "then", "spawns", "beside")
+        r = Request(len(self.requests), sending.epoch, *(row[name].item() for name in names), session)
+        r.user, r.arrival = sending.user, self.now
+        self.requests.append(r)
+        spawned = r.spawns
+        while spawned > 0:
+            first = self.script.rows[spawned]
+            self.send_at(Sending(r.sent + first["arrival"].item(), session=self.start_session(), row=first))
+            spawned = int(first["beside"])
         return r
+
+    def start_session(self) -> int:
+        self.sessions += 1
+        return self.sessions - 1
 
     def push(self, epoch: float, kind: int, order: Any, what: Any) -> None:
         self.serial += 1
@@ -327,14 +402,16 @@ class Reference:
 
     def finish(self, r: Request, outcome: int) -> None:
         r.outcome, r.left, r.stage = outcome, self.now, GONE
-        if self.users > 0:
-            answered = outcome in (1, 4)
-            self.send_next(self.now + (self.way_back if answered else 0.0) + r.think, r.user)
+        epoch = self.now + (self.way_back if outcome in (1, 4) else 0.0) + r.think
+        if outcome == 1 and r.then > 0:
+            self.send_at(Sending(epoch, r.user, r.session, self.script.rows[r.then]))
+        elif r.user >= 0:
+            self.send_next(epoch, r.user)
 
     def arrive(self, r: Request) -> bool:
         """Whether it may stay."""
         self.tally("arrivals", r.cls)
-        r.since, r.to_read, r.whole = self.now, r.prompt, r.prompt
+        r.since, r.to_read, r.whole, r.unread = self.now, r.prompt, r.prompt, r.prompt
         if self.blocks(r.prompt + r.output) > self.capacity:
             self.tally("rejections", r.cls)
             self.finish(r, 4)
@@ -418,7 +495,7 @@ class Reference:
         r.last = self.now
 
     def complete(self, g: Gpu, r: Request) -> None:
-        self.free(g, r)
+        self.free(g, r, self.needs(r) - 1 if self.prefixes else 0, served=True)
         g.running.remove(r)
         self.tally("completions", r.cls)
         self.tally("prompt_served", r.cls, r.prompt)
@@ -426,6 +503,9 @@ class Reference:
         self.note("latency", r.cls, self.now + self.way_back - r.sent)
         if r.output > 1:
             self.note("tpot", r.cls, (r.last - r.first) / (r.output - 1))
+        if self.drift is not None:
+            gap = (r.last - r.first) / (r.output - 1) if r.output > 1 else math.nan
+            self.drift.completed(self.now, r.cls, r.first + self.way_back - r.sent, gap, r.output)
         self.finish(r, 1)
 
     # --- memory
@@ -442,10 +522,16 @@ class Reference:
         g.free_blocks -= max(more, 0)
         if self.caching:
             del g.freed[: max(more, 0)]
+        if self.prefixes:
+            r.held += g.store.take(max(more, 0))
         return True
 
-    def free(self, g: Gpu, r: Request, computed: int = 0) -> None:
+    def free(self, g: Gpu, r: Request, computed: int = 0, *, served: bool = False) -> None:
         """Give the blocks of `r` back, the last first; those full of its first `computed` tokens keep them."""
+        if self.prefixes:
+            g.free_blocks += g.store.release(r.held, self.left_in(r, len(r.held), computed, served=served))
+            r.held, r.blocks, r.matched = [], 0, 0
+            return
         if self.caching:
             g.freed += [(r, k) if k < computed // self.size else None for k in reversed(range(r.blocks))]
         g.free_blocks += r.blocks
@@ -455,17 +541,137 @@ class Reference:
         """The prompt of `r` has been read: its KV stays on `g`, where there is a limit to it."""
         if self.limited:
             r.home, r.kept, r.blocks = g, r.blocks, 0
+            r.held_at_home, r.held = r.held, []
         else:
-            self.free(g, r)
+            self.free(g, r, r.whole)
+
+    def hold_at_home(self, r: Request) -> None:
+        """`r` decodes where its KV is."""
+        r.home, r.blocks, r.kept = None, r.kept, 0
+        r.held, r.held_at_home = r.held_at_home, []
 
     def let_go(self, r: Request) -> Gpu:
         """Its KV leaves the GPU that has read it."""
         home, r.home = r.home, None
         assert home is not None
-        home.free_blocks += r.kept
+        if self.prefixes:
+            left = self.left_in(r, r.kept, r.whole, served=True)[: r.prompt // self.size]
+            home.free_blocks += home.store.release(r.held_at_home, left + [None] * (r.kept - len(left)))
+            r.held_at_home, r.matched = [], 0
+        else:
+            home.free_blocks += r.kept
         home.freed += [None] * r.kept if self.caching else []
         r.kept, r.moving = 0, False
         return home
+
+    # --- beginnings of prompts
+
+    def content(self, r: Request, block: int) -> Content:
+        """What a block of its text is: the piece in which its last token lies."""
+        last = (block + 1) * self.size
+        piece = r.text if last <= r.prompt else r.answer
+        if piece == 0:
+            return "own", r.number, block
+        while last <= self.ends[self.parents[piece]]:
+            piece = self.parents[piece]
+        assert last <= self.ends[piece]
+        return "piece", piece, block
+
+    def before(self, content: Content) -> Content:
+        """What the block before it is, which is there for as long as it is itself."""
+        whose, number, block = content
+        if whose == "own":
+            return self.content(self.requests[number], block - 1)
+        while block * self.size <= self.ends[self.parents[number]]:
+            number = self.parents[number]
+        return whose, number, block - 1
+
+    def contents(self, r: Request, tokens: int) -> list[Content]:
+        """Of the full blocks of its first `tokens` tokens."""
+        return [self.content(r, block) for block in range(tokens // self.size)]
+
+    def left_in(self, r: Request, blocks: int, computed: int, *, served: bool = False) -> list[Content | None]:
+        """What its blocks hold when it gives them back: of its own, once it is served, nothing that anybody finds."""
+        full = max(computed // self.size, r.matched)
+        left = [self.content(r, k) if k < full else None for k in range(blocks)]
+        return [None if content is not None and served and content[0] == "own" else content for content in left]
+
+    def matched(self, g: Gpu, r: Request, tokens: int) -> list[Block]:
+        return g.store.matched(self.contents(r, tokens)) if self.prefixes else []
+
+    def shared(self, g: Gpu, r: Request, tokens: int) -> int:
+        """Blocks of its first `tokens` tokens that it finds on `g` and that somebody holds."""
+        return sum(block.holders > 0 for block in self.matched(g, r, tokens))
+
+    def found(self, blocks: int, tokens: int) -> int:
+        """Tokens of a prompt of `tokens` that need not be read: one is."""
+        return min(blocks, (tokens - 1) // self.size) * self.size
+
+    def take_over(self, g: Gpu, r: Request, tokens: int) -> int:
+        """Those leading blocks of its first `tokens` tokens that are there; how many."""
+        assert not r.held
+        for other in self.gpus:
+            if other is not g:
+                other.store.forget_all(("own", r.number), ("piece", r.answer))
+        r.held = self.matched(g, r, tokens)
+        g.free_blocks -= g.store.share(r.held)
+        r.blocks = r.matched = len(r.held)
+        return r.matched
+
+    def show(self, g: Gpu, r: Request, tokens: int) -> None:
+        """From now on the full blocks of its first `tokens` tokens are there for others."""
+        if self.prefixes:
+            for block, content in zip(r.held, self.contents(r, tokens), strict=False):
+                g.store.keep(block, content)
+
+    def take_prompt(self, g: Gpu, r: Request) -> None:
+        """Memory for all that `r` has to read."""
+        if self.prefixes:
+            tokens = self.found(self.take_over(g, r, r.whole), r.whole)
+            r.to_read = r.unread = r.whole - tokens
+            if r.found < 0:
+                r.found = tokens
+                self.tally("prompt_found", r.cls, tokens)
+                self.tally("prompt_admitted", r.cls, r.prompt)
+        else:
+            self.find_cached(g, r)
+        self.take(g, r, r.whole)
+        self.show(g, r, r.whole)
+
+    def take_kv(self, g: Gpu, r: Request) -> int:
+        """Memory for the KV that `r` has somewhere else and for its next token; how many tokens are there already."""
+        found = 0
+        if self.prefixes and not r.held:
+            found = self.take_over(g, r, self.needs(r) - 1) * self.size
+        self.take(g, r, self.needs(r))
+        self.show(g, r, self.needs(r) - 1)
+        return found
+
+    def has(self, g: Gpu, r: Request) -> int:
+        """Tokens of a prompt that `g` need not read: they are there, or come with those who wait there."""
+        if not self.prefixes:
+            return 0
+        there = set(g.store.there)
+        for q in [*g.waiting, *(q for pile in g.piles.values() for q in pile)]:
+            there.update(self.contents(q, q.prompt))
+        blocks = 0
+        while blocks < r.prompt // self.size and self.content(r, blocks) in there:
+            blocks += 1
+        return self.found(blocks, r.prompt)
+
+    def check_memory(self) -> None:
+        if not self.prefixes:
+            return
+        live = [r for r in self.requests if r.blocks > 0 or r.kept > 0]
+        assert all(len(r.held) == r.blocks and len(r.held_at_home) == r.kept for r in live)
+        for g in self.gpus:
+            if g.store.touched:
+                here = [r.held for r in live if r.gpu == g.number]
+                g.store.check(here + [r.held_at_home for r in live if r.home is g])
+                assert g.free_blocks == len(g.store.free) or not self.limited
+                assert all(content[2] == 0 or self.before(content) in g.store.there for content in g.store.there)
+
+    # --- who has memory
 
     def spare(self, g: Gpu) -> int:
         """Free blocks of `g` beside those of the next token of each of its decodes after the iteration under way."""
@@ -523,7 +729,7 @@ class Reference:
             if victim.swapped:
                 delay += (self.needs(victim) - 1) * self.engine.keys.swap_seconds
             else:
-                victim.to_read = victim.whole = victim.prompt + victim.written
+                victim.to_read = victim.whole = victim.unread = victim.prompt + victim.written
             self.tally("preemptions", victim.cls)
             victims.append(victim)
         return victims, delay
@@ -542,6 +748,7 @@ class Reference:
             if self.arrive(what):
                 g = self.gpus[self.place(what)]
                 what.gpu = what.prefill_gpu = g.number
+                what.unread = what.prompt - self.has(g, what)
                 self.be_patient(what)
                 pile = g.piles.setdefault(what.cls, [])
                 pile.append(what)
@@ -642,14 +849,16 @@ class Reference:
         return sum(r.decodes_on == g.number and r.outcome == 0 for r in self.requests)
 
     def unread_of(self, g: Gpu) -> int:
-        unread = sum(q.whole for q in g.waiting if not q.swapped)
-        unread += sum(q.whole for pile in g.piles.values() for q in pile)
-        return unread + sum(q.whole for q in g.running if q.stage == PREFILL)
+        unread = sum(q.unread for q in g.waiting if not q.swapped)
+        unread += sum(q.unread for pile in g.piles.values() for q in pile)
+        return unread + sum(q.unread for q in g.running if q.stage == PREFILL)
 
     def place_in_pools(self, r: Request) -> int:
         def pool(name: str) -> list[Gpu]:
             return [g for g in self.gpus if g.pool == name]
 
+        if self.drift is not None:
+            return self.place_by_drift(self.drift, r)
         if self.long_queue == 0:
             return min(pool("PROMPT"), key=self.unread_of).number
         reader = decoder = None
@@ -673,6 +882,23 @@ class Reference:
             reader = decoder = min(self.gpus, key=self.unread_of)
         r.decodes_on = decoder.number
         return reader.number
+
+    def place_by_drift(self, drift: PlainEdpp, r: Request) -> int:
+        there = [q for q in self.requests if q.decodes_on >= 0 and q.outcome == 0]
+        for counter in (drift.backlog, drift.requests, drift.context):
+            counter.clear()
+        for q in there:
+            drift.requests[q.decodes_on] += 1
+            drift.context[q.decodes_on] += q.prompt
+            if not q.begun.get(q.decodes_on):
+                drift.backlog[q.decodes_on] += q.works[1]  # type: ignore[assignment]
+            if q.reader != q.decodes_on and q.gpu == q.reader:
+                drift.requests[q.reader] += 1
+                if not q.begun.get(q.reader):
+                    drift.backlog[q.reader] += q.works[0]  # type: ignore[assignment]
+        r.reader, r.decodes_on, *works = drift.choose(r.cls, r.prompt, {g.number: self.has(g, r) for g in self.gpus})
+        r.works = (works[0], works[1])
+        return r.reader
 
     def wake(self, g: Gpu) -> None:
         if g.end is None and not g.called:
@@ -702,26 +928,44 @@ class Reference:
         return len(g.waiting) + sum(map(len, g.piles.values())) + len(g.running)
 
     def place_in_group(self, r: Request) -> int:
-        """The GPU, or the group of ranks in step."""
+        """The GPU, or the group of ranks in step, by the rule of that name."""
         groups = [self.group_of(g) for g in self.gpus[:: self.ranks]]
-        loads = [sum(map(self.load_of, group)) for group in groups]
+        rule: Callable[[Request, list[list[Gpu]], list[int]], int] = getattr(
+            self, self.placement.lower(), self.best_of_all
+        )
+        return rule(r, groups, [sum(map(self.load_of, group)) for group in groups])
+
+    def round_robin(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
+        self.next_gpu += 1
+        return (self.next_gpu - 1) % len(groups)
+
+    def least_loaded(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
+        return loads.index(min(loads))
+
+    def power_of_two(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
         n = len(loads)
-        if self.placement == "ROUND_ROBIN":
-            self.next_gpu += 1
-            return (self.next_gpu - 1) % n
-        if self.placement == "LEAST_LOADED":
-            return loads.index(min(loads))
-        if self.placement == "POWER_OF_TWO":
-            one = int(self.draws.random() * n)
-            if n == 1:
-                return one
-            rest = [g for g in range(n) if g != one]
-            other = rest[int(self.draws.random() * (n - 1))]
-            return other if loads[other] < loads[one] else one
-        scores = []
-        for group, load in zip(groups, loads, strict=True):
-            scores.append((sum(map(self.unread_of, group)) + r.prompt) * (load + 1))
-        return scores.index(min(scores))
+        one = int(self.draws.random() * n)
+        if n == 1:
+            return one
+        rest = [g for g in range(n) if g != one]
+        other = rest[int(self.draws.random() * (n - 1))]
+        return other if loads[other] < loads[one] else one
+
+    def best_of_all(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
+        places = [
+            Place(
+                load=load,
+                unread=sum(map(self.unread_of, group)),
+                waiting=sum(len(g.waiting) for g in group),
+                used=1.0 - sum(map(self.spare, group)) / (self.ranks * self.capacity) if self.limited else 0.0,
+            )
+            for group, load in zip(groups, loads, strict=True)
+        ]
+        found = {k: most for k, group in enumerate(groups) if (most := self.has_most(group, r)) > 0}
+        return choose(self.placement, places, r.prompt, found, self.criteria)
+
+    def has_most(self, group: list[Gpu], r: Request) -> int:
+        return max(self.has(g, r) for g in group)
 
     def boundary_placed(self, g: Gpu) -> None:
         if self.at_boundary(g):
@@ -741,7 +985,7 @@ class Reference:
         g.along = False
         if g.end is not None:
             read = list(g.chunks)
-            for r in self.end_iteration(g):
+            for r in sorted(self.end_iteration(g), key=lambda r: r.number):
                 self.end_request(g, r)
             for r in read:
                 if r.to_read == 0:
@@ -770,6 +1014,7 @@ class Reference:
         """With asynchronous scheduling it holds its memory and its place until the next batch is composed."""
         if self.engine.keys.async_scheduling:
             r.stage = GONE
+            g.ended.append(r)
         else:
             self.complete(g, r)
 
@@ -788,7 +1033,7 @@ class Reference:
         g.running.remove(r)
         r.gpu, r.stage, r.since = r.decodes_on, SOLO_BUFFER, self.now
         there = self.gpus[r.gpu]
-        if there.fetching or self.preempted_first(there) or self.blocks(r.prompt + r.written) > self.spare(there):
+        if there.fetching or self.preempted_first(there) or self.blocks_for_kv(there, r) > self.spare(there):
             there.fetching.append(r)
             self.wake(there)
         else:
@@ -796,9 +1041,8 @@ class Reference:
 
     def send(self, g: Gpu, r: Request) -> None:
         """The KV of `r` goes to `g`, which has memory for it."""
-        self.take(g, r, r.prompt + r.written)
+        tokens = r.prompt + r.written - 1 - self.take_kv(g, r)
         r.moving = self.limited
-        tokens = r.prompt + r.written - 1
         self.push(
             self.now + (self.engine.keys.transfer_latency + self.seconds_per_token * tokens), LANDING, r.number, r
         )
@@ -808,17 +1052,24 @@ class Reference:
 
     def send_all(self, g: Gpu, ahead: int = 0) -> None:
         while g.fetching and not self.preempted_first(g):
-            if self.blocks(g.fetching[0].prompt + g.fetching[0].written) > g.free_blocks - ahead:
+            if self.blocks_for_kv(g, g.fetching[0]) > g.free_blocks - ahead:
                 break
             self.send(g, g.fetching.pop(0))
+
+    def blocks_to_read(self, g: Gpu, r: Request) -> int:
+        """Blocks of `g` that must be free for `r` to be admitted, as long as all of it is there to be read."""
+        return min(self.blocks(r.whole + self.reservation), self.capacity) - self.shared(g, r, r.whole)
+
+    def blocks_for_kv(self, g: Gpu, r: Request) -> int:
+        """The same where its KV comes from elsewhere."""
+        return self.blocks(self.needs(r)) - self.shared(g, r, self.needs(r) - 1)
 
     def candidate(self, g: Gpu, ahead: int = 0) -> Request | None:
         """Who is admitted next on `g`: the first, if there is memory, else one whose memory is there."""
         if not g.waiting:
             return None
         r = g.waiting[0]
-        tokens = r.prompt + r.written if r.swapped else r.whole + self.reservation
-        if r.landed or min(self.blocks(tokens), self.capacity) <= g.free_blocks - ahead:
+        if r.landed or (self.blocks_for_kv(g, r) if r.swapped else self.blocks_to_read(g, r)) <= g.free_blocks - ahead:
             return r
         return next((q for q in g.waiting if q.landed), None)
 
@@ -832,9 +1083,10 @@ class Reference:
         there.fetching.remove(r)
         self.wake(there)
         r.gpu = r.decodes_on = g.number
+        r.begun[g.number] = True
         more = self.blocks(r.prompt + r.written) - r.kept
         if more <= g.free_blocks:
-            r.home, r.blocks, r.kept = None, r.kept, 0
+            self.hold_at_home(r)
             self.take(g, r, r.prompt + r.written)
             r.swapped = r.landed = True
         else:
@@ -842,7 +1094,7 @@ class Reference:
             r.preemptions += 1
             self.tally("preemptions", r.cls)
             r.swapped, r.stage = self.swap, PREFILL_QUEUE
-            r.to_read = r.whole = r.prompt + r.written
+            r.to_read = r.whole = r.unread = r.prompt + r.written
         g.waiting.insert(0, r)
         return True
 
@@ -851,12 +1103,12 @@ class Reference:
         if g.end is None and (g.short or (self.limited and self.placement == "POOLS" and self.stays(g))):
             self.wake(g)
 
-    def seconds_to_swap_in(self, r: Request) -> float:
+    def seconds_to_swap_in(self, r: Request, found: int) -> float:
         if r.landed:
             r.landed = False
             self.note("decode_wait", r.cls, self.now - r.since)
             return 0.0
-        return float((r.prompt + r.written - 1) * self.engine.keys.swap_seconds)
+        return float((r.prompt + r.written - 1 - found) * self.engine.keys.swap_seconds)
 
     def prompts_go_first(self, g: Gpu) -> bool:
         """Whether the decodes can wait and a prompt can be read."""
@@ -872,7 +1124,7 @@ class Reference:
         """Whether the prompt that waits first fits beside the `ahead` blocks that the decodes take next."""
         if not g.waiting or g.waiting[0].swapped or len(g.running) >= self.engine.batch_size:
             return False
-        return min(self.blocks(g.waiting[0].whole + self.reservation), self.capacity) <= g.free_blocks - ahead
+        return self.blocks_to_read(g, g.waiting[0]) <= g.free_blocks - ahead
 
     def compose_prompts_first(self, g: Gpu) -> None:
         decodes = [r for r in g.running if r.stage == MIXED_DECODE]
@@ -880,8 +1132,7 @@ class Reference:
         chunks = {r: min(r.to_read, self.engine.tokens) for r in g.running if r.stage == PREFILL}
         while sum(chunks.values()) < self.engine.tokens and self.may_read(g, ahead):
             r = g.waiting[0]
-            self.find_cached(g, r)
-            self.take(g, r, r.whole)
+            self.take_prompt(g, r)
             self.admit(g, r)
             chunks[r] = min(r.to_read, self.engine.tokens - sum(chunks.values()))
         self.send_all(g, ahead)
@@ -895,6 +1146,7 @@ class Reference:
         g.waiting.remove(r)
         r.wait += 1
         g.running.append(r)
+        r.begun[g.number] = True
         if r.swapped:
             r.stage, r.swapped = MIXED_DECODE, False
         else:
@@ -923,20 +1175,18 @@ class Reference:
             if r.swapped:
                 if chunks:
                     break
-                self.take(g, r, r.prompt + r.written)
-                delay += self.seconds_to_swap_in(r)
+                delay += self.seconds_to_swap_in(r, self.take_kv(g, r))
                 decodes.append(self.admit(g, r))
                 left -= 1
             else:
-                self.find_cached(g, r)
-                self.take(g, r, r.whole)
+                self.take_prompt(g, r)
                 self.admit(g, r)
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
         if not g.short:
             self.send_all(g)
         self.begin(g, chunks, decodes, delay)
-        ended = [r for r in g.running if r.stage == GONE]
+        ended, g.ended = [r for r in g.ended if r.outcome == 0], []
         for r in ended:
             self.complete(g, r)
         late = any(r.came > g.latest for r in g.waiting)
@@ -952,8 +1202,7 @@ class Reference:
             r = self.candidate(g, ahead)
             if r is None or r.swapped or (chunks and sum(chunks.values()) + r.whole > self.engine.tokens):
                 break
-            self.find_cached(g, r)
-            self.take(g, r, r.whole)
+            self.take_prompt(g, r)
             chunks[self.admit(g, r)] = r.to_read
         if chunks:
             self.send_all(g, ahead)
@@ -965,8 +1214,7 @@ class Reference:
             r = self.candidate(g)
             if r is None or not r.swapped:
                 break
-            self.take(g, r, r.prompt + r.written)
-            delay += self.seconds_to_swap_in(r)
+            delay += self.seconds_to_swap_in(r, self.take_kv(g, r))
             self.admit(g, r)
         if not victims:
             self.send_all(g)
@@ -1155,10 +1403,14 @@ class Reference:
             r = self.queues[PREFILL_QUEUE][cls][0]
             if self.limited:
                 blocks = min(self.blocks(r.whole + max(self.reservation, 1)), self.capacity)
+                blocks -= self.shared(g, r, r.whole)
                 if g.fetching or blocks > self.spare(g) - len(g.pending):
                     g.barred = True
                     self.refresh(g)
                     continue
+            if self.prefixes:
+                self.take_prompt(g, r)
+            else:
                 self.take(g, r, r.whole)
             self.queues[PREFILL_QUEUE][cls].pop(0)
             r.wait += 1
@@ -1199,7 +1451,7 @@ class Reference:
             self.join_soon(g)
         elif g.number == r.prefill_gpu:
             self.land(r)
-        elif self.limited and (g.fetching or self.blocks(self.needs(r)) > self.spare(g)):
+        elif self.limited and (g.fetching or self.blocks_for_kv(g, r) > self.spare(g)):
             g.fetching.append(r)
             assert r.home is not None
             self.join_soon(g)
@@ -1208,9 +1460,9 @@ class Reference:
             self.send_to_slot(g, r)
 
     def send_to_slot(self, g: Gpu, r: Request) -> None:
-        if self.limited:
-            self.take(g, r, self.needs(r))
-        seconds = self.engine.keys.transfer_latency + self.seconds_per_token * (r.prompt + r.written)
+        found = self.take_kv(g, r) if self.limited or self.prefixes else 0
+        tokens = r.prompt + r.written - found
+        seconds = self.engine.keys.transfer_latency + self.seconds_per_token * tokens
         if seconds > 0:
             r.moving = self.limited
             self.push(self.now + seconds, TRANSFER, r.number, r)
@@ -1302,11 +1554,11 @@ class Reference:
         if not victims:
             before = len(g.running)
             self.join_pending(g)
-            while g.fetching and self.blocks(self.needs(g.fetching[0])) <= g.free_blocks:
+            while g.fetching and self.blocks_for_kv(g, g.fetching[0]) <= g.free_blocks:
                 r = g.fetching.pop(0)
                 if r.swapped:
-                    self.take(g, r, self.needs(r))
-                    delay += (r.prompt + r.written) * self.engine.keys.swap_seconds
+                    found = self.take_kv(g, r)
+                    delay += (r.prompt + r.written - found) * self.engine.keys.swap_seconds
                     g.pending.append(r)
                 else:
                     self.send_to_slot(g, r)
@@ -1317,7 +1569,6 @@ class Reference:
         chunks: dict[Request, int] = {}
         if seat is not None:
             if not (g.reading or victims):
-                self.take(g, seat, seat.whole)
                 g.reading = True
                 g.running.append(seat)
                 if math.isnan(seat.scheduled):
@@ -1341,7 +1592,7 @@ class Reference:
             if r.home is g:
                 if self.blocks(self.needs(r)) - r.kept > g.free_blocks:
                     continue
-                r.home, r.blocks, r.kept = None, r.kept, 0
+                self.hold_at_home(r)
             self.take(g, r, self.needs(r))
             g.pending.remove(r)
             g.running.append(r)

@@ -17,6 +17,7 @@ from tests.simulation.iteration.instances import (
     Instance,
     changing_instance,
     closed_instance,
+    drift_instance,
     gated_instance,
     in_step,
     limited_instance,
@@ -35,6 +36,7 @@ def agree(instance: Instance) -> Reference:
     measured, log = instance.by_kernel()
     expected = instance.by_reference()
 
+    named: dict[int, int] = {}
     assert len(log) == sum(r.outcome > 0 for r in expected.requests)
     for r in expected.requests:
         if r.outcome == 0:
@@ -48,7 +50,10 @@ def agree(instance: Instance) -> Reference:
         back = expected.way_back
         seen = [r.sent, r.scheduled, r.first + back, r.left + (back if r.outcome == 1 else 0.0)]
         assert epochs == pytest.approx(seen, nan_ok=True, **CLOSE), r
-        assert row["user"] == r.user, r
+        if r.user >= 0 or row["user"] < 0:
+            assert row["user"] == r.user, r
+        else:  # a session, by a number of its own
+            assert named.setdefault(row["user"].item(), r.session) == r.session, r
 
     for name, (row, *_) in TIMES.items():
         for i in range(instance.run.classes):
@@ -64,6 +69,11 @@ def agree(instance: Instance) -> Reference:
     for row, name in enumerate(("prompt_read", "prompt_served", "output_served")):
         assert measured.tokens[row].tolist() == [expected.count[name, i] for i in range(instance.run.classes)], name
 
+    if instance.engine.keys.prefix_caching:
+        for name in ("prompt_found", "prompt_admitted"):
+            seen = [expected.count[name, i] for i in range(instance.run.classes)]
+            assert getattr(measured, name).tolist() == seen, name
+
     window = max(expected.now - instance.run.warmup, 0.0)
     assert measured.window == pytest.approx(window, **CLOSE)
     if window > 0:
@@ -78,6 +88,15 @@ def agree(instance: Instance) -> Reference:
 def test_placed_requests(batching: Batching, rule: Placement) -> None:
     for seed in range(SEEDS):
         agree(placed_instance(seed, batching, rule))
+
+
+@pytest.mark.parametrize("batching", [Batching.TOKEN_BUDGET, Batching.PREFILL_FIRST])
+def test_requests_read_where_they_decode_or_elsewhere(batching: Batching) -> None:
+    ways = set()
+    for seed in range(SEEDS, 2 * SEEDS):
+        runs = agree(drift_instance(seed, batching))
+        ways |= {r.reader == r.decodes_on for r in runs.requests if r.reader >= 0}
+    assert ways == {True, False}
 
 
 @pytest.mark.parametrize(("batching", "rule"), [(b, rule) for b, rule in PLACED if rule != Placement.POOLS])

@@ -13,7 +13,7 @@ from tests.laws import random_law
 SEEDS = range(27)
 REPLICATIONS = 6
 SURE = student.ppf(0.9995, REPLICATIONS - 1)
-POOLED = ("distserve", "splitwise", "splitwise-jsq")
+POOLED = ("distserve", "edpp", "splitwise", "splitwise-jsq")
 NAMES = sorted([*POLICIES, *PLACED])
 
 
@@ -49,7 +49,7 @@ def instance(seed: int) -> tuple[Scenario, int]:
         classes=tuple(RequestClass(arrival_rate=float(w), **s) for w, s in zip(weights, shapes, strict=True)),
         lengths=lengths(random, law),
         engine=EngineModel(kv_tokens=memory),
-        targets=Targets(tpot=0.1),
+        targets=Targets(ttft=10.0, tpot=0.1),
     )
     return loaded(plain, load * capacity(plain)), int(random.choice([1, 2, 5, 20]))
 

@@ -15,6 +15,7 @@ from fluidgate.batching import Batching
 from fluidgate.engine_table import EngineModel
 from fluidgate.model import Arrivals
 from fluidgate.simulation.closed_loop import planned_load
+from fluidgate.simulation.doubts import alone
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.replay import replay
@@ -171,6 +172,15 @@ def test_the_load_that_is_planned_for() -> None:
     assert planned(1) <= 1 / (10 + 40 * SOLO)
     assert planned(100_000) == pytest.approx(planned(200_000), rel=0.1)
     assert planned_load(base, 1) is base
+
+    each = base.classes[0].changed(prompt_tokens=190, turns=3, turns_law="fixed", turn_tokens=30, think=5.0)
+    sessions = base.replace(
+        classes=(each, each.changed(name="other", turns=1, turns_law="geometric", turn_tokens=None, think=0.0))
+    )
+    shares = [each.arrival_rate / 3, each.arrival_rate]
+    cycle = 10.0 + 2 * 5.0 * shares[0] / sum(shares) + alone(sessions) * 2 * each.arrival_rate / sum(shares)
+    rate = planned_load(replace_arrivals(sessions, 1), 1).rates.arrival
+    assert rate == pytest.approx([shares[0] * 3 / sum(shares) / cycle, shares[1] / sum(shares) / cycle])
 
 
 def replace_arrivals(base: Scenario, users: int) -> Scenario:

@@ -120,7 +120,9 @@ def test_every_policy_serves_everybody(name: str) -> None:
     if policy.has_pools:
         policy = policy.with_parameters({"prompt_gpus": 2})
     engine = replace(PLAIN, token_deadline=6.0)
-    measured = run_published([crowd()], engine, Run(4, 1, audited=True), policy)
+    measured = run_published(
+        [crowd()], engine, Run(4, 1, ttft_targets=(1.0,), tpot_targets=(0.1,), audited=True), policy
+    )
     assert measured.completions.sum() == 300
 
 

@@ -20,7 +20,7 @@ from tests.simulation.iteration.test_agreement import agree
 
 def one_gpu(rows: list[tuple[float, int, int, int]], time: Coefficients, gap: float, grace: list[float]) -> Instance:
     """index-and-pool with a limit to the prefill gap; rows of arrival, class, prompt, output, and nobody leaves."""
-    stream = np.array([(*row, math.inf, 0.0) for row in rows], REQUEST)
+    stream = np.array([(*row, math.inf, 0.0, *[0] * 5) for row in rows], REQUEST)
     engine = Engine(time.law(), 6, 16, Batching.SINGLE_PREFILL, EngineModel())
     run = Run(1, 2, math.inf, 0.0, 0, audited=True)
     policy = find_policy("index-and-pool")

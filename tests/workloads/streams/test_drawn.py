@@ -50,7 +50,7 @@ def test_blocks_are_full_sorted_and_of_the_agreed_type(scenario: Scenario) -> No
     blocks = list(drawn_requests(scenario, GPUS, most=BLOCK + 10))
     assert [len(block) for block in blocks] == [BLOCK, 10]
     assert blocks[0].dtype == REQUEST
-    assert REQUEST.itemsize == 36
+    assert REQUEST.itemsize == 56
     everything = np.concatenate(blocks)
     assert everything["arrival"][0] > 0
     assert (np.diff(everything["arrival"]) >= 0).all()

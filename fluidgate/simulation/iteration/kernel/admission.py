@@ -17,18 +17,19 @@ from fluidgate.simulation.iteration.kernel.batch import (
     unseat,
 )
 from fluidgate.simulation.iteration.kernel.cluster import DECODING, FRESH, NOW, READING, WAITING, Cluster
+from fluidgate.simulation.iteration.kernel.drift import begin_work, count_served
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.kernel.live import preempt_decode
 from fluidgate.simulation.iteration.kernel.memory import (
     admits,
     blocks_of,
-    find_cached,
-    hold,
-    leave_cached,
-    release,
+    give_prompt_back,
+    hold_kv,
+    hold_prompt,
 )
-from fluidgate.simulation.iteration.kernel.pools import change_load, join_landed, unbind
-from fluidgate.simulation.iteration.kernel.record import count, observe, record_completion
+from fluidgate.simulation.iteration.kernel.pools import change_load, join_landed, load, unbind
+from fluidgate.simulation.iteration.kernel.prefixes import ANSWER, expect
+from fluidgate.simulation.iteration.kernel.record import count, note_found, observe, record_completion
 from fluidgate.simulation.iteration.kernel.segment import first_end
 from fluidgate.simulation.iteration.kernel.timers import stop_timer
 from fluidgate.simulation.iteration.times import PREFILL_WAIT
@@ -41,9 +42,14 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     stop_timer(cluster, slot)
     push_back(cluster, gpu_line(cluster, g, READING), slot)
-    found = find_cached(cluster, g, slot)
-    hold(cluster, g, request.unread, found)
-    request.unread -= found * cluster.set.keys.kv_block
+    if cluster.set.drift:
+        begin_work(cluster, slot, g)
+    tokens = request.unread
+    cluster.gpu[g].held += tokens
+    request.unread -= hold_prompt(cluster, g, slot, tokens)
+    if cluster.set.prefixes:
+        note_found(cluster, slot, tokens - request.unread)
+        load(cluster, g, slot, request.unread)
     if np.isnan(request.scheduled):
         request.scheduled = cluster.clock[NOW]
         observe(cluster, PREFILL_WAIT, request.cls, request.scheduled - request.arrival, request.scheduled)
@@ -61,14 +67,13 @@ def swap_in(cluster: Cluster, g: int, slot: int) -> float:
         return 0.0
     held = request.prompt + request.produced - 1
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
-    if cluster.set.kv_blocks > 0:
-        cluster.gpu[g].blocks -= blocks_of(cluster, held)
+    found = hold_kv(cluster, g, slot, held, blocks_of(cluster, held))
     join(cluster, g, slot, held)
     cluster.batch[g, FRESH, request.cls] += 1
     count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
     seat(cluster, g, request.cls)
     cluster.events[events.REJOIN, request.cls] += 1
-    return held * cluster.set.keys.swap_seconds
+    return (held - found) * cluster.set.keys.swap_seconds
 
 
 @inlined
@@ -90,8 +95,8 @@ def has_room(cluster: Cluster, g: int, slot: int) -> bool:
     if request.stage == stages.SOLO_QUEUE:
         return True
     if request.unread == 0:  # swapped out
-        return admits(cluster, g, request.prompt + request.produced)
-    return admits(cluster, g, request.unread + cluster.set.keys.kv_reservation)
+        return admits(cluster, g, slot, request.prompt + request.produced)
+    return admits(cluster, g, slot, request.unread + cluster.set.keys.kv_reservation)
 
 
 @called
@@ -105,7 +110,7 @@ def next_landed(cluster: Cluster, slot: int) -> int:
 @inlined
 def finish(cluster: Cluster, g: int, slot: int) -> None:
     """A decode of `g` has ended, and leaves."""
-    make_way(cluster, g, slot)
+    make_way(cluster, g, slot, ANSWER)
     unseat(cluster, g, cluster.live[slot].cls)
     change_load(cluster, g, -1, 0)
     unbind(cluster, slot)
@@ -118,12 +123,14 @@ def complete(cluster: Cluster, slot: int) -> None:
     if len(cluster.estimates) > 0:
         done = cluster.live[slot]
         estimates.completed(cluster.estimates, done.cls, cluster.clock[NOW], done.output)
+    if cluster.set.drift:
+        count_served(cluster, slot)
     record_completion(cluster, slot)
 
 
 @inlined
 def finish_later(cluster: Cluster, g: int, slot: int) -> None:
-    """A decode of `g` has ended; it stays until the next batch is composed."""
+    """A request of `g` has ended; it stays until the next batch is composed."""
     here = cluster.gpu[g]
     here.finished += 1
     cluster.heaps[g, cluster.batch_size - here.finished] = slot
@@ -131,12 +138,12 @@ def finish_later(cluster: Cluster, g: int, slot: int) -> None:
 
 @called
 def finish_all(cluster: Cluster, g: int) -> None:
-    """Those that have ended leave `g`."""
+    """Those that have ended leave `g`, in that order."""
     here = cluster.gpu[g]
-    while here.finished > 0:
-        slot = cluster.heaps[g, cluster.batch_size - here.finished]
-        here.finished -= 1
-        finish(cluster, g, slot)
+    ended = here.finished
+    here.finished = 0
+    for k in range(1, ended + 1):
+        finish(cluster, g, cluster.heaps[g, cluster.batch_size - k])
 
 
 @called
@@ -164,8 +171,8 @@ def preempt(cluster: Cluster, g: int) -> float:
     if slot != NOWHERE:
         request = cluster.live[slot]
         unlink(cluster, reading, slot)
-        release(cluster, g, request.prompt + request.produced)
-        leave_cached(cluster, g, slot, request.prompt + request.produced - request.unread)
+        cluster.gpu[g].held -= request.prompt + request.produced
+        give_prompt_back(cluster, g, slot)
         request.unread = request.prompt + request.produced
         count(cluster, stages.PREFILL, request.cls, -1)
         cluster.events[events.PREFILL_PREEMPTION, request.cls] += 1
@@ -174,8 +181,10 @@ def preempt(cluster: Cluster, g: int) -> float:
         delay = preempt_decode(cluster, g, slot)
         request = cluster.live[slot]
         unseat(cluster, g, request.cls)
-        change_load(cluster, g, 0, request.unread)
+        load(cluster, g, slot, request.unread)
     request.preemptions += 1
+    if cluster.set.prefixes:
+        expect(cluster, g, slot)
     push_front(cluster, gpu_line(cluster, g, WAITING), slot)
     count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
     return delay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.compiled import called
+from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE, at_its_level
 from fluidgate.policies.decisions.limits import sound
@@ -15,6 +15,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
     DECODING,
     DUE,
+    ENDED,
     LINES,
     MIXED_GROUP,
     MIXED_POOL,
@@ -28,13 +29,15 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     THINKING,
     TIMERS,
     UNREAD,
+    USERS,
     WAITING,
     Cluster,
 )
-from fluidgate.simulation.iteration.kernel.handover import blocks_to_join, read_tokens
+from fluidgate.simulation.iteration.kernel.handover import read_tokens
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, policy_line
 from fluidgate.simulation.iteration.kernel.memory import blocks_of, blocks_taken
+from fluidgate.simulation.iteration.kernel.prefixes import HOLE, blocks_until
 from fluidgate.simulation.iteration.kernel.segment import first_rank
 
 PLACED_IN_POOLS = int(Placement.POOLS)
@@ -73,22 +76,22 @@ def full_audit(cluster):
 
 @called
 def check_users(cluster: Cluster) -> int:
-    """Whether each user thinks, or has one request in the cluster."""
-    count = len(cluster.users)
-    if count == 0:
+    """Whether they think in order, and each user thinks or has one request in the cluster while there are requests."""
+    if len(cluster.users) == 0:
         return 0
-    thinking = cluster.tally[THINKING]
-    if thinking < 0 or thinking + cluster.tally[ALIVE] != count:
-        return 13
-    numbers = 0
-    for k in range(thinking):
+    users, numbers, total = 0, 0, cluster.tally[USERS]
+    for k in range(cluster.tally[THINKING]):
         if k > 0 and cluster.users[(k - 1) // 2].sends > cluster.users[k].sends:
-            return 13
-        numbers += cluster.users[k].number
+            return 14
+        if cluster.users[k].number < total:
+            users += 1
+            numbers += cluster.users[k].number
     for slot in range(len(cluster.live)):
-        if cluster.live[slot].stage != NOWHERE:
+        if cluster.live[slot].stage != NOWHERE and 0 <= cluster.live[slot].user < total:
+            users += 1
             numbers += cluster.live[slot].user
-    return 0 if numbers == count * (count - 1) // 2 else 13
+    all_there = users == total and numbers == total * (total - 1) // 2
+    return 0 if all_there or (cluster.tally[ENDED] == 1 and users < total) else 14
 
 
 @called
@@ -270,46 +273,72 @@ def check_memory(cluster: Cluster, g: int) -> int:
     held = 0
     for k in range(here.decodes):
         request = cluster.live[cluster.heaps[g, k] & SLOT_MASK]
-        held += blocks_of(cluster, request.held + here.iteration - request.joined)
+        held += own_blocks(cluster, request.held + here.iteration - request.joined, request.piece)
     slot = cluster.lines[gpu_line(cluster, g, READING)].head
     while slot != NOWHERE:
-        held += blocks_of(cluster, cluster.live[slot].prompt + cluster.live[slot].produced)
-        slot = cluster.live[slot].next
+        request = cluster.live[slot]
+        held += own_blocks(cluster, request.prompt + request.produced, request.piece)
+        slot = request.next
     if here.reading == 1:
         request = cluster.live[here.prefill_seat]
-        held += blocks_of(cluster, request.prompt + request.produced)
+        held += own_blocks(cluster, request.prompt + request.produced, request.piece)
     moving = 0
     for slot in range(len(cluster.live)):
         request = cluster.live[slot]
         if request.stage == NOWHERE:
             continue
         if request.kept == g:
-            held += blocks_of(cluster, read_tokens(cluster, slot))
+            held += own_blocks(cluster, read_tokens(cluster, slot), request.piece)
             moving += request.reserved
         if request.reserved == 1 and request.gpu == g and request.stage == stages.PREFILL:
-            held += blocks_of(cluster, request.unread)
+            held += own_blocks(cluster, request.prompt + request.produced, request.piece)
         elif request.reserved == 1 and request.gpu == g:
-            held += blocks_to_join(cluster, slot)
+            coming = request.kept != NOWHERE
+            held += own_blocks(cluster, read_tokens(cluster, slot) + 1, request.there if coming else request.piece)
             moving += 1 if request.kept != NOWHERE else 0
-    if here.blocks < 0 or held + here.blocks != cluster.set.kv_blocks or moving != here.moving:
+    if here.blocks < 0 or moving != here.moving:
+        return 5
+    held += text_blocks(cluster, g)
+    if held + here.blocks != cluster.set.kv_blocks:
         return 5
     if here.busy == 1 and here.batch == here.decodes and blocks_taken(cluster, g, here.length) > here.blocks:
         return 5
-    return check_free_blocks(cluster, g) if cluster.set.keys.kv_caching else 0
+    return check_free_blocks(cluster, g) if cluster.set.caching else 0
+
+
+@inlined
+def own_blocks(cluster: Cluster, tokens: int, record: int) -> int:
+    """Blocks of `tokens` tokens that are not those of the text up to the piece of a record."""
+    shared = 0 if record == NOWHERE else blocks_until(cluster, cluster.cached[record].piece)
+    return blocks_of(cluster, tokens) - shared
+
+
+@called
+def text_blocks(cluster: Cluster, g: int) -> int:
+    """Blocks of texts that somebody holds on `g`."""
+    blocks = 0
+    for record in range(len(cluster.cached)):
+        here = cluster.cached[record]
+        if here.gpu == g and here.refs > 0:
+            blocks += here.present
+    return blocks
 
 
 @called
 def check_free_blocks(cluster: Cluster, g: int) -> int:
-    here = cluster.gpu[g]
-    free = here.behind
-    slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
-    while slot != NOWHERE:
-        request = cluster.live[slot]
-        if request.cached < 0 or request.ahead < 0 or (request.preemptions == 0 and request.cached > 0):
+    """The free blocks are all there once, and what they hold is nobody's."""
+    free, last = 0, NOWHERE
+    record = cluster.gpu[g].first_free
+    while record != NOWHERE:
+        here = cluster.cached[record]
+        if here.gpu != g or here.refs > 0 or here.present < 1 or here.before != last:
             return 5
-        free += request.cached + request.ahead
-        slot = request.next
-    return 0 if here.behind >= 0 and free == here.blocks - here.prepaid else 5
+        if here.piece < HOLE and cluster.live[-1 - here.piece].own != record:
+            return 5
+        free += here.present
+        last = record
+        record = here.after
+    return 0 if free == cluster.gpu[g].blocks - cluster.gpu[g].prepaid and last == cluster.gpu[g].last_free else 5
 
 
 @called
@@ -326,7 +355,7 @@ def check_loads(cluster: Cluster, g: int) -> int:
             while slot != NOWHERE:
                 load += 1
                 if kind == READING or cluster.live[slot].unread > 0:
-                    unread += cluster.live[slot].prompt + cluster.live[slot].produced
+                    unread += cluster.live[slot].loaded
                 slot = cluster.live[slot].next
         for i in range(cluster.counts.shape[1] if cluster.set.accumulate else 0):
             slot = cluster.lines[accumulating_line(cluster, r, i)].head
@@ -334,7 +363,7 @@ def check_loads(cluster: Cluster, g: int) -> int:
                 return 9
             while slot != NOWHERE:
                 load += 1
-                unread += cluster.live[slot].prompt
+                unread += cluster.live[slot].loaded
                 slot = cluster.live[slot].next
     group = g // cluster.set.keys.data_parallel
     return 0 if load == cluster.loads.load[group] and unread == cluster.loads.unread[group] else 9

@@ -43,10 +43,10 @@ def join(cluster: Cluster, g: int, slot: int, held: int) -> None:
 
 
 @inlined
-def leave(cluster: Cluster, g: int, slot: int) -> None:
+def leave(cluster: Cluster, g: int, slot: int, keep: int) -> None:
     """A decode leaves the batch of `g` with its memory; its entry in the heap is taken off apart."""
     stand_still(cluster, g, slot)
-    make_way(cluster, g, slot)
+    make_way(cluster, g, slot, keep)
 
 
 @inlined
@@ -60,11 +60,11 @@ def stand_still(cluster: Cluster, g: int, slot: int) -> None:
 
 
 @inlined
-def make_way(cluster: Cluster, g: int, slot: int) -> None:
+def make_way(cluster: Cluster, g: int, slot: int, keep: int) -> None:
     """A decode of `g` that stands still gives up its memory and its place."""
     request = cluster.live[slot]
-    if cluster.set.kv_blocks > 0:
-        give_back(cluster, g, request.held + cluster.gpu[g].iteration - request.joined)
+    held = request.held + cluster.gpu[g].iteration - request.joined
+    give_back(cluster, g, slot, held, held, keep)
     if cluster.set.ordered:
         unlink(cluster, gpu_line(cluster, g, DECODING), slot)
 
@@ -101,6 +101,22 @@ def sink_entry(cluster: Cluster, g: int, k: int) -> None:
         heap[k] = heap[child]
         k = child
     heap[k] = entry
+
+
+@called
+def end_decodes(cluster: Cluster, g: int) -> None:
+    """Those decodes of `g` that have ended stand still, at the end of its heap: the last is the first that arrived."""
+    here = cluster.gpu[g]
+    ended = cluster.heaps[g]
+    while next_end(cluster, g) == 0:
+        slot = pop_end(cluster, g)
+        stand_still(cluster, g, slot)
+        here.finished += 1
+        k = cluster.batch_size - here.finished
+        while k + 1 < cluster.batch_size and cluster.live[ended[k + 1]].number > cluster.live[slot].number:
+            ended[k] = ended[k + 1]
+            k += 1
+        ended[k] = slot
 
 
 @called

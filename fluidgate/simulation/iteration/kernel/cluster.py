@@ -14,17 +14,23 @@ from fluidgate.compiled.tournament import tournament
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import GPU_FIELDS, NOWHERE, Board, Functions, new_board
-from fluidgate.policies.decisions.placement import Loads, Ranks, new_loads, new_ranks
+from fluidgate.policies.decisions.edpp import Edpp, no_edpp
+from fluidgate.policies.decisions.homes import Places, new_places
+from fluidgate.policies.decisions.placement import Criteria, Loads, Ranks, new_loads, new_ranks
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation import events
 from fluidgate.simulation.iteration.times import TIMES
+from fluidgate.workloads.streams import NO_SCRIPT, Script
+from fluidgate.workloads.streams.script import no_pieces
 
 # Rows of `Cluster.tokens`, cumulative.
 PROMPT_READ = 0  # prompts whose (first) prefill has ended
 PROMPT_SERVED = 1  # prompts of completed requests
 OUTPUT_SERVED = 2  # outputs of completed requests
-TOKENS = 3
+PROMPT_ADMITTED = 3  # prompts that have been given memory, the first time
+PROMPT_FOUND = 4  # of those what was there already
+TOKENS = 5
 
 # Rows of `Cluster.mode_seconds`, over all GPUs, in the window.
 SOLO_TIME = 0
@@ -41,7 +47,8 @@ NOW = 0
 NEXT_SAMPLE = 1
 UNTIL = 2  # the kernel pauses there, inf for never
 RELEASE = 3  # of a class that waits for a limit, as known before an event that decided nothing; else inf
-CLOCK = 4
+SENT = 4  # when the request that arrives was sent
+CLOCK = 5
 
 # Entries of `Cluster.tally`.
 FREE_SLOT = 0  # first free row of `live`
@@ -68,7 +75,12 @@ SEGMENTS = 20  # rows of `segments` written
 THINKING = 21  # users who think
 TURN = 22  # what has happened at this epoch, see `users`
 OVER = 23  # under a gate: the boundaries that GPUs below this number had at this epoch are over
-TALLY = 24
+FREE_RECORD = 24  # first free row of `cached`
+RECORDS = 25  # rows of `cached` in use
+USERS = 26  # of a closed loop
+SESSIONS = 27  # begun, beside the users'
+SENDER = 28  # who has sent the request that arrives: a user, a session, or NOWHERE
+TALLY = 29
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -94,6 +106,9 @@ COMPLETED = 1
 LEFT_PREFILL_QUEUE = 2
 LEFT_DECODE_BUFFER = 3
 REJECTED = 4
+
+SHELVES = 31
+"""Of requests that wait, by the binary logarithm of the tokens that are to be read."""
 
 CALLED = 2
 """Of `along`: the rank forms a batch at the next boundary."""
@@ -146,16 +161,28 @@ REQUEST_STATE = np.dtype(
         ("timer_position", "i4"),  # in `timers`, NOWHERE if it is not there
         ("preemptions", "i4"),
         ("stage", "i4"),
-        ("cached", "i4"),  # free blocks that still hold its KV, after a preemption
-        ("ahead", "i4"),  # free blocks that hold nothing and are taken before those
+        ("text", "i4"),  # the piece with which its prompt ends
+        ("answer", "i4"),  # the piece that its answer is
+        ("then", "i4"),  # row of the script that its session sends next
+        ("piece", "i4"),  # record of its text where it waits or holds memory, NOWHERE if there is none
+        ("there", "i4"),  # the same where it decodes, while both GPUs hold memory for it
+        ("own", "i4"),  # record of blocks that hold what is its own, after a preemption
+        ("awaited", "i4"),  # whether it waits where `piece` is, and holds nothing yet
+        ("cached", "i4"),  # blocks that it found when it was given memory to be read
+        ("loaded", "i4"),  # its tokens among the unread ones of its GPU
         ("decode_gpu", "i4"),  # with pools: where it decodes, NOWHERE while that is open
+        ("read_work", "f8"),  # of EDPP: in the backlog of the GPU that reads it for another, s
+        ("decode_work", "f8"),  # the same of the GPU where it decodes
+        ("shelf", "i4"),  # in the policy's queue, where it is looked for by what is to be read; NOWHERE elsewhere
+        ("shelf_next", "i4"),
+        ("shelf_previous", "i4"),
         ("accumulating", "i4"),  # whether it waits for the threshold of its class
         (
             "kept",
             "i4",
         ),  # with a limited memory: which GPU keeps its KV, read, until its decode has it
         ("reserved", "i4"),  # whether its GPU holds memory for it before it has joined the batch
-        ("user", "i4"),  # NOWHERE without a closed loop
+        ("user", "i4"),  # or its session, numbered on from the users; NOWHERE without either
     ],
     align=True,
 )
@@ -173,8 +200,8 @@ GPU = np.dtype(
         ("held", "i8"),  # KV tokens held by prompts in the batch
         ("read", "i8"),  # pairs of a token of the segment's first chunk and one of its prompt read before
         ("blocks", "i8"),  # free blocks of KV memory
-        ("behind", "i8"),  # free blocks that hold nothing and are taken last
-        ("oldest", "i4"),  # of the preempted requests with cached blocks the one whose blocks are taken first
+        ("first_free", "i4"),  # record of the free blocks that are taken first, NOWHERE if there are none
+        ("last_free", "i4"),
         ("prepaid", "i4"),  # blocks taken already for the segment's first iteration
         ("length", "i4"),  # iterations of the segment
         ("chunk", "i4"),  # prompt tokens read in each
@@ -222,8 +249,26 @@ LOG = np.dtype(
 `arrival` and the tokens are as its client sees them, `scheduled` is on the engine's side.
 """
 
-USER = np.dtype([("sends", "f8"), ("number", "i4")], align=True)
-"""A user who thinks, and when it sends its next request."""
+USER = np.dtype([("sends", "f8"), ("number", "i4"), ("row", "i4")], align=True)
+"""A user or a session that thinks: when it sends its next request, and which row of the script that is, NOTHING for the
+next one of the stream."""
+
+CACHED = np.dtype(
+    [
+        ("piece", "i4"),  # see `prefixes`
+        ("gpu", "i4"),
+        ("up", "i4"),  # record of the piece before it, NOWHERE if it is the first
+        ("present", "i4"),  # blocks
+        ("refs", "i4"),  # who holds it: requests whose text ends with it, and further pieces that are held
+        ("ties", "i4"),  # for whom it is there besides: requests that wait for it, and records of further pieces
+        ("before", "i4"),  # among the free blocks
+        ("after", "i4"),
+        ("next_holder", "i4"),  # of the same piece, on another GPU
+        ("previous_holder", "i4"),
+    ],
+    align=True,
+)
+"""What is there of a piece of text on a GPU."""
 
 
 SEGMENT = np.dtype(
@@ -252,11 +297,13 @@ class Settings(NamedTuple):
 
     Attributes:
         placement: a `Placement`; single-prefill batching has none, its policy decides.
+        criteria: numbers of that rule.
         by_policy: whether a policy assigns requests to GPUs, at most one prefill each (single-prefill batching).
         gated: whether a policy assigns requests to GPUs that form their own batches.
         joins_at_once: whether a decode whose prefill has ended is in the very next batch.
         prompt_gpus: size of the prompt pool.
         queue_tokens: unread prompt tokens over which a GPU's queue is long; 0: the pools are fixed.
+        drift: whether EDPP decides for each request if the GPU of its decode reads it.
         token_deadline: s between two tokens of a request, for LAST_SCHEDULABLE.
         token_offset: iterations of a whole budget before it at which decodes are critical.
         accumulate: whether requests wait for the threshold of their class.
@@ -264,6 +311,8 @@ class Settings(NamedTuple):
         batch_size: most requests on a GPU, B (`max_num_seqs`).
         tokens: chunk size C, or the budget of an iteration (`max_num_batched_tokens`).
         kv_blocks: blocks of KV memory a GPU; 0 for no limit.
+        caching: whether free blocks keep what they hold for whoever can use it.
+        prefixes: whether that is every request that begins alike, and not only the one that was preempted.
         keys: those of [engine], see `kernel.keys`.
         warmup, horizon: s; what is measured falls into [warmup, horizon].
         sample_interval: s.
@@ -271,11 +320,13 @@ class Settings(NamedTuple):
     """
 
     placement: int
+    criteria: Criteria
     by_policy: bool
     gated: bool
     joins_at_once: bool
     prompt_gpus: int
     queue_tokens: int
+    drift: bool
     token_deadline: float
     token_offset: float
     accumulate: bool
@@ -283,6 +334,8 @@ class Settings(NamedTuple):
     batch_size: int
     tokens: int
     kv_blocks: int
+    caching: bool
+    prefixes: bool
     keys: Any
     warmup: float
     horizon: float
@@ -299,6 +352,7 @@ class Cluster(NamedTuple):
         board: what a policy decides on; its arrays are `counts`, `since` and `gpu`.
         loads: what a rule of placement compares, of each group of ranks in step, or of each GPU.
         ranks: what a front end knows of the ranks of a group.
+        edpp: what EDPP goes by, where it decides.
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
@@ -311,7 +365,14 @@ class Cluster(NamedTuple):
             tournaments over them. Without POOLS both are empty.
         thresholds: how many requests of a class wait on a GPU before they are admitted there, shape (classes,).
         booked: GPUs that a class has booked for its oldest, shape (classes,); see `gated`.
-        users: dtype USER, those who think, a heap; shape (users,), (0,) where requests come by themselves.
+        places: what GPUs under a gate hold, as far as it delays others.
+        shelves: those in the policy's queue by class and tokens that are to be read, dtype LINE, shape (classes,
+            SHELVES), (0, SHELVES) where nobody looks.
+        users: dtype USER, those who think, a heap; shape (0,) where requests come by themselves.
+        pieces, script: of the stream, see `fluidgate.workloads.streams.Script`.
+        holders: a record of each piece on some GPU, first of a list, NOWHERE if there is none, int32.
+        cached: dtype CACHED, shape (grows,); `table`, where they are found, int32, twice as long at least.
+        record_margin: rows of `cached` that one event may take.
         timers: requests by epoch of their timer, a heap, int32.
         counts, since: members of (stage, class), and epoch of the head of each queue; as in the Markov network.
         clock, tally: see the constants.
@@ -333,6 +394,7 @@ class Cluster(NamedTuple):
     board: Board
     loads: Loads
     ranks: Ranks
+    edpp: Edpp
     gpu: Any
     epochs: Any
     tree: Any
@@ -346,7 +408,15 @@ class Cluster(NamedTuple):
     pool_trees: Any
     thresholds: Any
     booked: Any
+    places: Places
+    shelves: Any
     users: Any
+    pieces: Any
+    script: Any
+    holders: Any
+    cached: Any
+    table: Any
+    record_margin: int
     timers: Any
     counts: Any
     since: Any
@@ -383,6 +453,8 @@ def empty_cluster(
     log: int = 0,
     live: int = 1024,
     users: int = 0,
+    edpp: Edpp | None = None,
+    script: Script = NO_SCRIPT,
 ) -> Cluster:
     """An idle cluster at time 0.
 
@@ -395,12 +467,14 @@ def empty_cluster(
         samples: how many times `counts` is recorded at most.
         log: rows of the request log kept until the caller takes them; 0 for no log.
         live: requests there is room for at first; `with_more_room` makes more.
+        edpp: where EDPP decides.
         users: of a closed loop, who all send their first request at once; 0 where requests come by themselves.
+        script: what the requests refer to.
     """
     n, size = settings.gpus, settings.batch_size
     gpu = np.zeros(n, GPU)
-    gpu["blocks"] = gpu["behind"] = settings.kv_blocks
-    gpu["oldest"] = gpu["booked"] = NOWHERE
+    gpu["blocks"] = settings.kv_blocks
+    gpu["first_free"] = gpu["last_free"] = gpu["booked"] = NOWHERE
     mixed = n if mixed_gpus is None else mixed_gpus
     counts = np.zeros((stages.STAGES, classes), np.int64)
     since = np.full((stages.QUEUES, classes), np.inf)
@@ -423,16 +497,18 @@ def empty_cluster(
     tree = tournament(n)
     pool_keys, pool_trees = empty_pools(settings, gpu)
     tally = np.zeros(TALLY, np.int64)
-    tally[FREE_SLOT] = tally[COMPOSER] = NOWHERE
+    tally[FREE_SLOT] = tally[COMPOSER] = tally[FREE_RECORD] = NOWHERE
     tally[MIXED_GROUP] = mixed
-    tally[THINKING] = users
+    tally[THINKING] = tally[USERS] = users
+    pieces = script.pieces if settings.prefixes else no_pieces()
     cluster = Cluster(
         gpus=n,
         batch_size=size,
         set=settings,
         board=board,
-        loads=new_loads(Placement(settings.placement), n // settings.keys.data_parallel, draws),
+        loads=new_loads(Placement(settings.placement), n // settings.keys.data_parallel, draws, settings.criteria),
         ranks=new_ranks(n, settings.keys.data_parallel),
+        edpp=edpp or no_edpp(),
         gpu=gpu,
         epochs=np.full(n, np.inf),
         tree=tree,
@@ -446,11 +522,19 @@ def empty_cluster(
         pool_trees=pool_trees,
         thresholds=np.ones(classes, np.int64) if thresholds is None else np.asarray(thresholds, np.int64).copy(),
         booked=np.zeros(classes, np.int64),
-        users=first_users(users),
+        places=new_places(n if settings.gated else 1),
+        shelves=empty_shelves(classes if settings.gated and settings.prefixes else 0),
+        users=first_users(users, len(script.rows) - 1),
+        pieces=pieces,
+        script=np.ascontiguousarray(script.rows),
+        holders=np.full(len(pieces), NOWHERE, np.int32),
+        cached=np.zeros(0, CACHED),
+        table=np.full(1, NOWHERE, np.int32),
+        record_margin=record_margin(settings, pieces),
         timers=np.zeros(0, np.int32),
         counts=counts,
         since=since,
-        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf, np.inf]),
+        clock=np.array([0.0, 0.0 if samples > 0 else np.inf, np.inf, np.inf, 0.0]),
         tally=tally,
         area=np.zeros((stages.STAGES, classes)),
         events=np.zeros((events.EVENTS, classes), np.int64),
@@ -467,14 +551,74 @@ def empty_cluster(
         segments=np.zeros(0, SEGMENT),
         estimates=np.zeros(0, ESTIMATE),
     )
+    if settings.caching:
+        cluster = with_more_records(cluster, 2 * cluster.record_margin + n)
+        if settings.kv_blocks > 0:
+            hold_nothing(cluster)
     return with_more_room(cluster, live)
 
 
-def first_users(count: int) -> Any:
-    """So many users, who send at time 0."""
-    users = np.zeros(count, USER)
-    users["number"] = np.arange(count)
+def empty_shelves(classes: int) -> Any:
+    shelves = np.zeros((classes, SHELVES), LINE)
+    shelves["head"] = shelves["tail"] = NOWHERE
+    return shelves
+
+
+def first_users(count: int, sessions: int) -> Any:
+    """So many users, who send at time 0, and room for so many sessions that think beside them."""
+    users = np.zeros(count + sessions, USER)
+    users["number"][:count] = np.arange(count)
     return users
+
+
+def record_margin(settings: Settings, pieces: Any) -> int:
+    """Records that are made in one event at the most: of the texts of all requests that it may place or admit."""
+    if not settings.caching:
+        return 0
+    depth, piece = 0, pieces["parent"][pieces["end"] > 0]
+    while len(piece) > 0:
+        depth += 1
+        piece = pieces["parent"][piece[piece > 0]]
+    admitted = min(settings.batch_size, settings.tokens) * settings.keys.data_parallel
+    return (max(admitted, settings.gpus) + 1) * (depth + 3)
+
+
+def hold_nothing(cluster: Cluster) -> None:
+    """All blocks of all GPUs are free, and hold nothing."""
+    for g in range(cluster.gpus):
+        record = cluster.cached[cluster.tally[FREE_RECORD]]
+        cluster.gpu[g]["first_free"] = cluster.gpu[g]["last_free"] = cluster.tally[FREE_RECORD]
+        cluster.tally[FREE_RECORD] = record["after"]
+        record["gpu"], record["present"] = g, cluster.set.kv_blocks
+        record["up"] = record["before"] = record["after"] = NOWHERE
+    cluster.tally[RECORDS] += cluster.gpus
+
+
+def with_more_records(cluster: Cluster, more: int) -> Cluster:
+    """The same cluster with room for so many more records of what is in memory."""
+    old = len(cluster.cached)
+    cached = np.zeros(old + more, CACHED)
+    cached[:old] = cluster.cached
+    cached["gpu"][old:] = NOWHERE
+    cached["after"][old:] = np.append(np.arange(old + 1, old + more), cluster.tally[FREE_RECORD])
+    cluster.tally[FREE_RECORD] = old
+    table = np.full(1 << (2 * len(cached) - 1).bit_length(), NOWHERE, np.int32)
+    waiting = np.flatnonzero((cached["piece"] > 0) & (cached["gpu"] != NOWHERE)).astype(np.int64)
+    cell = cells_of(cached["piece"][waiting], cached["gpu"][waiting], len(table))
+    while len(waiting) > 0:  # each the first that comes to a free cell, the others one further
+        free = np.flatnonzero(table[cell] == NOWHERE)
+        _, first = np.unique(cell[free], return_index=True)
+        table[cell[free[first]]] = waiting[free[first]]
+        left = np.ones(len(waiting), bool)
+        left[free[first]] = False
+        waiting, cell = waiting[left], (cell[left] + 1) % len(table)
+    return cluster._replace(cached=cached, table=table)
+
+
+def cells_of(piece: Any, gpu: Any, cells: int) -> Any:
+    """As `prefixes.cell_of`, of many."""
+    mixed = piece.astype(np.int64) * 0x9E3779B1 + gpu.astype(np.int64) * 0x85EBCA6B
+    return (mixed ^ (mixed >> 17)) & (cells - 1)
 
 
 def empty_pools(settings: Settings, gpu: Any) -> tuple[Any, Any]:

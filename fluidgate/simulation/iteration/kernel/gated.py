@@ -14,19 +14,20 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, WHOLE, update_ready
+from fluidgate.policies.decisions.homes import LOOKED_AT, best_of_the_rest, cheapest, is_slow, show, value
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.cluster import (
     ASSIGNED,
     CHANGED,
-    CURSOR,
     LATE,
     LEFT_PREFILL_QUEUE,
     NOW,
     OVER,
     READING,
     SEATED,
+    SHELVES,
     TOTAL_EVENTS,
     UNTIL,
     WAITING,
@@ -35,14 +36,24 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 from fluidgate.simulation.iteration.kernel.handover import spare_blocks
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
-from fluidgate.simulation.iteration.kernel.memory import blocks_of
+from fluidgate.simulation.iteration.kernel.memory import blocks_needed, blocks_of
 from fluidgate.simulation.iteration.kernel.placed import end_iterations, start_iterations, wait
 from fluidgate.simulation.iteration.kernel.pools import change_load
+from fluidgate.simulation.iteration.kernel.prefixes import expect
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, retire
+from fluidgate.simulation.iteration.kernel.reuse import look_for, to_read_on
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
 from fluidgate.simulation.iteration.kernel.segment import first_rank
+from fluidgate.simulation.iteration.kernel.shelves import put_on_shelf, take_from_shelf
 from fluidgate.simulation.iteration.kernel.timers import next_timer
-from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
+from fluidgate.simulation.iteration.kernel.users import (
+    goes_on,
+    hold_back,
+    is_answer,
+    next_arrival,
+    next_request,
+    take_turn,
+)
 from fluidgate.simulation.iteration.law import ENDLESS
 
 BOOKED = 8
@@ -93,19 +104,18 @@ def advance(cluster, law, tables, compose, block, budget):
             tally[LATE] = 1
             start_all(cluster, tables)
         elif arrives:
-            arrive(cluster, block[tally[CURSOR]])
-            tally[CURSOR] += 1
+            arrive(cluster, next_request(cluster, block))
             start_all(cluster, tables)
         elif boundary <= epoch:
             latest = end_iterations(cluster, g)
             first = first_rank(cluster, g)
             for r in range(first, first + cluster.set.keys.data_parallel):
-                look_over(cluster, r)
+                look_over(cluster, tables, r)
             tally[OVER] = max(tally[OVER], first)
             start_all(cluster, tables)
             for r in range(first, first + cluster.set.keys.data_parallel):
                 compose(cluster, law, r, latest)
-                look_over(cluster, r)
+                look_over(cluster, tables, r)
             start_iterations(cluster, g)
         else:
             abandon(cluster, cluster.timers[0])
@@ -123,6 +133,8 @@ def arrive(cluster, arriving):
         estimates.arrived(cluster.estimates, arriving.cls, cluster.clock[NOW])
     if not refused(cluster, slot):
         wait_in(cluster, stages.PREFILL_QUEUE, slot)
+        if len(cluster.shelves) > 0:
+            put_on_shelf(cluster, slot)
 
 
 @called
@@ -130,6 +142,7 @@ def abandon(cluster: Cluster, slot: int) -> None:
     """The patience of a request in the policy's queue is at its end."""
     request = cluster.live[slot]
     wait_no_more(cluster, slot)
+    take_from_shelf(cluster, slot)
     if len(cluster.estimates) > 0:
         estimates.left(cluster.estimates, request.cls)
     cluster.events[events.PREFILL_ABANDONMENT, request.cls] += 1
@@ -144,6 +157,9 @@ def start_all(cluster, tables):
     is to be its own. Few GPUs are booked at a time, since memory lies idle there; on others the next of its class goes
     past it. Other classes don't: the gate has named this one.
     """
+    if tables.homing:
+        start_at_home(cluster, tables)
+        return
     waiting = cluster.board.state.waiting
     for i in range(waiting.size):
         members = cluster.lines[policy_line(cluster, stages.PREFILL_QUEUE, i)].members
@@ -155,11 +171,67 @@ def start_all(cluster, tables):
             return
         slot = first_that_fits(cluster, tables, g, cls)
         if slot != NOWHERE:
-            assign(cluster, g, slot)
+            assign(cluster, tables, g, slot)
         elif may_book(cluster):
             book(cluster, g, cls)
         else:
             return
+
+
+@called
+def start_at_home(cluster: Cluster, tables: Tables) -> None:
+    """Give requests to GPUs where they cost least, the most valuable one first, while there are such that have room.
+
+    Of each class some are looked at: those who wait longest among those who have least to read, and so on.
+    """
+    while True:
+        best = place = NOWHERE
+        most = 0.0
+        for i in range(cluster.counts.shape[1]):
+            left = LOOKED_AT
+            for shelf in range(SHELVES):
+                slot = cluster.shelves[i, shelf].head
+                while slot != NOWHERE and left > 0:
+                    left -= 1
+                    g = home_of(cluster, tables, slot)
+                    if g != NOWHERE:
+                        request = cluster.live[slot]
+                        found = request.prompt - to_read_on(cluster, g, slot)
+                        worth = value(tables, i, request.prompt, found)
+                        if best == NOWHERE or worth > most:
+                            best, place, most = slot, g, worth
+                    slot = cluster.live[slot].shelf_next
+        if best == NOWHERE:
+            return
+        assign(cluster, tables, place, best)
+
+
+@called
+def home_of(cluster: Cluster, tables: Tables, slot: int) -> int:
+    """The GPU where a request costs least; NOWHERE while it has no room there, and waits."""
+    request = cluster.live[slot]
+    look_for(cluster, slot, 1)
+    reuse = cluster.loads.reuse
+    ready = cluster.board.prefill_ready[0] if cluster.board.state.startable[0] > 0 else NOWHERE
+    for k in range(reuse.count[0]):
+        note_wait(cluster, reuse.gpu[k])
+    note_wait(cluster, best_of_the_rest(cluster.places))
+    if ready != NOWHERE:
+        note_wait(cluster, ready)
+    home = cheapest(cluster.places, tables, reuse, ready, request.cls, request.prompt)
+    if home == NOWHERE or cluster.gpu[home].barred == 1 or cluster.gpu[home].occupied >= cluster.batch_size:
+        return NOWHERE
+    if is_slow(cluster.places, tables, home, request.prompt):
+        return NOWHERE
+    return home if blocks_to_start(cluster, home, slot) <= free_blocks(cluster, tables, home) else NOWHERE
+
+
+@inlined
+def note_wait(cluster, g):
+    """How long the iteration of `g` goes on that reads now."""
+    here = cluster.gpu[g]
+    reads = here.busy == 1 and here.chunk > 0
+    cluster.places.wait[g] = max(cluster.epochs[g] - cluster.clock[NOW], 0.0) if reads else 0.0
 
 
 @inlined
@@ -173,7 +245,7 @@ def first_that_fits(cluster: Cluster, tables: Tables, g: int, cls: int) -> int:
     slot = cluster.lines[policy_line(cluster, stages.PREFILL_QUEUE, cls)].head
     free = free_blocks(cluster, tables, g)
     for at in range(PASSED):
-        if slot == NOWHERE or blocks_to_start(cluster, slot) <= free:
+        if slot == NOWHERE or blocks_to_start(cluster, g, slot) <= free:
             return slot
         if at >= cluster.booked[cls] and may_book(cluster):
             return NOWHERE
@@ -192,9 +264,9 @@ def book(cluster: Cluster, g: int, cls: int) -> None:
 
 
 @inlined
-def blocks_to_start(cluster: Cluster, slot: int) -> int:
-    """Blocks that must be free for a request: its prompt's, and its next token's."""
-    return blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
+def blocks_to_start(cluster: Cluster, g: int, slot: int) -> int:
+    """Blocks of `g` that must be free for a request: its prompt's, and its next token's."""
+    return blocks_needed(cluster, g, slot, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
 
 
 @called
@@ -236,31 +308,35 @@ def promised_blocks(cluster: Cluster, g: int) -> int:
     slot = cluster.lines[gpu_line(cluster, g, WAITING)].head
     while slot != NOWHERE:
         request = cluster.live[slot]
-        blocks += blocks_of(cluster, request.prompt + request.produced + 1)
+        blocks += blocks_needed(cluster, g, slot, request.prompt + request.produced + 1)
         slot = request.next
     return blocks
 
 
 @called
-def assign(cluster: Cluster, g: int, slot: int) -> None:
+def assign(cluster: Cluster, tables: Tables, g: int, slot: int) -> None:
     """A request leaves the policy's queue for `g`, whose batch it joins at the next boundary."""
     request = cluster.live[slot]
     wait_no_more(cluster, slot)
+    take_from_shelf(cluster, slot)
     cluster.board.state.waiting[request.cls] -= 1
     request.gpu = g
     request.prefill_gpu = g
     count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
-    change_load(cluster, g, 1, request.unread)
+    request.loaded = to_read_on(cluster, g, slot)
+    change_load(cluster, g, 1, request.loaded)
+    if cluster.set.prefixes:
+        expect(cluster, g, slot)
     late = cluster.tally[LATE]
     if g < cluster.tally[OVER]:
         cluster.tally[LATE] = 1
     wait(cluster, g, slot)
     cluster.tally[LATE] = late
-    look_over(cluster, g)
+    look_over(cluster, tables, g)
 
 
 @called
-def look_over(cluster: Cluster, g: int) -> None:
+def look_over(cluster: Cluster, tables: Tables, g: int) -> None:
     """What `g` holds has changed: how full it is, and whether it has room for more."""
     here = cluster.gpu[g]
     if here.booked != NOWHERE:
@@ -284,6 +360,13 @@ def look_over(cluster: Cluster, g: int) -> None:
     if cluster.set.kv_blocks > 0:
         taken = cluster.set.kv_blocks - here.blocks + promised_blocks(cluster, g)
         here.filled = (taken * WHOLE) // cluster.set.kv_blocks
+    if tables.homing:
+        places = cluster.places
+        places.decodes[g] = here.occupied
+        places.backlog[g] = backlog
+        places.context[g] = here.context + backlog + here.held
+        places.free[g] = here.blocks * cluster.set.keys.kv_block if cluster.set.kv_blocks > 0 else ENDLESS
+        show(places, tables, g, True)
     reads_on = here.busy == 1 and here.chunk > 0
     here.barred = 1 if reads_on or backlog + here.decodes >= cluster.set.tokens else 0
     update_ready(cluster.board, g)

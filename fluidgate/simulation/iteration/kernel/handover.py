@@ -10,7 +10,16 @@ from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.cluster import Cluster
-from fluidgate.simulation.iteration.kernel.memory import blocks_next, blocks_of, blocks_taken, give_back, overwrite
+from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_needed,
+    blocks_next,
+    blocks_of,
+    blocks_taken,
+    give_back,
+    hold_kv,
+    overwrite,
+)
+from fluidgate.simulation.iteration.kernel.prefixes import DROP, let_text_go
 from fluidgate.simulation.iteration.kernel.segment import end_after, under_way
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
 
@@ -29,6 +38,12 @@ def blocks_to_join(cluster: Cluster, slot: int) -> int:
 
 
 @called
+def blocks_to_fetch(cluster: Cluster, g: int, slot: int) -> int:
+    """Of those the ones that must be free on `g`, where it holds nothing yet."""
+    return blocks_needed(cluster, g, slot, read_tokens(cluster, slot) + 1)
+
+
+@called
 def spare_blocks(cluster: Cluster, g: int) -> int:
     """Blocks of `g` that are free now, beside those that its decodes take in their next iteration."""
     here = cluster.gpu[g]
@@ -40,27 +55,48 @@ def spare_blocks(cluster: Cluster, g: int) -> int:
 @called
 def fetch(cluster: Cluster, g: int, slot: int) -> float:
     """Memory of `g` is set aside for a request, and its KV is sent there; how long that takes."""
-    take(cluster, g, blocks_to_join(cluster, slot))
     request = cluster.live[slot]
+    blocks = blocks_to_join(cluster, slot)
+    tokens = read_tokens(cluster, slot)
+    make_room(cluster, g, blocks_to_fetch(cluster, g, slot))
+    at_home = request.piece
+    tokens -= hold_kv(cluster, g, slot, tokens, blocks)
+    request.there = request.piece
+    request.piece = at_home
     request.reserved = 1
     cluster.gpu[g].moving += 1
     cluster.gpu[request.kept].moving += 1
-    return transfer_seconds(cluster, read_tokens(cluster, slot))
+    return transfer_seconds(cluster, tokens)
 
 
 @called
-def take(cluster: Cluster, g: int, blocks: int) -> None:
-    """Free blocks of `g` are set aside. A segment under way ends where the memory that is left does."""
+def carry(cluster: Cluster, g: int, home: int, slot: int) -> int:
+    """Without a limit to memory: the KV of a request goes from `home` to `g`; how many tokens are there already."""
+    tokens = read_tokens(cluster, slot)
+    at_home = cluster.live[slot].piece
+    found = hold_kv(cluster, g, slot, tokens, 0)
+    if cluster.set.caching:
+        let_text_go(cluster, home, at_home, 0)
+    return found
+
+
+@called
+def make_room(cluster: Cluster, g: int, blocks: int) -> None:
+    """Free blocks of `g` are about to be set aside. A segment under way ends where the memory that is left does."""
     here = cluster.gpu[g]
-    if here.busy == 1 and here.batch == here.decodes:
+    catch_up(cluster, g)
+    if here.busy == 1 and here.batch == here.decodes and blocks > here.blocks - blocks_taken(cluster, g, here.length):
+        shorten(cluster, g)
+
+
+@called
+def catch_up(cluster: Cluster, g: int) -> None:
+    """What the decodes of `g` have taken since its segment began, up to the iteration under way, holds theirs."""
+    here = cluster.gpu[g]
+    if cluster.set.kv_blocks > 0 and cluster.set.caching and here.busy == 1 and here.batch == here.decodes:
         taken = blocks_taken(cluster, g, min(under_way(cluster, g), here.length))
-        if cluster.set.keys.kv_caching:
-            overwrite(cluster, g, taken - here.prepaid)
-            here.prepaid = taken
-        if blocks > here.blocks - blocks_taken(cluster, g, here.length):
-            shorten(cluster, g)
-    here.blocks -= blocks
-    overwrite(cluster, g, blocks)
+        overwrite(cluster, g, taken - here.prepaid)
+        here.prepaid = taken
 
 
 @called
@@ -74,7 +110,8 @@ def shorten(cluster: Cluster, g: int) -> None:
 @called
 def let_go(cluster: Cluster, slot: int) -> None:
     """The KV of a request leaves the GPU that has read it."""
-    give_back(cluster, cluster.live[slot].kept, read_tokens(cluster, slot))
+    tokens = read_tokens(cluster, slot)
+    give_back(cluster, cluster.live[slot].kept, slot, tokens, tokens, DROP)
     cluster.live[slot].kept = NOWHERE
 
 
@@ -85,6 +122,7 @@ def arrived(cluster: Cluster, slot: int) -> None:
     cluster.gpu[request.gpu].moving -= 1
     cluster.gpu[request.kept].moving -= 1
     let_go(cluster, slot)
+    request.piece = request.there
 
 
 @inlined
@@ -94,7 +132,7 @@ def claim(cluster: Cluster, g: int, slot: int) -> None:
     if request.reserved == 1:
         spared = blocks_to_join(cluster, slot) - blocks_of(cluster, read_tokens(cluster, slot))
         cluster.gpu[g].blocks += spared
-        if cluster.set.keys.kv_caching:
+        if cluster.set.caching:
             cluster.gpu[g].prepaid += spared
     request.reserved = 0
     request.kept = NOWHERE

@@ -22,17 +22,17 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     MOST_ALIVE,
     NOW,
     NUMBER,
+    RECORDS,
     REJECTED,
     SEGMENTS,
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
-from fluidgate.simulation.iteration.kernel.memory import (
-    blocks_of,
-    leave_cached,
-)
+from fluidgate.simulation.iteration.kernel.memory import blocks_of
+from fluidgate.simulation.iteration.kernel.prefixes import OWN
 from fluidgate.simulation.iteration.kernel.record import retire
-from fluidgate.simulation.iteration.kernel.users import sign
+from fluidgate.simulation.iteration.kernel.users import set_off, sign
+from fluidgate.workloads.streams.requests import NOTHING
 
 
 @inlined
@@ -43,6 +43,8 @@ def what_is_missing(cluster, block):
         return pauses.BLOCK_READ
     if tally[FREE_SLOT] == NOWHERE:
         return pauses.FULL
+    if cluster.record_margin > 0 and tally[RECORDS] + cluster.record_margin > len(cluster.cached):
+        return pauses.RECORDS_FULL
     if len(cluster.log) > 0 and tally[LOGGED] + cluster.batch_size + 1 >= len(cluster.log):
         return pauses.LOG_FULL
     if len(cluster.segments) > 0 and tally[SEGMENTS] + cluster.gpus + 1 >= len(cluster.segments):
@@ -72,14 +74,22 @@ def enter(cluster, arriving):
     request.prefill_gpu = NOWHERE
     request.timer_position = NOWHERE
     request.preemptions = 0
+    request.text = arriving.text if cluster.set.prefixes else NOTHING
+    request.answer = arriving.answer if cluster.set.prefixes else NOTHING
+    request.then = arriving.then
+    request.piece = NOWHERE
+    request.own = NOWHERE
+    request.awaited = 0
     request.cached = 0
-    request.ahead = 0
+    request.loaded = 0
     request.decode_gpu = NOWHERE
     request.accumulating = 0
+    request.shelf = NOWHERE
     request.kept = NOWHERE
     request.reserved = 0
     request.stage = stages.PREFILL_QUEUE
-    sign(cluster, slot, arriving)
+    sign(cluster, slot, arriving.think)
+    set_off(cluster, arriving.spawns)
     cluster.tally[NUMBER] += 1
     cluster.tally[ALIVE] += 1
     cluster.tally[MOST_ALIVE] = max(cluster.tally[ALIVE], cluster.tally[MOST_ALIVE])
@@ -111,7 +121,7 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
     request = cluster.live[slot]
     grown = here.iteration - request.joined
     strike_out(cluster, g, slot)
-    leave(cluster, g, slot)
+    leave(cluster, g, slot, OWN)
     if grown > 0:
         request.last = here.last_token
     elif cluster.batch[g, FRESH, request.cls] > 0:
@@ -121,6 +131,5 @@ def preempt_decode(cluster: Cluster, g: int, slot: int) -> float:
     if cluster.set.keys.preemption == SWAP:
         request.unread = 0
         return (request.held + grown) * cluster.set.keys.swap_seconds
-    leave_cached(cluster, g, slot, request.held + grown)
     request.unread = request.prompt + request.produced
     return 0.0

@@ -1,4 +1,4 @@
-"""A GPU's KV memory: blocks that prompts and growing decodes hold, and what freed blocks still hold.
+"""A GPU's KV memory: the blocks that prompts and growing decodes hold.
 
 A decode takes a block every `block_tokens` iterations; `growth` counts the decodes by the iterations in which they do,
 so that what a batch takes in many iterations is a sum of few terms.
@@ -6,9 +6,10 @@ so that what a batch takes in many iterations is a sum of few terms.
 
 from __future__ import annotations
 
-from fluidgate.compiled import inlined
+from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.cluster import Cluster
+from fluidgate.simulation.iteration.kernel.prefixes import OWN, give_up, held_by_others, take_free, take_over
 from fluidgate.simulation.iteration.law import ENDLESS
 
 
@@ -56,98 +57,90 @@ def iterations_that_fit(cluster: Cluster, g: int) -> int:
 
 
 @inlined
-def admits(cluster: Cluster, g: int, tokens: int) -> bool:
-    """Whether `tokens` fit beside the decodes of `g` and what these take in the next iteration.
+def admits(cluster: Cluster, g: int, slot: int, tokens: int) -> bool:
+    """Whether `tokens` of a request fit beside the decodes of `g` and what these take in the next iteration.
 
     No request is asked for more than the whole memory, so that an empty GPU admits it.
     """
     if cluster.set.kv_blocks == 0:
         return True
-    return min(blocks_of(cluster, tokens), cluster.set.kv_blocks) <= cluster.gpu[g].blocks - blocks_next(cluster, g)
+    return blocks_needed(cluster, g, slot, tokens) <= cluster.gpu[g].blocks - blocks_next(cluster, g)
 
 
 @inlined
-def hold(cluster: Cluster, g: int, tokens: int, found: int) -> None:
-    """A prompt of `tokens` is given its memory, `found` blocks of which hold its KV already."""
-    cluster.gpu[g].held += tokens
+def blocks_needed(cluster: Cluster, g: int, slot: int, tokens: int) -> int:
+    """Blocks that must be free on `g` for `tokens` of a request that holds nothing there: those that nobody holds."""
+    blocks = min(blocks_of(cluster, tokens), cluster.set.kv_blocks)
+    return blocks - held_by_others(cluster, g, slot) if cluster.set.caching else blocks
+
+
+@inlined
+def hold_prompt(cluster: Cluster, g: int, slot: int, tokens: int) -> int:
+    """Give a request that is to be read the memory of `tokens` tokens; how many of them it finds there."""
+    if cluster.set.caching:
+        return find_prompt(cluster, g, slot, tokens)
     if cluster.set.kv_blocks > 0:
         cluster.gpu[g].blocks -= blocks_of(cluster, tokens)
-        overwrite(cluster, g, blocks_of(cluster, tokens) - found)
+    return 0
 
 
-@inlined
-def release(cluster: Cluster, g: int, tokens: int) -> None:
-    """A prompt of `tokens` gives its memory back."""
-    cluster.gpu[g].held -= tokens
-    give_back(cluster, g, tokens)
+@called
+def find_prompt(cluster: Cluster, g: int, slot: int, tokens: int) -> int:
+    """The same with what lies in memory: one token at least is read.
+
+    Where all full blocks are there it has them all, and reads the last one again.
+    """
+    size = cluster.set.keys.kv_block
+    request = cluster.live[slot]
+    request.cached = take_over(cluster, g, slot, blocks_of(cluster, tokens))
+    return min(request.cached, (tokens - 1) // size) * size
 
 
-@inlined
-def give_back(cluster: Cluster, g: int, tokens: int) -> None:
+@called
+def hold_kv(cluster: Cluster, g: int, slot: int, tokens: int, blocks: int) -> int:
+    """Give `blocks` blocks of `g` to a request whose KV of `tokens` tokens comes there; how many it finds there."""
+    if cluster.set.caching:
+        return min(take_over(cluster, g, slot, blocks) * cluster.set.keys.kv_block, tokens)
     if cluster.set.kv_blocks > 0:
+        cluster.gpu[g].blocks -= blocks
+    return 0
+
+
+@inlined
+def give_back(cluster: Cluster, g: int, slot: int, tokens: int, read: int, keep: int) -> None:
+    """A request of `tokens` tokens, `read` of them read, gives its memory back; `keep` says what of its own stays."""
+    if cluster.set.caching:
+        leave_there(cluster, g, slot, tokens, read, keep)
+    elif cluster.set.kv_blocks > 0:
         cluster.gpu[g].blocks += blocks_of(cluster, tokens)
-        if cluster.set.keys.kv_caching:
-            cluster.gpu[g].behind += blocks_of(cluster, tokens)
+
+
+@called
+def leave_there(cluster: Cluster, g: int, slot: int, tokens: int, read: int, keep: int) -> None:
+    record = cluster.live[slot].piece
+    cluster.live[slot].piece = NOWHERE
+    give_up(cluster, g, slot, record, blocks_of(cluster, tokens), read // cluster.set.keys.kv_block, keep)
+
+
+@called
+def give_prompt_back(cluster: Cluster, g: int, slot: int) -> None:
+    """As `give_back`, of a request that is preempted while it is read."""
+    request = cluster.live[slot]
+    tokens = request.prompt + request.produced
+    read = max(tokens - request.unread, request.cached * cluster.set.keys.kv_block)
+    give_back(cluster, g, slot, tokens, read, OWN)
 
 
 @inlined
 def prepay(cluster: Cluster, g: int) -> None:
     """The decodes of `g` take the blocks of their next iteration before anybody else."""
-    if cluster.set.keys.kv_caching:
+    if cluster.set.caching:
         cluster.gpu[g].prepaid = blocks_next(cluster, g)
-        overwrite(cluster, g, cluster.gpu[g].prepaid)
-
-
-# Free blocks are taken in the order in which they were freed, the last of a request first. Preempted requests stand at
-# the front of the line, the latest first, so that the line backwards is the order of their cached blocks; between those
-# lie blocks that hold nothing.
+        take_free(cluster, g, cluster.gpu[g].prepaid)
 
 
 @inlined
 def overwrite(cluster: Cluster, g: int, blocks: int) -> None:
-    """`blocks` free blocks are taken: whose they were has to read them again."""
-    if not cluster.set.keys.kv_caching:
-        return
-    here = cluster.gpu[g]
-    while blocks > 0 and here.oldest != NOWHERE:
-        request = cluster.live[here.oldest]
-        empty = min(blocks, request.ahead)
-        request.ahead -= empty
-        blocks -= empty
-        lost = min(blocks, request.cached)
-        request.cached -= lost
-        blocks -= lost
-        if request.cached == 0:
-            here.oldest = request.previous
-    here.behind -= blocks
-
-
-@inlined
-def leave_cached(cluster: Cluster, g: int, slot: int, tokens: int) -> None:
-    """The KV of the first `tokens` tokens of a request stays in the blocks it has just given back, the full ones."""
-    if not cluster.set.keys.kv_caching:
-        return
-    here = cluster.gpu[g]
-    request = cluster.live[slot]
-    request.cached = tokens // cluster.set.keys.kv_block
-    if request.cached > 0:
-        request.ahead = here.behind - request.cached
-        here.behind = 0
-        if here.oldest == NOWHERE:
-            here.oldest = slot
-
-
-@inlined
-def find_cached(cluster: Cluster, g: int, slot: int) -> int:
-    """Take the cached blocks of the request admitted next, the latest of the preempted; how many."""
-    request = cluster.live[slot]
-    if not cluster.set.keys.kv_caching or request.cached == 0:
-        return 0
-    here = cluster.gpu[g]
-    found = request.cached
-    request.cached = 0
-    here.behind += request.ahead
-    request.ahead = 0
-    if here.oldest == slot:
-        here.oldest = NOWHERE
-    return found
+    """`blocks` free blocks are taken: what they held is lost."""
+    if cluster.set.caching:
+        take_free(cluster, g, blocks)

@@ -13,27 +13,24 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.policies.decisions.placement import place
+from fluidgate.policies.decisions.placement import asks_for_reuse, place, show_queue
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
 from fluidgate.simulation.iteration.kernel.admission import (
     complete,
-    finish,
+    finish_all,
     finish_later,
     record_own_gaps,
 )
 from fluidgate.simulation.iteration.kernel.batch import (
+    end_decodes,
     join,
-    next_end,
-    pop_end,
     record_own_gap,
     seat,
-    stand_still,
 )
 from fluidgate.simulation.iteration.kernel.cluster import (
     ACCUMULATING,
-    CURSOR,
     DECODING,
     FETCHING,
     FRESH,
@@ -49,10 +46,12 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 from fluidgate.simulation.iteration.kernel.handover import arrived, shorten, spare_blocks
 from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, push_back, unlink
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
-from fluidgate.simulation.iteration.kernel.memory import blocks_of, give_back
+from fluidgate.simulation.iteration.kernel.memory import blocks_needed, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
+from fluidgate.simulation.iteration.kernel.prefixes import ANSWER, expect, expect_no_more
 from fluidgate.simulation.iteration.kernel.ranks import publish, rank_of_group, report, report_so_far, step_together
 from fluidgate.simulation.iteration.kernel.record import count, move_clock, observe, retire, time_to_first
+from fluidgate.simulation.iteration.kernel.reuse import look_for, to_read_on
 from fluidgate.simulation.iteration.kernel.segment import (
     cut_segment,
     cut_segment_late,
@@ -61,10 +60,11 @@ from fluidgate.simulation.iteration.kernel.segment import (
     last_start,
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
-from fluidgate.simulation.iteration.kernel.users import hold_back, is_answer, next_arrival, take_turn
+from fluidgate.simulation.iteration.kernel.users import hold_back, is_answer, next_arrival, next_request, take_turn
 from fluidgate.simulation.iteration.times import TTFT
 
 POOLS = int(Placement.POOLS)
+PRECISE = int(Placement.PRECISE)
 
 
 @inlined
@@ -99,8 +99,7 @@ def advance(cluster, law, compose, block, budget):
             return pauses.DONE
         tally[LATE] = 1 if (is_answer(cluster) if arrives else boundary > epoch) else 0
         if arrives:
-            arrive(cluster, block[tally[CURSOR]])
-            tally[CURSOR] += 1
+            arrive(cluster, next_request(cluster, block))
         elif boundary <= epoch:
             reach_boundary(cluster, law, compose, g)
         elif in_transit(cluster, cluster.timers[0]):
@@ -116,19 +115,44 @@ def arrive(cluster, arriving):
     slot = enter(cluster, arriving)
     if refused(cluster, slot):
         return
-    g = pair(cluster, slot) if cluster.set.placement == POOLS else place(cluster.loads, arriving.prompt)
+    if cluster.set.prefixes and asks_for_reuse(cluster.loads):
+        look_for(cluster, slot, cluster.set.keys.data_parallel)
+    if cluster.set.placement == POOLS:
+        g = pair(cluster, slot)
+    else:
+        if cluster.set.placement == PRECISE:
+            show_queues(cluster)
+        g = place(cluster.loads, arriving.prompt, cluster.loads.reuse)
     if cluster.set.keys.data_parallel > 1:
         g = rank_of_group(cluster, g)
     cluster.live[slot].gpu = g
     cluster.live[slot].prefill_gpu = g
     count(cluster, stages.PREFILL_QUEUE, arriving.cls, 1)
-    change_load(cluster, g, 1, arriving.prompt)
+    cluster.live[slot].loaded = to_read_on(cluster, g, slot)
+    change_load(cluster, g, 1, cluster.live[slot].loaded)
+    if cluster.set.prefixes:
+        expect(cluster, g, slot)
     if arriving.patience < np.inf:
         set_timer(cluster, slot, cluster.live[slot].arrival + arriving.patience)
     if cluster.set.accumulate and cluster.thresholds[arriving.cls] > 1:
         accumulate(cluster, g, slot)
     else:
         wait(cluster, g, slot)
+
+
+@called
+def show_queues(cluster: Cluster) -> None:
+    """Bring who waits, and the memory that is taken, up to date everywhere: it changes with every token, so O(n)."""
+    size, blocks = cluster.set.keys.data_parallel, cluster.set.kv_blocks
+    for group in range(cluster.loads.gpus):
+        waiting = spare = 0
+        for g in range(group * size, group * size + size):
+            waiting += cluster.lines[gpu_line(cluster, g, WAITING)].members
+            if blocks > 0:
+                spare += spare_blocks(cluster, g)
+        used = 1.0 - spare / (size * blocks) if blocks > 0 else 0.0
+        if waiting != cluster.loads.waiting[group] or used != cluster.loads.used[group]:
+            show_queue(cluster.loads, group, waiting, used)
 
 
 @inlined
@@ -207,7 +231,7 @@ def lacks_memory(cluster: Cluster, g: int) -> bool:
         return False
     request = cluster.live[slot]
     tokens = request.prompt + request.produced + (cluster.set.keys.kv_reservation if request.unread > 0 else 0)
-    return min(blocks_of(cluster, tokens), cluster.set.kv_blocks) > spare_blocks(cluster, g)
+    return blocks_needed(cluster, g, slot, tokens) > spare_blocks(cluster, g)
 
 
 @inlined
@@ -237,7 +261,8 @@ def abandon(cluster: Cluster, slot: int) -> None:
     unlink(cluster, line, slot)
     count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
     cluster.events[events.PREFILL_ABANDONMENT, request.cls] += 1
-    change_load(cluster, g, -1, -request.unread)
+    change_load(cluster, g, -1, -request.loaded)
+    expect_no_more(cluster, slot)
     unbind(cluster, slot)
     retire(cluster, slot, LEFT_PREFILL_QUEUE)
     if was_first and cluster.lines[line].members > 0:
@@ -289,13 +314,9 @@ def end_iteration(cluster: Cluster, g: int) -> float:
     if here.busy == 1:
         chunk = here.chunk
         end_segment(cluster, g)
-        while next_end(cluster, g) == 0:
-            slot = pop_end(cluster, g)
-            stand_still(cluster, g, slot)
-            if cluster.set.keys.async_scheduling:
-                finish_later(cluster, g, slot)
-            else:
-                finish(cluster, g, slot)
+        end_decodes(cluster, g)
+        if not cluster.set.keys.async_scheduling:
+            finish_all(cluster, g)
         if chunk > 0:
             end_prefills(cluster, g)
     if ran and cluster.set.keys.data_parallel > 1:
@@ -315,7 +336,8 @@ def end_prefills(cluster: Cluster, g: int) -> None:
         unlink(cluster, line, slot)
         cls = request.cls
         tokens = request.prompt + request.produced
-        change_load(cluster, g, 0, -tokens)
+        change_load(cluster, g, 0, -request.loaded)
+        request.loaded = 0
         count(cluster, stages.PREFILL, cls, -1)
         cluster.events[events.PREFILL_END, cls] += 1
         if request.produced == 0:
@@ -334,7 +356,7 @@ def end_prefills(cluster: Cluster, g: int) -> None:
             if cluster.set.keys.async_scheduling:
                 keep(cluster, g, slot, tokens)
             else:
-                give_back(cluster, g, tokens)
+                give_back(cluster, g, slot, tokens, tokens, ANSWER)
                 change_load(cluster, g, -1, 0)
                 unbind(cluster, slot)
                 complete(cluster, slot)

@@ -6,6 +6,7 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import replay
 from fluidgate.policies.decisions import placement, stages
 from fluidgate.policies.decisions.board import NOWHERE
+from fluidgate.policies.decisions.edpp import DECODER, comes
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.simulation import events
 from fluidgate.simulation.iteration.kernel.batch import join, seat
@@ -23,8 +24,11 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     WAITING,
     Cluster,
 )
+from fluidgate.simulation.iteration.kernel.drift import begin_work, choose_ways, leave_decoder, leave_reader
 from fluidgate.simulation.iteration.kernel.handover import (
+    blocks_to_fetch,
     blocks_to_join,
+    carry,
     claim,
     fetch,
     held_up,
@@ -35,6 +39,7 @@ from fluidgate.simulation.iteration.kernel.handover import (
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.kernel.memory import blocks_next, blocks_of, overwrite
+from fluidgate.simulation.iteration.kernel.prefixes import expect
 from fluidgate.simulation.iteration.kernel.record import count, observe
 from fluidgate.simulation.iteration.kernel.segment import cut_segment
 from fluidgate.simulation.iteration.kernel.timers import set_timer
@@ -53,6 +58,13 @@ def change_load(cluster: Cluster, g: int, requests: int, tokens: int) -> None:
         rekey(cluster, g)
         if tokens < 0:
             come_home(cluster, g)
+
+
+@called
+def load(cluster: Cluster, g: int, slot: int, unread: int) -> None:
+    """Of a request on `g`, `unread` tokens are to be read."""
+    change_load(cluster, g, 0, unread - cluster.live[slot].loaded)
+    cluster.live[slot].loaded = unread
 
 
 @called
@@ -105,6 +117,10 @@ def bind(cluster: Cluster, slot: int, g: int) -> None:
 @inlined
 def unbind(cluster: Cluster, slot: int) -> None:
     """The request leaves the cluster."""
+    if cluster.set.drift and cluster.live[slot].decode_gpu != NOWHERE:
+        if cluster.live[slot].gpu != cluster.live[slot].decode_gpu:
+            leave_reader(cluster, slot)
+        leave_decoder(cluster, slot)
     if cluster.live[slot].decode_gpu != NOWHERE:
         lose_decode(cluster, cluster.live[slot].decode_gpu)
 
@@ -119,6 +135,10 @@ def lose_decode(cluster: Cluster, g: int) -> None:
 @called
 def pair(cluster: Cluster, slot: int) -> int:
     """The GPU that reads the prompt of a new request; where the pools lend GPUs, that of its tokens is chosen too."""
+    if cluster.set.drift:
+        reader = choose_ways(cluster, slot)
+        bind(cluster, slot, cluster.edpp.chosen[DECODER])
+        return reader
     if cluster.set.queue_tokens == 0:
         return least(cluster, PROMPT_POOL, UNREAD)
     reader = reader_of(cluster, PROMPT_POOL, cluster.live[slot].prompt)
@@ -193,11 +213,13 @@ def ship(cluster: Cluster, slot: int) -> None:
     """The KV of a request leaves for the GPU where it decodes; it stands in the buffer until it joins a batch there."""
     request = cluster.live[slot]
     home, g = request.gpu, request.decode_gpu
+    if cluster.set.drift:
+        leave_reader(cluster, slot)
     request.gpu = g
     request.since = cluster.clock[NOW]
     count(cluster, stages.SOLO_QUEUE, request.cls, 1)
     if cluster.set.kv_blocks == 0:
-        send(cluster, slot, transfer_seconds(cluster, request.prompt + request.produced - 1))
+        send(cluster, slot, transfer_seconds(cluster, read_tokens(cluster, slot) - carry(cluster, g, home, slot)))
         return
     request.kept = home
     cluster.tally[LATE] = 1 if g < home else 0  # whether its boundary of this epoch is over
@@ -205,7 +227,7 @@ def ship(cluster: Cluster, slot: int) -> None:
     if (
         cluster.lines[line].members == 0
         and not preempted_first(cluster, g)
-        and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g)
+        and blocks_to_fetch(cluster, g, slot) <= spare_blocks(cluster, g)
     ):
         send(cluster, slot, fetch(cluster, g, slot))
     else:
@@ -234,7 +256,7 @@ def fetch_all(cluster: Cluster, g: int) -> None:
     line = gpu_line(cluster, g, FETCHING)
     while cluster.lines[line].head != NOWHERE and not preempted_first(cluster, g):
         slot = cluster.lines[line].head
-        if blocks_to_join(cluster, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
+        if blocks_to_fetch(cluster, g, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
             return
         unlink(cluster, line, slot)
         send(cluster, slot, fetch(cluster, g, slot))
@@ -255,6 +277,9 @@ def keeps_one(cluster: Cluster, g: int) -> bool:
         return False
     request = cluster.live[slot]
     unlink(cluster, gpu_line(cluster, request.gpu, FETCHING), slot)
+    if cluster.set.drift:
+        leave_decoder(cluster, slot)
+        comes(cluster.edpp, g, 1, request.prompt)
     lose_decode(cluster, request.decode_gpu)
     if cluster.gpu[request.gpu].busy == 0:
         cut_segment(cluster, request.gpu)
@@ -272,6 +297,7 @@ def keeps_one(cluster: Cluster, g: int) -> bool:
         change_load(cluster, g, 1, 0)
     else:
         let_go(cluster, slot)
+        request.piece = NOWHERE
         request.unread = 0 if cluster.set.keys.preemption == SWAP else request.prompt + request.produced
         request.stage = stages.PREFILL_QUEUE
         request.preemptions += 1
@@ -279,7 +305,10 @@ def keeps_one(cluster: Cluster, g: int) -> bool:
         cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
         count(cluster, stages.SOLO_QUEUE, request.cls, -1)
         count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
-        change_load(cluster, g, 1, request.unread)
+        change_load(cluster, g, 1, 0)
+        load(cluster, g, slot, request.unread)
+        if cluster.set.prefixes:
+            expect(cluster, g, slot)
     push_front(cluster, gpu_line(cluster, g, WAITING), slot)
     return True
 
@@ -289,6 +318,8 @@ def join_landed(cluster: Cluster, g: int, slot: int) -> None:
     """A request that came from another GPU and waits at `g` begins to decode."""
     request = cluster.live[slot]
     held = request.prompt + request.produced - 1
+    if cluster.set.drift:
+        begin_work(cluster, slot, g)
     unlink(cluster, gpu_line(cluster, g, WAITING), slot)
     if cluster.set.kv_blocks > 0:
         claim(cluster, g, slot)

@@ -24,6 +24,8 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     NOW,
     OUTPUT_SERVED,
     PREFILL_TIME,
+    PROMPT_ADMITTED,
+    PROMPT_FOUND,
     PROMPT_SERVED,
     RUNNING,
     SAMPLES_TAKEN,
@@ -32,7 +34,8 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     SOLO_TIME,
     Cluster,
 )
-from fluidgate.simulation.iteration.kernel.users import think
+from fluidgate.simulation.iteration.kernel.prefixes import disown
+from fluidgate.simulation.iteration.kernel.users import go_on
 from fluidgate.simulation.iteration.law import ended_by, span
 from fluidgate.simulation.iteration.times import GAP, LATENCY, STALL, TPOT, TTFT
 
@@ -58,6 +61,15 @@ def observe(cluster: Cluster, quantity: int, cls: int, seconds: float, epoch: fl
     if epoch >= cluster.set.warmup and epoch <= cluster.set.horizon:
         cluster.histogram[quantity, cls, bin_of(seconds)] += 1
         cluster.seconds[quantity, cls] += seconds
+
+
+@inlined
+def note_found(cluster: Cluster, slot: int, tokens: int) -> None:
+    """A request that is given memory for its prompt found `tokens` tokens of it there."""
+    request = cluster.live[slot]
+    if request.preemptions == 0:
+        cluster.tokens[PROMPT_ADMITTED, request.cls] += request.prompt
+        cluster.tokens[PROMPT_FOUND, request.cls] += tokens
 
 
 @inlined
@@ -245,8 +257,10 @@ def retire(cluster: Cluster, slot: int, outcome: int) -> None:
         row.preemptions = request.preemptions
         row.outcome = outcome
         row.user = request.user
+    if cluster.set.caching:
+        disown(cluster, slot)
     if len(cluster.users) > 0:
-        think(cluster, slot, outcome)
+        go_on(cluster, slot, outcome)
     request.stage = NOWHERE
     request.next = cluster.tally[FREE_SLOT]
     cluster.tally[FREE_SLOT] = slot

@@ -26,19 +26,24 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 from fluidgate.simulation.iteration.kernel.handover import (
     all_stuck,
     arrived,
+    blocks_to_fetch,
     blocks_to_join,
     claim,
     fetch,
     held_up,
     last_buffered,
     let_go,
+    read_tokens,
     spare_blocks,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, push_back, push_front, unlink
 from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_needed,
     blocks_next,
     blocks_of,
+    hold_kv,
+    overwrite,
 )
 from fluidgate.simulation.iteration.kernel.record import observe
 from fluidgate.simulation.iteration.kernel.seats import (
@@ -59,9 +64,9 @@ def has_memory(cluster: Cluster, g: int, slot: int) -> bool:
     """Whether `g` has memory for a prompt and its first token, beside what decodes take there next or wait for."""
     if cluster.lines[gpu_line(cluster, g, FETCHING)].members > 0:
         return False
-    blocks = blocks_of(cluster, cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1))
+    tokens = cluster.live[slot].unread + max(cluster.set.keys.kv_reservation, 1)
     joining = cluster.lines[gpu_line(cluster, g, PENDING)].members
-    return min(blocks, cluster.set.kv_blocks) <= spare_blocks(cluster, g) - joining
+    return blocks_needed(cluster, g, slot, tokens) <= spare_blocks(cluster, g) - joining
 
 
 @inlined
@@ -77,7 +82,7 @@ def send(cluster: Cluster, slot: int, seconds: float) -> None:
 def send_if_there_is_memory(cluster: Cluster, slot: int, g: int) -> None:
     """The KV of a decode goes to `g`, behind that of others that wait for memory there."""
     line = gpu_line(cluster, g, FETCHING)
-    if cluster.lines[line].members == 0 and blocks_to_join(cluster, slot) <= spare_blocks(cluster, g):
+    if cluster.lines[line].members == 0 and blocks_to_fetch(cluster, g, slot) <= spare_blocks(cluster, g):
         send(cluster, slot, fetch(cluster, g, slot))
         return
     push_back(cluster, line, slot)
@@ -111,15 +116,16 @@ def fetch_all(cluster: Cluster, g: int) -> float:
     while cluster.lines[line].head != NOWHERE:
         slot = cluster.lines[line].head
         request = cluster.live[slot]
-        if blocks_to_join(cluster, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
+        if blocks_to_fetch(cluster, g, slot) > cluster.gpu[g].blocks - blocks_next(cluster, g):
             break
         unlink(cluster, line, slot)
         if request.kept != NOWHERE:
             send(cluster, slot, fetch(cluster, g, slot))
             continue
-        cluster.gpu[g].blocks -= blocks_to_join(cluster, slot)
+        tokens = read_tokens(cluster, slot)
+        tokens -= hold_kv(cluster, g, slot, tokens, blocks_to_join(cluster, slot))
         request.reserved = 1
-        delay += (request.prompt + request.produced) * cluster.set.keys.swap_seconds
+        delay += tokens * cluster.set.keys.swap_seconds
         push_back(cluster, gpu_line(cluster, g, PENDING), slot)
     return delay
 
@@ -140,6 +146,9 @@ def join_pending(cluster: Cluster, g: int) -> int:
             more = blocks_to_join(cluster, slot) - blocks_of(cluster, held)
             if more > cluster.gpu[g].blocks - blocks_next(cluster, g):
                 continue
+            if cluster.set.caching:
+                overwrite(cluster, g, more)
+                cluster.gpu[g].prepaid += more
         unlink(cluster, pending, slot)
         if limited:
             claim(cluster, g, slot)
@@ -177,6 +186,7 @@ def gives_way(cluster: Cluster, g: int) -> bool:
     request = cluster.live[slot]
     there = request.gpu
     let_go(cluster, slot)
+    request.piece = NOWHERE
     request.preemptions += 1
     cluster.events[events.DECODE_PREEMPTION, request.cls] += 1
     if cluster.set.keys.preemption == SWAP:

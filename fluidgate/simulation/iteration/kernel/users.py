@@ -1,6 +1,7 @@
-"""Who sends requests: in a closed loop users, each its next when its last has left and its think time is over.
+"""Who sends requests: sessions, each its next when its last is answered and its think time is over, and users.
 
-A user who thinks stands in a heap by the epoch at which it sends. What it then sends is the next request of the block.
+Who thinks stands in a heap by the epoch at which it sends. What it then sends is a row of the script, the next of its
+session; or, of a user in a closed loop whose session has ended, the next request of the block, with which one begins.
 Without users the block says itself when its requests are sent.
 
 At one epoch arrivals come before all else. But a request that is sent in answer to something of the same epoch comes
@@ -14,14 +15,20 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.cluster import (
+    COMPLETED,
     CURSOR,
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
     NOW,
+    SENDER,
+    SENT,
+    SESSIONS,
     THINKING,
     TURN,
+    USERS,
     Cluster,
 )
+from fluidgate.workloads.streams.requests import NOTHING
 
 # Values of `tally[TURN]`, what has happened at this epoch so far.
 ARRIVALS = 0  # arrivals, if anything
@@ -32,13 +39,38 @@ ANSWERS = 2  # all else; requests sent in answer to it arrive
 @inlined
 def next_arrival(cluster, block):
     """Epoch at which the next request comes to the engines; inf if none comes for now."""
-    if cluster.tally[CURSOR] == len(block):
-        return np.inf
-    if len(cluster.users) == 0:
-        return block[cluster.tally[CURSOR]].arrival + cluster.set.keys.front_end
-    if cluster.tally[THINKING] == 0:
-        return np.inf
-    return cluster.users[0].sends + cluster.set.keys.front_end
+    tally = cluster.tally
+    if tally[CURSOR] == len(block):  # users have nothing to send any more, sessions have
+        while tally[THINKING] > 0 and cluster.users[0].row == NOTHING:
+            drop_first(cluster)
+    sends = cluster.users[0].sends if tally[THINKING] > 0 else np.inf
+    if tally[USERS] == 0 and tally[CURSOR] < len(block):
+        sends = min(sends, block[tally[CURSOR]].arrival)
+    return sends + cluster.set.keys.front_end
+
+
+@inlined
+def next_request(cluster, block):
+    """The request that comes next; of two sent at once first the one of the stream."""
+    tally = cluster.tally
+    cursor = tally[CURSOR]
+    by_itself = tally[USERS] == 0 and cursor < len(block)
+    if by_itself and (tally[THINKING] == 0 or block[cursor].arrival <= cluster.users[0].sends):
+        arriving = block[cursor]
+        tally[CURSOR] = cursor + 1
+        cluster.clock[SENT] = arriving.arrival
+        tally[SENDER] = NOWHERE
+        if arriving.then != NOTHING:
+            tally[SENDER] = tally[USERS] + tally[SESSIONS]
+            tally[SESSIONS] += 1
+        return arriving
+    row = cluster.users[0].row
+    cluster.clock[SENT] = cluster.users[0].sends
+    tally[SENDER] = cluster.users[0].number
+    drop_first(cluster)
+    if row == NOTHING:
+        tally[CURSOR] = cursor + 1
+    return block[cursor] if row == NOTHING else cluster.script[row]
 
 
 @inlined
@@ -64,7 +96,7 @@ def take_turn(cluster: Cluster, epoch: float, arrives: bool) -> None:
 @inlined
 def goes_on(cluster: Cluster, epoch: float) -> bool:
     """Whether the run does, where the next event is at `epoch`: users who all wait may be served by other tables."""
-    return epoch < np.inf or (len(cluster.users) > 0 and cluster.set.horizon < np.inf)
+    return epoch < np.inf or (cluster.tally[USERS] > 0 and cluster.set.horizon < np.inf)
 
 
 @inlined
@@ -74,30 +106,48 @@ def is_answer(cluster: Cluster) -> bool:
 
 
 @inlined
-def sign(cluster, slot, arriving):
+def sign(cluster: Cluster, slot: int, think: float) -> None:
     """Write down who has sent the request that arrives, and when."""
     request = cluster.live[slot]
-    request.think = arriving.think
-    if len(cluster.users) == 0:
-        request.sent = arriving.arrival
-        request.user = NOWHERE
-        return
-    request.sent = cluster.users[0].sends
-    request.user = cluster.users[0].number
-    drop_first(cluster)
+    request.think = think
+    request.sent = cluster.clock[SENT]
+    request.user = cluster.tally[SENDER]
 
 
 @called
-def think(cluster: Cluster, slot: int, outcome: int) -> None:
-    """The user of a request that leaves thinks, from when its answer has come; who gave up waits for none."""
+def set_off(cluster: Cluster, row: int) -> None:
+    """The sessions that the request that arrives has set off: the first is that of a row of the script."""
+    while row != NOTHING:
+        first = cluster.script[row]
+        think(cluster, cluster.clock[SENT] + first.arrival, cluster.tally[USERS] + cluster.tally[SESSIONS], row)
+        cluster.tally[SESSIONS] += 1
+        row = first.beside
+
+
+@called
+def go_on(cluster: Cluster, slot: int, outcome: int) -> None:
+    """The session of a request that leaves thinks, or its user, from when the answer has come.
+
+    Who gave up waits for none. A session ends with a request that is not answered to the end.
+    """
     request = cluster.live[slot]
     free = cluster.clock[NOW]
     if outcome != LEFT_PREFILL_QUEUE and outcome != LEFT_DECODE_BUFFER:
         free += cluster.set.keys.front_end_first
+    if outcome == COMPLETED and request.then != NOTHING:
+        think(cluster, free + request.think, request.user, request.then)
+    elif request.user != NOWHERE and request.user < cluster.tally[USERS]:
+        think(cluster, free + request.think, request.user, NOTHING)
+
+
+@called
+def think(cluster: Cluster, sends: float, number: int, row: int) -> None:
+    """A user or session will send a row of the script, NOTHING for the next request of the stream."""
     k = cluster.tally[THINKING]
     cluster.tally[THINKING] = k + 1
-    cluster.users[k].sends = free + request.think
-    cluster.users[k].number = request.user
+    cluster.users[k].sends = sends
+    cluster.users[k].number = number
+    cluster.users[k].row = row
     while k > 0 and sooner(cluster, k, (k - 1) // 2):
         swap(cluster, k, (k - 1) // 2)
         k = (k - 1) // 2
@@ -131,8 +181,10 @@ def sooner(cluster: Cluster, a: int, b: int) -> bool:
 @inlined
 def swap(cluster: Cluster, a: int, b: int) -> None:
     one, other = cluster.users[a], cluster.users[b]
-    sends, number = one.sends, one.number
+    sends, number, row = one.sends, one.number, one.row
     one.sends = other.sends
     one.number = other.number
+    one.row = other.row
     other.sends = sends
     other.number = number
+    other.row = row

@@ -69,7 +69,7 @@ def prompts_first(cluster, law, g):
     ):
         slot = cluster.lines[waiting].head
         request = cluster.live[slot]
-        if request.unread == 0 or not admits(cluster, g, request.unread + cluster.set.keys.kv_reservation):
+        if request.unread == 0 or not admits(cluster, g, slot, request.unread + cluster.set.keys.kv_reservation):
             break
         start_prefill(cluster, g, slot)
         part = min(request.unread, left)

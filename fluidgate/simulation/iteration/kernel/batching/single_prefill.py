@@ -18,10 +18,11 @@ from fluidgate.policies.decisions.limits import next_release, pass_time
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
+from fluidgate.simulation.iteration.kernel.admission import complete
 from fluidgate.simulation.iteration.kernel.batch import (
-    leave,
+    end_decodes,
+    make_way,
     next_end,
-    pop_end,
     record_own_gap,
     seat,
     set_mode,
@@ -34,7 +35,6 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     CALLED,
     CHANGED,
     COMPOSER,
-    CURSOR,
     DECODING,
     DUE,
     FETCHING,
@@ -50,27 +50,32 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.handover import (
+    carry,
     let_go,
-    take,
+    make_room,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front
 from fluidgate.simulation.iteration.kernel.live import enter, preempt_decode, read_before, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import (
+    blocks_needed,
     blocks_next,
-    blocks_of,
-    give_back,
+    give_prompt_back,
+    hold_prompt,
     iterations_that_fit,
+    prepay,
 )
+from fluidgate.simulation.iteration.kernel.prefixes import ANSWER
 from fluidgate.simulation.iteration.kernel.ranks import all_composed, step_together
 from fluidgate.simulation.iteration.kernel.record import (
     count,
     move_clock,
+    note_found,
     observe,
-    record_completion,
     retire,
     time_to_first,
 )
+from fluidgate.simulation.iteration.kernel.reuse import ready_home
 from fluidgate.simulation.iteration.kernel.seats import (
     bar,
     call,
@@ -97,7 +102,14 @@ from fluidgate.simulation.iteration.kernel.sending import (
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
-from fluidgate.simulation.iteration.kernel.users import goes_on, hold_back, is_answer, next_arrival, take_turn
+from fluidgate.simulation.iteration.kernel.users import (
+    goes_on,
+    hold_back,
+    is_answer,
+    next_arrival,
+    next_request,
+    take_turn,
+)
 from fluidgate.simulation.iteration.law import alike
 from fluidgate.simulation.iteration.times import PREFILL_WAIT, TTFT
 
@@ -165,8 +177,7 @@ def advance(cluster, law, tables, block, budget):
             regroup(cluster.board, tables.mixed_gpus)
             tally[MIXED_GROUP] = tables.mixed_gpus
         elif arrives:
-            slot = enter(cluster, block[tally[CURSOR]])
-            tally[CURSOR] += 1
+            slot = enter(cluster, next_request(cluster, block))
             if len(cluster.estimates) > 0:
                 estimates.arrived(cluster.estimates, cluster.live[slot].cls, epoch)
             if not refused(cluster, slot):
@@ -222,6 +233,7 @@ def abandon(cluster: Cluster, slot: int) -> None:
     if request.kept != NOWHERE:
         home = request.kept
         let_go(cluster, slot)
+        request.piece = NOWHERE
         recall(cluster, home)
     retire(cluster, slot, LEFT_DECODE_BUFFER if buffered else LEFT_PREFILL_QUEUE)
 
@@ -242,20 +254,19 @@ def end_iteration(cluster, tables, g):
     make_due(cluster, g)
     if here.busy == 0:
         return False
-    completed = False
     if here.chunk > 0:
         cluster.live[here.prefill_seat].unread -= here.chunk * here.length
     end_segment(cluster, g)
-    while next_end(cluster, g) == 0:
-        slot = pop_end(cluster, g)
-        leave(cluster, g, slot)
+    end_decodes(cluster, g)
+    ended = here.finished
+    here.finished = 0
+    for k in range(1, ended + 1):
+        slot = cluster.heaps[g, cluster.batch_size - k]
+        make_way(cluster, g, slot, ANSWER)
         unseat(cluster, g, cluster.live[slot].cls)
         free_slot(cluster, g)
-        if len(cluster.estimates) > 0:
-            done = cluster.live[slot]
-            estimates.completed(cluster.estimates, done.cls, cluster.clock[NOW], done.output)
-        record_completion(cluster, slot)
-        completed = True
+        complete(cluster, slot)
+    completed = ended > 0
     if here.reading == 1 and cluster.live[here.prefill_seat].unread == 0:
         end_prefill(cluster, tables, g)
         completed = True
@@ -294,6 +305,8 @@ def start_all(cluster, tables, prefills):
             return
         queue = stages.PREFILL_QUEUE if kind == moves.NEW_PREFILL else stages.MIXED_QUEUE + kind
         slot = cluster.lines[policy_line(cluster, queue, cls)].head
+        if kind == moves.NEW_PREFILL and tables.homing:
+            g = ready_home(cluster, slot, g)
         if kind == moves.NEW_PREFILL and cluster.set.kv_blocks > 0 and not has_memory(cluster, g, slot):
             bar(cluster, g)
             continue
@@ -309,8 +322,12 @@ def start_prefill(cluster: Cluster, slot: int, g: int) -> None:
     """A prompt takes a slot of `g` and its memory there; it is read from the next iteration on."""
     request = cluster.live[slot]
     if cluster.set.kv_blocks > 0:
-        take(cluster, g, blocks_of(cluster, request.unread))
+        make_room(cluster, g, blocks_needed(cluster, g, slot, request.unread))
         request.reserved = 1
+    tokens = request.unread
+    request.unread -= hold_prompt(cluster, g, slot, tokens)
+    if cluster.set.prefixes:
+        note_found(cluster, slot, tokens - request.unread)
     request.stage = stages.PREFILL
     request.gpu = g
     request.prefill_gpu = g
@@ -339,7 +356,8 @@ def start_decode(cluster: Cluster, slot: int, g: int) -> None:
     elif g == request.prefill_gpu:
         wait_for_boundary(cluster, slot)
     elif cluster.set.kv_blocks == 0:
-        send(cluster, slot, transfer_seconds(cluster, request.prompt + request.produced))
+        tokens = request.prompt + request.produced - carry(cluster, g, request.prefill_gpu, slot)
+        send(cluster, slot, transfer_seconds(cluster, tokens))
     else:
         send_if_there_is_memory(cluster, slot, g)
 
@@ -393,6 +411,7 @@ def compose(cluster, law, g):
         while blocks_next(cluster, g) > here.blocks:
             delay += preempt(cluster, g)
             preempted = True
+        prepay(cluster, g)
     joined = 0
     if not preempted:
         joined = join_pending(cluster, g)
@@ -406,7 +425,7 @@ def compose(cluster, law, g):
         request = cluster.live[here.prefill_seat]
         if here.reading == 0 and not preempted:
             here.reading = 1
-            here.held += request.unread
+            here.held += request.prompt + request.produced
             request.joined = here.iteration
             request.reserved = 0
             if np.isnan(request.scheduled):
@@ -472,7 +491,7 @@ def preempt(cluster: Cluster, g: int) -> float:
     if here.reading == 1 and cluster.live[here.prefill_seat].joined >= cluster.live[slot].joined:
         slot = vacate(cluster, g)
         request = cluster.live[slot]
-        give_back(cluster, g, request.prompt + request.produced)
+        give_prompt_back(cluster, g, slot)
         set_mode(cluster, g, 0)
         request.unread = request.prompt + request.produced
         request.preemptions += 1
