@@ -84,7 +84,7 @@ class KvPublisher:
                 "engine: --kv-events needs pyzmq and msgspec; pip install 'fluidgate[kv-events]'"
             ) from None
         self._pack = msgspec.msgpack.Encoder().encode
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: Any = zmq.Context.instance().socket(zmq.PUB)
         self._socket.setsockopt(zmq.IPV6, ":" in host)
         self._socket.setsockopt(zmq.SNDHWM, WAITING)
         place = f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
