@@ -18,6 +18,9 @@ GROUP = 0
 WAITING = 100_000
 """Batches kept for a subscriber that is slow, as vLLM does; the next are lost to it."""
 
+CLOSING = 1000
+"""Milliseconds that a port may take to be free; ZeroMQ closes it in a thread of its own."""
+
 ADAPTER = 1
 """`lora_id` of any adapter; vLLM has dropped what it meant."""
 
@@ -96,6 +99,7 @@ class KvPublisher:
                 f"engine: cannot tell KV events on {host} port {port} ({error.strerror}); give another --kv-events"
             ) from None
         self.port = int(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rpartition(":")[2])
+        self._closed: Any = self._socket.get_monitor_socket(zmq.EVENT_CLOSED)
         self._rank = rank
         self._sent = 0
 
@@ -106,4 +110,8 @@ class KvPublisher:
         self._sent += 1
 
     def close(self) -> None:
+        """Let go of the port; it is free when this returns, so that a new engine can have it at once."""
+        self._socket.unbind(self._socket.last_endpoint)
+        self._closed.poll(CLOSING)
+        self._socket.disable_monitor()
         self._socket.close(0)
