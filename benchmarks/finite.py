@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from loky import get_reusable_executor
 
+from benchmarks.executors import add_options, executor
 from fluidgate import Plan, Scenario, find_policy, plan
+from fluidgate.execution import LocalProcesses
 from fluidgate.model import Arrivals, Pricing, RequestClass, Scheme
 from fluidgate.paper.instances import random_instance
 from fluidgate.policies.reservation import slot_time
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="measure ours again, the others as they stand in --csv")
     parser.add_argument("--csv", type=Path, help="where the gaps go, and what is there already")
+    add_options(parser)
     options = parser.parse_args()
 
     known = pd.read_csv(options.csv).to_dict("records") if options.csv and options.csv.exists() else []
@@ -81,9 +83,10 @@ def main() -> None:
     rows = [] if options.again else known
     wanted = [case for case in cases(options) if (case.key in old) == options.again]
     others = [theirs(old[case.key]) if options.again else {} for case in wanted]
-    pool = get_reusable_executor(max_workers=options.workers, timeout=600)
-    precision = itertools.repeat(options.half_width / 100), itertools.repeat(options.most)
-    for row in pool.map(measure, wanted, *precision, others):
+    jobs = [
+        (case, options.half_width / 100, options.most, known_of) for case, known_of in zip(wanted, others, strict=True)
+    ]
+    for row in (executor(options) or LocalProcesses(options.workers)).map(measure, jobs):
         rows.append(row)
         if options.csv:
             pd.DataFrame(rows).to_csv(options.csv, index=False)
@@ -178,8 +181,9 @@ def theirs(row: dict[str, float]) -> dict[str, Estimate]:
     return {n: (row[f"gap {n}"], row[f"half {n}"]) for n in names if n != OURS and not math.isnan(row[f"gap {n}"])}
 
 
-def measure(case: Case, half_width: float, most: float, known: dict[str, Estimate]) -> dict[str, object]:
+def measure(job: tuple[Case, float, float, dict[str, Estimate]]) -> dict[str, object]:
     """Gaps to R* of every policy on one case, and what our gap is over; those that are known are not measured."""
+    case, half_width, most, known = job
     best_possible = plan(case.scenario, with_indicators=False).revenue_rate
     gap: dict[str, float] = {}
     half: dict[str, float] = {}

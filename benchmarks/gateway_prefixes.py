@@ -56,7 +56,7 @@ async def requests(tokens: int, engines: int, number: int, looked_for: bool) -> 
         if looked_for:
             chain, _ = await meter.hashed("chat", bodies[k % 8][0], len(bodies[k % 8][1]))
             assert chain is not None
-            index.sent(k, chain, tokens)
+            index.left(index.sent(k, chain, tokens))
     lags: list[float] = []
     held_up: list[float] = []
     ticking = asyncio.create_task(tick(lags))
@@ -72,8 +72,8 @@ async def requests(tokens: int, engines: int, number: int, looked_for: bool) -> 
             on_loop = time.thread_time()
             reuse = index.found(chain, prompt, lambda engine: True)
             assert reuse.count[0] > 0
-            index.sent(int(reuse.gpu[0]), chain, prompt)
-            index.has(int(reuse.gpu[0]), answered("chat", chain, "word " * 300))
+            sent = index.sent(int(reuse.gpu[0]), chain, prompt)
+            index.left(sent, [answered("chat", chain, "word " * 300)])
             held_up.append(time.thread_time() - on_loop)
         await asyncio.sleep(0.01)
     cpu = cpu_seconds() - cpu

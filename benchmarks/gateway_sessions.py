@@ -92,7 +92,8 @@ def scenario(source: Path, engines: int, sessions: Sessions, users: int, kv_toke
         prompt_tokens=prompt,
         output_tokens=sessions.output,
         arrival_rate=users / cycle / engines,
-        patience_rate=1e-3,  # so that there is a plan, though it does not know how much is found; nobody leaves
+        patience_rate=0.0,
+        prefix_hit_rate=1.0 - sessions.new / prompt,  # an endless memory has all but what is new
     )
     engine = EngineModel(kv_tokens=kv_tokens, prefix_caching=True)
     return of.replace(classes=(chat,), engine=engine)
@@ -203,24 +204,36 @@ def table(results: dict[str, Played], foreseen: dict[str, float]) -> None:
         )
 
 
-def draw(results: dict[str, Played], path: str) -> None:
-    """The hit rate under each policy, and the distributions of TTFT and TPOT."""
-    from fluidgate.reports.plots import Figure, save, style
+def draw(results: dict[str, Played], foreseen: dict[str, float], path: str) -> None:
+    """The hit rate under each policy beside what the simulator finds, and the distributions of TTFT and TPOT."""
+    from fluidgate.reports.plots import Figure, plain_ticks, save, style
 
     with style():
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        axes = figure.subplot_mosaic([["prompt tokens found, %", "TTFT, s", "TPOT, ms"]])
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        found, ttft, tpot = figure.subplots(1, 3)
         for k, (policy, each) in enumerate(results.items()):
-            axes["prompt tokens found, %"].bar(k, 100.0 * each.hit_rate, 0.6, label=policy)
-            for name, times in (("TTFT, s", each.ttft), ("TPOT, ms", 1e3 * each.tpot)):
-                axes[name].plot(np.sort(times), np.arange(1, len(times) + 1) / len(times), lw=1.6, label=policy)
-        axes["prompt tokens found, %"].set_xticks(range(len(results)), list(results), rotation=20, ha="right")
-        for name in ("TTFT, s", "TPOT, ms"):
-            axes[name].set_ylim(0, 1)
-        axes["TTFT, s"].set_xscale("log")
-        axes["TPOT, ms"].legend(loc="lower right")
-        for name, each in axes.items():
-            each.set_title(name, loc="left")
+            color = f"C{k}"
+            found.barh(k, 100.0 * each.hit_rate, 0.6, color=color)
+            found.plot(
+                100.0 * foreseen[policy], k, "|", color="black", ms=16, mew=2, label="simulated" if k == 0 else ""
+            )
+            for axes, times in ((ttft, each.ttft), (tpot, 1e3 * each.tpot)):
+                shares = 100.0 * np.arange(1, len(times) + 1) / len(times)
+                axes.step(np.sort(times), shares, where="post", color=color, lw=1.6, label=policy)
+        found.set_yticks(range(len(results)), list(results))
+        found.invert_yaxis()
+        found.set_xlim(0, 100)
+        found.set_xlabel("%")
+        found.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0.2)
+        ttft.set_xscale("log")
+        plain_ticks(ttft.xaxis)
+        for axes, unit in ((ttft, "s"), (tpot, "ms")):
+            axes.set_ylim(0, 101)
+            axes.set_xlabel(unit)
+        ttft.set_ylabel("% of turns at most that")
+        tpot.legend(loc="lower right", fontsize=8)
+        for axes, title in ((found, "prompt tokens found"), (ttft, "TTFT"), (tpot, "TPOT")):
+            axes.set_title(title, loc="left")
         save(figure, path)
 
 
@@ -256,7 +269,7 @@ def main() -> None:
     if given.save is not None:
         given.save.write_text(json.dumps({policy: each.turns.tolist() for policy, each in results.items()}))
     if given.output is not None:
-        draw(results, given.output)
+        draw(results, foreseen, given.output)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.executors import add_options, executor
 from fluidgate import Gpu, IterationTime, Pricing, RequestClass, Scenario, compare, plan
 from fluidgate.batching import Batching
+from fluidgate.execution import Executor
 from fluidgate.model import EngineModel, Lengths, Targets, TimeTable
 from fluidgate.planning import Planner
 from fluidgate.policies.value import loaded
@@ -168,7 +170,7 @@ def bounds(each: Instance) -> dict[str, float]:
     }
 
 
-def measured(each: Instance, options: argparse.Namespace) -> dict[str, Any]:
+def measured(each: Instance, options: argparse.Namespace, where: Executor | None) -> dict[str, Any]:
     """A row: the share of R* of every policy, and how surely ours is not below the best of the others."""
     scenario = each.scenario
     found = bounds(each)
@@ -182,7 +184,8 @@ def measured(each: Instance, options: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     result = compare(
         scenario, [OURS, *RIVALS], gpus=each.gpus, horizon=horizon, warmup=6.0 * settles,
-        replications=options.replications, seed=options.seed, fidelity="iteration", workers=1,
+        replications=options.replications, seed=options.seed, fidelity="iteration",
+        workers=options.workers, executor=where,
     )  # fmt: skip
     row: dict[str, Any] = {
         "seed": each.seed, "law": each.law, "lengths": each.lengths, "load": each.load, "gpus": each.gpus,
@@ -217,10 +220,13 @@ def main() -> None:
     parser.add_argument("--replications", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path, help="where the rows go")
+    parser.add_argument("--workers", type=int, default=1)
+    add_options(parser)
     options = parser.parse_args()
+    where = executor(options)
     rows = []
     for number in options.only or range(options.first, options.first + options.instances):
-        rows.append(measured(instance(number, options.traces), options))
+        rows.append(measured(instance(number, options.traces), options, where))
         print(line(rows[-1]), flush=True)
         if options.csv:
             pd.DataFrame(rows).to_csv(options.csv, index=False)

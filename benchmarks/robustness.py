@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.executors import add_options, executor
 from benchmarks.finite import LOADS, OURS, loaded
 from fluidgate import Comparison, Scenario, compare
 from fluidgate.model import Arrivals, Lengths
@@ -36,7 +37,9 @@ def main() -> None:
     parser.add_argument("--traces", nargs=2, metavar=("CODE.csv", "CONV.csv"), help="for empirical lengths")
     parser.add_argument("--gpus", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
+    add_options(parser)
     options = parser.parse_args()
+    where = executor(options)
     print(f"{options.gpus} GPUs, {REPLICATIONS} replications of {HORIZON:g} s after {WARMUP:g} s, seed {SEED}; "
           f"{OURS} less each policy, % of R*\n")  # fmt: skip
     print(
@@ -56,6 +59,7 @@ def main() -> None:
                 replications=REPLICATIONS,
                 seed=SEED,
                 workers=options.workers,
+                executor=where,
                 fidelity="iteration",
             )
             print(f"| {workload} | {law} | {load:g} | {ours(result)} | {' | '.join(leads(result))} |", flush=True)

@@ -1,6 +1,7 @@
 """`index-and-pool` beside published rules where prompts find what was read before: `python -m benchmarks.sessions`.
 
     python -m benchmarks.sessions deep|mooncake|agents [--gpus N] [--loads L,...] [--at L] [--replications K]
+    python -m benchmarks.sessions deep|mooncake|agents --need [--gpus N] [--at L] [--replications K]
 
 At each of the loads every policy meets the same requests, K times: sessions drawn by K seeds (`deep`: requests/s and
 GPU of `examples/deep-sessions.toml`), a trace at K speeds around the load (`mooncake`: its rate is multiplied) or
@@ -8,7 +9,8 @@ sessions of a trace that users hold, of whom there are up to K / 2 more or fewer
 the largest load up to which, from the least on, TTFT p99 and TPOT p95 keep their limits, in the mean over the K; the
 second what was measured at `--at`; the third what ours has more than each other policy there, paired, with the 95 %
 confidence interval of Student's t. EDPP reads and decodes on all GPUs but the first, which reads only; its KV moves at
-no cost.
+no cost. With `--need` a table has the fewest GPUs by bisection that keep the limits under the load that N GPUs have at
+`--at`, in the mean over the K: EDPP with one GPU that reads only, and with a quarter of them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluidgate import Scenario, compare
+from fluidgate import InfeasiblePlanError, Scenario, compare
 from fluidgate.policies import PLACED, PlacedPolicy
 from fluidgate.simulation.iteration.replay import replay
 from fluidgate.simulation.iteration.results import RequestClassResult, RequestResult
@@ -149,6 +151,9 @@ def main() -> None:
     gpus = arguments.gpus or case.gpus
     loads = numbers(arguments.loads) if arguments.loads else case.loads
     at = arguments.at or case.at
+    if arguments.need:
+        print_need(case, arguments.case, gpus, at, arguments.replications, arguments.data)
+        return
     pools = PLACED["edpp"].with_parameters({"prompt_gpus": 1})
     policies: list[str | PlacedPolicy] = [OURS, *RIVALS, pools]
     names = [OURS, *RIVALS, f"edpp, 1 + {gpus - 1}"]
@@ -177,6 +182,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--loads", help="of the first table")
     parser.add_argument("--at", type=float, help="the load of the second and the third")
+    parser.add_argument("--need", action="store_true", help="the fewest GPUs that keep the limits")
     parser.add_argument("--replications", type=int, default=5)
     parser.add_argument("--data", type=Path, default=HERE.parent / "shared/data")
     return parser.parse_args()
@@ -221,6 +227,41 @@ def carried(found: dict[float, Found], name: str, ttft: float) -> str:
             break
         largest = f"{load:g}"
     return largest
+
+
+def print_need(case: Case, name: str, gpus: int, at: float, runs: int, data: Path) -> None:
+    print(f"{name}, the load of {gpus} GPUs at {at:g}, {runs} runs: TTFT p99 <= {case.ttft:g} s, TPOT p95 <= 30 ms\n")
+    print("| policy | GPUs | TTFT p99, s | TPOT p95, ms |\n|---|---|---|---|")
+    for label in (OURS, *RIVALS, "edpp, 1 reads", "edpp, a quarter reads"):
+        found: dict[int, list[Figures]] = {}
+
+        def keeps(n: int, label: str = label, found: dict[int, list[Figures]] = found) -> bool:
+            policy: str | PlacedPolicy = label
+            if label.startswith("edpp"):
+                reads = 1 if "1" in label else max(1, n // 4)
+                policy = PLACED["edpp"].with_parameters({"prompt_gpus": reads})
+            load = at * gpus / n if name == "deep" else at
+            try:
+                found[n] = [Figures.of(only(case.play(load, k, n, [policy], data))) for k in range(runs)]
+            except InfeasiblePlanError:
+                return False
+            return mean(found[n], "ttft_p99") <= case.ttft and mean(found[n], "tpot_p95") <= TPOT
+
+        low, high = 1, 2 * gpus  # of two, EDPP needs one that decodes
+        if not keeps(high):
+            print(f"| `{label}` | more than {high} | | |")
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if keeps(middle) else (middle, high)
+        kept = found[high]
+        print(f"| `{label}` | {high} | {mean(kept, 'ttft_p99'):.2f} | {1e3 * mean(kept, 'tpot_p95'):.1f} |", flush=True)
+
+
+def only(result: Comparison) -> RequestClassResult:
+    each = result.policies[0]
+    assert isinstance(each, RequestResult)
+    return each.overall
 
 
 def print_means(found: Found) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fluidgate.planning import Plan, Planner, plan
     from fluidgate.policies import Policy, find_policy, load_policy
     from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
+    from fluidgate.sizing import Sizing, size
     from fluidgate.trajectory import Trajectory
     from fluidgate.tuning import Tuning, tune
     from fluidgate.workloads import Workload, workload
@@ -40,6 +41,7 @@ _HOMES = {
     "RequestClass": "model",
     "Scenario": "model",
     "SimulationResult": "simulation",
+    "Sizing": "sizing",
     "Tuning": "tuning",
     "Workload": "workloads",
     "compare": "simulation",
@@ -48,6 +50,7 @@ _HOMES = {
     "load_policy": "policies",
     "plan": "planning",
     "simulate": "simulation",
+    "size": "sizing",
     "tune": "tuning",
     "workload": "workloads",
 }
@@ -67,6 +70,7 @@ __all__ = [
     "RequestClass",
     "Scenario",
     "SimulationResult",
+    "Sizing",
     "Trajectory",
     "Tuning",
     "Workload",
@@ -76,6 +80,7 @@ __all__ = [
     "load_policy",
     "plan",
     "simulate",
+    "size",
     "tune",
     "workload",
 ]

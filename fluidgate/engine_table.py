@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.batching import BatchingName as BatchingName
+from fluidgate.target_table import StatisticTargetTable
 from fluidgate.toml_file import LARGEST_WHOLE, Table
 from fluidgate.toml_file import absent as absent
 
@@ -138,12 +139,12 @@ class EngineModel(EngineTable):
         return self
 
 
-class TargetsTable(Table):
+class TargetsTable(StatisticTargetTable):
     ttft: float | None = absent("the largest time to first token that counts as goodput, s", gt=0, examples=[2.0])
     tpot: float | None = absent("the largest time per output token that counts as goodput, s", gt=0, examples=[0.05])
 
 
 class Targets(TargetsTable):
-    """What a request must keep to count as goodput; None for no target."""
+    """What a request must keep to count as goodput, and a fleet over all requests; None for no target."""
 
     model_config = ConfigDict(strict=False)

@@ -6,6 +6,7 @@ Source of the law: Lin, Ding, Han, Zhang, arXiv:2602.02987, cited below as [LDHZ
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -28,14 +29,46 @@ def _frozen(rows: Any) -> Any:
 
 Rows = Annotated[tuple[Any, ...], BeforeValidator(_frozen)]
 NOWHERE = (0.0,)
-ONWARD = (False, False, True, True)
-"""Whether a table goes straight on below its least chunk, decodes, context, and tokens read before."""
+
+Axes = tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Iteration times at nodes; between and beyond them as `multilinear` says.
+
+    Attributes:
+        axes: contexts of a decode, which come first, so that a time is linear in them from node to node wherever the
+            others lie; chunks, but for iterations without one; decodes; tokens read before, but without a chunk.
+        times: s, one for each node, shape as the axes have nodes.
+    """
+
+    axes: Axes
+    times: Array
+
+    def at(self, *place: float) -> float:
+        return multilinear(self.axes, self._nested, place)
+
+    @cached_property
+    def _nested(self) -> Any:
+        return self.times.tolist()
+
+    def from_nothing(self, axis: int) -> Surface:
+        """With a node at 0 on an axis that has several: its times go straight on down to there."""
+        nodes = self.axes[axis]
+        if len(nodes) == 1 or nodes[0] == 0.0:
+            return self
+        times = np.moveaxis(self.times, axis, 0)
+        first = times[0] - nodes[0] / (nodes[1] - nodes[0]) * (times[1] - times[0])
+        times = np.moveaxis(np.concatenate([first[None], times]), 0, axis)
+        return Surface((*self.axes[:axis], (0.0, *nodes), *self.axes[axis + 1 :]), times)
 
 
 class SoloTable(Noun):
     """Times of iterations without a chunk, linear between the nodes.
 
-    They are constant below the least batch, straight on above the largest, and straight on in the context.
+    They are constant below the least batch, and go straight on above the largest, as they do in the context; but they
+    never fall beyond the last node.
     """
 
     batch_sizes: Nodes = Field(min_length=1, description="decodes, increasing")
@@ -72,7 +105,8 @@ class TimeTable(Noun):
     the nodes, along each axis. They are constant below the least chunk and the least batch, and carried on in a
     straight line above the largest, and on both sides along the others. More context and more tokens read before never
     take less time, nor does the largest chunk or batch less than the one before it: where the numbers say so, by noise,
-    the larger of them hold.
+    the larger of them hold. Nor does anything take less beyond the nodes than at the nearest of them, where lines along
+    several axes would fall together.
 
     Iterations without a chunk are those of `solo`; without it those of the chunk 0, or of the least there is. Between
     them and the least chunk the time is on the line from one to the other.
@@ -131,11 +165,44 @@ class TimeTable(Noun):
 
     def beside(self, chunk: float, decodes: float, context: float, read_before: float) -> float:
         """Seconds of an iteration with a chunk, `context` tokens a decode, `read_before` a token of the chunk."""
-        return multilinear(self.mixed_axes, self._mixed, (chunk, decodes, context, read_before), ONWARD)
+        return self.surface().at(context, chunk, decodes, read_before)
 
     def alone(self, decodes: float, context: float) -> float:
         """Seconds of an iteration without a chunk, `context` tokens a decode."""
-        return multilinear(self.solo_axes, self._solo, (decodes, context), ONWARD[1:3])
+        return self.solo_surface().at(context, decodes)
+
+    def surface(self, per_context: float = 0.0, per_read: float = 0.0) -> Surface:
+        """Of iterations with a chunk, down to no context and nothing read before.
+
+        Args:
+            per_context, per_read: s a token of context, and a pair of a token of the chunk and one read before, that
+                are counted apart: the share that they have at the nodes is taken off. 0 for an axis of several nodes.
+        """
+        if per_context == per_read == 0.0:
+            return self._surface
+        shares = per_context * self.contexts[0] * np.array(self.batch_sizes, dtype=np.float64)
+        reads = per_read * self.read_before[0] * np.array(self.mixed_axes[0], dtype=np.float64)
+        taken = shares[None, None, :, None] + reads[None, :, None, None]
+        return Surface(self._surface.axes, self._surface.times - taken)
+
+    def solo_surface(self, per_context: float = 0.0) -> Surface:
+        """The same of iterations without a chunk."""
+        batches, contexts = self.solo_axes
+        if per_context == 0.0:
+            return self._solo_surface
+        shares = per_context * contexts[0] * np.array(batches, dtype=np.float64)
+        return Surface(self._solo_surface.axes, self._solo_surface.times - shares)
+
+    @cached_property
+    def _surface(self) -> Surface:
+        chunks, batches, contexts, reads = self.mixed_axes
+        times = np.moveaxis(self.mixed_times, 2, 0)
+        return Surface((contexts, chunks, batches, reads), times).from_nothing(0).from_nothing(3)
+
+    @cached_property
+    def _solo_surface(self) -> Surface:
+        batches, contexts = self.solo_axes
+        return Surface((contexts, batches), self.solo_times.T).from_nothing(0)
 
     @cached_property
     def _mixed(self) -> Any:
@@ -253,10 +320,8 @@ class IterationTime(Noun):
         table = self.table
         each = context / decodes if decodes > 0.0 else table.contexts[0]
         before = read / chunk_tokens if chunk_tokens > 0.0 else table.read_before[0]
-        beyond = context - table.contexts[0] * max(decodes, table.batch_sizes[0])
-        further = read - table.read_before[0] * chunk_tokens
-        own = table.beside(chunk_tokens, decodes, each, before) + self.added(decodes)
-        return own + self.context_slopes[0] * beyond + self.read_slope * further
+        own = self.surface.at(each, chunk_tokens, decodes, before) + self.added(decodes)
+        return own + self.context_slopes[0] * context + self.read_slope * read
 
     def solo(self, decodes: float, context: float) -> float:
         """Seconds of an iteration of `decodes` without a prefill, (2); with `gamma` those of a full batch."""
@@ -265,10 +330,21 @@ class IterationTime(Noun):
         if self.table is None:
             alpha, delta, epsilon = self.alone
             return alpha + delta * decodes + epsilon * context + self.added(decodes)
-        batches, contexts = self.table.solo_axes
-        each = context / decodes if decodes > 0.0 else contexts[0]
-        beyond = context - contexts[0] * max(decodes, batches[0])
-        return self.table.alone(decodes, each) + self.context_slopes[1] * beyond + self.added(decodes)
+        each = context / decodes if decodes > 0.0 else self.table.solo_axes[1][0]
+        own = self.solo_surface.at(each, decodes) + self.added(decodes)
+        return own + self.context_slopes[1] * context
+
+    @cached_property
+    def surface(self) -> Surface:
+        """What a table says of iterations with a chunk, beside the slopes and what the engine adds."""
+        assert self.table is not None
+        return self.table.surface(self.context_slopes[0], self.read_slope)
+
+    @cached_property
+    def solo_surface(self) -> Surface:
+        """The same without a chunk."""
+        assert self.table is not None
+        return self.table.solo_surface(self.context_slopes[1])
 
     def added(self, decodes: float) -> float:
         """Seconds that the engine adds to an iteration."""

@@ -31,6 +31,8 @@ from fluidgate.noun import Positive as Positive
 from fluidgate.scenario_reader import read_scenario
 from fluidgate.session_table import ClassOfSessions, SessionTable, own_starts, subagent_problems
 from fluidgate.session_table import ThinkLaw as ThinkLaw
+from fluidgate.size_table import Cost, FleetOption
+from fluidgate.target_table import StatisticTargetTable
 from fluidgate.toml_file import LARGEST_WHOLE
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ Duration = Annotated[float, Field(ge=0.01, le=1e9)]
 """Seconds for which a rate of arrivals stands, within what a stream of requests can draw."""
 
 
-class RequestClass(SessionTable, Noun):
+class RequestClass(SessionTable, StatisticTargetTable, Noun):
     """A class of requests with its mean lengths, its arrival rate and exponential patience; and its sessions.
 
     Of sessions of several turns `prompt_tokens` and `arrival_rate` are those of all requests: of whatever turn, and of
@@ -316,6 +318,11 @@ class Lengths(Noun):
         return "empirical" in (self.prompt, self.output)
 
     @property
+    def files_read(self) -> tuple[str, ...]:
+        """Files whose contents are part of what the lengths are: each trace, with and without its class."""
+        return tuple(path for text in self.traces for path in dict.fromkeys((text, text.partition("=")[2])) if path)
+
+    @property
     def output_spread(self) -> float:
         """CV of the output lengths; that of exponential ones for empirical lengths, whose traces are not read here."""
         if self.output_cv is not None:
@@ -403,6 +410,8 @@ class Scenario(Noun):
     lengths: Lengths = Lengths()
     engine: EngineModel = EngineModel()
     targets: Targets = Targets()
+    cost: Cost = Field(Cost(), repr=False)
+    options: tuple[FleetOption, ...] = Field((), repr=False)
     cluster_gpus: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

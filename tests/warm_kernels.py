@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 
 from fluidgate import Scenario, fluid_trajectory, plan, simulate
+from fluidgate.execution import default_executor
 from fluidgate.gateway.dispatch.compilation import compile_decisions
 from fluidgate.model import EngineModel, Targets
 from fluidgate.optimum import bound, optimum
-from fluidgate.simulation.executor import default_executor
 from tests.scenarios import two_class_scenario
 
 SIMULATED = {

@@ -23,6 +23,7 @@ from fluidgate.cli.replay import replay
 from fluidgate.cli.schema import schema
 from fluidgate.cli.serve import serve
 from fluidgate.cli.simulate import simulate
+from fluidgate.cli.size import size
 from fluidgate.cli.tune import tune
 from fluidgate.cli.warm import warm
 from fluidgate.cli.watch import watch
@@ -61,6 +62,7 @@ def app(context: click.Context) -> None:
 
 
 for command in (
+    size,
     plan,
     simulate,
     compare,

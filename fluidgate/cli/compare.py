@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import replanning_rule, scenario_argument, simulation_options
+from fluidgate.cli.options import executor_of, replanning_rule, scenario_argument, simulation_options
 
 DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
 
@@ -32,6 +32,7 @@ def compare(
 
     loaded = Scenario.load(scenario)
     options["replanning"] = replanning_rule(options)
+    options["executor"] = executor_of(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with notices(), progress_bar("simulating") as progress:
         result = run(loaded, names, gpus=gpus, progress=progress, **options)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from fluidgate.execution import Executor
     from fluidgate.replanning import Replanning
 
 Command = Callable[..., Any]
@@ -27,6 +28,15 @@ def picture_path(context: click.Context, parameter: click.Parameter, value: str 
         raise click.BadParameter(f"'{value}' must end in one of {', '.join(PICTURES)}")
     if not path.parent.is_dir():
         raise click.BadParameter(f"the folder of '{value}' does not exist; make it first")
+    return value
+
+
+def file_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a file that could not be written before the work for it begins."""
+    if value is not None and not Path(value).parent.is_dir():
+        raise click.BadParameter(f"the folder of '{value}' does not exist; make it first")
+    if value is not None and Path(value).is_dir():
+        raise click.BadParameter(f"'{value}' is a folder; name a file")
     return value
 
 
@@ -124,6 +134,36 @@ def replanning_rule(options: dict[str, Any]) -> Replanning | None:
     return Replanning(**given)
 
 
+def executor_options(command: Command) -> Command:
+    """Where simulations run, and where their results are kept."""
+    for option in reversed(
+        (
+            click.option("--executor", default="local", show_default=True, metavar="local|ray|ray://HOST:PORT",
+                         help="Where simulations run: processes of this machine, or a Ray cluster."),
+            click.option("--workers", type=click.IntRange(min=1), metavar="W",
+                         help="local: worker processes.  [default: one a core]"),
+            click.option("--keep", metavar="DIR",
+                         help="Keep each simulation's result in this folder; what is there is not run again."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def executor_of(options: dict[str, Any]) -> Executor | None:
+    """Takes `--executor` and `--keep` out of a command's options; None where only `--workers` counts.
+
+    Raises:
+        FluidgateError: as `fluidgate.execution.executor_named`.
+    """
+    name, keep = options.pop("executor"), options.pop("keep")
+    if name == "local" and keep is None:
+        return None
+    from fluidgate.execution import executor_named
+
+    return executor_named(name, workers=options["workers"], keep=keep)
+
+
 def simulation_options(command: Command) -> Command:
     """The options of `simulate` and `compare`."""
     for option in reversed(
@@ -136,8 +176,7 @@ def simulation_options(command: Command) -> Command:
             click.option("--replications", type=int, default=5, show_default=True, metavar="K",
                          help="Independent replications."),
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
-            click.option("--workers", type=click.IntRange(min=1), metavar="W",
-                         help="Worker processes.  [default: one a core]"),
+            executor_options,
             click.option("--fidelity", type=click.Choice(["markov", "iteration"]),
                          help="Which model of the cluster is simulated.  [default: iteration where the scenario has "
                               "[engine], [lengths], [targets], a law over the batch or a closed loop, else markov]"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from fluidgate.cli.console import notices
-from fluidgate.cli.options import json_option
+from fluidgate.cli.options import executor_of, executor_options, json_option
 
 Announce = Callable[[str, bool], Callable[[int, int], None]]
 ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
@@ -20,12 +21,15 @@ ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
 @click.option("--out", metavar="DIR", default="out/paper", show_default=True, help="Where the results go.")
 @click.option("--again", is_flag=True, help="Run items that an earlier run has finished, too.")
 @click.option("--data", metavar="DIR", help="Folder of files that are not shipped: databricks-dolly-15k.jsonl, traces.")
+@executor_options
 @json_option
-def paper(items: tuple[str, ...], quick: bool, out: str, again: bool, data: str | None, as_json: bool) -> None:
+def paper(
+    items: tuple[str, ...], quick: bool, out: str, again: bool, data: str | None, as_json: bool, **options: Any
+) -> None:
     """Run figures and tables of arXiv:2602.02987 and say whether the paper's claims hold.
 
     Each item writes its picture, its data and its verdict into DIR; `all` (the default) gathers them on one page,
-    index.html. An interrupted run goes on where it stopped.
+    index.html. An interrupted run goes on where it stopped: simulations are kept in DIR/kept unless --keep says where.
     """
     import json
     from pathlib import Path
@@ -38,8 +42,9 @@ def paper(items: tuple[str, ...], quick: bool, out: str, again: bool, data: str 
     every = not items or "all" in items
     names = list(ITEMS) if every else list(dict.fromkeys(items))
     folder = Path(out)
+    setting = Setting(quick=quick, data=data, executor=executor_of(options), workers=options["workers"])
     with notices(), item_progress() as announce:
-        records = run_items(names, Setting(quick=quick, data=data), folder, again=again, announce=announce)
+        records = run_items(names, setting, folder, again=again, announce=announce)
     if every:
         write_page(records, folder)
     if as_json:

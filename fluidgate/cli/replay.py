@@ -11,6 +11,8 @@ import click
 from fluidgate.cli.console import notices, progress_bar, show, warn
 from fluidgate.cli.options import (
     ABOVE_0,
+    executor_of,
+    executor_options,
     gpus_option,
     json_option,
     plot_option,
@@ -52,7 +54,7 @@ SAMPLES = 601  # points of the paths that a picture shows
 @click.option("--replications", type=int, default=1, show_default=True, metavar="K",
               help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
+@executor_options
 @user_options
 @trace_options
 @replanning_options
@@ -90,6 +92,7 @@ def replay(
         **reading,
     )
     options["replanning"] = replanning_rule(options)
+    options["executor"] = executor_of(options)
     names = [name.strip() for name in policies.split(",") if name.strip()]
     with ExitStack() as contexts:
         contexts.enter_context(notices())

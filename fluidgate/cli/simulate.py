@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import replanning_rule, scenario_argument, simulation_options
+from fluidgate.cli.options import executor_of, replanning_rule, scenario_argument, simulation_options
 
 SAMPLES = 401  # points of the path that a picture shows
 
@@ -35,6 +35,7 @@ def simulate(
 
     loaded = Scenario.load(scenario)
     options["replanning"] = replanning_rule(options)
+    options["executor"] = executor_of(options)
     with notices(), progress_bar(f"simulating {policy}") as progress:
         result = run(loaded, policy, gpus=gpus, samples=SAMPLES if plot else 0, progress=progress, **options)
     warn(result.warnings)

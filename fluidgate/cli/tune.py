@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+from fluidgate.cli.options import (
+    executor_of,
+    executor_options,
+    gpus_option,
+    json_option,
+    plot_option,
+    scenario_argument,
+)
 
 
 @click.command(short_help="Tune a policy's free parameters to a cluster's size.")
@@ -20,7 +29,7 @@ from fluidgate.cli.options import gpus_option, json_option, plot_option, scenari
 @click.option("--budget", type=float, metavar="E",
               help="Most events to simulate.  [default: 1e8, more for many GPUs]")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Worker processes.  [default: one a core]")
+@executor_options
 @json_option
 @plot_option
 def tune(
@@ -31,9 +40,9 @@ def tune(
     force: bool,
     budget: float | None,
     seed: int,
-    workers: int | None,
     as_json: bool,
     plot: str | None,
+    **options: Any,
 ) -> None:
     """Search the free parameters of a policy on SCENARIO by simulation, and say how sure the gain is.
 
@@ -51,8 +60,9 @@ def tune(
     chosen = find_policy(policy)
     if output is not None:
         check_fits(chosen)
+    options["executor"] = executor_of(options)
     with notices(), progress_bar(f"tuning {policy}") as progress:
-        found = run(loaded, chosen, gpus=gpus, budget=budget, seed=seed, workers=workers, progress=progress)
+        found = run(loaded, chosen, gpus=gpus, budget=budget, seed=seed, progress=progress, **options)
     warn(found.warnings)
     command = found.command(scenario)
     if output is not None:

@@ -36,12 +36,15 @@ from fluidgate.cli.options import ABOVE_0, json_option, picture_path, trace_opti
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the clusters.")
 @click.option("--qq", metavar="FILE", callback=picture_path,
               help="Draw lengths and gaps against the exponential law (.png, .svg, .pdf).")  # fmt: skip
+@click.option("--plot", metavar="FILE", callback=picture_path,
+              help="Draw what is found of the prompts against the memory of a GPU (.png, .svg, .pdf).")  # fmt: skip
 @json_option
 def workload(
     traces: tuple[str, ...],
     output: str | None,
     engine_log: str | None,
     qq: str | None,
+    plot: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -70,6 +73,11 @@ def workload(
         from fluidgate.reports.plots import draw_quantiles
 
         draw_quantiles(made, qq)
+    if plot is not None:
+        from fluidgate.reports.plots import draw_memory
+        from fluidgate.workloads.measured_hits import curves_of
+
+        draw_memory(curves_of(made), made.scenario.engine.kv_tokens, plot)
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
         return

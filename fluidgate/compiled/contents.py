@@ -24,9 +24,14 @@ PACKAGE = __name__.split(".")[0]
 def digest_of(function: Any) -> str:
     """A name for the contents of a function, compiled or not, by this version of the compiler."""
     digest = hashlib.sha256(_compiler())
-    for part in _parts(function, set()):
+    for part in code_of(function):
         digest.update(part.encode())
     return digest.hexdigest()[:20]
+
+
+def code_of(function: Any) -> Iterator[str]:
+    """The contents of a function, compiled or not, whatever the compiler and the machine."""
+    return _parts(function, set())
 
 
 @cache

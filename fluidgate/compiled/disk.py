@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from numba.core import serialize
 from numba.core.caching import _Cache
@@ -18,10 +18,17 @@ from numba.core.compiler import CompileResult
 
 from fluidgate.compiled.contents import digest_of
 
+try:
+    import fcntl
+except ImportError:  # of a system without such locks, where processes that start together compile the same
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger("fluidgate")
 
 STATES = 6
 """States of a kernel that are kept: others belong to sources that are no more."""
+PATIENCE = 5
+"""Times as long as compilation takes that a process waits for another one that compiles the same."""
 
 
 @cache
@@ -42,7 +49,8 @@ def folder() -> Path | None:
 class KernelCache(_Cache):
     """The code of one entry point, in a file for each state of its contents and each signature.
 
-    It says when the compiler starts and how long it took.
+    It says when the compiler starts and how long it took. Of processes that start together one compiles, and the others
+    wait for it.
     """
 
     def __init__(self, function: Any, what: str, *, seconds: int = 0, states: int = STATES) -> None:
@@ -56,6 +64,8 @@ class KernelCache(_Cache):
         self._what = what
         self._some = f", some {seconds} s" if seconds else ""
         self._states = states
+        self._patience = PATIENCE * seconds
+        self._lock: IO[str] | None = None
         self._began = 0.0
 
     @property
@@ -78,23 +88,34 @@ class KernelCache(_Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         path = self._path(sig)
-        if path is not None:
-            try:
-                payload = pickle.loads(path.read_bytes())
-                target_context.refresh()
-                found = CompileResult._rebuild(target_context, *payload)
-                with suppress(OSError):  # of another user, or on a disk that is read-only
-                    os.utime(path)
-                return found
-            except FileNotFoundError:
-                pass
-            except Exception:  # a file of an unfinished write, or of another compiler: it is made again
-                with suppress(OSError):
-                    path.unlink()
-        if self._what:
-            log.info("compiling %s (%s)%s ...", self._what, _whereabouts(), self._some)
-        self._began = time.perf_counter()
-        return None
+        found = self._loaded(path, target_context)
+        if found is None and path is not None and self._patience:
+            self._lock = _locked(_lock_of(path), self._patience)
+            found = self._loaded(path, target_context)
+            if found is not None:
+                self._unlock(path)
+        if found is None:
+            if self._what:
+                log.info("compiling %s (%s)%s ...", self._what, _whereabouts(), self._some)
+            self._began = time.perf_counter()
+        return found
+
+    def _loaded(self, path: Path | None, target_context: Any) -> Any:
+        if path is None:
+            return None
+        try:
+            payload = pickle.loads(path.read_bytes())
+            target_context.refresh()
+            found = CompileResult._rebuild(target_context, *payload)
+            with suppress(OSError):  # of another user, or on a disk that is read-only
+                os.utime(path)
+            return found
+        except FileNotFoundError:
+            return None
+        except Exception:  # a file of an unfinished write, or of another compiler: it is made again
+            with suppress(OSError):
+                path.unlink()
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         if self._what:
@@ -108,7 +129,15 @@ class KernelCache(_Cache):
             unfinished.replace(path)
             self._remove_old_states(path.parent)
         except OSError:
-            return
+            pass
+        self._unlock(path)
+
+    def _unlock(self, path: Path) -> None:
+        if self._lock is not None:
+            with suppress(OSError):
+                _lock_of(path).unlink()
+            self._lock.close()
+            self._lock = None
 
     def enable(self) -> None:
         pass
@@ -131,6 +160,33 @@ class KernelCache(_Cache):
         states = sorted(here.glob(f"{self.name}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in states[self._states :]:
             path.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _locked(path: Path, seconds: float) -> IO[str] | None:
+    """The file, locked, once no other process has it; None after so many seconds, or where nothing can be locked.
+
+    A process that ends leaves its locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        file = path.open("w")
+    except OSError:
+        return None
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            if not isinstance(error, BlockingIOError | PermissionError) or time.monotonic() > limit:
+                file.close()
+                return None
+        time.sleep(0.05)
 
 
 def _whereabouts() -> str:

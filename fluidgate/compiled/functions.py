@@ -36,7 +36,7 @@ def inlined(function: Function) -> Function:
 
 def called(function: Function) -> Function:
     """For functions that only compiled code calls, and rarely or from many places."""
-    return _linked(function)
+    return _linked(function, forceinline=False)  # else numba takes it over from the first caller
 
 
 def _linked(function: Function, **options: Any) -> Function:

@@ -102,6 +102,7 @@ class OpenAiBody(Body):
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = 1
+    return_token_ids: bool | None = False
 
     @property
     def choices(self) -> int:
@@ -118,7 +119,15 @@ class OpenAiBody(Body):
         options = self.stream_options or StreamOptions()
         at_end = bool(options.include_usage)
         always = at_end and bool(options.continuous_usage_stats)
-        return OpenAiForm(requests, model, n=self.choices, chat=self.chat, usage_at_end=at_end, usage_always=always)
+        return OpenAiForm(
+            requests,
+            model,
+            n=self.choices,
+            chat=self.chat,
+            usage_at_end=at_end,
+            usage_always=always,
+            ids=bool(self.return_token_ids),
+        )
 
 
 class CompletionBody(OpenAiBody):

@@ -11,6 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from fluidgate.emulator.prompt import ID, ids_of
 from fluidgate.emulator.request import EngineRequest
 
 OPENINGS = b"that with this have from they been were when what your each then more time like many them some".split()
@@ -68,7 +71,7 @@ class Form(ABC):
         return packed(error)
 
 
-def packed(body: dict[str, Any]) -> bytes:
+def packed(body: dict[str, Any] | list[int]) -> bytes:
     """JSON without spaces."""
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -95,6 +98,13 @@ def text(request: EngineRequest, after: int = 0, upto: int | None = None) -> str
     return b"".join([token(request, number) for number in range(after + 1, upto + 1)]).decode()
 
 
+def ids_written(request: EngineRequest, after: int = 0, upto: int | None = None) -> list[int]:
+    """The ids of the same tokens."""
+    upto = request.written if upto is None else upto
+    words = (token(request, number) for number in range(after + 1, upto + 1))
+    return [int(each) for word in words for each in np.frombuffer(ids_of(word), ID)]
+
+
 class OpenAiForm(Form):
     """`/v1/completions` and `/v1/chat/completions`.
 
@@ -103,6 +113,7 @@ class OpenAiForm(Form):
         chat: which of the two.
         usage_at_end: `stream_options.include_usage`.
         usage_always: `stream_options.continuous_usage_stats`, beside that.
+        ids: `return_token_ids`: the ids of what is written stand beside it.
     """
 
     def __init__(
@@ -114,8 +125,10 @@ class OpenAiForm(Form):
         chat: bool,
         usage_at_end: bool,
         usage_always: bool,
+        ids: bool = False,
     ) -> None:
         super().__init__(requests, model)
+        self._ids = ids
         self._n = n
         self._chat = chat
         self._usage_at_end = usage_at_end
@@ -176,14 +189,17 @@ class OpenAiForm(Form):
     def _choice(self, index: int, request: EngineRequest) -> dict[str, Any]:
         said = text(request)
         content = {"message": {"role": "assistant", "content": said}} if self._chat else {"text": said}
-        return {"index": index} | content | {"logprobs": None, "finish_reason": request.finish, "stop_reason": None}
+        ids = {"token_ids": ids_written(request)} if self._ids else {}
+        ended = {"logprobs": None, "finish_reason": request.finish, "stop_reason": None}
+        return {"index": index} | content | ended | ids
 
     def _chunk(self, choice: int, number: int) -> bytes:
         request = self.requests[choice]
         reason = b"null"
         if number == request.written and request.finish is not None:
             reason = b'"' + request.finish.encode() + b'"'
-        parts = (self._heads[choice], token(request, number), self._tail, reason, b',"stop_reason":null}')
+        ids = b',"token_ids":' + packed(ids_written(request, number - 1, number)) if self._ids else b""
+        parts = (self._heads[choice], token(request, number), self._tail, reason, b',"stop_reason":null', ids, b"}")
         return b"".join(parts) + self._end(request.prompt, number)
 
     def _end(self, prompt: int, tokens: int) -> bytes:

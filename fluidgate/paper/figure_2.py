@@ -37,6 +37,7 @@ def run(setting: Setting) -> Outcome:
                 horizon=horizon,
                 warmup=horizon / 2,
                 fidelity="markov",
+                **setting.where,
                 samples=301,
                 replications=setting.sized(5, 2),
             )

@@ -42,6 +42,7 @@ def run(setting: Setting) -> Outcome:
             replications=seeds,
             seed=number,
             fidelity="markov",
+            **setting.where,
         )
         rows += [
             {

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fluidgate.execution import Executor
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -21,11 +23,19 @@ class Setting:
         quick: a smaller experiment of the same shape, for a smoke test; its verdicts say less.
         data: folder of files that can't be shipped (dolly, traces), or None.
         progress: called with the steps done and their number.
+        executor, workers: where simulations run, as in `fluidgate.simulate`.
     """
 
     quick: bool = False
     data: str | None = None
     progress: Progress | None = None
+    executor: Executor | None = None
+    workers: int | None = None
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Where simulations run, as keywords of those who run them."""
+        return {"executor": self.executor, "workers": self.workers}
 
     def sized(self, full: Any, quick: Any) -> Any:
         """`full`, or `quick` in a quick run."""

@@ -15,9 +15,9 @@ INTRODUCTION = (
 HOW = (
     "`fluidgate paper all` makes this page: about 10 minutes on two cores, one with `--quick`. "
     "`fluidgate paper figure-7` runs one item. Each writes its picture (SVG and PNG), its data (CSV) and its verdicts "
-    "(JSON) into `out/paper`; one that has finished before is kept unless you say `--again`. `--data DIR` names a "
-    "folder with files that can't be shipped: `databricks-dolly-15k.jsonl`, the two Azure traces, "
-    "`aiconfigurator_tau.csv`."
+    "(JSON) into `out/paper`; one that has finished before, by the same code, is kept unless you say `--again`; an "
+    "interrupted one finds its simulations again. `--data DIR` names a folder with files that can't be shipped: "
+    "`databricks-dolly-15k.jsonl`, the two Azure traces, `aiconfigurator_tau.csv`."
 )
 ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
 

@@ -33,6 +33,7 @@ def run(setting: Setting) -> Outcome:
             replications=4,
             seed=1,
             fidelity="markov",
+            **setting.where,
         )
         rows += [row(each, gpus, float(best.prefill[0])) for each in result.policies]
         if setting.progress is not None:

@@ -78,6 +78,7 @@ def scale_up(setting: Setting, policy: str, plan: Plan) -> Scaling:
                 horizon=setting.sized(HORIZON, 1000.0),
                 replications=setting.sized(SEEDS, 2),
                 fidelity="markov",
+                **setting.where,
             )
         )
         if setting.progress is not None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _QUANTILES = 160
 """Midpoints of equal probability at which a law is read where it has no closed form."""
 
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+"""Its multiples, less their whole parts, are spread evenly over 0..1, whatever goes up beside them."""
+
 _FAR = 20.0
 """Times its mean that a context hardly ever exceeds."""
 
@@ -37,6 +40,8 @@ class Sizes(Protocol):
 
     `skipped` decode iterations of a request are none: 1 where the first token comes with the last chunk, else 0.
     """
+
+    def __hash__(self) -> int: ...
 
     @property
     def prompt(self) -> float:
@@ -70,6 +75,9 @@ class Sizes(Protocol):
 
     def context_within(self, skipped: int, memory: float) -> float:
         """The same, of a request at most `memory`: what a GPU holds of one that alone exceeds it."""
+
+    def requests(self, number: int) -> Sample:
+        """Prompts and outputs of about so many requests, tokens, spread evenly over their law; the same each time."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,10 @@ class Independent:
             return mean
         found = self.prompts.quantiles()[:, None] + self.outputs.written()[None, :]
         return max(mean - float(np.maximum(found - memory, 0.0).mean()), 0.0)
+
+    def requests(self, number: int) -> Sample:
+        chance = _midpoints(number)
+        return self.prompts.lengths(chance), self.outputs.lengths(chance * number * _GOLDEN % 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +181,13 @@ class Empirical:
             first_over = np.maximum(self.prompts, memory + 1.0)
             total -= np.maximum(last - first_over + 1.0, 0.0) * (first_over + last - 2.0 * memory) / 2.0
         return float(total.sum() / decodes.sum())
+
+    def requests(self, number: int) -> Sample:
+        """All of them, or so many by the order of their prompts."""
+        if len(self.prompts) <= number:
+            return self.prompts, self.outputs
+        picked = np.argsort(self.prompts, kind="stable")[(_midpoints(number) * len(self.prompts)).astype(int)]
+        return self.prompts[picked], self.outputs[picked]
 
 
 @dataclass(frozen=True)
@@ -239,9 +258,20 @@ class Law:
         """Lengths at the midpoints of equal probability, shape (_QUANTILES,)."""
         if self.name == "fixed":
             return np.full(1, self.mean)
-        chance = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        chance = _midpoints(_QUANTILES)
         if self.name == "exponential":
             return np.asarray(-self.mean * np.log1p(-chance))
+        return self._lognormal(chance)
+
+    def lengths(self, chance: Array) -> Array:
+        """The lengths that requests stay below with some probabilities, as they are drawn: a token at least."""
+        if self.name == "fixed" or self.mean <= 1.0:
+            return np.full(len(chance), max(self.mean, 1.0))
+        if self.name == "exponential":
+            return np.asarray(np.ceil(np.log1p(-chance) / np.log1p(-1.0 / self.mean)))
+        return np.asarray(np.maximum(self._lognormal(chance), 1.0))
+
+    def _lognormal(self, chance: Array) -> Array:
         from scipy.special import ndtri
 
         return np.asarray(self.mean * np.exp(self._sigma() * ndtri(chance) - self._sigma() ** 2 / 2.0))
@@ -251,7 +281,7 @@ class Law:
 
         Its density at `w` is `P(X > w) / E X`.
         """
-        chance = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+        chance = _midpoints(_QUANTILES)
         if self.name == "fixed":
             return self.mean * chance
         if self.name == "exponential":
@@ -270,6 +300,11 @@ class Law:
     def _standard(self, length: Array) -> Array:
         with np.errstate(divide="ignore"):
             return np.asarray((np.log(length / self.mean) + self._sigma() ** 2 / 2.0) / self._sigma())
+
+
+def _midpoints(number: int) -> Array:
+    """Of so many parts of 0..1."""
+    return (np.arange(number) + 0.5) / number
 
 
 def _geometric_sums(law: Law, size: float, of: Callable[[Any], Array]) -> Array:

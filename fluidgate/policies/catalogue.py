@@ -80,7 +80,7 @@ def tables_of(
     )
 
 
-def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0, toll: float = 10.0) -> Tables:
+def index_and_pool(plan: Plan, gpus: int, *, reservation: float = 0.0, toll: float = 30.0) -> Tables:
     """One pool: the largest value index starts first; a decode goes where it is fast, unless a prefill needs the GPU.
 
     Paid at completion (bundled), a decode takes a free slot at once, so that no work is lost after a prefill; where
@@ -144,7 +144,7 @@ MARGIN = (
 )
 TOLL = Parameter(
     "toll",
-    10.0,
+    30.0,
     0.0,
     1000.0,
     "requests to come that a second of reading puts off, with prefix caching",

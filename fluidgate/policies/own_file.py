@@ -1,7 +1,7 @@
 """Policies in Python files of one's own, by `PATH.py:NAME`.
 
 Such a file is loaded as a submodule of this module. The submodule's name holds the file's path, so that a worker
-process that is sent a function of the file imports the file anew.
+process that is sent a function of the file imports the file anew; other machines are sent the code itself.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class OwnLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__only_here__"] = True
         folder = str(Path(self.path).parent)
         sys.path.insert(0, folder)
         try:

@@ -48,6 +48,7 @@ class LanguageModel(NamedTuple):
         parameters: all of them, of a mixture of experts too.
         layers, kv_heads, head_dim: of its attention.
         heads: of its queries.
+        repository: of its instruction-tuned weights on Hugging Face.
         active: parameters that a token meets; all of them where that is None.
     """
 
@@ -57,6 +58,7 @@ class LanguageModel(NamedTuple):
     kv_heads: int
     head_dim: int
     heads: int
+    repository: str
     active: int | None = None
 
     def weights_bytes(self, dtype: str) -> int:
@@ -77,12 +79,16 @@ class LanguageModel(NamedTuple):
 
 
 LANGUAGE_MODELS: dict[str, LanguageModel] = {
-    "llama-3.1-8b": LanguageModel("Llama 3.1 8B", 8_030_261_248, 32, 8, 128, 32),
-    "llama-3.1-70b": LanguageModel("Llama 3.1 70B", 70_553_706_496, 80, 8, 128, 64),
-    "llama2-70b": LanguageModel("Llama 2 70B", 68_976_648_192, 80, 8, 128, 64),
-    "qwen3-8b": LanguageModel("Qwen3 8B", 8_190_735_360, 36, 8, 128, 32),
-    "qwen3-32b": LanguageModel("Qwen3 32B", 32_762_123_264, 64, 8, 128, 64),
-    "qwen3-30b-a3b": LanguageModel("Qwen3 30B A3B", 30_532_122_624, 48, 4, 128, 32, 3_345_000_000),
+    "llama-3.1-8b": LanguageModel("Llama 3.1 8B", 8_030_261_248, 32, 8, 128, 32, "meta-llama/Llama-3.1-8B-Instruct"),
+    "llama-3.1-70b": LanguageModel(
+        "Llama 3.1 70B", 70_553_706_496, 80, 8, 128, 64, "meta-llama/Llama-3.1-70B-Instruct"
+    ),
+    "llama2-70b": LanguageModel("Llama 2 70B", 68_976_648_192, 80, 8, 128, 64, "meta-llama/Llama-2-70b-chat-hf"),
+    "qwen3-8b": LanguageModel("Qwen3 8B", 8_190_735_360, 36, 8, 128, 32, "Qwen/Qwen3-8B"),
+    "qwen3-32b": LanguageModel("Qwen3 32B", 32_762_123_264, 64, 8, 128, 64, "Qwen/Qwen3-32B"),
+    "qwen3-30b-a3b": LanguageModel(
+        "Qwen3 30B A3B", 30_532_122_624, 48, 4, 128, 32, "Qwen/Qwen3-30B-A3B", 3_345_000_000
+    ),
 }
 """By the name that their profiles have."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.trajectory import Trajectory
 from fluidgate.workloads import Workload, quantiles
+from fluidgate.workloads.measured_hits import Curves, MeasuredHits
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
@@ -83,11 +85,15 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def draw_plan(plan: Plan, path: str | Path) -> None:
-    """Where the slots go: occupancies by class, and the served share of each class."""
+def draw_plan(plan: Plan, path: str | Path, measured: MeasuredHits | None = None) -> None:
+    """Where the slots go: occupancies by class, and the served share of each class; below, what is found in memory."""
     with style():
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        slots, served = figure.subplots(1, 2, width_ratios=[3, 2])
+        rows = 1 if measured is None else 2
+        figure = Figure(figsize=(9, 3.2 * rows), layout="constrained")
+        grid = figure.add_gridspec(rows, 2, width_ratios=[3, 2])
+        slots, served = (figure.add_subplot(grid[0, k]) for k in range(2))
+        if measured is not None:
+            _memory(figure.add_subplot(grid[1, :]), measured, measured.found.memory)
         left = np.zeros(3)
         stages = (plan.prefill, plan.mixed_decode, plan.solo_decode)
         for k, name in enumerate(plan.scenario.class_names):
@@ -105,6 +111,38 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
         served.set_xlim(0, 100)
         served.set_xlabel("served, % of arrivals")
         save(figure, path)
+
+
+def draw_memory(curves: Curves, kv_tokens: int | None, path: str | Path) -> None:
+    """What is found of the prompts of traces against the memory of a GPU; `kv_tokens` that the GPU has."""
+    with style():
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        _memory(figure.subplots(), curves, math.inf, kv_tokens)
+        save(figure, path)
+
+
+def _memory(axes: Axes, curves: Curves, left: float, kv_tokens: int | None = None) -> None:
+    """The hit rate against the memory that prefixes have on a GPU, of which the plan leaves `left`."""
+    largest = max(curves.together.largest, curves.spread.largest, curves.together.block)
+    least = largest / 1000 if kv_tokens is None else min(largest / 1000, kv_tokens / 10)
+    most = max(2.0 * largest, 1.2 * kv_tokens if kv_tokens is not None else 0, 1.2 * left if left < math.inf else 0)
+    memory = np.geomspace(least, most, 400)
+    ways = {"each session on one GPU": curves.together}
+    if curves.gpus > 1:
+        ways |= {f"spread over {curves.gpus} GPUs": curves.spread}
+    for name, curve in ways.items():
+        axes.plot(memory, [100 * curve.rate(each) for each in memory], lw=1.6, label=name)
+    axes.axhline(100 * curves.together.endless, color="0.5", lw=0.8, ls=":", label="endless")
+    for tokens, name in ((left, "left by the plan"), (kv_tokens, "KV memory of a GPU")):
+        if tokens is not None and tokens < math.inf:
+            axes.axvline(tokens, color="0.3", lw=0.8, ls="--", label=name)
+    axes.set_xscale("log")
+    axes.set_xlim(memory[0], memory[-1])
+    axes.set_ylim(0, 100)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens:,.0f}"))
+    axes.set_xlabel("memory that prefixes have on a GPU, tokens")
+    axes.set_title("prompt tokens found, %", loc="left")
+    axes.legend(loc="lower right" if curves.together.endless < 0.6 else "center left", fontsize=8)
 
 
 def draw_simulation(result: SimulationResult, path: str | Path) -> None:

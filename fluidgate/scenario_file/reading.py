@@ -30,6 +30,7 @@ from fluidgate.scenario_file.tables.classes import ClassOfCluster, ClassPerGpu
 from fluidgate.scenario_file.tables.gpu import NAMELESS
 from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
+from fluidgate.size_table import Cost, FleetOption, OptionTable
 from fluidgate.toml_file import check, fail, parse_toml, read_text
 
 ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -131,6 +132,8 @@ def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable
         indicators=Indicators(**file.indicators.model_dump()),
         arrivals=Arrivals(**file.arrivals.model_dump()) if file.arrivals is not None else Arrivals(),
         cluster_gpus=gpus,
+        cost=Cost(**file.cost.model_dump()),
+        options=tuple(_option(table, base_dir) for table in file.options),
         **({"pricing": Pricing(**file.pricing.model_dump())} if file.pricing is not None else {}),
         **{table: noun for table, noun in of_iterations.items() if _said(file, table, noun)},
     )
@@ -139,6 +142,14 @@ def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable
 def _said(file: AnyTable, table: str, noun: BaseModel) -> bool:
     """Whether the file has the table, or what it would hold follows from others."""
     return table in file.model_fields_set or noun != type(noun)()
+
+
+def _option(table: OptionTable, base_dir: Path) -> FleetOption:
+    """An option, its profile checked; a path is made relative to where we are."""
+    keys = {key: value for key, value in table.model_dump().items() if value is not None}
+    if table.profile is not None and table.profile.endswith(".toml"):
+        keys["profile"] = str(base_dir / table.profile)
+    return FleetOption(**keys)
 
 
 def _lengths(table: LengthsTable, base_dir: Path) -> Lengths:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fluidgate.model import Arrivals, EngineModel, Lengths, Scenario, Targets
 from fluidgate.scenario_file.tables.arrivals import ARRIVALS
 from fluidgate.session_table import SessionTable
+from fluidgate.size_table import Cost
+from fluidgate.target_table import TARGET_KEYS
 from fluidgate.toml_file import SCHEMA, write_whole
 
 if TYPE_CHECKING:
@@ -58,6 +60,10 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
         _add(text, "engine", scenario.engine.model_dump(exclude_defaults=True), remarks)
     if scenario.targets != Targets():
         _add(text, "targets", scenario.targets.model_dump(exclude_defaults=True), remarks)
+    if scenario.cost != Cost():
+        _add(text, "cost", scenario.cost.model_dump(exclude_defaults=True), remarks)
+    if scenario.options:
+        _add_options(text, scenario, remarks)
     return text.as_string()
 
 
@@ -85,10 +91,21 @@ def _add_classes(text: TOMLDocument, scenario: Scenario, remarks: Mapping[str, s
         else:
             keys["total_arrival_rate"] = _total(request_class.arrival_rate, scenario.cluster_gpus)
         keys["patience_rate"] = request_class.patience_rate
-        keys |= request_class.model_dump(include={"ttft_target", "tpot_target", "prefix_hit_rate"}, exclude_none=True)
+        single = {"ttft_target", "tpot_target", "prefix_hit_rate"}
+        keys |= request_class.model_dump(include=single | TARGET_KEYS, exclude_none=True)
         keys |= request_class.model_dump(include=set(SessionTable.model_fields), exclude_defaults=True)
         tables.append(_table(keys, remarks.get(f"classes[{index}]", "")))
     text["classes"] = tables
+
+
+def _add_options(text: TOMLDocument, scenario: Scenario, remarks: Mapping[str, str]) -> None:
+    from tomlkit import aot
+
+    tables = aot()
+    for index, option in enumerate(scenario.options):
+        keys = _plain(option.model_dump(exclude_defaults=True))
+        tables.append(_table(keys, remarks.get(f"options[{index}]", "")))
+    text["options"] = tables
 
 
 def _total(arrival_rate: float, gpus: int) -> float:

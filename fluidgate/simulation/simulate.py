@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluidgate.errors import FluidgateError
+from fluidgate.execution import Executor
 from fluidgate.model import Scenario, ThinkLaw
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.replanning import AnyPolicy, ReplannedPolicy, Replanning
 from fluidgate.simulation.closed_loop import in_closed_loop
-from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.fidelity import Fidelity, default_fidelity
 from fluidgate.simulation.iteration.study import drawn_study
 from fluidgate.simulation.markov.study import MarkovStudy

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fluidgate.errors import FluidgateError
+from fluidgate.execution import Executor, InProcess, default_executor
 from fluidgate.model import Scenario
-from fluidgate.simulation.executor import Executor, InProcess, default_executor
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.plans import Plans
 
@@ -58,7 +58,8 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
             progress: called with what is done and what there is to do.
 
         Raises:
-            FluidgateError: a policy's plan is infeasible, or a request or a decision function is wrong.
+            FluidgateError: a policy's plan is infeasible, a request or a decision function is wrong, or jobs that stay
+                in this process were given another executor.
         """
         plans = Plans(self.scenario, self.options.gpus, by_iterations=self.by_iterations)
         size = self.options.replications
@@ -66,6 +67,8 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
         jobs = [self.job(policy, replication) for policy in ready for replication in range(size)]
         if executor is None:
             executor = InProcess() if self.stays else executor_for(self.events * len(jobs), len(jobs), workers)
+        elif self.stays and not isinstance(executor, InProcess):
+            raise FluidgateError("--log: is written where the requests are; leave it out, or --executor and --keep")
         self.prepare(jobs)
         measured = list(self._measured(jobs, executor, progress))
         return [self.result(policy, plans, measured[k * size : (k + 1) * size]) for k, policy in enumerate(ready)]
@@ -94,7 +97,7 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
 
     @property
     def stays(self) -> bool:
-        """Whether jobs run in this process, one after the other, unless an executor is given."""
+        """Whether jobs can only run in this process, one after the other."""
         return False
 
     @property

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fluidgate.errors import FluidgateError
+from fluidgate.execution import Executor
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.events import DECODE_END
-from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.markov.replication import Job, replicate
 from fluidgate.simulation.markov.results import revenue_rates

@@ -75,6 +75,8 @@ class Workload:
         command: the command line that makes this workload, without its output file; None where there is none.
         warnings: what a reader should know of how the traces were read.
         sessions: those of all requests; None where no trace says.
+        joined: the traces, files that are parts of one put together; `sessions_rate` at which their sessions start,
+            where they do not say when.
     """
 
     scenario: Scenario
@@ -86,6 +88,8 @@ class Workload:
     command: str | None
     warnings: tuple[str, ...] = ()
     sessions: SessionSummary | None = None
+    joined: tuple[Trace, ...] = ()
+    sessions_rate: float | None = None
 
     @cached_property
     def prefix_share(self) -> float | None:
@@ -224,7 +228,8 @@ def workload(
         scale: multiplies the traces' arrival rates.
         sessions_rate: of traces that do not say when their sessions start: starts a second over the whole cluster, 1 if
             None.
-        clusters: split all requests by their lengths into that many classes instead.
+        clusters: split all requests by their lengths into that many classes instead; of prompts by what is still to be
+            read, where traces say what they share.
         class_column: split them by this column instead.
         columns: the files' own names of columns, as in `read_trace`.
         unit: of times that are numbers, as in `read_trace`.
@@ -316,6 +321,8 @@ def workload(
         command,
         tuple(warnings),
         sessions,
+        tuple(traces),
+        rate,
     )
 
 

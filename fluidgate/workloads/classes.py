@@ -78,6 +78,11 @@ class TraceClass:
         return float(np.average(self.prompt_tokens, weights=self.weights))
 
     @property
+    def mean_new(self) -> float:
+        """Mean of what an endless memory would not hold of its prompts, tokens."""
+        return self.mean_prompt * (1.0 - (self.found_share or 0.0))
+
+    @property
     def mean_output(self) -> float:
         """Mean output length, tokens."""
         return float(np.average(self.output_tokens, weights=self.weights))
@@ -94,8 +99,9 @@ def classes_of(
 
     Requests belong to the class that `names` has for their trace. Where that is None, they are told apart by their
     labels where every such trace has them, else by the trace that they come from; with `clusters`, by k-means on the
-    standardised logarithms of both lengths over all traces (best of 10 starts drawn from `seed`). Clusters are named by
-    their mean lengths, such as `p2048-d28`, busiest first.
+    standardised logarithms of both lengths over all traces (best of 10 starts drawn from `seed`); of prompts what an
+    endless memory would not hold, where a trace says what they share. Clusters are named by their mean lengths, such as
+    `p2048-d28`, or `n512-d28` where only what is new of a prompt counts, busiest first.
 
     Args:
         sessions_rate: starts of sessions a second, over all traces that do not say when theirs start.
@@ -133,9 +139,7 @@ def classes_of(
 
 
 def _clusters(traces: Sequence[Trace], spans: Sequence[float], clusters: int, seed: int) -> list[TraceClass]:
-    lengths = np.log(
-        np.concatenate([np.column_stack([t.prompt_tokens, t.output_tokens]) for t in traces]).astype(float)
-    )
+    lengths = np.log(np.concatenate([np.column_stack([_still_to_read(t), t.output_tokens]) for t in traces]))
     distinct = len(np.unique(lengths, axis=0))
     if not 1 <= clusters <= distinct:
         raise FluidgateError(
@@ -143,7 +147,9 @@ def _clusters(traces: Sequence[Trace], spans: Sequence[float], clusters: int, se
         )
     found = _by_member(traces, spans, _k_means(lengths, clusters, seed))
     found.sort(key=lambda c: -c.arrival_rate)
-    names = distinct_names([f"p{c.mean_prompt:.0f}-d{c.mean_output:.0f}" for c in found])
+    shares = any(trace.says_texts for trace in traces)
+    first = [f"n{c.mean_new:.0f}" if shares else f"p{c.mean_prompt:.0f}" for c in found]
+    names = distinct_names([f"{name}-d{c.mean_output:.0f}" for name, c in zip(first, found, strict=True)])
     return [replace(c, name=name) for c, name in zip(found, names, strict=True)]
 
 
@@ -197,6 +203,11 @@ def _by_member(traces: Sequence[Trace], spans: Sequence[float], members: NDArray
         )
         classes.append(TraceClass(str(name), prompt[own], output[own], weights[own], gaps, found[own], sessions))
     return classes
+
+
+def _still_to_read(trace: Trace) -> Array:
+    """Tokens of each prompt that an endless memory would not hold, 1 at least; all of it where a trace does not say."""
+    return np.maximum(trace.prompt_tokens - np.nan_to_num(_found(trace)), 1.0)
 
 
 def _found(trace: Trace) -> Array:

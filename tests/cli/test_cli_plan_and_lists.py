@@ -98,6 +98,49 @@ def test_plan_with_indicators(fluidgate: Command, scenario: Scenario) -> None:
         assert words in table.output
 
 
+AGENTS = ROOT / "examples" / "agents-fleet.toml"
+SESSIONS = ROOT / "examples" / "agents-sessions.jsonl"
+
+
+def test_plan_as_if_so_much_was_found(fluidgate: Command) -> None:
+    found = {rate: fluidgate("plan", AGENTS, "--prefix-hit-rate", rate, "--json").json for rate in ("0.5", "0.9")}
+    assert [plan["prefix_hit_rate"] for plan in found.values()] == pytest.approx([0.5, 0.9])
+    assert found["0.5"]["mixed_fraction"] > 2 * found["0.9"]["mixed_fraction"]
+    nothing = fluidgate("plan", ROOT / "examples" / "chats-h100.toml", "--prefix-hit-rate", "0", "--json").json
+    assert nothing["prefix_hit_rate"] == 0.0
+    assert fluidgate("plan", TWO_CLASS, "--prefix-hit-rate", "0", "--json").json["revenue_rate"] > 297.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((TWO_CLASS, "--prefix-hit-rate", "0.5"), "belongs to an engine with prefix caching"),
+        ((AGENTS, "--prefix-hit-rate", "1"), "0.0<=x<1.0"),
+        ((AGENTS, "--prefix-hit-rate", "0", "--trace", SESSIONS), "give one of the two"),
+    ],
+)
+def test_a_hit_rate_that_cannot_be(fluidgate: Command, arguments: tuple[Any, ...], message: str) -> None:
+    outcome = fluidgate("plan", *arguments)
+    assert outcome.status == 2
+    assert message in " ".join(outcome.notices)
+
+
+def test_what_traces_find_is_drawn(fluidgate: Command, tmp_path: Path) -> None:
+    rates = ("--sessions-rate", "0.2", "--gpus", "4")
+    plain, pictured = (
+        fluidgate("plan", AGENTS, *rates, "--trace", SESSIONS, "--json", *more)
+        for more in ((), ("--plot", tmp_path / "plan.png"))
+    )
+    assert plain.json == pictured.json
+    made = fluidgate("workload", SESSIONS, *rates, "--plot", tmp_path / "workload.png", "--json")
+    assert made.status == 0
+    assert {(tmp_path / f"{name}.png").read_bytes()[:4] for name in ("plan", "workload")} == {b"\x89PNG"}
+    (tmp_path / "t.csv").write_text(TRACE)
+    refused = fluidgate("workload", tmp_path / "t.csv", "--gpus", "1", "--plot", tmp_path / "none.png")
+    assert refused.status == 2
+    assert "do not say what prompts have in common" in refused.notices[-1]
+
+
 def test_policies(fluidgate: Command) -> None:
     listed = fluidgate("policies", "--json").json
     origins = {p["name"]: p["origin"] for p in listed["policies"]}
@@ -208,6 +251,7 @@ def test_help_of_every_command(fluidgate: Command, name: str) -> None:
 def test_help_lists_the_commands(fluidgate: Command) -> None:
     assert set(app.commands) == {
         *(
+            "size",
             "plan",
             "simulate",
             "compare",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from fluidgate.compiled import disk, inlined, kept, needs_compilation
 from fluidgate.compiled.contents import digest_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -133,3 +137,41 @@ def test_a_read_only_disk_has_the_folder_that_was_made_before(tmp_path: Path, mo
     assert disk.folder.__wrapped__() == tmp_path / "fluidgate" / "kernels"
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/status")
     assert disk.folder.__wrapped__() is None
+
+
+COMPILING = """
+import sys
+from fluidgate.compiled import disk
+from pathlib import Path
+from tests.compiled.test_disk import made
+from fluidgate.compiled import kept
+
+disk.folder = lambda: Path(sys.argv[1])
+sys.stdin.readline()
+function = kept(made("def f(x):\\n    return x + 1\\n"), seconds=20)
+print(function(1), sum(function.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.skipif(disk.fcntl is None, reason="needs locks of files")
+def test_of_processes_that_start_together_one_compiles(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMPILING, str(tmp_path)]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    found = sorted(process.communicate(timeout=100)[0] for process in both)
+    assert found == ["2 0\n", "2 1\n"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_process_waits_no_longer_than_compilation_may_take(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: Any) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    monkeypatch.setattr(disk.fcntl, "lockf", held)
+    assert kept(made("def f(x):\n    return x + 9\n"), seconds=1)(1) == 10

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,6 +119,40 @@ def test_finished_items_are_not_run_again(tmp_path: Path) -> None:
     assert again[1] == first[1]
     run_items(["figure-10"], QUICK, tmp_path, again=True)
     assert (tmp_path / "figure-10.json").stat().st_mtime_ns > stamp
+
+
+def test_an_item_that_was_interrupted_finds_its_simulations(tmp_path: Path) -> None:
+    class Counting:
+        jobs = 0
+
+        def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+            self.jobs += len(jobs)
+            return map(function, jobs)
+
+    counting = Counting()
+    setting = Setting(quick=True, executor=counting)
+    (first,) = run_items(["figure-2"], setting, tmp_path)
+    assert counting.jobs == 4
+    (tmp_path / "figure-2.json").unlink()
+    (again,) = run_items(["figure-2"], setting, tmp_path)
+    assert counting.jobs == 4
+    assert again["verdicts"] == first["verdicts"]
+    run_items(["figure-2"], setting, tmp_path, again=True)
+    assert counting.jobs == 8
+
+
+def test_other_code_or_data_make_an_item_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    setting = Setting(quick=True, data=str(data))
+    run_items(["table-3"], setting, tmp_path)
+    assert finished("table-3", setting, tmp_path) is not None
+    (data / "more.csv").touch()
+    assert finished("table-3", setting, tmp_path) is None
+    run_items(["table-3"], setting, tmp_path)
+    assert finished("table-3", setting, tmp_path) is not None
+    monkeypatch.setattr("fluidgate.execution.kept.code_version", lambda: "another")
+    assert finished("table-3", setting, tmp_path) is None
 
 
 def test_a_quick_run_does_not_stand_for_a_full_one(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from fluidgate import find_policy
 from fluidgate.errors import FluidgateError
+from fluidgate.execution import LocalProcesses
 from fluidgate.policies import PLACED, Policy, find_any_policy
 from fluidgate.replanning import Replanning, find_replanned_policy
-from fluidgate.simulation.executor import LocalProcesses
 
 MINE = """
 import math

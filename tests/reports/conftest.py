@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
     """Calls a function that draws into a file, and gives the figure that it would have written."""
 
-    def draw(picture: Callable[..., None], result: Any) -> Figure:
+    def draw(picture: Callable[..., None], result: Any, **more: Any) -> Figure:
         caught: list[Figure] = []
         monkeypatch.setattr(f"{picture.__module__}.save", lambda figure, path: caught.append(figure))
-        picture(result, "none.svg")
+        picture(result, path="none.svg", **more)
         (figure,) = caught
         return figure
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from fluidgate.errors import FluidgateError
 from fluidgate.fluid import fluid_trajectory
 from fluidgate.planning import plan
-from fluidgate.reports.plots import PANELS, draw_comparison, draw_plan, draw_quantiles, draw_simulation, save
+from fluidgate.planning.cached import CachedPlan
+from fluidgate.reports.plots import (
+    PANELS,
+    draw_comparison,
+    draw_memory,
+    draw_plan,
+    draw_quantiles,
+    draw_simulation,
+    save,
+)
 from fluidgate.simulation import Comparison
 from fluidgate.workloads import quantiles, workload
+from fluidgate.workloads.hit_curve import HitCurve
+from fluidgate.workloads.measured_hits import MeasuredHits
 from tests.reports.results import RUN, class_result, path, served, simulated, value
 from tests.reports.seen import lines, series
 from tests.reports.test_requests import FOLLOWING
@@ -134,3 +146,26 @@ def test_twelve_classes_have_a_legend_and_more_have_none(drawn) -> None:
 
     assert len(of(12).axes[0].get_legend().get_texts()) == 12
     assert of(13).axes[0].get_legend() is None
+
+
+def measured(gpus: int) -> MeasuredHits:
+    """Two prompts that are asked for again, a block and three blocks of memory later."""
+    start, end = np.array([0, 2]), np.array([1, 3])
+    curve = HitCurve(16, np.array([64, 64]), start, end, np.array([0, 1], np.int32))
+    spread = HitCurve(16, np.array([64, 64]), start[:1], end[:1], np.array([0], np.int32))
+    found = CachedPlan(PLAN, 40.0, 0.0, converged=True)
+    return MeasuredHits(gpus, curve, spread if gpus > 1 else curve, found, (), ())
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_what_is_found_is_drawn_against_the_memory(drawn, gpus: int) -> None:
+    found = measured(gpus)
+    *_, below = drawn(draw_plan, PLAN, measured=found).axes
+    alone = drawn(draw_memory, found, kv_tokens=100).axes[0]
+    for axes, mark in ((below, ("left by the plan", 40.0)), (alone, ("KV memory of a GPU", 100.0))):
+        seen = lines(axes)
+        assert seen[mark[0]][0] == [mark[1]] * 2
+        memory, share = seen["each session on one GPU"]
+        assert share == pytest.approx([100 * found.together.rate(each) for each in memory])
+        assert share[-1] == pytest.approx(25.0) == seen["endless"][1][0]
+        assert ("spread over 3 GPUs" in seen) == (gpus > 1)

@@ -104,7 +104,7 @@ def test_another_executor_takes_the_seam(two_class: Scenario) -> None:
 
 
 def test_a_failing_job_stops_the_workers_and_reaches_the_caller() -> None:
-    from fluidgate.simulation.executor import LocalProcesses
+    from fluidgate.execution import LocalProcesses
 
     with pytest.raises(ZeroDivisionError):
         list(LocalProcesses(2).map(_reciprocal, [1, 0, 2]))

@@ -9,7 +9,7 @@ import pytest
 
 from fluidgate import Scenario, simulate
 from fluidgate.errors import FluidgateError
-from fluidgate.simulation.executor import InProcess, LocalProcesses
+from fluidgate.execution import InProcess, LocalProcesses
 from fluidgate.simulation.iteration.study import RequestStudy, drawn_study
 from fluidgate.simulation.markov.study import MarkovStudy
 from fluidgate.simulation.options import Options

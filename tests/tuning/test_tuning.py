@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fluidgate import FluidgateError, Indicators, Policy, Tuning, find_policy, load_policy, plan, simulate, tune
+from fluidgate.execution import InProcess
 from fluidgate.policies import Parameter, Tables
-from fluidgate.simulation.executor import InProcess
 from fluidgate.tuning.candidates import Box
 from fluidgate.tuning.race import FIRST, behind, race
 from tests.scenarios import two_class_scenario

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fluidgate.errors import FluidgateError
-from fluidgate.workloads import Trace, classes_of
+from fluidgate.workloads import Trace, classes_of, read_trace
 from fluidgate.workloads.names import shared_name, short_names
 
 
@@ -123,3 +126,17 @@ def test_more_clusters_than_distinct_requests(clusters: int) -> None:
     same = trace("a.csv", [0, 1, 2], [5, 5, 6], [1, 1, 1])
     with pytest.raises(FluidgateError, match=f"classes: {clusters} clusters asked for; give a number from 1 to 2"):
         classes_of([same], clusters=clusters)
+
+
+def test_clusters_go_by_what_is_still_to_be_read(tmp_path: Path) -> None:
+    """All prompts are as long; of half of them all but a block was there before."""
+    rows = []
+    for k in range(20):
+        numbers = list(range(100)) if k % 2 == 0 else [1000 * k + j for j in range(100)]
+        numbers[-1] = 10**6 + k
+        line = {"timestamp": 1000 * k, "input_length": 51_200, "output_length": 10, "hash_ids": numbers}
+        rows.append(json.dumps(line))
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    found = classes_of([read_trace(tmp_path / "t.jsonl")], clusters=2)
+    assert sorted((len(c), c.name) for c in found) == [(9, "n512-d10"), (11, "n51200-d10")]
+    assert sorted(c.found_share for c in found) == [0.0, 0.99]

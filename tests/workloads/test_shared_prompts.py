@@ -149,7 +149,7 @@ def test_clusters_of_sessions_count_their_own_turns(tmp_path: Path) -> None:
     text = lines(*[session(requests=[[0, 10, 1, 0, 0], [1, 1000, 1, 0, 7.0]], subagents=[])] * 3)
     found = made(tmp_path / "s.jsonl", text, clusters=2, sessions_rate=1.0)
     by_name = {c.name: c.sessions for c in found.classes}
-    one, two = by_name["p10-d1"], by_name["p1000-d1"]
+    one, two = by_name["n10-d1"], by_name["n1000-d1"]
     assert one is not None
     assert two is not None
     assert one.turns == two.turns

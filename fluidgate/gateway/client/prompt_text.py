@@ -50,8 +50,10 @@ def chain_of(kind: Prompt, body: Mapping[str, Any], media: Mapping[str, int]) ->
     return chain_of_text(b"".join(PIECES[kind](body, media)), salt)
 
 
-def answered(kind: Prompt, chain: Chain, said: str) -> Chain:
-    """The chain of a prompt and its answer, as the next turn begins."""
+def answered(kind: Prompt, chain: Chain, said: str | list[int]) -> Chain:
+    """The chain of a prompt and its answer, as the next turn begins; `said` in token ids where the prompt is."""
+    if not isinstance(said, str):
+        return chain.followed_by(said)
     return chain.followed_by(encoded(said) if kind == "completion" else _head("assistant") + encoded(said))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -27,7 +27,8 @@ from fluidgate.gateway.cluster.engine import Engine
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.ended import Times
 from fluidgate.gateway.engines import Answer, Call, EngineRefused, EngineUnreachable, Handover, KvLost, NoConnection
-from fluidgate.gateway.engines.sse import said_in, stated_prompt, stated_tokens
+from fluidgate.gateway.engines.answers import Said, gathered, said_in
+from fluidgate.gateway.engines.sse import stated_prompt, stated_tokens
 
 LEASE_MARGIN = 0.1
 """Share of the KV lease that is kept for the decode engine to come and fetch."""
@@ -315,7 +316,7 @@ class RequestHandler:
             self.request.path,
             begins=self._begins,
             drop_usage=self.drop_usage,
-            said=self._goes_on,
+            said=gathered(self.request.path, ids=self._in_ids, choices=self.request.answers) if self._goes_on else None,
         )
         counter = relay.counter
         try:
@@ -332,7 +333,7 @@ class RequestHandler:
         if not counter.finished:
             await self._broke_off(EngineUnreachable(self._at.url, "no end of the answer", taken=True))
         if counter.said is not None:
-            self._note_answer(counter.said.text)
+            self._note_answers(counter.said.said)
         self._complete(counter.usage)
         await self.response.end(relay.rest)
 
@@ -385,20 +386,25 @@ class RequestHandler:
         self.output_tokens = stated_tokens(body) or 0
         self._faults.served_by(self._at, self._other_half)
         if self._goes_on:
-            self._note_answer(said_in(body))
+            self._note_answers(said_in(self.request.path, body, ids=self._in_ids))
         self._complete(body)
         await self.response.whole(answer.status, answer.headers, body)
 
     @property
     def _goes_on(self) -> bool:
         """Whether a later prompt may begin with this one and its answer, in a way that can be told."""
-        chain = self.ticket.chain
-        return chain is not None and chain.text and self.call.splits and not self.call.body.get("echo")
+        generates = self.request.end_point.work is Work.GENERATE
+        return self.ticket.chain is not None and generates and not self.call.body.get("echo")
 
-    def _note_answer(self, said: str | None) -> None:
+    @property
+    def _in_ids(self) -> bool:
+        """Whether prompts are known by their token ids, and so their answers."""
+        return self.ticket.chain is not None and not self.ticket.chain.text
+
+    def _note_answers(self, said: Iterable[Said]) -> None:
         chain, kind = self.ticket.chain, self.request.end_point.prompt
-        if said and chain is not None and kind is not None:
-            self.ticket.chain = answered(kind, chain, said)
+        if chain is not None and kind is not None:
+            self.ticket.answers = tuple(answered(kind, chain, each) for each in said)
 
     def _note_told(self, prompt: int | None, cached: int | None) -> None:
         """What the engine that has read the prompt says of it."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from fluidgate.gateway.client.response import Response
 from fluidgate.gateway.engines import Answer, EngineUnreachable
-from fluidgate.gateway.engines.sse import AnswerText, UsageDropper, token_counter
+from fluidgate.gateway.engines.answers import Gathered
+from fluidgate.gateway.engines.sse import UsageDropper, token_counter
 
 
 class StreamRelay:
@@ -19,18 +20,23 @@ class StreamRelay:
     """
 
     def __init__(
-        self, response: Response, path: str, *, begins: Callable[[int], None], drop_usage: bool, said: bool = False
+        self,
+        response: Response,
+        path: str,
+        *,
+        begins: Callable[[int], None],
+        drop_usage: bool,
+        said: Gathered | None = None,
     ) -> None:
         """
         Args:
             path: of the end point, which says how tokens are told.
             begins: called with the number of tokens just before the first byte is sent.
-            said: whether what the answer says is gathered.
+            said: gathers what the answer says; None where nobody asks.
             drop_usage: whether the event that states the usage is kept from the client.
         """
         self.counter = token_counter(path)
-        if said:
-            self.counter.said = AnswerText()
+        self.counter.said = said
         self._response = response
         self._begins = begins
         self._dropper = UsageDropper() if drop_usage else None

@@ -235,11 +235,15 @@ class Monitor:
             return
         ours += self._taken(engine) - taken
         excess = max(0, load.requests - ours) if load.counted else 0
-        if self._prefixes is not None and load.prefix_hits is not None:
-            self._prefixes.counted(engine.place, load.prefix_hits)
+        self._note_counters(engine, load)
         watch.excess = [*watch.excess, excess][-AGREEING:]
         self._close_slots(engine, min(watch.excess))
         await self._look_up_models(engine)
+
+    def _note_counters(self, engine: Engine, load: Load) -> None:
+        """What an engine counts of the prompts that it finds in its memory."""
+        if self._prefixes is not None and load.prefix_hits is not None:
+            self._prefixes.counted(engine.place, load.prefix_hits, load.prompt_tokens)
 
     async def _load(self, engine: Engine) -> Load | Exception:
         """How busy an engine is, or why it does not say so."""
@@ -322,6 +326,7 @@ class Monitor:
         engine.health.forget()
         if self._prefixes is not None:
             self._prefixes.begin(engine.place, None if engine.facts is None else engine.facts.kv_tokens)
+            self._note_counters(engine, load)
         self.watches[engine.place].excess = [excess]
         self.watches[engine.place].models_at = now
         self._backends.note_models()

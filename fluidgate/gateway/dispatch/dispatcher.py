@@ -156,12 +156,19 @@ class Dispatcher(ABC):
     def _note_sent(self, ticket: Ticket, engine: int) -> None:
         """Its prompt goes to an engine."""
         if self.prefixes is not None and ticket.chain is not None:
-            ticket.sent = self.prefixes.sent(engine, ticket.chain, ticket.prompt)
+            ticket.held = ticket.sent = self.prefixes.sent(engine, ticket.chain, ticket.prompt)
 
-    def _note_there(self, ticket: Ticket, engine: int) -> None:
-        """An engine has its prompt, and its answer as far as it is known."""
+    def _note_moved(self, ticket: Ticket, engine: int) -> None:
+        """The KV of its prompt has come to an engine, and is held no more where it was read."""
         if self.prefixes is not None and ticket.chain is not None:
-            self.prefixes.has(engine, ticket.chain)
+            self._note_left(ticket)
+            ticket.held = self.prefixes.held_on(engine, ticket.chain)
+
+    def _note_left(self, ticket: Ticket, *, read: bool = True) -> None:
+        """Its blocks are held no more; `read` if its prompt was read, and its answers are there as far as known."""
+        if self.prefixes is not None and ticket.held is not None:
+            self.prefixes.left(ticket.held, ticket.answers, read=read)
+            ticket.held = None
 
     def _note_arrived(self, ticket: Ticket) -> None:
         ticket.arrived = ticket.since = self.clock()

@@ -82,7 +82,7 @@ class Gated(Dispatcher):
             functions: a user's `gate`, `route` and `refill` in the place of the shipped ones.
             seed: of the policy's draws.
             prefixes: see `Dispatcher`. Where decodes stay, gate and placement decide together by what it says, if the
-                tables are made for that (`Tables.homing`) and no function of a user's decides.
+                tables are made for that (`Tables.homing`) and no gate of a user's decides.
 
         Raises:
             FluidgateError: such a function can't be compiled.
@@ -109,8 +109,8 @@ class Gated(Dispatcher):
         self._buffered = tuple(tuple(OrderedDict[Ticket, None]() for _ in range(classes)) for _ in (MIXED, SOLO))
         self._again: set[Ticket] = set()
         self._homes: Homes | None = None
-        own = any(self._functions.values())
-        if binding == "stay" and tables.homing and prefixes is not None and not own:
+        own_gate = self._functions.get("gate") is not None
+        if binding == "stay" and tables.homing and prefixes is not None and not own_gate:
             self._homes = Homes(tables, engines, classes, kv_tokens)
         self._foreign = np.zeros(engines, np.int64)
         self._beside = np.zeros(engines, np.int64)
@@ -153,8 +153,6 @@ class Gated(Dispatcher):
     def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
-        if ticket.stage in (Stage.DECODE, Stage.BESIDE):
-            self._note_there(ticket, ticket.decode_engine)
         move = self._give_up_place(ticket, abandoned)
         self._unbook(ticket)
         ticket.stage = Stage.DONE
@@ -335,7 +333,7 @@ class Gated(Dispatcher):
             self._look_again_in_time()
 
     def _start_at_home(self, homes: Homes) -> None:
-        """Start prompts where they cost least, the most valuable one first, while there are such that have room."""
+        """Start prompts where they cost least, in turn, while there are such that have room."""
         while start := homes.next_start(self.fleet, self._waiting, self._look_up):
             ticket, g = start
             self._waiting[ticket.cls].take(ticket)
@@ -413,12 +411,13 @@ class Gated(Dispatcher):
         ticket.decode_engine = g
         if g != ticket.engine:
             self.taken[g] += 1
-            self._note_there(ticket, g)
+            self._note_moved(ticket, g)
             self._unbook(ticket)
             self._book(ticket, g)
 
     def _give_up_place(self, ticket: Ticket, abandoned: bool) -> tuple[int, int, int]:
         """Take a request out of the queue; or the move that takes it off the slot that it holds."""
+        self._note_left(ticket, read=ticket.stage is not Stage.PREFILL)
         if ticket.stage is Stage.WAITING:
             self._waiting[ticket.cls].remove(ticket)
             if self._homes is not None:

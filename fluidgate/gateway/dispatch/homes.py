@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +20,25 @@ from fluidgate.gateway.dispatch.line import FairLine
 from fluidgate.gateway.dispatch.shelves import Shelves
 from fluidgate.gateway.dispatch.ticket import Ticket
 from fluidgate.policies.decisions.board import NOWHERE
-from fluidgate.policies.decisions.homes import LOOKED_AT, Places, cheapest, is_slow, new_places, show, value
+from fluidgate.policies.decisions.homes import (
+    LOOKED_AT,
+    Places,
+    cheapest,
+    claim,
+    drop_claims,
+    is_slow,
+    new_places,
+    show,
+    turn,
+)
 from fluidgate.policies.decisions.placement import Reuse, no_reuse
 from fluidgate.policies.decisions.tables import Tables
 
 SHOW = 0
 FIND = 1
+CLAIM = 2
+DROP_CLAIMS = 3
+TURN = 4
 
 ENDLESS = 1 << 40
 """Tokens of a KV memory of which nobody knows the size."""
@@ -37,12 +50,12 @@ class Asked(NamedTuple):
     Attributes:
         places: what lies on the engines.
         reuse: where the beginning of the prompt is that is asked about.
-        worth: of it at its home, what a second of the engine brings; shape (1,).
+        turn: when it is asked, see `fluidgate.policies.decisions.homes.turn`; before, when it came, s; shape (1,).
     """
 
     places: Places
     reuse: Reuse
-    worth: Any
+    turn: Any
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Homes:
 
     def waits(self, ticket: Ticket) -> None:
         """It has come into the queue, its `reuse` looked up."""
-        self._shelves[ticket.cls].add(ticket)
+        self._shelves[ticket.cls].add(ticket, by_reading=self._tables.priority[ticket.cls] > 0.0)
         if (first := _first_block(ticket)) is not None:
             self._alike.setdefault(first, set()).add(ticket)
 
@@ -133,7 +146,9 @@ class Homes:
     def next_start(
         self, fleet: Fleet, lines: Sequence[FairLine], look_up: Callable[[Ticket], None]
     ) -> tuple[Ticket, int] | None:
-        """Who starts next, and on which engine: of those whose home has room the most valuable; None for nobody.
+        """Who starts next, and on which engine; None for nobody.
+
+        All are asked in turn; who has no room where it costs least keeps those after it out there.
 
         Args:
             lines: of those who wait, by class.
@@ -142,29 +157,72 @@ class Homes:
         if fleet.board.state.startable[0] == 0:
             return None
         self._show_changed(fleet)
-        best: tuple[Ticket, int] | None = None
-        most = 0.0
-        for line, shelves in zip(lines, self._shelves, strict=True):
-            for group in self._groups(line, shelves):
-                of_group = self._most_valuable(fleet, group, look_up)
-                if of_group is not None:
-                    ticket, g, worth = of_group
-                    if best is None or worth > most:
-                        best, most = (ticket, g), worth
-                    break
-        return best
+        try:
+            for ticket in self._in_turn(lines, look_up):
+                home, has_room = self._place_of(fleet, ticket)
+                if home == NOWHERE:
+                    continue
+                if has_room:
+                    return ticket, home
+                self._ask(CLAIM, home, ticket.cls, ticket.prompt)
+            return None
+        finally:
+            self._ask(DROP_CLAIMS)
 
-    def home_of(self, fleet: Fleet, ticket: Ticket) -> int:
-        """The engine where a request costs least; NOWHERE while it has no room there, and waits."""
+    def _in_turn(self, lines: Sequence[FairLine], look_up: Callable[[Ticket], None]) -> Iterator[Ticket]:
+        """Those who are asked, of each class its keys in the order of their fair shares."""
+        waiting = [
+            islice(chain.from_iterable(self._groups(line, shelves)), LOOKED_AT)
+            for line, shelves in zip(lines, self._shelves, strict=True)
+        ]
+        heads = [next(each, None) for each in waiting]
+        while any(head is not None for head in heads):
+            of = max(
+                (cls for cls, head in enumerate(heads) if head is not None),
+                key=lambda cls: self._turn(heads[cls], look_up),
+            )
+            ticket, heads[of] = heads[of], next(waiting[of], None)
+            assert ticket is not None
+            if ticket.reuse is None:
+                look_up(ticket)
+            yield ticket
+
+    def _turn(self, ticket: Ticket | None, look_up: Callable[[Ticket], None]) -> float:
+        """The larger, the earlier it is asked; only of several classes does it matter."""
+        assert ticket is not None
+        if ticket.reuse is None:
+            look_up(ticket)
+        self._know(ticket)
+        self._asked.turn[0] = ticket.since
+        self._ask(TURN, 0, ticket.cls, ticket.prompt)
+        return float(self._asked.turn[0])
+
+    def _place_of(self, fleet: Fleet, ticket: Ticket) -> tuple[int, bool]:
+        """The engine where a request costs least, NOWHERE if none takes any; and whether it has room there."""
         ready = int(fleet.board.prefill_ready[0]) if fleet.board.state.startable[0] > 0 else NOWHERE
+        self._know(ticket)
+        self._note_memory(ticket)
+        found = self._ask(FIND, ready, ticket.cls, ticket.prompt)
+        if found == NOWHERE:
+            return NOWHERE, False
+        home, takes = divmod(found, 2)
+        return home, takes == 1 and fleet.gpu["prefill_position"][home] != NOWHERE and self._fits(ticket, home)
+
+    def _know(self, ticket: Ticket) -> None:
+        """The compiled code is asked about it next."""
         known = self._asked.reuse
         known.count[0] = 0 if ticket.reuse is None else ticket.reuse.count[0]
         if ticket.reuse is not None:
             known.gpu[:], known.tokens[:] = ticket.reuse.gpu, ticket.reuse.tokens
-        home = self._ask(FIND, ready, ticket.cls, ticket.prompt)
-        if home == NOWHERE or fleet.gpu["prefill_position"][home] == NOWHERE:
-            return NOWHERE
-        return home if self._fits(ticket, home) else NOWHERE
+
+    def _note_memory(self, ticket: Ticket) -> None:
+        """What memory it has to wait for on each engine; what is not known to be there, nobody holds there."""
+        places, output = self._asked.places, self._output(ticket)
+        places.short[:] = round(ticket.prompt + output) - places.free
+        if self._kv_tokens is None or ticket.reuse is None:
+            return
+        for g in ticket.reuse.gpu[: ticket.reuse.count[0]].tolist():
+            places.short[g] = round(self._books[g].needs(ticket, output)) - places.free[g]
 
     def _groups(self, line: FairLine, shelves: Shelves) -> Iterator[Sequence[Ticket]]:
         """Those of a class who are looked at, key by key in the order of their fair shares."""
@@ -175,20 +233,6 @@ class Homes:
             yield group
             if left <= 0:
                 return
-
-    def _most_valuable(
-        self, fleet: Fleet, group: Sequence[Ticket], look_up: Callable[[Ticket], None]
-    ) -> tuple[Ticket, int, float] | None:
-        best: tuple[Ticket, int, float] | None = None
-        for ticket in group:
-            if ticket.reuse is None:
-                look_up(ticket)
-            home = self.home_of(fleet, ticket)
-            if home != NOWHERE:
-                worth = float(self._asked.worth[0])
-                if best is None or worth > best[2]:
-                    best = ticket, home, worth
-        return best
 
     def _fits(self, ticket: Ticket, g: int) -> bool:
         """Whether its memory and its answer's are there beside what is booked; an engine without requests takes any."""
@@ -226,19 +270,34 @@ def _first_block(ticket: Ticket) -> int | None:
 
 
 def ask_homes_kernel(asked, tables, what, g, cls, prompt):
-    """SHOW: engine `g` has changed, and takes requests or not (`cls`); FIND: the home of a request, `g` being ready."""
+    """What `what` says.
+
+    SHOW: engine `g` has changed, and takes requests or not (`cls`). FIND: the home of a request, `g` being ready, twice
+    its number, and 1 more if a decode may go there for which nobody waits. CLAIM: it waits for `g`; DROP_CLAIMS: all
+    have been asked. TURN: when it is asked.
+    """
     if what == SHOW:
         show(asked.places, tables, g, cls == 1)
         return g
+    if what == DROP_CLAIMS:
+        drop_claims(asked.places, tables)
+        return g
+    if what == TURN:
+        most = asked.reuse.tokens[0] if asked.reuse.count[0] > 0 else 0
+        asked.turn[0] = turn(tables, cls, prompt, most, asked.turn[0])
+        return g
+    if what == CLAIM:
+        found = 0
+        for k in range(asked.reuse.count[0]):
+            if asked.reuse.gpu[k] == g:
+                found = asked.reuse.tokens[k]
+        claim(asked.places, tables, g, prompt, found)
+        return g
     home = cheapest(asked.places, tables, asked.reuse, g, cls, prompt)
-    if home == NOWHERE or is_slow(asked.places, tables, home, prompt):
+    if home == NOWHERE:
         return NOWHERE
-    found = 0
-    for k in range(asked.reuse.count[0]):
-        if asked.reuse.gpu[k] == home:
-            found = asked.reuse.tokens[k]
-    asked.worth[0] = value(tables, cls, prompt, found)
-    return home
+    takes = asked.places.claims[0, home] == 0 and not is_slow(asked.places, tables, home, prompt)
+    return 2 * home + (1 if takes else 0)
 
 
 ask_homes = kept(ask_homes_kernel, "the gateway's choice of places", seconds=3)

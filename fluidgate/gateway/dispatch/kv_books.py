@@ -35,7 +35,7 @@ class KvBook:
         alone = ticket.prompt - len(hashes) * block + output
         self._blocks.update(hashes)
         self._weight.update(dict.fromkeys(new, block))
-        self._holders[ticket] = alone, hashes  # its chain goes on with its answer
+        self._holders[ticket] = alone, hashes
         self.tokens += len(new) * block + alone
 
     def remove(self, ticket: Ticket) -> None:

@@ -59,8 +59,6 @@ class Placed(Dispatcher):
     def leave(self, ticket: Ticket, *, abandoned: bool = False) -> None:
         if ticket.stage is Stage.DONE:
             return
-        if ticket.stage is Stage.DECODE:
-            self._note_there(ticket, ticket.engine)
         self._give_up_place(ticket)
         ticket.stage = Stage.DONE
 
@@ -171,6 +169,7 @@ class Placed(Dispatcher):
             return
         g = ticket.engine
         reading = ticket.stage is Stage.PREFILL
+        self._note_left(ticket, read=not reading)
         self._held[g] -= 1
         self._loads.change(g, -1, -ticket.unread if reading else 0)
         (self._prefilling if reading else self._decoding)[g, ticket.cls] -= 1

@@ -7,7 +7,7 @@ import math
 from enum import Enum
 
 from fluidgate.gateway.dispatch.account import Account
-from fluidgate.gateway.prefixes import Chain, Sent
+from fluidgate.gateway.prefixes import Chain, Held, Sent
 from fluidgate.policies.decisions.placement import Reuse
 
 
@@ -39,16 +39,19 @@ class Ticket:
         turn: set with the index of an engine when what it waits for may start.
         attempts: prefills begun.
         booked: KV tokens in the books of engine `kept`, by expectation; `kept` is -1 for none.
-        chain: of its prompt, and of its answer once that has been written; None where prefixes are not looked for.
+        chain: of its prompt; None where prefixes are not looked for.
+        answers: the chains of its prompt with each answer, once they have been written and as far as they are known.
         reuse: where its beginning was when it came; None if that was not looked up.
         shelf: by how much of it was to be read when it came, see `shelves`; -1 while it is on none.
         sent: what was believed of the engine that got its prompt last; None before.
+        held: where the blocks of its prompt are held; None while they are nowhere.
         cost: tokens that its key has been charged for it, on `account`, which is None before it has started.
     """
 
     __slots__ = (
-        "account", "arrived", "attempts", "booked", "buffer", "chain", "cls", "cost", "decode_engine", "engine", "kept",
-        "key", "most_output", "prompt", "read", "reuse", "sent", "shelf", "since", "stage", "stays", "turn", "weight",
+        "account", "answers", "arrived", "attempts", "booked", "buffer", "chain", "cls", "cost", "decode_engine",
+        "engine", "held", "kept", "key", "most_output", "prompt", "read", "reuse", "sent", "shelf", "since", "stage",
+        "stays", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +87,8 @@ class Ticket:
         self.chain = chain
         self.reuse: Reuse | None = None
         self.sent: Sent | None = None
+        self.answers: tuple[Chain, ...] = ()
+        self.held: Held | None = None
         self.shelf = -1
 
     def found(self, engine: int) -> int:

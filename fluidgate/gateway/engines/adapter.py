@@ -94,12 +94,14 @@ class Load:
         waiting: requests in its queue; None if it does not say.
         kv_usage: share of its KV memory in use, if it says so.
         prefix_hits: prompt tokens found in its memory since its start, if it says so.
+        prompt_tokens: of all prompts since its start, wherever their KV came from, if it says so.
     """
 
     running: int | None
     waiting: int | None
     kv_usage: float | None
     prefix_hits: float | None = None
+    prompt_tokens: float | None = None
 
     @property
     def counted(self) -> bool:

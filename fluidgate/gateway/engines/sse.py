@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from fluidgate.gateway.engines.answers import Gathered
+
 TEXT = re.compile(rb'"text": *"[^"]')
 CONTENT = re.compile(rb'"content": *"[^"]')
 OTHER = re.compile(rb'"(?:reasoning|reasoning_content|arguments)": *"[^"]|"(?:tool_calls|token_ids)": *\[[^\]]')
@@ -20,15 +22,6 @@ a pattern that begins with fixed bytes is found three times as fast."""
 
 NO_TEXT = re.compile(rb'"(?:text|content)": *""')
 UNFINISHED = re.compile(rb'"finish_reason": *null')
-
-SAID = tuple(re.compile(rb'"%s": *"([^"\\]*(?:\\.[^"\\]*)*)"' % key) for key in (b"content", b"text"))
-"""The text of an event, or of an answer in one piece, as JSON writes it."""
-
-AT_A_TIME = 32
-"""Events."""
-
-LONGEST_SAID = 1 << 20
-"""Bytes of an answer that is kept until its end."""
 
 WHOLE_USAGE = re.compile(rb'"usage": *(\{(?:[^{}]|\{[^{}]*\})*\})')
 USAGE = re.compile(rb'"completion_tokens": *(\d+)')
@@ -41,67 +34,6 @@ DONE = (b"data: [DONE]", b"data:[DONE]")
 TYPE = re.compile(rb'"type": *"([\w.]+)"')
 ENDINGS = (b"\r\n\r\n", b"\n\n", b"\r\r")
 END_OF_EVENT = re.compile(b"(" + b"|".join(ENDINGS) + b")")
-
-
-class AnswerText:
-    """What an answer says, gathered as its events go by, so that it is known how the next turn begins.
-
-    Nothing is known of one that thinks or calls tools: what the next turn has of these is the client's affair, and the
-    template's.
-    """
-
-    __slots__ = ("_events", "_parts", "_room")
-
-    def __init__(self) -> None:
-        self._events: list[bytes] = []
-        self._parts: list[bytes] | None = []
-        self._room = LONGEST_SAID
-
-    def add(self, line: bytes) -> None:
-        """An event with a token. Some are read at a time, which takes half the time."""
-        self._events.append(line)
-        if len(self._events) >= AT_A_TIME:
-            self._read()
-
-    @property
-    def text(self) -> str | None:
-        """All of it; None if it is not known."""
-        self._read()
-        return None if self._parts is None else _unescaped(b"".join(self._parts))
-
-    def _read(self) -> None:
-        events = b"\n".join(self._events)
-        self._events.clear()
-        if self._parts is None:
-            return
-        said = SAID[0].findall(events) or SAID[1].findall(events)
-        self._room -= sum(map(len, said))
-        if _has_other(events) or self._room < 0:
-            self._parts = None
-        else:
-            self._parts += said
-
-
-def said_in(body: bytes) -> str | None:
-    """What an answer in one piece says; None if that is not all of it."""
-    return None if _has_other(body) else _unescaped(_said(body))
-
-
-def _said(line: bytes) -> bytes:
-    said = SAID[0].search(line) or SAID[1].search(line)
-    return b"" if said is None else said[1]
-
-
-def _has_other(line: bytes) -> bool:
-    may = b'"reasoning' in line or b'"tool_calls"' in line or b'"arguments"' in line or b'"token_ids"' in line
-    return may and OTHER.search(line) is not None
-
-
-def _unescaped(said: bytes) -> str | None:
-    try:
-        return str(orjson.loads(b'"' + said + b'"'))
-    except orjson.JSONDecodeError:
-        return None
 
 
 class TokenCounter:
@@ -126,7 +58,7 @@ class TokenCounter:
         self.finished = False
         self.failed = False
         self.usage = b""
-        self.said: AnswerText | None = None
+        self.said: Gathered | None = None
         self._begun = b""
 
     @property
@@ -157,6 +89,8 @@ class TokenCounter:
                 self.said.add(line)
         elif line.count(b'"finish_reason"') > 1:
             self.tokens += tokens_of_choices(line)
+            if self.said is not None:
+                self.said.add(line)
         elif TEXT.search(line) or CONTENT.search(line) or OTHER.search(line):
             self.tokens += 1
             if self.said is not None:
@@ -208,6 +142,8 @@ class ResponseEvents(NamedEvents):
             self.tokens += 1
         elif name in (b"response.completed", b"response.incomplete"):
             self._believe(line)
+            if self.said is not None:
+                self.said.add(line)
             self.finished = True
         elif name in (b"response.failed", b"error"):
             self.failed = True
@@ -221,6 +157,8 @@ class MessageEvents(NamedEvents):
     def _event(self, name: bytes, line: bytes) -> None:
         if name == b"content_block_delta":
             self.tokens += b'"signature_delta"' not in line
+            if self.said is not None:
+                self.said.add(line)
         elif name == b"message_delta":
             self._believe(line)
         elif name == b"message_stop":

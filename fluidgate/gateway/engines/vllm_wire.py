@@ -16,7 +16,8 @@ GAUGES = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|prefix_cache_hits_total)(?:\{.*\})? (\S+)$",
     re.MULTILINE,
 )
-FETCHED = re.compile(rb'^vllm:prompt_tokens_by_source_total\{.*source="external_kv_transfer".*\} (\S+)$', re.MULTILINE)
+BY_SOURCE = re.compile(rb'^vllm:prompt_tokens_by_source_total\{.*source="(\w+)".*\} (\S+)$', re.MULTILINE)
+FOUND, FETCHED = b"local_cache_hit", b"external_kv_transfer"
 KV_MEMORY = re.compile(rb"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 BLOCKS, BLOCK_SIZE = (re.compile(rb'\b%s="(\d+)"' % name) for name in (b"num_gpu_blocks", b"block_size"))
 PREFIX_CACHING = re.compile(rb'^vllm:cache_config_info\{.*enable_prefix_caching="(\w+)"', re.MULTILINE)
@@ -33,10 +34,13 @@ async def version(upstream: Upstream) -> str | None:
 
 
 async def load(upstream: Upstream) -> Load:
-    """Requests over all the engine's replicas, and the share of KV memory in use of the fullest."""
+    """Requests and prompt tokens over all the engine's replicas, and the share of KV memory in use of the fullest."""
     gauges: dict[bytes, list[float]] = {}
-    for name, value in GAUGES.findall(await upstream.get("/metrics")):
+    page = await upstream.get("/metrics")
+    for name, value in GAUGES.findall(page):
         gauges.setdefault(name, []).append(float(value))
+    sources = by_source(page)
+    hits = sources.get(FOUND, sum(gauges.get(b"prefix_cache_hits_total", ())))
     if not gauges:
         raise NotThisEngine(f"{upstream.url}: its /metrics has no vllm: metric; start it without --disable-log-stats")
     with speaking(upstream.url, "vLLM"):
@@ -44,8 +48,17 @@ async def load(upstream: Upstream) -> Load:
             running=round(sum(gauges[b"num_requests_running"])),
             waiting=round(sum(gauges[b"num_requests_waiting"])),
             kv_usage=max(gauges.get(b"kv_cache_usage_perc", ()), default=None),
-            prefix_hits=sum(gauges[b"prefix_cache_hits_total"]) if b"prefix_cache_hits_total" in gauges else None,
+            prefix_hits=hits if FOUND in sources or b"prefix_cache_hits_total" in gauges else None,
+            prompt_tokens=sum(sources.values()) if sources else None,
         )
+
+
+def by_source(page: bytes) -> dict[bytes, float]:
+    """Prompt tokens over all replicas since the start, by where their KV came from; empty where it does not say."""
+    tokens: dict[bytes, float] = {}
+    for source, value in BY_SOURCE.findall(page):
+        tokens[source] = tokens.get(source, 0.0) + float(value)
+    return tokens
 
 
 async def memory(upstream: Upstream) -> tuple[bool, int | None]:
@@ -63,7 +76,7 @@ async def fetched(upstream: Upstream, *, beyond: float = -1.0) -> float:
     """Prompt tokens whose KV came from another engine, once they are more than `beyond` or have had their time."""
     deadline = time.monotonic() + COUNTED_WITHIN
     while True:
-        tokens = sum(map(float, FETCHED.findall(await upstream.get("/metrics"))))
+        tokens = by_source(await upstream.get("/metrics")).get(FETCHED, 0.0)
         if tokens > beyond or time.monotonic() > deadline:
             return tokens
         await asyncio.sleep(0.05)

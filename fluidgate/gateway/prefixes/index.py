@@ -6,7 +6,7 @@ An estimate: engines take blocks out as they like, and others may send them prom
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fluidgate.gateway.prefixes.agreement import Agreement
@@ -33,26 +33,55 @@ believed, or just that."""
 LEAST_ROOM = 0.05
 """Share of its KV memory that an engine is always believed to have for prefixes."""
 
+AT_A_TIME = 10_000
+"""Tokens listed as there, of which an engine's counters are heard at a time: at a look some are counted already whose
+requests have not ended."""
+
 ROUNDING = 1e-6
 
 LEARNING = 0.05
 
 
 @dataclass
-class Sent:
-    """A prompt that an engine has got.
+class Held:
+    """A prompt whose blocks a request holds on an engine.
 
     Attributes:
         chain: of the prompt.
-        tokens: of the prompt, as estimated then; `found`, those that were believed to be there.
-        blocks: that were believed to be there; `epoch`, of the touch.
+        epoch: since when, as the engine's memory counts.
+        blocks: the memory that it is in; an engine that begins anew has another.
     """
 
+    engine: int
     chain: Chain
+    epoch: int
+    blocks: Blocks
+
+
+@dataclass
+class Sent(Held):
+    """A prompt that an engine has got from the gateway.
+
+    Attributes:
+        tokens: of the prompt, as estimated then; `found`, those that were believed to be there.
+        there: blocks that were listed as there; `listed`, their tokens.
+    """
+
     tokens: int
     found: int
-    blocks: int
-    epoch: int
+    there: int
+    listed: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An engine's counters at a look, in prompt tokens since its start: those found, and all, None where it does not
+    say; `read` and `sent` of its memory then."""
+
+    hits: float
+    prompts: float | None
+    read: int
+    sent: int
 
 
 @dataclass
@@ -64,9 +93,10 @@ class EngineMemory:
         room: tokens for which it is believed to keep prefixes, as learnt.
         believed: tokens of prompts sent that were believed to be there, in all, as the engine counts them where it says
             so; `told`, those that it said were.
-        agreement: of the two.
+        read: tokens that were listed as there, of the prompts that have been read.
         tells: whether it says so; one that does leaves it out where it is 0.
-        counted: its own counter of tokens found at the last look, and `believed` then; None before.
+        sent: tokens of all prompts sent, as the engine counts them where it says so.
+        now: its own counters at the last look, `first` at the first, `learnt` when `agreement` was learnt; None before.
     """
 
     kv_tokens: int
@@ -74,9 +104,21 @@ class EngineMemory:
     room: float
     believed: int = 0
     told: int = 0
+    read: int = 0
     tells: bool = False
     agreement: Agreement = field(default_factory=Agreement)
-    counted: tuple[float, int] | None = None
+    sent: int = 0
+    now: Counted | None = None
+    first: Counted | None = None
+    learnt: Counted | None = None
+
+    @property
+    def ours(self) -> float:
+        """Share of the engine's prompt tokens that it was sent from here."""
+        now, first = self.now, self.first
+        if now is None or first is None or now.prompts is None or first.prompts is None:
+            return 1.0
+        return min(1.0, (now.sent - first.sent) / max(1.0, now.prompts - first.prompts))
 
 
 class PrefixIndex:
@@ -148,16 +190,41 @@ class PrefixIndex:
         return reuse
 
     def sent(self, engine: int, chain: Chain, tokens: int) -> Sent:
-        """A prompt goes to an engine, which has all of it from now on."""
+        """A prompt goes to an engine, which has all of it from now on, and holds it until it is `left`."""
         memory = self._memory(engine)
-        blocks = memory.blocks.find(chain.hashes)
-        found = self._scaled(memory, chain, blocks, tokens)
+        there = memory.blocks.find(chain.hashes)
+        listed = self._listed(chain, there, tokens)
+        found = int(listed * memory.agreement.share)
         memory.believed += found
-        return Sent(chain, tokens, found, blocks, self._touch(memory, chain))
+        memory.sent += tokens
+        held = self.held_on(engine, chain)
+        return Sent(engine, chain, held.epoch, held.blocks, tokens, found, there, listed)
 
-    def has(self, engine: int, chain: Chain) -> None:
-        """An engine has got a prompt, perhaps with its answer, by other ways, or has used it once more."""
-        self._touch(self._memory(engine), chain)
+    def held_on(self, engine: int, chain: Chain) -> Held:
+        """An engine gets the KV of a prompt by other ways, and holds it until it is `left`."""
+        memory = self._memory(engine)
+        epoch = memory.blocks.hold(chain.hashes, memory.room, *self._weights)
+        return Held(engine, chain, epoch, memory.blocks)
+
+    def left(self, held: Held, answers: Sequence[Chain] = (), *, read: bool = True) -> None:
+        """A request holds its blocks no more.
+
+        Args:
+            answers: the prompt with each answer that it was given, as far as that is known.
+            read: whether the prompt was read.
+        """
+        memory = self._engines.get(held.engine)
+        if memory is None or memory.blocks is not held.blocks:
+            return
+        blocks, hashes = memory.blocks, held.chain.hashes
+        if isinstance(held, Sent) and read:
+            memory.read += held.listed
+        if not read:
+            blocks.drop(hashes, held.epoch)
+            return
+        for chain in answers:
+            blocks.leave(chain.hashes[len(hashes) :], 0, held.epoch, memory.room, *self._weights)
+        blocks.leave(hashes, len(hashes), held.epoch, memory.room, *self._weights)
 
     def told(self, engine: int, sent: Sent, prompt: int, cached: int | None) -> None:
         """An engine says how many tokens a prompt had, and how many of them it did not read, if it says that."""
@@ -166,6 +233,7 @@ class PrefixIndex:
             self.bytes_per_token += LEARNING * (chain.size / prompt - self.bytes_per_token)
         if memory is None or prompt <= 0:
             return
+        memory.sent += prompt - sent.tokens
         if cached is None and memory.tells:
             cached = 0
         if cached is None:
@@ -174,24 +242,36 @@ class PrefixIndex:
         memory.told += cached
         believed = sent.found / max(1, sent.tokens) * prompt
         memory.believed += round(believed) - sent.found
-        memory.agreement.learn(believed, cached)
+        listed = sent.listed / max(1, sent.tokens) * prompt
+        memory.agreement.learn(listed, cached)
         slack = max(2 * ENGINE_BLOCK, SLACK * prompt)
-        if cached < believed - slack:
+        if cached < listed - slack:
             self._tighten(memory, sent, cached / prompt)
         else:
-            more = LOOSENED if cached > believed + slack else DRIFT
+            more = LOOSENED if cached > listed + slack else DRIFT
             memory.room += more * (memory.kv_tokens - memory.room)
 
-    def counted(self, engine: int, hits: float) -> None:
-        """An engine's own counter of tokens found, at a look: what it is believed to have goes by it where answers do
-        not say."""
+    def counted(self, engine: int, hits: float, prompts: float | None = None) -> None:
+        """An engine's own counters at a look: what it is believed to have goes by them where answers do not say.
+
+        Args:
+            hits: prompt tokens found in its memory, since its start.
+            prompts: all prompt tokens since then; where there are more than were sent, others send it prompts too, and
+                of what was found ours have their share.
+        """
         memory = self._engines.get(engine)
         if memory is None or memory.tells or not self._by_counters:
             return
-        last, memory.counted = memory.counted, (hits, memory.believed)
-        if last is not None and hits >= last[0]:
-            memory.told += int(hits - last[0])
-            memory.agreement.learn(memory.believed - last[1], hits - last[0])
+        now = Counted(hits, prompts, memory.read, memory.sent)
+        last, memory.now = memory.now, now
+        if last is None or hits < last.hits:
+            memory.first = memory.learnt = now
+            return
+        memory.told += round((hits - last.hits) * memory.ours)
+        since = memory.learnt
+        if since is not None and now.read - since.read >= AT_A_TIME:
+            memory.agreement.learn(now.read - since.read, (hits - since.hits) * memory.ours)
+            memory.learnt = now
 
     def held(self, engine: int, tokens: int) -> None:
         """An engine tells that it has taken blocks out, and holds so many tokens."""
@@ -224,31 +304,29 @@ class PrefixIndex:
             self.begin(engine)
         return self._engines[engine]
 
-    def _touch(self, memory: EngineMemory, chain: Chain) -> int:
-        return memory.blocks.touch(chain.hashes, memory.room, *self._weights)
-
     def _tokens(self, memory: EngineMemory, chain: Chain, tokens: int) -> int:
-        return self._scaled(memory, chain, memory.blocks.find(chain.hashes), tokens) if len(memory.blocks) else 0
+        """Believed to be there."""
+        if not len(memory.blocks):
+            return 0
+        return int(self._listed(chain, memory.blocks.find(chain.hashes), tokens) * memory.agreement.share)
 
-    def _scaled(self, memory: EngineMemory, chain: Chain, blocks: int, tokens: int) -> int:
-        """Tokens of a prompt in its first blocks, all but one at most, of token ids in whole blocks of the engine; less
-        where that has been found to have less than is believed."""
+    def _listed(self, chain: Chain, blocks: int, tokens: int) -> int:
+        """Tokens of a prompt in its first blocks, all but one at most, of token ids in whole blocks of the engine."""
         if not blocks:
             return 0
-        there = tokens * (blocks * chain.block) / chain.size * memory.agreement.share
-        there = int(min(there, tokens - 1))
+        there = int(min(tokens * (blocks * chain.block) / chain.size, tokens - 1))
         return there if chain.text else there // ENGINE_BLOCK * ENGINE_BLOCK
 
     def _tighten(self, memory: EngineMemory, sent: Sent, share: float) -> None:
-        """A block was gone that was believed to be there: so are all that were used before it, and the engine's room is
-        less than was thought. Nothing is learnt from one that another prompt has used since."""
+        """A block was gone that was believed to be free: so are all that were freed before it, and the engine's room is
+        less than was thought. Nothing is learnt from one that other requests have held then or since."""
         lost = int(share * sent.chain.size / sent.chain.block + ROUNDING)
-        if not lost < sent.blocks:
+        if not lost < sent.there or memory.blocks is not sent.blocks:
             return
-        used = memory.blocks.used_before(sent.chain.hashes[lost : lost + 1], sent.epoch)
-        if used == NOTHING:
+        freed = memory.blocks.freed_before(sent.chain.hashes[lost : lost + 1], sent.epoch)
+        if freed == NOTHING:
             return
-        memory.blocks.forget_until(used)
+        memory.blocks.forget_until(freed)
         left = memory.blocks.tokens(*self._weights)
         memory.room = max(LEAST_ROOM * memory.kv_tokens, min(memory.room, left))
         memory.blocks.shrink(memory.room, *self._weights)

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from fluidgate.errors import one_line
 from fluidgate.model import Array
+from fluidgate.planning.batches.need import least_gpus, short_of
 from fluidgate.planning.batches.program import BatchProgram
 from fluidgate.planning.wording import listed, rounded_up
 
 _ROUNDING = 1e-9
-
-_SHORT = {
-    "memory_mixed": "KV memory",
-    "memory_solo": "KV memory",
-    "mixed_slots": "decode slots",
-    "solo_slots": "decode slots",
-    "prompts_fit": "decode slots",
-    "chunks": "iterations with a chunk",
-}
-"""What a row with a price says is short, besides time."""
 
 _MENDS = {
     "KV memory": "give more (kv_tokens)",
@@ -64,23 +54,13 @@ def is_overloaded(program: BatchProgram) -> bool:
     return multiple > 1.0 + _ROUNDING
 
 
-def _gpus_needed(program: BatchProgram) -> tuple[float, list[str]]:
-    """GPUs, for each GPU there is, that the classes with `theta = 0` need, and what is short besides time.
-
-    Found for so small a share of the load that one GPU about serves it: the solver's zero is one for all.
-    """
+def _gpus_needed(program: BatchProgram) -> tuple[float, tuple[str, ...]]:
+    """GPUs, for each GPU there is, that the classes with `theta = 0` need, and what is short besides time."""
     instance = program.instance
-    share = 1.0 / max(float(program.request_seconds() @ instance.arrival), 1.0)
-    program.load(replace(instance, arrival=instance.arrival * share))
-    program.bound(program.capacity, 0.0, np.inf)
-    cost = np.zeros(program.column_count)
-    cost[program.capacity] = -1.0
-    vertex = program.maximise(cost)
-    assert vertex is not None, "enough GPUs serve any load"
-    priced = program.is_short(vertex)
-    found = [what for row, what in _SHORT.items() if (place := program.row(row)) is not None and priced[place]]
+    vertex, share = least_gpus(program, instance)
+    found = float(vertex.columns[program.capacity]) / share, short_of(program, vertex)
     program.load(instance)
-    return float(vertex.columns[program.capacity]) / share, list(dict.fromkeys(found))
+    return found
 
 
 def _least_unserved(program: BatchProgram) -> Array:

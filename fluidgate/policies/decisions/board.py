@@ -179,7 +179,7 @@ def empty_board(
     )
 
 
-@called
+@inlined
 def update_ready(board: Board, gpu: int) -> None:
     """Enter `gpu` into, or strike it off, the sets that it belongs to or not."""
     here, view = board.gpu[gpu], board.state
@@ -234,7 +234,7 @@ def level_of(board: Board, gpu: int) -> int:
     return amount if octave == 0 else min(LEVELS - 1, EXACT + 8 * (octave - 1) + amount // 2 - 8)
 
 
-@called
+@inlined
 def join_startable(board: Board, gpu: int) -> None:
     """Enter `gpu` at its level."""
     hole = board.state.startable[0]
@@ -248,7 +248,7 @@ def join_startable(board: Board, gpu: int) -> None:
     put_startable(board, gpu, hole)
 
 
-@called
+@inlined
 def leave_startable(board: Board, gpu: int) -> None:
     """Strike `gpu` off."""
     here, levels = board.gpu[gpu], len(board.first)
@@ -264,7 +264,7 @@ def leave_startable(board: Board, gpu: int) -> None:
     here.prefill_position = NOWHERE
 
 
-@called
+@inlined
 def change_level(board: Board, gpu: int, level: int) -> None:
     """Move `gpu` to another level, one at a time."""
     here = board.gpu[gpu]

@@ -2,9 +2,14 @@
 
 A request has one place or a few where its beginning is, and the best of the others. On each what is still to be read
 differs, and so do who waits, whose tokens are put off while it is read and while it decodes, and how long it waits
-itself. The sum of these delays, in seconds, is its cost there. It goes where that is least; if it has to wait for that
-place, it waits, and others go first. Who comes later is delayed by what is read now, too: a second of reading counts as
-if it put off `Tables.toll` more requests; so prompts are not read again for a small gain.
+itself. The sum of these delays, in seconds, is its cost there. A second counts the more, the more of a target has been
+used up: one of a decode by the square of the share of the TPOT target that an iteration takes, one before the first
+token `LATE` times more once it is `NEARLY` the TTFT target, but for those that it waits lest the tokens of others
+become too slow: where that holds it holds everywhere. Who comes later is delayed by what is read now, too: a second of
+reading counts as if it put off `Tables.toll` more requests; so prompts are not read again for a small gain.
+
+Requests are asked for their place in turn. Each goes where its cost is least. If that place has no room, it waits and
+has a claim there: who comes after it counts it as if it lay there, and starts on another GPU or not at all.
 
 Whoever keeps `Places` (a simulator, the gateway) tells of each change, and asks.
 """
@@ -33,11 +38,14 @@ EPSILON = 5  # a token of context of a decode
 FIRST = 0  # of a second to the first token
 NEXT = 1  # of a second of an answer after it
 
-LEAST_VALUE = 1e-9
-"""Added to the index of a class: of those without one who takes least time goes first."""
+LATE = 10.0
+NEARLY = 0.75
+
+NEVER_DUE = 1e6
+"""Seconds after which is due what is due at no time: those in order of arrival, after all others."""
 
 LOOKED_AT = 16
-"""Of those of a class who wait longest, so many are looked at for their homes."""
+"""Of a class so many are looked at for their homes."""
 
 
 class Places(NamedTuple):
@@ -49,8 +57,13 @@ class Places(NamedTuple):
         backlog: prompt tokens there that are to be read, int64, shape (n,).
         free: tokens of KV memory that nobody holds, int64, shape (n,).
         wait: until each can begin with its backlog, s, shape (n,); whoever asks sets it before.
+        short: tokens of KV memory that each lacks for the request asked about, at most 0 where it has them, int64,
+            shape (n,); whoever asks sets it before.
         keys: cost of a usual request on each, of which nothing is there, shape (n,); inf where none is taken.
         tree: the tournament over them.
+        claims: of those who wait for each, and have been counted in there: requests, prompt tokens that are to be read,
+            tokens of context; int64, shape (3, n).
+        claimed: GPUs with claims, int64, shape (n,); `claimants`, how many they are, int64, shape (1,).
     """
 
     decodes: Any
@@ -58,8 +71,12 @@ class Places(NamedTuple):
     backlog: Any
     free: Any
     wait: Any
+    short: Any
     keys: Any
     tree: Any
+    claims: Any
+    claimed: Any
+    claimants: Any
 
 
 def new_places(gpus: int) -> Places:
@@ -70,8 +87,12 @@ def new_places(gpus: int) -> Places:
         backlog=np.zeros(gpus, np.int64),
         free=np.full(gpus, 1 << 40, np.int64),
         wait=np.zeros(gpus),
+        short=np.zeros(gpus, np.int64),
         keys=np.zeros(gpus),
         tree=tournament(gpus),
+        claims=np.zeros((3, gpus), np.int64),
+        claimed=np.zeros(gpus, np.int64),
+        claimants=np.zeros(1, np.int64),
     )
 
 
@@ -98,10 +119,11 @@ def most_context(tables: Tables, decodes: int) -> float:
 
 
 @called
-def cost(places: Places, tables: Tables, g: int, cls: int, prompt: int, found: int, wait: float) -> float:
+def cost(places: Places, tables: Tables, g: int, cls: int, prompt: int, found: int, short: int, wait: float) -> float:
     """What a request of `prompt` tokens, of which `g` has `found`, delays all of those there and itself, s, weighted.
 
     Args:
+        short: tokens of memory that it has to wait for, at most 0 if they are free.
         wait: until `g` can begin with its backlog, s.
     """
     s = tables.seconds
@@ -109,13 +131,33 @@ def cost(places: Places, tables: Tables, g: int, cls: int, prompt: int, found: i
     output = tables.expected_output[cls]
     reading = read_seconds(tables, prompt - found, found, context)
     waiting = wait + read_seconds(tables, backlog, 0, context)
-    short = max(prompt - found + output - places.free[g], context + prompt - most_context(tables, decodes))
-    if short > 0.0 and context > 0:  # of N requests one ends every D/N iterations, and leaves its context
-        waiting += short / context * output * token_seconds(tables, decodes, context)
-    first = waiting + reading
-    itself = output * token_seconds(tables, decodes + 1, context + prompt)
-    others = (decodes + tables.toll) * reading + decodes * output * (s[DELTA] + s[EPSILON] * prompt)
+    memory = until_free(tables, decodes, context, output, short)
+    late = max(waiting + memory + reading - NEARLY * tables.deadline[cls], 0.0)
+    slow = until_free(tables, decodes, context, output, context + prompt - most_context(tables, decodes + 1))
+    first = waiting + max(memory, slow) + reading + LATE * late
+    token = token_seconds(tables, decodes + 1, context + prompt)
+    itself = output * token
+    put_off = decodes * used_up(tables, token) + tables.toll
+    others = put_off * reading + decodes * output * (s[DELTA] + s[EPSILON] * prompt)
     return tables.worth[FIRST, cls] * first + tables.worth[NEXT, cls] * (itself + others)
+
+
+@inlined
+def until_free(tables: Tables, decodes: int, context: int, output: float, tokens: float) -> float:
+    """Seconds until decodes have left that have so many tokens of context; 0 where none have to.
+
+    Of N requests one ends every D/N iterations, D the mean output, and leaves all of its context, no part of it.
+    """
+    if tokens <= 0.0 or decodes == 0 or context == 0:
+        return 0.0
+    leave = min(np.ceil(tokens * decodes / context), decodes)
+    return leave / decodes * output * token_seconds(tables, decodes, context)
+
+
+@inlined
+def used_up(tables: Tables, token: float) -> float:
+    """What a second counts that is added to answers whose tokens take `token` s each, at most 1."""
+    return min(1.0, token / tables.most_seconds) ** 2 if tables.most_seconds < np.inf else 1.0
 
 
 @inlined
@@ -127,16 +169,54 @@ def gpu_seconds(tables: Tables, cls: int, prompt: int, found: int) -> float:
 
 
 @inlined
-def value(tables: Tables, cls: int, prompt: int, found: int) -> float:
-    """What a second of a GPU brings that a request takes: of those who have room, the most valuable goes first."""
-    return (tables.priority[cls] + LEAST_VALUE) / gpu_seconds(tables, cls, prompt, found)
+def turn(tables: Tables, cls: int, prompt: int, found: int, arrival: float) -> float:
+    """Who has more is asked first: what a second of a GPU brings that it takes; of those without an index who is due.
+
+    Args:
+        found: tokens of the prompt where most of it is.
+        arrival: s.
+    """
+    if tables.priority[cls] > 0.0:
+        return tables.priority[cls] / gpu_seconds(tables, cls, prompt, found)
+    return -(arrival + min(tables.deadline[cls], NEVER_DUE))
+
+
+@called
+def claim(places: Places, tables: Tables, g: int, prompt: int, found: int) -> None:
+    """A request waits for `g`, of whose prompt `found` tokens are there."""
+    if places.claims[0, g] == 0:
+        places.claimed[places.claimants[0]] = g
+        places.claimants[0] += 1
+    count_in(places, g, 1, prompt - found, prompt)
+    show(places, tables, g, True)
+
+
+@called
+def drop_claims(places: Places, tables: Tables) -> None:
+    """All have been asked: what lies on the GPUs is again what is there."""
+    for k in range(places.claimants[0]):
+        g = places.claimed[k]
+        count_in(places, g, -places.claims[0, g], -places.claims[1, g], -places.claims[2, g])
+        show(places, tables, g, True)
+    places.claimants[0] = 0
+
+
+@inlined
+def count_in(places: Places, g: int, requests: int, unread: int, context: int) -> None:
+    places.claims[0, g] += requests
+    places.claims[1, g] += unread
+    places.claims[2, g] += context
+    places.decodes[g] += requests
+    places.backlog[g] += unread
+    places.context[g] += context
 
 
 @called
 def show(places: Places, tables: Tables, g: int, takes: bool) -> None:
     """What lies on `g` has changed."""
     prompt = int(tables.usual_prompt)
-    places.keys[g] = cost(places, tables, g, 0, prompt, 0, 0.0) if takes else np.inf
+    short = prompt + int(tables.expected_output[0]) - places.free[g]
+    places.keys[g] = cost(places, tables, g, 0, prompt, 0, short, 0.0) if takes else np.inf
     replay(places.tree, places.keys, g)
 
 
@@ -177,7 +257,7 @@ def cheapest(places: Places, tables: Tables, reuse: Reuse, ready: int, cls: int,
             g = ready
         if g == NOWHERE or places.keys[g] == np.inf:
             continue
-        seconds = cost(places, tables, g, cls, prompt, found, places.wait[g])
+        seconds = cost(places, tables, g, cls, prompt, found, places.short[g], places.wait[g])
         if home == NOWHERE or seconds < least:
             home, least = g, seconds
     return home

@@ -117,6 +117,12 @@ def ask_gate(board: Board, tables: Tables) -> int:
 
 
 @inlined
+def decides_at_home(board: Board, tables: Tables) -> bool:
+    """Whether gate and placement decide together (`homes`): by tables made for that, where no user's gate decides."""
+    return tables.homing and board.functions.gate == 0
+
+
+@inlined
 def ask_route(board: Board, tables: Tables, cls: int) -> int:
     """Where the policy's route sends a decode of class `cls`; WAIT, and a fault noted, if it is nowhere."""
     draw = uniform(board.draws)

@@ -201,7 +201,7 @@ def nth_up(loads: Loads, k: int) -> int:
     return g
 
 
-@called
+@inlined
 def least_prefill(loads: Loads, prompt: int, reuse: Reuse) -> int:
     """The GPU with the least unread + what of the prompt is to be read there, ties to the fewest requests.
 
@@ -252,7 +252,7 @@ def cache_aware(loads: Loads, prompt: int, reuse: Reuse) -> int:
     return best if found > loads.criteria.share * prompt else least
 
 
-@called
+@inlined
 def least_cost(loads: Loads, prompt: int, reuse: Reuse) -> int:
     """The GPU with the least `cost`, ties to the lowest number.
 
@@ -287,7 +287,7 @@ def cost(loads: Loads, first: float, second: float, prompt: int, found: int) -> 
     return -(by.prefix_weight * (found / prompt) + (by.queue_weight * queue + by.memory_weight * (1.0 - second)))
 
 
-@called
+@inlined
 def least_cost_without_reuse(loads: Loads, prompt: int) -> int:
     """The GPU with the least `cost` as if none had a part of the prompt: depth first, branches bounded."""
     first, second = loads.bounds[0], loads.bounds[1]
@@ -349,7 +349,7 @@ def rank(loads: Loads, g: int) -> None:
         set_most(loads, g, float(loads.waiting[g]))
 
 
-@called
+@inlined
 def set_least(loads: Loads, g: int, key: float) -> None:
     loads.keys[g] = key if loads.up[g] == 1 else np.inf
     replay(loads.tree, loads.keys, g)
@@ -361,7 +361,7 @@ def set_most(loads: Loads, g: int, measure: float) -> None:
     replay(loads.most, loads.most_keys, g)
 
 
-@called
+@inlined
 def lift(loads: Loads, g: int, first: float, second: float) -> None:
     """Bring the bounds above `g` up to date with its measures."""
     node = loads.bounds.shape[1] // 2 + g

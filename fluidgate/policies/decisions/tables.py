@@ -110,8 +110,8 @@ class Tables(NamedTuple):
             (classes,).
         token_seconds: s per output token on mixed and solo GPUs: with no decode, and more for each one of the batch;
             float64, shape (2 groups, 2).
-        homing: whether gate and placement decide together, by what is still to be read where, see
-            `fluidgate.policies.decisions.homes`, as are the following.
+        homing: whether gate and placement decide together, by what is still to be read where, unless a user's gate is
+            asked; see `fluidgate.policies.decisions.homes`, as are the following.
         chunk: prompt tokens of an iteration.
         seconds: terms of an iteration's time; float64, shape (6,).
         worth: of a second that a request waits for its first token, and for the rest; float64, shape (2, classes).

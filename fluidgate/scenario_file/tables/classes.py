@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fluidgate.session_table import SessionTable
+from fluidgate.target_table import StatisticTargetTable
 from fluidgate.toml_file import LARGEST_WHOLE, Table, absent
 
 
@@ -27,7 +28,7 @@ class LoadTable(Table):
     )
 
 
-class ClassTable(SessionTable, LoadTable):
+class ClassTable(StatisticTargetTable, SessionTable, LoadTable):
     """What every table [[classes]] may have."""
 
 

@@ -14,6 +14,7 @@ from fluidgate.scenario_file.tables.gpu import BatchedGpu, MeasuredGpu, Profiled
 from fluidgate.scenario_file.tables.indicators import IndicatorsTable
 from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.pricing import PricingTable
+from fluidgate.size_table import CostTable, OptionTable
 from fluidgate.toml_file import SCHEMA, SchemaKey, Table, absent, without_default
 
 G = TypeVar("G", bound=MeasuredGpu | BatchedGpu | ProfiledGpu)
@@ -48,6 +49,14 @@ class ScenarioTable(Table, Generic[G, C, A]):
     targets: TargetsTable = Field(
         TargetsTable(),
         description="the table [targets]: TTFT and TPOT that count as goodput",
+        json_schema_extra=without_default,
+    )
+    cost: CostTable = Field(
+        CostTable(), description="the table [cost]: the price of a GPU hour", json_schema_extra=without_default
+    )
+    options: list[OptionTable] = Field(
+        [],
+        description="what a fleet may be made of, each a table [[options]]",
         json_schema_extra=without_default,
     )
 

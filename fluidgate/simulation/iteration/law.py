@@ -23,9 +23,9 @@ class Law(NamedTuple):
     the pairs of a token of the chunk and one of its prompt that was read before the chunk. What the tokens of a chunk
     read of each other is not in it: a slope `beta` measured over whole chunks holds it.
 
-    Where `table` is not empty times measured are added to these terms: linear between the nodes along each axis, as in
-    `TimeTable`; `epsilon`, `solo_epsilon` and `zeta` then count from the one context and the one number of tokens read
-    before that it was measured at, and are 0 where it has several.
+    Where `table` is not empty its times are added to these terms: those of `IterationTime.surface`, between and beyond
+    whose nodes it is as `fluidgate.interpolation.multilinear` says. `epsilon`, `solo_epsilon` and `zeta` are 0 where it
+    has several contexts, or numbers of tokens read before.
 
     Attributes:
         alpha, solo_alpha: s.
@@ -33,11 +33,12 @@ class Law(NamedTuple):
         delta, solo_delta: s per decode.
         epsilon, solo_epsilon: s per token of context.
         zeta: s per pair of tokens.
-        chunks, batches, contexts, reads: nodes of the table, increasing; shapes (c,), (b,), (k,), (r,). The first chunk
-            is that of iterations without one, 0, or the least there is.
-        table: s, shape (c, b, k, r); of no size for none.
-        solo_batches, solo_contexts: nodes without a chunk, shapes (d,), (l,).
-        solo_table: s, shape (d, l).
+        first_context, first_solo_context: of a decode, tokens, where there are no decodes.
+        contexts, chunks, batches, reads: nodes of the table, increasing; shapes (k,), (c,), (b,), (r,). The first chunk
+            is that of iterations without one, 0, or the least there is; of several contexts or reads the first is 0.
+        table: s, shape (k, c, b, r); of no size for none.
+        solo_contexts, solo_batches: nodes without a chunk, shapes (l,), (d,).
+        solo_table: s, shape (l, d).
     """
 
     alpha: float
@@ -48,13 +49,15 @@ class Law(NamedTuple):
     solo_alpha: float
     solo_delta: float
     solo_epsilon: float
+    first_context: float
+    first_solo_context: float
+    contexts: Any
     chunks: Any
     batches: Any
-    contexts: Any
     reads: Any
     table: Any
-    solo_batches: Any
     solo_contexts: Any
+    solo_batches: Any
     solo_table: Any
 
 
@@ -103,13 +106,15 @@ def linear_law(
         solo_alpha=float(solo_alpha),
         solo_delta=float(solo_delta),
         solo_epsilon=float(solo_epsilon),
+        first_context=0.0,
+        first_solo_context=0.0,
+        contexts=none,
         chunks=none,
         batches=none,
-        contexts=none,
         reads=none,
         table=np.zeros((0, 0, 0, 0)),
-        solo_batches=none,
         solo_contexts=none,
+        solo_batches=none,
         solo_table=np.zeros((0, 0)),
     )
 
@@ -158,8 +163,9 @@ def table_law(iteration: IterationTime) -> Law:
     """
     table = iteration.table
     assert table is not None
-    chunks, batches, contexts, reads = (np.array(nodes, dtype=np.float64) for nodes in table.mixed_axes)
-    solo_batches, solo_contexts = (np.array(nodes, dtype=np.float64) for nodes in table.solo_axes)
+    mixed, solo = iteration.surface, iteration.solo_surface
+    contexts, chunks, batches, reads = (np.array(nodes, dtype=np.float64) for nodes in mixed.axes)
+    solo_contexts, solo_batches = (np.array(nodes, dtype=np.float64) for nodes in solo.axes)
     epsilon, solo_epsilon = iteration.context_slopes
     law = Law(
         alpha=iteration.overhead,
@@ -170,19 +176,25 @@ def table_law(iteration: IterationTime) -> Law:
         solo_alpha=iteration.overhead,
         solo_delta=iteration.overhead_per_decode,
         solo_epsilon=solo_epsilon,
+        first_context=float(table.contexts[0]),
+        first_solo_context=float(table.solo_axes[1][0]),
+        contexts=contexts,
         chunks=chunks,
         batches=batches,
-        contexts=contexts,
         reads=reads,
-        table=np.ascontiguousarray(table.mixed_times),
-        solo_batches=solo_batches,
+        table=np.ascontiguousarray(mixed.times),
         solo_contexts=solo_contexts,
-        solo_table=np.ascontiguousarray(table.solo_times),
+        solo_batches=solo_batches,
+        solo_table=np.ascontiguousarray(solo.times),
     )
-    least = min(iteration.mixed(chunk, batch, 0.0) for chunk in chunks for batch in batches)
-    if min(least, *(iteration.solo(max(batch, 1.0), 0.0) for batch in solo_batches)) <= 0.0:
+    least = iteration.overhead + min(
+        float((mixed.times + iteration.overhead_per_decode * batches[:, None]).min()),
+        float((solo.times + iteration.overhead_per_decode * solo_batches).min()),
+    )
+    if least <= 0.0:
         raise FluidgateError(
-            "iteration times: each must be above 0 s, and above the share that the context has in it; lower epsilon"
+            "iteration times: each must be above 0 s, and above the share in it of the context and of the tokens read "
+            "before, at all nodes of the table; lower epsilon, solo_epsilon or zeta, or mend the times of few tokens"
         )
     return law
 
@@ -202,58 +214,74 @@ def low_node(nodes: Any, place: float) -> int:
 
 @inlined
 def share_after(nodes: Any, low: int, place: float) -> float:
-    """How far a place lies from the node `low` on to the next: below 0 before it, above 1 beyond the next."""
+    """How far a place lies from the node `low` on to the next: 0 before it, above 1 beyond the next."""
     if len(nodes) == 1:
         return 0.0
-    return (place - nodes[low]) / (nodes[low + 1] - nodes[low])
+    return max((place - nodes[low]) / (nodes[low + 1] - nodes[low]), 0.0)
 
 
 @inlined
-def between(table: Any, i: int, j: int, k: int, l: int, u: float, v: float) -> float:  # noqa: E741
-    """The table at chunk `i` and batch `j`, `u` of the way to the next context, `v` to the next number read before."""
-    found = table[i, j, k, l]
-    if v != 0.0:
-        found += v * (table[i, j, k, l + 1] - found)
-    if u != 0.0:
-        more = table[i, j, k + 1, l]
-        if v != 0.0:
-            more += v * (table[i, j, k + 1, l + 1] - more)
-        found += u * (more - found)
+def gained(share: float, more: float) -> float:
+    """As `fluidgate.interpolation.onward`."""
+    return share * more if share <= 1.0 or more >= 0.0 else more
+
+
+@inlined
+def read_on(table: Any, k: int, i: int, j: int, m: int, v: float) -> float:
+    """The table at context `k`, chunk `i` and batch `j`, `v` of the way from node `m` of what was read before on."""
+    found = table[k, i, j, m]
+    if v > 0.0:
+        found += gained(v, table[k, i, j, m + 1] - found)
     return found
 
 
 @inlined
-def table_beside(law: Law, chunk: float, decodes: float, k: int, u: float, read: float) -> float:
-    """Measured seconds of an iteration with a chunk, `u` of the way from context node `k` to the next."""
+def table_at(law: Law, chunk: float, decodes: float, k: int, read: float) -> float:
+    """The table at context node `k`, s."""
     i, j, m = low_node(law.chunks, chunk), low_node(law.batches, decodes), low_node(law.reads, read)
-    s = max(share_after(law.chunks, i, chunk), 0.0)
-    t = max(share_after(law.batches, j, decodes), 0.0)
+    s, t = share_after(law.chunks, i, chunk), share_after(law.batches, j, decodes)
     v = share_after(law.reads, m, read)
-    found = between(law.table, i, j, k, m, u, v)
+    found = read_on(law.table, k, i, j, m, v)
     if t > 0.0:
-        found += t * (between(law.table, i, j + 1, k, m, u, v) - found)
+        found += gained(t, read_on(law.table, k, i, j + 1, m, v) - found)
     if s > 0.0:
-        more = between(law.table, i + 1, j, k, m, u, v)
+        more = read_on(law.table, k, i + 1, j, m, v)
         if t > 0.0:
-            more += t * (between(law.table, i + 1, j + 1, k, m, u, v) - more)
-        found += s * (more - found)
+            more += gained(t, read_on(law.table, k, i + 1, j + 1, m, v) - more)
+        found += gained(s, more - found)
     return found
 
 
 @inlined
-def table_alone(law: Law, decodes: float, k: int, u: float) -> float:
-    """Measured seconds of an iteration without a chunk, `u` of the way from context node `k` to the next."""
-    table = law.solo_table
+def table_beside(law: Law, chunk: float, decodes: float, each: float, read: float) -> float:
+    """What the table says of an iteration with a chunk, s, `each` tokens of context a decode."""
+    k = low_node(law.contexts, each)
+    u = share_after(law.contexts, k, each)
+    found = table_at(law, chunk, decodes, k, read)
+    if u > 0.0:
+        found += gained(u, table_at(law, chunk, decodes, k + 1, read) - found)
+    return found
+
+
+@inlined
+def solo_table_at(law: Law, decodes: float, k: int) -> float:
+    """The table without a chunk at context node `k`, s."""
     j = low_node(law.solo_batches, decodes)
-    t = max(share_after(law.solo_batches, j, decodes), 0.0)
-    found = table[j, k]
-    if u != 0.0:
-        found += u * (table[j, k + 1] - found)
+    t = share_after(law.solo_batches, j, decodes)
+    found = law.solo_table[k, j]
     if t > 0.0:
-        more = table[j + 1, k]
-        if u != 0.0:
-            more += u * (table[j + 1, k + 1] - more)
-        found += t * (more - found)
+        found += gained(t, law.solo_table[k, j + 1] - found)
+    return found
+
+
+@inlined
+def table_alone(law: Law, decodes: float, each: float) -> float:
+    """What the table says of an iteration without a chunk, s."""
+    k = low_node(law.solo_contexts, each)
+    u = share_after(law.solo_contexts, k, each)
+    found = solo_table_at(law, decodes, k)
+    if u > 0.0:
+        found += gained(u, solo_table_at(law, decodes, k + 1) - found)
     return found
 
 
@@ -270,18 +298,13 @@ def seconds(law: Law, chunk: int, decodes: int, context: int, read: int) -> floa
     if chunk > 0:
         own = law.alpha + law.beta * chunk + law.delta * decodes + law.epsilon * context + law.zeta * read
         if law.table.size > 0:
-            each = context / decodes if decodes > 0 else law.contexts[0]
-            k = low_node(law.contexts, each)
-            own += table_beside(law, chunk, decodes, k, share_after(law.contexts, k, each), read / chunk)
-            own -= law.epsilon * law.contexts[0] * max(float(decodes), law.batches[0])
-            own -= law.zeta * law.reads[0] * chunk
+            each = context / decodes if decodes > 0 else law.first_context
+            own += table_beside(law, chunk, decodes, each, read / chunk)
         return own
     own = law.solo_alpha + law.solo_delta * decodes + law.solo_epsilon * context
     if law.table.size > 0:
-        each = context / decodes if decodes > 0 else law.solo_contexts[0]
-        k = low_node(law.solo_contexts, each)
-        own += table_alone(law, decodes, k, share_after(law.solo_contexts, k, each))
-        own -= law.solo_epsilon * law.solo_contexts[0] * max(float(decodes), law.solo_batches[0])
+        each = context / decodes if decodes > 0 else law.first_solo_context
+        own += table_alone(law, decodes, each)
     return own
 
 
@@ -326,16 +349,23 @@ def growth(law: Law, chunk: int, decodes: int, context: int, read: int) -> float
         step = law.epsilon * decodes + law.zeta * float(chunk) * chunk
         if law.table.size > 0 and len(law.contexts) > 1 and decodes > 0:
             k = low_node(law.contexts, context / decodes)
-            apart = law.contexts[k + 1] - law.contexts[k]
-            low = table_beside(law, chunk, decodes, k, 0.0, read / chunk)
-            step += (table_beside(law, chunk, decodes, k, 1.0, read / chunk) - low) / apart
+            more = table_at(law, chunk, decodes, k + 1, read / chunk) - table_at(law, chunk, decodes, k, read / chunk)
+            step += slope_after(law.contexts, k, context / decodes, more)
         return step
     step = law.solo_epsilon * decodes
     if law.table.size > 0 and len(law.solo_contexts) > 1 and decodes > 0:
         k = low_node(law.solo_contexts, context / decodes)
-        apart = law.solo_contexts[k + 1] - law.solo_contexts[k]
-        step += (table_alone(law, decodes, k, 1.0) - table_alone(law, decodes, k, 0.0)) / apart
+        more = solo_table_at(law, decodes, k + 1) - solo_table_at(law, decodes, k)
+        step += slope_after(law.solo_contexts, k, context / decodes, more)
     return step
+
+
+@inlined
+def slope_after(nodes: Any, low: int, place: float, more: float) -> float:
+    """What a step of 1 from a place adds where the node after `low` has `more`; beyond it never less than nothing."""
+    if place >= nodes[low + 1]:
+        more = max(more, 0.0)
+    return more / (nodes[low + 1] - nodes[low])
 
 
 @inlined
@@ -357,9 +387,9 @@ def alike(law: Law, chunk: int, decodes: int, context: int) -> int:
 
 @inlined
 def until_next(nodes: Any, context: float) -> int:
-    """Iterations up to the next node, each with a token of context more: beyond the last two it is straight on."""
+    """Iterations up to the next node, each with a token of context more: beyond the last it is straight on."""
     following = low_node(nodes, context) + 1
-    if following + 1 >= len(nodes):
+    if following >= len(nodes) or context >= nodes[following]:
         return ENDLESS
     return min(int(nodes[following] - context), ENDLESS - 1) + 1
 

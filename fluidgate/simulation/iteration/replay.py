@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluidgate.errors import FluidgateError
+from fluidgate.execution import Executor
 from fluidgate.model import Scenario, ThinkLaw
 from fluidgate.replanning import AnyPolicy, Replanning
 from fluidgate.simulation.closed_loop import in_closed_loop, planned_load
-from fluidgate.simulation.executor import Executor
 from fluidgate.simulation.iteration.logged import LoggedRun
 from fluidgate.simulation.iteration.other_load import other_rates
 from fluidgate.simulation.iteration.replay_options import ReplayOptions, check_replay

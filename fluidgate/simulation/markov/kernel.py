@@ -281,7 +281,7 @@ def free_seat(net: Network, seat: int) -> None:
     update_ready(net.board, gpu)
 
 
-@called
+@inlined
 def join_queue(net: Network, queue: int, cls: int) -> None:
     """A request joins the end of a queue now."""
     node = net.tally[FREE_NODE]
@@ -300,7 +300,7 @@ def join_queue(net: Network, queue: int, cls: int) -> None:
     add(net, queue, cls, node)
 
 
-@called
+@inlined
 def leave_queue(net: Network, queue: int, cls: int, node: int) -> None:
     """A request leaves a queue, wherever it stands in it."""
     remove(net, queue, cls, node)

@@ -62,6 +62,29 @@ def test_so_does_a_completion(prompt: str, said: str, more: str) -> None:
     assert begins(later, answered("completion", first, said))
 
 
+@pytest.mark.parametrize("kind", ["responses", "messages"])
+def test_so_do_the_other_end_points(kind: Any) -> None:
+    asked = {"role": "user", "content": "word " * 40}
+    said = "said " * 40
+    key, part = ("input", "output_text") if kind == "responses" else ("messages", "text")
+    answer = {"role": "assistant", "content": [{"type": part, "text": said}]}
+    if kind == "responses":
+        answer |= {"type": "message", "id": "msg_1", "status": "completed"}
+    first = chain_of(kind, {"model": "m", key: [asked]}, MEDIA)
+    later = chain_of(kind, {"model": "m", key: [asked, answer, asked]}, MEDIA)
+    assert first is not None
+    assert later is not None
+    assert begins(later, answered(kind, first, said))
+
+
+def test_so_do_token_ids() -> None:
+    first = chain_of("completion", {"model": "m", "prompt": list(range(100))}, MEDIA)
+    later = chain_of("completion", {"model": "m", "prompt": list(range(180))}, MEDIA)
+    assert first is not None
+    assert later is not None
+    assert answered("completion", first, list(range(100, 150))).hashes.tolist() == later.hashes[:9].tolist()
+
+
 LONG = {"role": "user", "content": "word " * 100}
 
 

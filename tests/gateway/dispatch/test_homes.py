@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fluidgate import find_policy, plan
 from fluidgate.compiled import by_reference
 from fluidgate.gateway.dispatch.fleet import problems
 from fluidgate.gateway.dispatch.gated import Gated
-from fluidgate.gateway.dispatch.homes import ENDLESS, FIND, SHOW, Asked, Homes, ask_homes
+from fluidgate.gateway.dispatch.homes import ENDLESS, FIND, SHOW, TURN, Asked, Homes, ask_homes
 from fluidgate.gateway.dispatch.kv_books import KvBook
 from fluidgate.gateway.dispatch.ticket import Stage, Ticket
 from fluidgate.gateway.prefixes import PrefixIndex, chain_of_ids
@@ -19,6 +20,7 @@ from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.policies.decisions.homes import new_places
 from fluidgate.policies.decisions.placement import no_reuse
 from fluidgate.policies.decisions.tables import Tables, coupled, paired
+from fluidgate.policies.decisions.view import HOLD, STAY
 from tests.scenarios import two_class_scenario
 
 ENGINES = 3
@@ -32,7 +34,7 @@ def tables(engines: int = ENGINES) -> Tables:
     return coupled(find_policy("index-and-pool").tabulate(plan(caching, gpus=engines), engines), engines)
 
 
-def gated(kv_tokens: int | None = KV_TOKENS, engines: int = ENGINES) -> Gated:
+def gated(kv_tokens: int | None = KV_TOKENS, engines: int = ENGINES, **own: Any) -> Gated:
     made = Gated(
         tables(engines),
         engines,
@@ -40,7 +42,7 @@ def gated(kv_tokens: int | None = KV_TOKENS, engines: int = ENGINES) -> Gated:
         2,
         kv_tokens=kv_tokens,
         binding="stay",
-        functions=find_policy("index-and-pool").functions,
+        functions=find_policy("index-and-pool").with_functions("own", **own).functions,
         clock=lambda: 0.0,
         prefixes=PrefixIndex(100_000),
     )
@@ -77,25 +79,51 @@ class Anew:
     def output(self, each: Ticket) -> float:
         return float(self.tables.expected_output[each.cls])
 
+    def know(self, each: Ticket) -> None:
+        reuse = self.dispatcher.prefixes.found(each.chain, each.prompt, self.dispatcher.takes)  # type: ignore[union-attr, arg-type]
+        for mine, its in zip(self.asked.reuse, reuse, strict=True):
+            mine[:] = its
+
+    def in_turn(self) -> list[Ticket]:
+        """All who wait in order: classes with an index by what a second brings, shelf by shelf; others as they came."""
+        order: list[Ticket] = []
+        lines: list[list[Ticket]] = []
+        for cls in range(2):
+            here = [each for each in self.tickets if each.stage is Stage.WAITING and each.cls == cls]
+            lines.append(sorted(here, key=lambda each: each.shelf))
+        while any(lines):
+            best, most = 0, -np.inf
+            for cls, line in enumerate(lines):
+                if line:
+                    self.know(line[0])
+                    self.asked.turn[0] = line[0].since
+                    ask_homes(self.state, self.values, TURN, 0, cls, line[0].prompt)
+                    if self.asked.turn[0] > most:
+                        best, most = cls, float(self.asked.turn[0])
+            order.append(lines[best].pop(0))
+        return order
+
     def choice(self) -> tuple[Ticket, int] | None:
-        best, most = None, 0.0
         board = self.dispatcher.fleet.board
+        places = self.asked.places
         ready = int(board.prefill_ready[0]) if board.state.startable[0] > 0 else NOWHERE
-        for each in self.tickets:
-            if each.stage is not Stage.WAITING:
-                continue
-            reuse = self.dispatcher.prefixes.found(each.chain, each.prompt, self.dispatcher.takes)  # type: ignore[union-attr, arg-type]
-            for mine, its in zip(self.asked.reuse, reuse, strict=True):
-                mine[:] = its
-            g = int(ask_homes(self.state, self.values, FIND, ready, each.cls, each.prompt))
-            busy = [other.engine for other in self.tickets if other.stage is Stage.PREFILL]
-            if g == NOWHERE or g in busy or self.asked.places.decodes[g] >= SLOTS:
-                continue
-            if len(self.book[g]) and self.book[g].tokens + self.book[g].needs(each, self.output(each)) > KV_TOKENS:
-                continue
-            if best is None or self.asked.worth[0] > most * (1 + 1e-12):
-                best, most = (each, g), float(self.asked.worth[0])
-        return best
+        busy = [other.engine for other in self.tickets if other.stage is Stage.PREFILL]
+        wanted: set[int] = set()
+        for each in self.in_turn():
+            self.know(each)
+            for g in range(ENGINES):
+                places.short[g] = round(self.book[g].needs(each, self.output(each))) - places.free[g]
+            g, takes = divmod(int(ask_homes(self.state, self.values, FIND, ready, each.cls, each.prompt)), 2)
+            full = len(self.book[g]) and self.book[g].tokens + self.book[g].needs(each, self.output(each)) > KV_TOKENS
+            if takes and g not in busy and g not in wanted and places.decodes[g] < SLOTS and not full:
+                return each, g
+            wanted.add(g)
+            found = each.found(g)
+            places.decodes[g] += 1
+            places.context[g] += each.prompt
+            places.backlog[g] += each.prompt - found
+            ask_homes(self.state, self.values, SHOW, g, 1, 0)
+        return None
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -115,15 +143,13 @@ def test_who_starts_where_is_what_the_simulators_functions_say(seed: int, monkey
             chosen = shipped(self, *given)  # type: ignore[arg-type]
             here = [each for each in tickets if each.stage is not Stage.NEW]
             anew = Anew(dispatcher, here, of)
-            assert (chosen and (chosen[0].prompt, chosen[0].cls, chosen[1])) == (
-                (found := anew.choice()) and (found[0].prompt, found[0].cls, found[1])
-            )
             if dispatcher.fleet.board.state.startable[0] > 0:
                 assert self._asked.places.context.tolist() == anew.asked.places.context.tolist()
                 assert self._asked.places.backlog.tolist() == anew.asked.places.backlog.tolist()
                 assert self._asked.places.free.tolist() == anew.asked.places.free.tolist()
                 assert self._asked.places.keys == pytest.approx(anew.asked.places.keys)
                 waited += chosen is None and any(each.stage is Stage.WAITING for each in here)
+            assert chosen == anew.choice()
             starts += chosen is not None
             return chosen
 
@@ -269,3 +295,34 @@ def test_memory_of_unknown_size_is_endless() -> None:
         assert (homes._asked.places.free == ENDLESS).all()
 
     asyncio.run(run())
+
+
+def second_class_alone(view, tables):  # type: ignore[no-untyped-def]
+    return 1 if view.waiting[1] > 0 else HOLD
+
+
+def stays(view, tables, cls, draw):  # type: ignore[no-untyped-def]
+    return STAY
+
+
+def test_a_gate_of_a_users_own_is_asked_in_the_place_of_homes() -> None:
+    async def stages() -> list[Stage]:
+        made = gated(gate=second_class_alone)
+        tickets = [ticket(cls, cls, 64, 64, number=cls) for cls in (0, 1)]
+        for each in tickets:
+            made.enter(each)
+        return [each.stage for each in tickets]
+
+    assert asyncio.run(stages()) == [Stage.WAITING, Stage.PREFILL]
+
+
+def test_with_another_function_of_a_users_own_homes_decide() -> None:
+    async def engines() -> set[int]:
+        made = gated(route=stays)
+        tickets = [ticket(0, 7, 2048, 64, number=number) for number in range(3)]
+        for each in tickets:
+            made.enter(each)
+            made.prompt_read(each, 2112)
+        return {each.engine for each in tickets}
+
+    assert len(asyncio.run(engines())) == 1

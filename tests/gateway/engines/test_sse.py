@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate.gateway.engines.sse import (
-    AnswerText,
     TokenCounter,
     UsageDropper,
     error_at_start,
-    said_in,
     stated_prompt,
     stated_tokens,
     token_counter,
@@ -224,44 +222,6 @@ def test_usage_is_dropped_whatever_ends_the_lines(cuts: list[int], ending: bytes
     dropper = UsageDropper()
     passed = b"".join(dropper.feed(stream[a:b]) for a, b in itertools.pairwise(edges))
     assert passed + dropper.rest == b"".join(events[:2] + events[3:])
-
-
-@pytest.mark.parametrize(
-    ("deltas", "said"),
-    [
-        ([{"content": "one"}, {"content": ' "two"\n'}, {"content": "\\ é\u2028🙂"}], 'one "two"\n\\ é\u2028🙂'),
-        ([{"content": "one"}, {"reasoning_content": None, "tool_calls": [], "content": " two"}], "one two"),
-        ([{"reasoning_content": "hm"}, {"content": "one"}], None),
-        ([{"content": "one"}, {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}], None),
-    ],
-)
-@pytest.mark.parametrize("usage", [False, True])
-def test_what_is_said_is_gathered(deltas: list[dict[str, Any]], said: str | None, usage: bool) -> None:
-    counter = token_counter("/v1/chat/completions")
-    counter.said = AnswerText()
-    more = {"usage": {"prompt_tokens": 3, "completion_tokens": 1}} if usage else {}
-    for delta in [{"role": "assistant", "content": ""}, *deltas]:
-        choice = {"index": 0, "delta": delta, "finish_reason": None}
-        event = b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
-        counter.feed(event[:40])
-        counter.feed(event[40:])
-    assert counter.said.text == said
-
-
-def test_what_is_said_in_one_piece() -> None:
-    def body(**message: Any) -> bytes:
-        return json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", **message}}]}).encode()
-
-    assert said_in(body(content='a "quoted" \\ word')) == 'a "quoted" \\ word'
-    assert said_in(body(content="a", tool_calls=[{"function": {"name": "f", "arguments": '{"content": "b"}'}}])) is None
-    assert said_in(json.dumps({"choices": [{"text": "plain", "logprobs": None}]}).encode()) == "plain"
-
-
-def test_an_answer_too_long_is_not_kept() -> None:
-    gathered = AnswerText()
-    for _ in range(1100):
-        gathered.add(b'{"content":"' + b"x" * 1000 + b'"}')
-    assert gathered.text is None
 
 
 @pytest.mark.parametrize(

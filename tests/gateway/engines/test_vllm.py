@@ -209,7 +209,7 @@ async def test_what_a_check_finds():
         one = Vllm(engine.url)
         async with started(one):
             facts = await one.check()
-            assert await one.load() == Load(running=7, waiting=2, kv_usage=0.55)
+            assert await one.load() == Load(running=7, waiting=2, kv_usage=0.55, prompt_tokens=99.0)
     assert (facts.models, facts.max_model_len, facts.version) == (("m", "m-lora"), 4096, "0.32.0")
     assert (facts.moves_kv, facts.remarks) == (True, ())
     assert one.abilities.two_legs

@@ -89,6 +89,7 @@ def played(blocks: int, believed: int, seed: int = 3) -> tuple[PrefixIndex, int,
         sent = index.sent(0, chain_of_ids(prompt), len(prompt))
         found = engine.read(prompt)
         index.told(0, sent, len(prompt), found)
+        index.left(sent)
         counts.append((sent.found, found, len(prompt)))
     half = counts[len(counts) // 2 :]
     return index, *(sum(column) for column in zip(*half, strict=True))  # type: ignore[return-value]
@@ -129,10 +130,26 @@ def test_a_counter_stands_in_for_answers_that_do_not_tell() -> None:
     index.counted(0, hits)
     for _ in range(200):
         sent = index.sent(0, chain, 3200)
-        hits += sent.found / 2
+        hits += sent.listed / 2
+        index.left(sent)
         index.counted(0, hits)
     assert index.snapshot(0)["told_tokens"] == pytest.approx(hits, rel=0.01)
     assert index.snapshot(0)["agreement"] < 0.6
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_what_others_send_is_no_find_of_ours(others: int) -> None:
+    """They send as much as we do, or three times that, and find half of it, as we do of ours."""
+    index, chain, hits, prompts = PrefixIndex(), chain_of_ids(ids(0, 3200)), 0.0, 0.0
+    index.counted(0, hits, prompts)
+    for _ in range(200):
+        index.left(index.sent(0, chain, 3200))
+        index.counted(0, hits, prompts)
+        hits += 1600 * (1 + others)
+        prompts += 3200 * (1 + others)
+    index.counted(0, hits, prompts)
+    assert index.snapshot(0)["told_tokens"] == pytest.approx(200 * 1600, rel=0.02)
+    assert 0.45 < index.snapshot(0)["agreement"] < 0.6
 
 
 def test_bytes_a_token_are_learnt() -> None:

@@ -12,6 +12,7 @@ from numpy.random import SFC64, Generator, SeedSequence
 from fluidgate.batching import Batching
 from fluidgate.compiled import entry_point
 from fluidgate.engine_table import EngineModel
+from fluidgate.errors import FluidgateError
 from fluidgate.iteration_time import IterationTime, SoloTable, TimeTable
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.decisions import gate as gate_module
@@ -198,7 +199,12 @@ def coefficients(rng: Generator) -> Coefficients | Measured:
     solo = (alpha * rng.uniform(0.6, 1.0), delta * rng.uniform(0.5, 1.0), epsilon * rng.uniform(0.5, 1.0))
     zeta = float(rng.choice([0.0, rng.uniform(0.0, 1e-4)]))
     law = Coefficients(alpha, beta, delta, epsilon, solo, zeta)
-    return law if rng.random() < 0.6 else measured(rng, law)
+    if rng.random() < 0.6:
+        return law
+    table = measured(rng, law)
+    while not takes_time(table):
+        table = measured(rng, law)
+    return table
 
 
 def measured(rng: Generator, law: Coefficients) -> Measured:
@@ -237,6 +243,15 @@ def measured(rng: Generator, law: Coefficients) -> Measured:
     slopes = {"epsilon": 0.01 * law.epsilon, "solo_epsilon": 0.02 * law.solo[2], "zeta": 0.1 * law.zeta}
     overhead = {"overhead": 0.01, "overhead_per_decode": float(rng.uniform(0.0, 1e-3))}
     return Measured(IterationTime(alpha=law.alpha, beta=law.beta, table=table, **slopes, **overhead))
+
+
+def takes_time(measured: Measured) -> bool:
+    """Whether every iteration does, one with little context too."""
+    try:
+        measured.law()
+    except FluidgateError:
+        return False
+    return True
 
 
 GRID = 2.0**-16

@@ -144,6 +144,8 @@ def alike(
     rows = np.array(sessions.rows, REQUEST)
     everything = np.concatenate([stream, rows])
     held = memory(rng, everything, may_cache=False) if limited else {}
+    if held and instance.tables is not None and np.isfinite(instance.tables.limit[2:]).any():
+        held |= {"preemption": "recompute", "swap_seconds": 0.0}  # see `limited_instance`
     if held:
         held["kv_block"] = size
         longest = np.quantile(everything["prompt"] + everything["output"], rng.choice([0.7, 0.9, 1.0]))

@@ -13,7 +13,11 @@ leave open is settled here so:
 - A preempted prefill leaves what it has read and what it has found, the last block of a full match too.
 - A preempted request that waits counts as unread with all of its tokens, until it is admitted again.
 - A gate counts who waits on a GPU with the whole prompt; pools compare a queue, unread tokens, with a whole prompt.
+- A GPU of the mixed pool goes home when an iteration ends without work of the other kind left, before the next batch is
+  formed: who is preempted then, and is to be read again, does not keep it.
 - Of ranks in step a group has of a prompt what that rank has that has most.
+- Who has run idle with asynchronous scheduling composes at once again for one that it would admit, or that waits first,
+  and that has come too late for it; not for one who stands behind somebody else.
 - KV counts as held once for each request that holds it (`kv_seconds`), shared or not.
 - A request is admitted, where its hits are counted, when its memory is set aside.
 
@@ -263,6 +267,9 @@ class Reference:
                 break
             if not self.events:
                 continue
+            if self.is_over():
+                self.events.clear()
+                continue
             epoch, kind, _, _, what = heapq.heappop(self.events)
             if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
                 continue
@@ -289,6 +296,11 @@ class Reference:
             if g.end is not None:
                 self.record_iteration(g, self.now)
         return self
+
+    def is_over(self) -> bool:
+        """Whether the tables may change yet, but for nobody."""
+        left = [event for event in self.events if event[1] != PATIENCE]
+        return all(kind == CHANGE for _, kind, *_ in left) and all(r.outcome > 0 for r in self.requests)
 
     def take_turn(self, epoch: float, kind: int) -> None:
         """What is sent in answer to something of this epoch comes after the rest of it, and before what follows."""
@@ -741,9 +753,7 @@ class Reference:
     # --- GPUs that form their own batches
 
     def step_placed(self, kind: int, what: Any) -> None:
-        for g in self.gpus:
-            if g.pool == "MIXED" and not self.lent(g):
-                g.pool = self.home(g)
+        self.send_home()
         if kind == ARRIVAL:
             if self.arrive(what):
                 g = self.gpus[self.place(what)]
@@ -837,6 +847,12 @@ class Reference:
                 if g.piles[cls]:
                     self.admit_pile(g, cls)
         return found
+
+    def send_home(self) -> None:
+        """GPUs of the mixed pool that have no work of the other kind any more go back to their own."""
+        for g in self.gpus:
+            if g.pool == "MIXED" and not self.lent(g):
+                g.pool = self.home(g)
 
     def home(self, g: Gpu) -> str:
         return "PROMPT" if g.number < self.prompt_gpus else "TOKEN"
@@ -971,6 +987,7 @@ class Reference:
         if self.at_boundary(g):
             for q in self.group_of(g):
                 self.end_placed(q)
+            self.send_home()
             for q in self.group_of(g):
                 self.compose_placed(q)
             self.start_step(g)
@@ -1168,9 +1185,11 @@ class Reference:
             elif r.stage == PREFILL and min(r.to_read, left) > 0:
                 chunks[r] = min(r.to_read, left)
                 left -= chunks[r]
+        late = False
         while not g.short and left > 0 and len(g.running) < self.engine.batch_size:
             r = self.candidate(g)
-            if r is None or r.came > g.latest:
+            late = r is not None and r.came > g.latest
+            if r is None or late:
                 break
             if r.swapped:
                 if chunks:
@@ -1189,7 +1208,7 @@ class Reference:
         ended, g.ended = [r for r in g.ended if r.outcome == 0], []
         for r in ended:
             self.complete(g, r)
-        late = any(r.came > g.latest for r in g.waiting)
+        late = late or (bool(g.waiting) and g.waiting[0].came > g.latest)
         if g.end is None and (late or (ended and (g.waiting or g.fetching))):
             self.wake(g)  # it has run idle, and composes at once
         else:

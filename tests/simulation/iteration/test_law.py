@@ -128,6 +128,63 @@ def test_more_context_never_takes_less_time() -> None:
     assert seconds(law, 10, 1, 30) == 2.5
 
 
+def falling() -> IterationTime:
+    """Beyond both nodes the line along one axis falls, the further along the other the faster."""
+    return measured([0, 100], [1, 10], [[1.0, 3.0], [3.0, 3.5]])
+
+
+def test_beyond_the_nodes_no_line_falls() -> None:
+    time = falling()
+    law = table_law(time)
+    assert seconds(law, 300, 1, 0) == time.mixed(300, 1) == 7.0
+    assert seconds(law, 0, 28, 0) == time.mixed(0, 28) == 7.0
+    assert seconds(law, 100, 28, 0) == 4.5
+    assert seconds(law, 300, 28, 0) == time.mixed(300, 28) == 4.5, "a straight line would come to -0.5"
+
+
+def test_what_one_context_takes_off_grows_no_further_than_the_table() -> None:
+    """8 decodes of 100 tokens take 2 s, 1.6 of them for the context; what more of them take was not measured."""
+    time = measured([0], [8], [[2.0]], epsilon=2e-3, context=100)
+    law = table_law(time)
+    for decodes, context in ((8, 800), (8, 80), (20, 2000), (50, 50)):
+        expected = 0.4 + 2e-3 * context
+        assert seconds(law, 0, decodes, context) == pytest.approx(expected)
+        assert time.solo(decodes, context) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_beyond_the_nodes_nothing_takes_less_than_at_the_nearest(seed: int) -> None:
+    """Of times without any order: Python and kernel say the same, and so do the steps of a segment."""
+    rng = np.random.default_rng([seed, 11])
+    axes = [np.cumsum(rng.integers(1, 40, rng.integers(1, 4))) for _ in range(4)]
+    for nodes in axes[2:]:
+        nodes -= nodes[0]
+    solo = SoloTable(batch_sizes=[1, 7], contexts=[0, 30], seconds=rng.uniform(0.1, 1.0, (2, 2)).tolist())
+    shape = [len(nodes) for nodes in axes[:2]] + [len(nodes) for nodes in axes[2:] if len(nodes) > 1]
+    chunks, batches, contexts, reads = (nodes.tolist() for nodes in axes)
+    times = rng.uniform(0.1, 1.0, shape).tolist()
+    time = measured(chunks, batches, times, contexts=contexts, read_before=reads, solo=solo)
+    law = table_law(time)
+    for _ in range(20):
+        chunk, decodes, each, read = (int(nodes[-1] + rng.integers(-5, 400)) for nodes in axes)
+        chunk, decodes, each, read = max(chunk, 1), max(decodes, 1), max(each, 0), max(read, 0)
+        near = [min(place, int(nodes[-1])) for place, nodes in zip((chunk, decodes, each, read), axes, strict=True)]
+        taken = seconds(law, chunk, decodes, decodes * each, chunk * read)
+        assert taken == pytest.approx(time.mixed(chunk, decodes, decodes * each, chunk * read), rel=1e-12)
+        least = time.mixed(near[0], near[1], near[1] * near[2], near[0] * near[3])
+        assert taken >= least * (1.0 - 1e-12)
+        assert least > 0.0
+        assert time.solo(decodes, decodes * each) >= time.solo(min(decodes, 7), min(decodes, 7) * min(each, 30)) * (
+            1.0 - 1e-12
+        )
+        for size in (chunk, 0):
+            step, length = ahead(law, size, decodes, decodes * each, size * read)
+            first = seconds(law, size, decodes, decodes * each, size * read)
+            for k in range(1, min(length, 40)):
+                after = seconds(law, size, decodes, decodes * (each + k), size * (read + k * size))
+                assert after == pytest.approx(first + k * step, rel=1e-9)
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     chunk=st.sampled_from([0, 0, 5, 16, 200, 900]),
@@ -158,6 +215,7 @@ def test_the_law_of_a_gpu_is_its_own_time() -> None:
         IterationTime(alpha=0.01, beta=1e-4, gamma=50.0, delta=1e-4, epsilon=1e-7, zeta=1e-9, overhead=2e-3),
         IterationTime(alpha=0.01, beta=1e-4, delta=1e-4, solo_alpha=0.008, solo_epsilon=2e-7, overhead_per_decode=1e-5),
         wide(),
+        falling(),
     ):
         gpu = Gpu(batch_size=16, chunk_size=256, iteration=time, context_tokens=700.0)
         law = laws.law_of(gpu)
@@ -211,6 +269,8 @@ def test_a_boundary_now_is_now() -> None:
         (lambda: linear_law(0.1, 1.0, epsilon=float("nan")), "epsilon must be finite"),
         (lambda: linear_law(0.1, 1.0, zeta=-1.0), "zeta must be finite"),
         (lambda: table_law(measured([0], [10], [[1.0]], epsilon=1e-3, context=1000)), "lower epsilon"),
+        (lambda: table_law(measured([0], [1], [[[1.0, 3.0]]], contexts=[100, 200])), "mend the times of few tokens"),
+        (lambda: table_law(measured([0, 9], [1], [[[1.0, 1.0]], [[1.0, 3.0]]], read_before=[100, 200])), "few tokens"),
     ],
 )
 def test_laws_that_cannot_be(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -13,9 +13,12 @@ from fluidgate.batching import Batching
 from fluidgate.engine_table import EngineModel
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Pricing, Scenario
+from fluidgate.policies import Policy
 from fluidgate.replanning import Replanner, Replanning
+from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.kernel.cluster import COMPLETED
+from fluidgate.simulation.iteration.kernel.users import PATIENT_LOOKS
 from fluidgate.simulation.iteration.law import paper_law
 from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions
@@ -165,6 +168,43 @@ def test_the_kernel_feeds_the_estimates_as_the_log_tells() -> None:
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
     assert control.rows["waiting"].tolist() == [0.0, 0.0], "whoever waited waits no more"
     assert (control.rows["left"] > 0).all()
+
+
+class Opening:
+    """Looked at every second: nothing starts until `opens`."""
+
+    rows = np.zeros(0, ESTIMATE)
+
+    def __init__(self, policy: Policy, scenario: Scenario, opens: float) -> None:
+        self._open = policy.tabulate(plan(scenario), GPUS)
+        self.tables = self._open._replace(mixed_gpus=0)
+        self.opens, self.looks = opens, 0
+
+    @property
+    def next_look(self) -> float:
+        return self.looks + 1.0
+
+    def look(self, now: float) -> None:
+        self.looks += 1
+        if now >= self.opens:
+            self.tables = self._open
+
+
+@pytest.mark.parametrize(("opens", "horizon", "served"), [(9, math.inf, 5), (50, 200.0, 5), (math.inf, math.inf, 0)])
+def test_who_waits_for_other_tables_is_served_by_them(opens: float, horizon: float, served: int) -> None:
+    """Nothing else is left to happen; without a horizon a run does not wait for ever."""
+    scenario = two_class_scenario()
+    requests = next(iter(drawn_requests(scenario, GPUS, seed=4, replication=0, horizon=HALF)))[:5].copy()
+    requests["arrival"] = 0.25
+    requests["patience"] = math.inf
+    policy = find_policy("gate-and-route")
+    control = Opening(policy, scenario, opens)
+    rules = ChangingDecisions(policy, control)
+    measured = run_requests([requests], engine_of(scenario), Run(GPUS, 2, horizon, audited=True), rules)
+    assert measured.arrivals.sum() == 5
+    assert measured.completions.sum() == served
+    if served == 0:
+        assert control.looks == PATIENT_LOOKS
 
 
 def test_batching_without_a_policy_has_no_plan_to_follow() -> None:

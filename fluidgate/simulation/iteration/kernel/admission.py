@@ -136,7 +136,7 @@ def finish_later(cluster: Cluster, g: int, slot: int) -> None:
     cluster.heaps[g, cluster.batch_size - here.finished] = slot
 
 
-@called
+@inlined
 def finish_all(cluster: Cluster, g: int) -> None:
     """Those that have ended leave `g`, in that order."""
     here = cluster.gpu[g]
@@ -181,7 +181,7 @@ def preempt(cluster: Cluster, g: int) -> float:
         delay = preempt_decode(cluster, g, slot)
         request = cluster.live[slot]
         unseat(cluster, g, request.cls)
-        load(cluster, g, slot, request.unread)
+    load(cluster, g, slot, request.unread)
     request.preemptions += 1
     if cluster.set.prefixes:
         expect(cluster, g, slot)

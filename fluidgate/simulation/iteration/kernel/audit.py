@@ -11,6 +11,7 @@ from fluidgate.policies.decisions.limits import sound
 from fluidgate.policies.decisions.tables import Placement
 from fluidgate.policies.decisions.view import BUSY, DECODES, MIXED, MIXED_BUSY, SLOT_SECONDS, SOLO, TOKENS
 from fluidgate.simulation import events
+from fluidgate.simulation.iteration.kernel.cache_audit import check_cache
 from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
     DECODING,
@@ -58,6 +59,7 @@ MESSAGES = (
     "ranks of a group are out of step",
     "a virtual queue is negative, or no class is the least served, or the pace is not that of the iterations under way",
     "a user of the closed loop neither thinks nor waits for an answer, or does both, or they think out of order",
+    "what lies in KV memory is not what those who are there hold, or is not found, or its free blocks are out of line",
 )
 
 
@@ -71,7 +73,8 @@ def full_audit(cluster):
         code = code or check_loads(cluster, g) or check_ready(cluster, g) or check_pool(cluster, g)
     for line in range(len(cluster.lines)):
         code = code or check_line(cluster, line)
-    return code or check_limits(cluster) or check_users(cluster)
+    code = code or check_limits(cluster) or check_users(cluster)
+    return code or (0 if check_cache(cluster) else 15)
 
 
 @called

@@ -103,7 +103,7 @@ def sink_entry(cluster: Cluster, g: int, k: int) -> None:
     heap[k] = entry
 
 
-@called
+@inlined
 def end_decodes(cluster: Cluster, g: int) -> None:
     """Those decodes of `g` that have ended stand still, at the end of its heap: the last is the first that arrived."""
     here = cluster.gpu[g]

@@ -80,7 +80,9 @@ RECORDS = 25  # rows of `cached` in use
 USERS = 26  # of a closed loop
 SESSIONS = 27  # begun, beside the users'
 SENDER = 28  # who has sent the request that arrives: a user, a session, or NOWHERE
-TALLY = 29
+LOOKS_IN_VAIN = 29  # at which nothing was left to happen, one after the other
+ITERATIONS_THEN = 30  # at the last of them
+TALLY = 31
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -173,6 +175,7 @@ REQUEST_STATE = np.dtype(
         ("decode_gpu", "i4"),  # with pools: where it decodes, NOWHERE while that is open
         ("read_work", "f8"),  # of EDPP: in the backlog of the GPU that reads it for another, s
         ("decode_work", "f8"),  # the same of the GPU where it decodes
+        ("found", "i4"),  # tokens of its prompt where most of it was when it came to the policy's queue
         ("shelf", "i4"),  # in the policy's queue, where it is looked for by what is to be read; NOWHERE elsewhere
         ("shelf_next", "i4"),
         ("shelf_previous", "i4"),
@@ -368,6 +371,7 @@ class Cluster(NamedTuple):
         places: what GPUs under a gate hold, as far as it delays others.
         shelves: those in the policy's queue by class and tokens that are to be read, dtype LINE, shape (classes,
             SHELVES), (0, SHELVES) where nobody looks.
+        turns: of each class the next there that is asked, int64, shape (classes,); `looked_at`, how many have been.
         users: dtype USER, those who think, a heap; shape (0,) where requests come by themselves.
         pieces, script: of the stream, see `fluidgate.workloads.streams.Script`.
         holders: a record of each piece on some GPU, first of a list, NOWHERE if there is none, int32.
@@ -410,6 +414,8 @@ class Cluster(NamedTuple):
     booked: Any
     places: Places
     shelves: Any
+    turns: Any
+    looked_at: Any
     users: Any
     pieces: Any
     script: Any
@@ -524,6 +530,8 @@ def empty_cluster(
         booked=np.zeros(classes, np.int64),
         places=new_places(n if settings.gated else 1),
         shelves=empty_shelves(classes if settings.gated and settings.prefixes else 0),
+        turns=np.full(classes, NOWHERE, np.int64),
+        looked_at=np.zeros(classes, np.int64),
         users=first_users(users, len(script.rows) - 1),
         pieces=pieces,
         script=np.ascontiguousarray(script.rows),

@@ -14,7 +14,16 @@ from fluidgate.compiled import called, inlined
 from fluidgate.compiled.tournament import winner
 from fluidgate.policies.decisions import moves, stages
 from fluidgate.policies.decisions.board import FAULT, NOWHERE, WHOLE, update_ready
-from fluidgate.policies.decisions.homes import LOOKED_AT, best_of_the_rest, cheapest, is_slow, show, value
+from fluidgate.policies.decisions.homes import (
+    LOOKED_AT,
+    best_of_the_rest,
+    cheapest,
+    claim,
+    drop_claims,
+    is_slow,
+    show,
+    turn,
+)
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.replanning import estimates
 from fluidgate.simulation import events, pauses
@@ -27,7 +36,6 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     OVER,
     READING,
     SEATED,
-    SHELVES,
     TOTAL_EVENTS,
     UNTIL,
     WAITING,
@@ -44,7 +52,7 @@ from fluidgate.simulation.iteration.kernel.record import count, move_clock, reti
 from fluidgate.simulation.iteration.kernel.reuse import look_for, to_read_on
 from fluidgate.simulation.iteration.kernel.seats import wait_in, wait_no_more
 from fluidgate.simulation.iteration.kernel.segment import first_rank
-from fluidgate.simulation.iteration.kernel.shelves import put_on_shelf, take_from_shelf
+from fluidgate.simulation.iteration.kernel.shelves import next_on_shelves, put_on_shelf, take_from_shelf
 from fluidgate.simulation.iteration.kernel.timers import next_timer
 from fluidgate.simulation.iteration.kernel.users import (
     goes_on,
@@ -104,7 +112,7 @@ def advance(cluster, law, tables, compose, block, budget):
             tally[LATE] = 1
             start_all(cluster, tables)
         elif arrives:
-            arrive(cluster, next_request(cluster, block))
+            arrive(cluster, tables, next_request(cluster, block))
             start_all(cluster, tables)
         elif boundary <= epoch:
             latest = end_iterations(cluster, g)
@@ -127,14 +135,14 @@ def advance(cluster, law, tables, compose, block, budget):
 
 
 @inlined
-def arrive(cluster, arriving):
+def arrive(cluster, tables, arriving):
     slot = enter(cluster, arriving)
     if len(cluster.estimates) > 0:
         estimates.arrived(cluster.estimates, arriving.cls, cluster.clock[NOW])
     if not refused(cluster, slot):
         wait_in(cluster, stages.PREFILL_QUEUE, slot)
         if len(cluster.shelves) > 0:
-            put_on_shelf(cluster, slot)
+            put_on_shelf(cluster, slot, tables.priority[arriving.cls] > 0.0)
 
 
 @called
@@ -157,7 +165,7 @@ def start_all(cluster, tables):
     is to be its own. Few GPUs are booked at a time, since memory lies idle there; on others the next of its class goes
     past it. Other classes don't: the gate has named this one.
     """
-    if tables.homing:
+    if moves.decides_at_home(cluster.board, tables):
         start_at_home(cluster, tables)
         return
     waiting = cluster.board.state.waiting
@@ -180,58 +188,82 @@ def start_all(cluster, tables):
 
 @called
 def start_at_home(cluster: Cluster, tables: Tables) -> None:
-    """Give requests to GPUs where they cost least, the most valuable one first, while there are such that have room.
+    """Give requests to GPUs where they cost least, in turn; who has no room there keeps those after it out.
 
-    Of each class some are looked at: those who wait longest among those who have least to read, and so on.
+    Of a class with an index those are looked at first who have least to read; of another the oldest.
     """
+    for i in range(cluster.counts.shape[1]):
+        cluster.turns[i] = next_on_shelves(cluster, i, 0)
+        cluster.looked_at[i] = 0
     while True:
-        best = place = NOWHERE
-        most = 0.0
-        for i in range(cluster.counts.shape[1]):
-            left = LOOKED_AT
-            for shelf in range(SHELVES):
-                slot = cluster.shelves[i, shelf].head
-                while slot != NOWHERE and left > 0:
-                    left -= 1
-                    g = home_of(cluster, tables, slot)
-                    if g != NOWHERE:
-                        request = cluster.live[slot]
-                        found = request.prompt - to_read_on(cluster, g, slot)
-                        worth = value(tables, i, request.prompt, found)
-                        if best == NOWHERE or worth > most:
-                            best, place, most = slot, g, worth
-                    slot = cluster.live[slot].shelf_next
-        if best == NOWHERE:
-            return
-        assign(cluster, tables, place, best)
+        slot = whose_turn(cluster, tables)
+        if slot == NOWHERE:
+            break
+        request = cluster.live[slot]
+        after = request.shelf_next
+        cluster.turns[request.cls] = (
+            after if after != NOWHERE else next_on_shelves(cluster, request.cls, request.shelf + 1)
+        )
+        cluster.looked_at[request.cls] += 1
+        home = home_of(cluster, tables, slot)
+        if home == NOWHERE:
+            continue
+        if has_room(cluster, tables, home, slot):
+            assign(cluster, tables, home, slot)
+        else:
+            claim(cluster.places, tables, home, request.prompt, request.prompt - to_read_on(cluster, home, slot))
+    drop_claims(cluster.places, tables)
+
+
+@inlined
+def whose_turn(cluster, tables):
+    """Of the next of each class the one that is asked first, NOWHERE when all have been asked."""
+    best = NOWHERE
+    most = 0.0
+    for i in range(cluster.counts.shape[1]):
+        slot = cluster.turns[i]
+        if slot != NOWHERE and cluster.looked_at[i] < LOOKED_AT:
+            request = cluster.live[slot]
+            its = turn(tables, i, request.prompt, request.found, request.arrival)
+            if best == NOWHERE or its > most:
+                best, most = slot, its
+    return best
 
 
 @called
 def home_of(cluster: Cluster, tables: Tables, slot: int) -> int:
-    """The GPU where a request costs least; NOWHERE while it has no room there, and waits."""
+    """The GPU where a request costs least; NOWHERE if none takes any."""
     request = cluster.live[slot]
     look_for(cluster, slot, 1)
     reuse = cluster.loads.reuse
     ready = cluster.board.prefill_ready[0] if cluster.board.state.startable[0] > 0 else NOWHERE
     for k in range(reuse.count[0]):
-        note_wait(cluster, reuse.gpu[k])
-    note_wait(cluster, best_of_the_rest(cluster.places))
+        note_wait(cluster, tables, reuse.gpu[k], slot)
+    note_wait(cluster, tables, best_of_the_rest(cluster.places), slot)
     if ready != NOWHERE:
-        note_wait(cluster, ready)
-    home = cheapest(cluster.places, tables, reuse, ready, request.cls, request.prompt)
-    if home == NOWHERE or cluster.gpu[home].barred == 1 or cluster.gpu[home].occupied >= cluster.batch_size:
-        return NOWHERE
-    if is_slow(cluster.places, tables, home, request.prompt):
-        return NOWHERE
-    return home if blocks_to_start(cluster, home, slot) <= free_blocks(cluster, tables, home) else NOWHERE
+        note_wait(cluster, tables, ready, slot)
+    return cheapest(cluster.places, tables, reuse, ready, request.cls, request.prompt)
+
+
+@called
+def has_room(cluster: Cluster, tables: Tables, g: int, slot: int) -> bool:
+    """Whether a request can start on `g`, for which nobody waits who goes before it."""
+    here = cluster.gpu[g]
+    if here.barred == 1 or here.occupied >= cluster.batch_size or cluster.places.claims[0, g] > 0:
+        return False
+    if is_slow(cluster.places, tables, g, cluster.live[slot].prompt):
+        return False
+    return blocks_to_start(cluster, g, slot) <= free_blocks(cluster, tables, g)
 
 
 @inlined
-def note_wait(cluster, g):
-    """How long the iteration of `g` goes on that reads now."""
+def note_wait(cluster, tables, g, slot):
+    """How long the iteration of `g` goes on that reads now, and what memory a request has to wait for there."""
     here = cluster.gpu[g]
     reads = here.busy == 1 and here.chunk > 0
     cluster.places.wait[g] = max(cluster.epochs[g] - cluster.clock[NOW], 0.0) if reads else 0.0
+    short = blocks_to_start(cluster, g, slot) - free_blocks(cluster, tables, g)
+    cluster.places.short[g] = short * cluster.set.keys.kv_block
 
 
 @inlined
@@ -279,7 +311,7 @@ def free_blocks(cluster: Cluster, tables: Tables, g: int) -> int:
     return free - blocks_of(cluster, int(headroom(cluster, tables, g, free)))
 
 
-@called
+@inlined
 def headroom(cluster: Cluster, tables: Tables, g: int, free: int) -> float:
     """KV tokens of `g` that are kept free, where outputs are as long as the policy expects.
 
@@ -301,7 +333,7 @@ def headroom(cluster: Cluster, tables: Tables, g: int, free: int) -> float:
     return output * np.log(1.0 + held / output * (1.0 + requests / output))
 
 
-@called
+@inlined
 def promised_blocks(cluster: Cluster, g: int) -> int:
     """Blocks that those will take who have been given to `g` and are not admitted yet."""
     blocks = 0
@@ -360,7 +392,7 @@ def look_over(cluster: Cluster, tables: Tables, g: int) -> None:
     if cluster.set.kv_blocks > 0:
         taken = cluster.set.kv_blocks - here.blocks + promised_blocks(cluster, g)
         here.filled = (taken * WHOLE) // cluster.set.kv_blocks
-    if tables.homing:
+    if moves.decides_at_home(cluster.board, tables):
         places = cluster.places
         places.decodes[g] = here.occupied
         places.backlog[g] = backlog

@@ -90,7 +90,10 @@ def move(cluster: Cluster, g: int, pool: int) -> None:
 
 @inlined
 def come_home(cluster: Cluster, g: int) -> None:
-    """A GPU of the mixed pool goes back to its own once it has no work of the other kind."""
+    """A GPU of the mixed pool goes back to its own once it has no work of the other kind.
+
+    So at the end of an iteration, before the next batch is formed: who is preempted then does not keep it.
+    """
     here = cluster.gpu[g]
     if here.pool == MIXED_POOL:
         if g < cluster.set.prompt_gpus and here.bound == 0:

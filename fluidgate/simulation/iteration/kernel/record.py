@@ -195,13 +195,16 @@ def record_gaps(cluster, g, first, last, stalled):
             cluster.seconds[GAP, i] += weight * total
             if stalled:
                 cluster.seconds[STALL, i] += weight * total
+    least, step = here.first, here.step
+    if step < 0.0:  # beyond the nodes of a table: from the last to the first
+        least += step * (last - 1 + first)
+        step = -step
     k = first
     while k < last:
-        gap = here.first + here.step * k
-        at = bin_of(gap)
+        at = bin_of(least + step * k)
         after = last
-        if here.step > 0.0 and bin_of(here.first + here.step * (last - 1)) > at:
-            after = min(max(int(np.ceil((bin_end(at) - here.first) / here.step)), k + 1), last)
+        if step > 0.0 and bin_of(least + step * (last - 1)) > at:
+            after = min(max(int(np.ceil((bin_end(at) - least) / step)), k + 1), last)
         for i in range(cluster.counts.shape[1]):
             weight = cluster.batch[g, RUNNING, i]
             if weight > 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluidgate.compiled import called, inlined
+from fluidgate.compiled import inlined
 from fluidgate.compiled.tournament import replay
 from fluidgate.simulation.iteration.kernel.cluster import CALLED, FRESH, ITERATIONS, LATE, NOW, READING, Cluster
 from fluidgate.simulation.iteration.kernel.lines import gpu_line
@@ -93,7 +93,7 @@ def cut_segment_late(cluster: Cluster, g: int) -> None:
         end_after(cluster, g, k)
 
 
-@called
+@inlined
 def end_after(cluster: Cluster, g: int, iterations: int) -> None:
     """The segment of `g`, and of the ranks in step with it, ends with so many iterations."""
     first = first_rank(cluster, g)

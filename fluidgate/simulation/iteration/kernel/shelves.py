@@ -1,4 +1,8 @@
-"""Who waits in a policy's queue, by how much is to be read where most of it is: so the next ones are found at once."""
+"""Who waits in a policy's queue: the next ones are found at once.
+
+Those of a class with an index are in order of how much is to be read where most of it is, to a factor of two; others
+are in order of arrival, on one shelf.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,16 @@ def shelf_of(unread: int) -> int:
 
 
 @called
-def put_on_shelf(cluster: Cluster, slot: int) -> None:
-    """A request has come to the policy's queue: it is the last of those who have about as much to read."""
+def put_on_shelf(cluster: Cluster, slot: int, by_reading: bool) -> None:
+    """A request has come to the policy's queue, as the last of its shelf.
+
+    Args:
+        by_reading: whether its class has an index.
+    """
     request = cluster.live[slot]
     look_for(cluster, slot, 1)
-    found = cluster.loads.reuse.tokens[0] if cluster.loads.reuse.count[0] > 0 else 0
-    shelf = shelf_of(request.prompt - found)
+    request.found = cluster.loads.reuse.tokens[0] if cluster.loads.reuse.count[0] > 0 else 0
+    shelf = shelf_of(request.prompt - request.found) if by_reading else 0
     line = cluster.shelves[request.cls, shelf]
     request.shelf = shelf
     request.shelf_next = NOWHERE
@@ -34,6 +42,16 @@ def put_on_shelf(cluster: Cluster, slot: int) -> None:
         cluster.live[line.tail].shelf_next = slot
     line.tail = slot
     line.members += 1
+
+
+@inlined
+def next_on_shelves(cluster: Cluster, cls: int, shelf: int) -> int:
+    """The first of a class from a shelf on, NOWHERE if there is none."""
+    while shelf < SHELVES:
+        if cluster.shelves[cls, shelf].members > 0:
+            return cluster.shelves[cls, shelf].head
+        shelf += 1
+    return NOWHERE
 
 
 @called

@@ -21,7 +21,7 @@ def set_timer(cluster: Cluster, slot: int, epoch: float) -> None:
     rise(cluster, k, slot)
 
 
-@called
+@inlined
 def stop_timer(cluster: Cluster, slot: int) -> None:
     """Take the timer of `slot` off, if it has one."""
     k = cluster.live[slot].timer_position

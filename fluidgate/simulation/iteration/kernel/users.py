@@ -15,10 +15,14 @@ import numpy as np
 from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.cluster import (
+    ALIVE,
     COMPLETED,
     CURSOR,
+    ITERATIONS,
+    ITERATIONS_THEN,
     LEFT_DECODE_BUFFER,
     LEFT_PREFILL_QUEUE,
+    LOOKS_IN_VAIN,
     NOW,
     SENDER,
     SENT,
@@ -34,6 +38,9 @@ from fluidgate.workloads.streams.requests import NOTHING
 ARRIVALS = 0  # arrivals, if anything
 OTHERS = 1  # other things
 ANSWERS = 2  # all else; requests sent in answer to it arrive
+
+PATIENT_LOOKS = 20
+"""Looks that a run without a horizon waits for, one after the other, while nothing else is left to happen."""
 
 
 @inlined
@@ -95,8 +102,20 @@ def take_turn(cluster: Cluster, epoch: float, arrives: bool) -> None:
 
 @inlined
 def goes_on(cluster: Cluster, epoch: float) -> bool:
-    """Whether the run does, where the next event is at `epoch`: users who all wait may be served by other tables."""
-    return epoch < np.inf or (cluster.tally[USERS] > 0 and cluster.set.horizon < np.inf)
+    """Whether the run does, up to the next look at its tables, where the next event is at `epoch`, inf for none.
+
+    Those who wait may be served by other tables. Without a horizon a few looks are waited for in vain.
+    """
+    tally = cluster.tally
+    if epoch < np.inf:
+        return True
+    if tally[ALIVE] == 0:
+        return False
+    if tally[ITERATIONS] > tally[ITERATIONS_THEN]:
+        tally[LOOKS_IN_VAIN] = 0
+        tally[ITERATIONS_THEN] = tally[ITERATIONS]
+    tally[LOOKS_IN_VAIN] += 1
+    return cluster.set.horizon < np.inf or tally[LOOKS_IN_VAIN] <= PATIENT_LOOKS
 
 
 @inlined
@@ -114,7 +133,7 @@ def sign(cluster: Cluster, slot: int, think: float) -> None:
     request.user = cluster.tally[SENDER]
 
 
-@called
+@inlined
 def set_off(cluster: Cluster, row: int) -> None:
     """The sessions that the request that arrives has set off: the first is that of a row of the script."""
     while row != NOTHING:

@@ -65,7 +65,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     iterations_that_fit,
     prepay,
 )
-from fluidgate.simulation.iteration.kernel.prefixes import ANSWER
+from fluidgate.simulation.iteration.kernel.prefixes import ANSWER, let_text_go
 from fluidgate.simulation.iteration.kernel.ranks import all_composed, step_together
 from fluidgate.simulation.iteration.kernel.record import (
     count,
@@ -235,6 +235,9 @@ def abandon(cluster: Cluster, slot: int) -> None:
         let_go(cluster, slot)
         request.piece = NOWHERE
         recall(cluster, home)
+    elif buffered and cluster.set.caching:
+        let_text_go(cluster, request.prefill_gpu, request.piece, 0)
+        request.piece = NOWHERE
     retire(cluster, slot, LEFT_DECODE_BUFFER if buffered else LEFT_PREFILL_QUEUE)
 
 
@@ -305,7 +308,7 @@ def start_all(cluster, tables, prefills):
             return
         queue = stages.PREFILL_QUEUE if kind == moves.NEW_PREFILL else stages.MIXED_QUEUE + kind
         slot = cluster.lines[policy_line(cluster, queue, cls)].head
-        if kind == moves.NEW_PREFILL and tables.homing:
+        if kind == moves.NEW_PREFILL and moves.decides_at_home(cluster.board, tables):
             g = ready_home(cluster, slot, g)
         if kind == moves.NEW_PREFILL and cluster.set.kv_blocks > 0 and not has_memory(cluster, g, slot):
             bar(cluster, g)

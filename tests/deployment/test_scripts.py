@@ -1,0 +1,171 @@
+"""The saved scripts, run: engines, the whole set before emulated engines, and the check of an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fluidgate.deployment import fleet as fleets
+from fluidgate.deployment import judge
+from tests.deployment.fleets import TWO, fleet, saved
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120.0
+VLLM = '#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $*" >> started\n'
+AIPERF = f"""#!{sys.executable}
+import json, sys
+from pathlib import Path
+words = sys.argv[1:]
+said = dict(zip(words, words[1:]))
+lines = Path(said["--input-file"]).read_text().splitlines()
+folder = Path(said["--artifact-dir"])
+folder.mkdir(parents=True)
+with (folder / "profile_export.jsonl").open("w") as out:
+    for line in map(json.loads, lines):
+        times = {{"time_to_first_token": 100.0, "inter_token_latency": 10.0, "request_latency": 900.0}}
+        metrics = {{name: {{"value": value, "unit": "ms"}} for name, value in times.items()}}
+        start = {{"request_start_ns": int(1e6 * line["timestamp"])}}
+        print(json.dumps({{"metadata": start, "metrics": metrics}}), file=out)
+Path("headers").open("a").write(said["--header"] + "\\n")
+"""
+
+
+def program(folder: Path, name: str, text: str) -> dict[str, str]:
+    """An environment in which a command of that name is found first."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def run(script: Path, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", script.name, *words], cwd=script.parent, env=env, capture_output=True, text=True, timeout=SECONDS
+    )
+
+
+def test_each_engine_has_its_gpus_and_its_port(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set", engines=3, profile="h100/llama-3.1-70b-tp4")
+    env = program(tmp_path / "bin", "vllm", VLLM)
+    assert run(folder / "vllm.sh", env=env).returncode == 0
+    lines = sorted((folder / "started").read_text().splitlines(), key=lambda line: line.partition("--port")[2])
+    assert [line.split()[0] for line in lines] == ["0,1,2,3", "4,5,6,7", "0,1,2,3"]
+    assert all(line.split()[1:3] == ["serve", "meta-llama/Llama-3.1-70B-Instruct"] for line in lines)
+    (folder / "started").unlink()
+    assert run(folder / "vllm.sh", "2", "2", env=env).returncode == 0
+    (line,) = (folder / "started").read_text().splitlines()
+    assert "--port 8002" in line
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ones in a row."""
+    for first in range(21_000 + os.getpid() % 5_000, 60_000, 7):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as tried:
+                    tried.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no ports are free")
+
+
+def test_the_set_runs_before_emulated_engines_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_ports(3)
+    monkeypatch.setattr(fleets, "FIRST_PORT", first)
+    folder = saved(tmp_path / "set", engines=2, rate=20.0, more=TWO)
+    env = {**os.environ, "FLUIDGATE": f"{shlex.quote(sys.executable)} -m fluidgate", "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(
+            ["sh", "emulate.sh", "--port", str(first + 2)], cwd=folder, env=env, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{first + 2}"
+        end = time.monotonic() + SECONDS
+        while not answers(f"{url}/ready"):
+            assert started.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        for header in ("chat", "class-2"):
+            body = {
+                "model": "meta-llama/Llama-3.1-8B-Instruct",
+                "prompt": [1] * 50,
+                "max_tokens": 3,
+                "ignore_eos": True,
+            }
+            asked = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"x-class": header})
+            with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
+                assert json.load(answer)["usage"]["completion_tokens"] == 3
+        with urllib.request.urlopen(f"{url}/metrics", timeout=SECONDS) as answer:
+            counted = [line for line in answer.read().decode().splitlines() if "fluidgate_requests_total{" in line]
+        assert len([line for line in counted if line.endswith(" 1.0") and 'outcome="completed"' in line]) == 2
+        started.terminate()
+        started.wait(SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_the_load_is_that_of_the_scenario(tmp_path: Path) -> None:
+    made = fleet(more=TWO)
+    folder = saved(tmp_path / "set", more=TWO)
+    spans, measured = [], json.loads((folder / "targets.json").read_text("utf-8"))
+    for k, cls in enumerate(made.scenario.classes, 1):
+        lines = [json.loads(line) for line in (folder / f"requests/{k}.jsonl").read_text("utf-8").splitlines()]
+        seconds = lines[-1]["timestamp"] / 1e3
+        spans.append(seconds)
+        assert len(lines) / seconds == pytest.approx(cls.arrival_rate * 2, rel=0.1)
+        for key, mean in (("input_length", cls.prompt_tokens), ("output_length", cls.output_tokens)):
+            assert sum(line[key] for line in lines) / len(lines) == pytest.approx(mean, rel=0.1)
+    assert min(spans) > measured["warmup"] + 100.0
+
+
+@pytest.mark.parametrize(("limit", "status", "word"), [(0.2, 0, "kept"), (0.05, 1, "MISSED")])
+def test_the_check_says_whether_the_answer_holds(tmp_path: Path, limit: float, status: int, word: str) -> None:
+    folder = saved(tmp_path / "set", more=TWO)
+    targets = json.loads((folder / "targets.json").read_text("utf-8"))
+    target = {"class": None, "measure": "ttft", "statistic": "p99", "limit": limit, "simulated": 0.09}
+    (folder / "targets.json").write_text(json.dumps(targets | {"targets": [target]}))
+    checked = run(folder / "check.sh", env=program(tmp_path / "bin", "aiperf", AIPERF))
+    assert checked.returncode == status, checked.stdout + checked.stderr
+    assert f"ttft p99: 0.1 of {limit} s, simulated 0.09: {word}" in checked.stdout
+    assert sorted((folder / "headers").read_text().splitlines()) == ["x-class:chat", "x-class:class-2"]
+
+
+def test_a_check_that_could_not_be_made_is_no_answer(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set")
+    checked = run(folder / "check.sh", env=program(tmp_path / "bin", "aiperf", "#!/bin/sh\necho no model\nexit 1\n"))
+    assert checked.returncode == 2
+    assert "measured-1.log" in "".join(each.name for each in folder.iterdir())
+    assert "aiperf failed" in checked.stderr
+
+
+def test_failed_requests_count_against_shares() -> None:
+    limits = {"chat": {"ttft": 1.0, "tpot": 0.05}}
+    good, slow = {"ttft": 0.5, "tpot": 0.01, "latency": 2.0}, {"ttft": 0.5, "tpot": 0.2, "latency": 9.0}
+    seen = [("chat", good), ("chat", slow), ("chat", None), ("chat", {"ttft": 0.1, "latency": 0.1})]
+    assert judge.statistic({"measure": "served", "statistic": "share"}, seen, limits) == 0.75
+    assert judge.statistic({"measure": "goodput", "statistic": "share"}, seen, limits) == 0.5
+    assert judge.statistic({"measure": "tpot", "statistic": "p50"}, seen, limits) == 0.01
+    assert judge.statistic({"measure": "latency", "statistic": "mean"}, seen, limits) == pytest.approx(11.1 / 3)

@@ -1,0 +1,142 @@
+"""The least number of engines: held against all numbers simulated, against the program, and against itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluidgate.batching import Batching
+from fluidgate.errors import FluidgateError, InfeasiblePlanError
+from fluidgate.model import Scenario
+from fluidgate.planning import plan
+from fluidgate.planning.batches.need import need
+from fluidgate.simulation import simulate
+from fluidgate.sizing import Answer, size
+from tests.sizing.instances import chat
+
+CASES = {
+    "tight TTFT": (chat(targets="ttft_p99 = 0.135"), "index-and-pool"),
+    "tight TPOT": (chat(targets="tpot_p95 = 0.014"), "index-and-pool"),
+    "latency, token budget": (chat(targets="latency_p90 = 5.0"), "vllm-least-loaded"),
+    "bursts": (
+        chat(targets="ttft_p90 = 0.25", rate=40.0, more='[arrivals]\nprocess = "gamma"\ncv = 3.0'),
+        "index-and-pool",
+    ),
+    "goodput": (chat(targets="goodput = 0.95\nttft = 0.2\ntpot = 0.02"), "index-and-pool"),
+    "tensor parallel": (
+        chat(profile="h100/llama-3.1-70b-tp4", targets="ttft_p95 = 1.0\ntpot_mean = 0.03", rate=12.0),
+        "index-and-pool",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_least_is_that_of_all_numbers_simulated(case: str) -> None:
+    scenario, policy = CASES[case]
+    answer = size(scenario, policies=[policy]).answers[0]
+    assert answer.status == "met"
+    assert answer.engines is not None
+    least = _exhaustive(scenario, policy, answer)
+    assert abs(answer.engines - least) <= 1
+
+
+def _exhaustive(scenario: Scenario, policy: str, answer: Answer) -> int:
+    """The first number on which the means over replications that it has not met keep all limits."""
+    for engines in range(answer.bound_engines, 40):
+        result = simulate(scenario, policy, gpus=engines, horizon=400, replications=6, seed=77, workers=1)
+        kept = []
+        for target in answer.whole.readings if answer.whole else ():
+            what = target.target
+            if what.measure == "goodput":
+                kept.append(result.overall.goodput.mean / result.overall.completion_rate.mean >= what.limit)  # type: ignore[attr-defined]
+            else:
+                kept.append(getattr(getattr(result.overall, what.measure), what.statistic) <= what.limit)  # type: ignore[attr-defined]
+        if all(kept):
+            return engines
+    raise AssertionError("no number does")
+
+
+@pytest.mark.parametrize("rate", [7.0, 60.0, 333.0])
+@pytest.mark.parametrize("batching", list(Batching))
+def test_the_bound_is_where_the_plan_begins_to_be_feasible(rate: float, batching: Batching) -> None:
+    scenario = chat(rate=rate)
+    least = need(scenario, batching).engines(4)
+    plan(scenario, gpus=least, batching=batching, by_iterations=True)
+    if least > 1:
+        with pytest.raises(InfeasiblePlanError):
+            plan(scenario, gpus=least - 1, batching=batching, by_iterations=True)
+
+
+def test_less_is_asked_more_is_had() -> None:
+    limits = [0.13, 0.135, 0.145, 0.2, 1.0]
+    found = [size(chat(targets=f"ttft_p99 = {limit}")).answers[0].engines or 99 for limit in limits]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[-1]
+    loads = [size(chat(), rate_scale=scale).answers[0].engines or 99 for scale in (0.5, 1.0, 2.0)]
+    assert loads == sorted(loads)
+    assert loads[0] < loads[-1]
+
+
+def test_spare_engines_come_on_top_and_the_targets_hold_without_them() -> None:
+    plain, safe = size(chat()).answers[0], size(chat(), spare=2).answers[0]
+    assert plain.engines is not None
+    assert safe.engines == plain.engines + 2
+    assert safe.proof is not None
+    assert safe.proof.engines == plain.engines
+    assert safe.whole is not None
+    assert safe.whole.engines == safe.engines
+    assert safe.one_less is not None
+    assert safe.one_less.engines == safe.engines - 1
+
+
+def test_the_same_seed_gives_the_same_numbers_whatever_the_workers() -> None:
+    one, two = size(chat(), seed=3, workers=1), size(chat(), seed=3, workers=2)
+    assert one.to_dict() | {"wall_seconds": 0} == two.to_dict() | {"wall_seconds": 0}
+    other = size(chat(), seed=4, workers=1)
+    assert one.to_dict()["answers"] != other.to_dict()["answers"]
+
+
+def test_choices_come_cheapest_first_and_those_that_can_not_win_are_not_simulated() -> None:
+    found = size(chat(), profiles=["h100/llama-3.1-8b", "l40s/llama-3.1-8b"], batch_sizes=[8, 128])
+    assert [each.status for each in found.answers] == sorted(
+        [each.status for each in found.answers], key=("met", "undecided", "impossible").index
+    )
+    costs = [each.bill.per_hour for each in found.answers if each.bill]
+    assert costs == sorted(costs)
+    assert {choice.batch_size for choice in found.pruned} == {8} or any(c.batch_size == 8 for c in found.pruned)
+
+
+def test_the_bill_is_what_the_tokens_cost() -> None:
+    answer = size(chat()).answers[0]
+    assert answer.bill is not None
+    assert answer.engines is not None
+    assert answer.bill.per_hour == pytest.approx(2.5 * answer.engines)
+    assert answer.whole is not None
+    rates = answer.whole.result.classes[0]
+    million = answer.whole.result.run.gpus * 3600 / 1e6
+    (price,) = answer.bill.classes
+    total = (price.prompt or 0) * (rates.prompt_token_rate.mean or 0) + (price.output or 0) * (
+        rates.output_token_rate.mean or 0
+    )
+    assert total * million == pytest.approx(answer.bill.per_hour)
+
+
+def test_what_no_number_of_engines_keeps_is_impossible() -> None:
+    found = size(chat(targets="ttft_p99 = 0.001"), max_gpus=6)
+    (answer,) = found.answers
+    assert (answer.status, answer.engines, found.best) == ("impossible", None, None)
+    assert answer.reason is not None
+    assert "ttft p99 is" in answer.reason
+
+
+def test_too_few_gpus_are_said_before_any_simulation() -> None:
+    (answer,) = size(chat(), max_gpus=1).answers
+    assert answer.status == "impossible"
+    assert answer.reason is not None
+    assert "but there are 1" in answer.reason
+    assert answer.trials == ()
+
+
+def test_rates_per_gpu_can_not_be_sized() -> None:
+    per_gpu = chat().replace(cluster_gpus=None)
+    with pytest.raises(FluidgateError, match=r"its rates are per GPU, .* add \[cluster\]"):
+        size(per_gpu)
