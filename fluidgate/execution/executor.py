@@ -6,6 +6,7 @@ the same `Executor`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Protocol
@@ -31,12 +32,12 @@ class InProcess:
             yield function(job)
 
 
-class AsTheyEnd:
+class AsTheyEnd(ABC):
     """An executor whose jobs end in any order."""
 
+    @abstractmethod
     def completed(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Ended:
         """Run `function` on each job; its number and its result as soon as it has ended."""
-        raise NotImplementedError
 
     def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         early: dict[int, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -113,13 +113,13 @@ def _combined(scenario: Scenario, option: FleetOption, price: float | None, most
     gpu = scenario.gpu
     batches, chunks = option.batch_sizes or (gpu.batch_size,), option.chunk_sizes or (gpu.chunk_size,)
     limit = option.max_gpus if most is None else most
+    hourly = option.gpu_hour if option.gpu_hour is not None else price
     found = []
     for batch, chunk, policy in product(batches, chunks, option.policies or (POLICY,)):
         made = with_engines(scenario, option.profile, batch, chunk)
         name = made.gpu.calibrated.profile or OWN
-        each = Choice(made, name, policy, option.gpu_hour if option.gpu_hour is not None else price, None)
-        engines = None if limit is None else limit // each.gpus_per_engine
-        found.append(Choice(made, name, policy, each.gpu_hour, engines))
+        each = Choice(made, name, policy, hourly, None)
+        found.append(each if limit is None else replace(each, max_engines=limit // each.gpus_per_engine))
     return found
 
 

@@ -25,8 +25,7 @@ class Search:
     """Of one choice.
 
     Attributes:
-        bound: fewest engines by the program; none is tried below it.
-        least: from where the policy runs at all.
+        bound: fewest engines by the program on which the policy runs; none is tried below it.
         guess: where the search begins.
         most: engines beyond which it ends.
         spare: engines that may be gone.
@@ -40,11 +39,6 @@ class Search:
     most: int
     spare: int
     trials: dict[int, Trial] = field(default_factory=dict)
-
-    @property
-    def lowest(self) -> int:
-        """Fewest engines that are tried: those without the spare ones."""
-        return self.bound
 
     @property
     def found(self) -> Trial | None:
