@@ -1,4 +1,4 @@
-"""The tables of docs/replay.md: `python -m benchmarks.azure CODE.csv CONV.csv`, the two Azure traces."""
+"""The tables of docs/tutorials/traces.md: `python -m benchmarks.azure CODE.csv CONV.csv`, the two Azure traces."""
 
 from __future__ import annotations
 
@@ -36,12 +36,16 @@ def main() -> None:
 
 
 def good(result: object) -> str:
+    return f"{100 * good_share(result):.1f} %"
+
+
+def good_share(result: object) -> float:
     """Share of the requests that kept both targets."""
     assert isinstance(result, RequestResult)
     overall = result.overall
     assert overall.goodput.mean is not None
     assert overall.arrival_rate.mean is not None
-    return f"{100 * overall.goodput.mean / overall.arrival_rate.mean:.1f} %"
+    return overall.goodput.mean / overall.arrival_rate.mean
 
 
 if __name__ == "__main__":

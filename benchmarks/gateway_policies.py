@@ -58,6 +58,7 @@ def played(
 
 def draw(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], best: float, path: str) -> None:
     """Revenue by class under each policy, and the distributions of TTFT and TPOT."""
+    from fluidgate.reports.looks import line
     from fluidgate.reports.plots import Figure, save, style
 
     names = of.class_names
@@ -70,14 +71,14 @@ def draw(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], 
         axes = figure.subplot_mosaic(rows, width_ratios=[1, *[1.3] * len(names)])
         draw_revenue(axes["revenue"], names, rates, best)
         for i, name in enumerate(names):
-            for policy, every in results.items():
+            for k, (policy, every) in enumerate(results.items()):
                 own = every[every["cls"] == i]
                 ttft = (own["first"] - own["sent"])[own["tokens"] > 0]
                 ends = own[own["done"] & (own["tokens"] > 1)]
                 tpot = 1e3 * (ends["last"] - ends["first"]) / (ends["tokens"] - 1)
                 for quantity, times, share in (("TTFT, s", ttft, len(ttft) / len(own)), ("TPOT, ms", tpot, 1.0)):
                     heights = share * np.arange(1, len(times) + 1) / len(times)
-                    axes[f"{quantity}: {name}"].plot(np.sort(times), heights, lw=1.6, label=policy)
+                    axes[f"{quantity}: {name}"].plot(np.sort(times), heights, lw=1.6, label=policy, **line(k))
         for label, each in axes.items():
             if label != "revenue":
                 each.set_title(label, loc="left")

@@ -206,20 +206,20 @@ def table(results: dict[str, Played], foreseen: dict[str, float]) -> None:
 
 def draw(results: dict[str, Played], foreseen: dict[str, float], path: str) -> None:
     """The hit rate under each policy beside what the simulator finds, and the distributions of TTFT and TPOT."""
+    from fluidgate.reports.looks import line
     from fluidgate.reports.plots import Figure, plain_ticks, save, style
 
     with style():
         figure = Figure(figsize=(11, 3.4), layout="constrained")
         found, ttft, tpot = figure.subplots(1, 3)
         for k, (policy, each) in enumerate(results.items()):
-            color = f"C{k}"
-            found.barh(k, 100.0 * each.hit_rate, 0.6, color=color)
+            found.barh(k, 100.0 * each.hit_rate, 0.6, color=line(k)["color"])
             found.plot(
                 100.0 * foreseen[policy], k, "|", color="black", ms=16, mew=2, label="simulated" if k == 0 else ""
             )
             for axes, times in ((ttft, each.ttft), (tpot, 1e3 * each.tpot)):
                 shares = 100.0 * np.arange(1, len(times) + 1) / len(times)
-                axes.step(np.sort(times), shares, where="post", color=color, lw=1.6, label=policy)
+                axes.step(np.sort(times), shares, where="post", lw=1.6, label=policy, **line(k))
         found.set_yticks(range(len(results)), list(results))
         found.invert_yaxis()
         found.set_xlim(0, 100)

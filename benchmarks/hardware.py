@@ -3,8 +3,8 @@
 Random clusters by iterations: laws linear, of tables, and of the shipped profiles; every other one with memory that
 binds; batches of 16 to 256, chunks of 256 to 8,192 tokens, 2 to 50 GPUs, at 0.7, 1 and 1.5 times the load that they can
 serve in full; lengths fixed, exponential, log-normal, and those of the Azure traces (`--traces CODE.csv CONV.csv`).
-Every policy meets the same requests. R* is the bound of the program in token rates (`docs/plan.md`), the larger of that
-for one prompt at a time and that for a token budget, so that it bounds all of them alike.
+Every policy meets the same requests. R* is the bound of the program in token rates (`docs/background/programs.md`), the
+larger of that for one prompt at a time and that for a token budget, so that it bounds all of them alike.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ GPU, so read the ratios as orders of magnitude.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
+from benchmarks.dynamo import has_dynamo, replay, write_trace
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import linear_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
@@ -137,35 +136,13 @@ def resident() -> float:
     return pages * 4096 / 2**20
 
 
-def has_dynamo(python: str) -> bool:
-    found = subprocess.run([python, "-c", "import dynamo.replay"], capture_output=True, check=False)
-    return found.returncode == 0
-
-
 def dynamo(python: str, gpus: int, count: int, rate: float) -> float:
     """Requests/s of wall time of `python -m dynamo.replay` on the same requests, by its own clock."""
     with tempfile.TemporaryDirectory() as folder:
-        trace, report = Path(folder) / "trace.jsonl", Path(folder) / "report.json"
-        block = next(stream(count, rate * gpus))
-        with trace.open("w") as out:
-            fresh = 0
-            for row in block:
-                blocks = -(-int(row["prompt"]) // 512)
-                line = {
-                    "timestamp": round(1000 * float(row["arrival"])),
-                    "input_length": int(row["prompt"]),
-                    "output_length": int(row["output"]),
-                    "hash_ids": list(range(fresh, fresh + blocks)),
-                }
-                fresh += blocks
-                out.write(json.dumps(line) + "\n")
-        command = [python, "-m", "dynamo.replay", str(trace), "--num-workers", str(gpus), "--replay-mode", "offline"]
-        command += ["--router-mode", "round_robin", "--report-json", str(report)]
-        began = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        elapsed = time.perf_counter() - began
-        told = json.loads(report.read_text())
-        return count / (told.get("wall_time_ms", 1000 * elapsed) / 1000)
+        trace = Path(folder) / "trace.jsonl"
+        write_trace(trace, next(stream(count, rate * gpus)))
+        told = replay(python, trace, gpus)
+        return count / (float(told["wall_time_ms"]) / 1000)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ def draw_step(name: str, gpus: int, path: Path) -> None:
     """The mixed group, the estimates, and what was earned, over time."""
     from matplotlib.figure import Figure
 
+    from fluidgate.reports.looks import line
     from fluidgate.reports.plots import save, style
 
     parts = mixes()
@@ -198,11 +199,11 @@ def draw_step(name: str, gpus: int, path: Path) -> None:
         for k, (label, outcome) in enumerate(ways.items()):
             at = [look.at for look in outcome.looks]
             there = [look.mixed_gpus for look in outcome.looks]
-            group.step([0.0, *at], [fixed, *there], where="pre", color=f"C{k}", label=label)
+            group.step([0.0, *at], [fixed, *there], where="pre", lw=1.8, label=label, **line(k))
             minute = round(60.0 / RULE.look)
             earned = [0.0, *(float(look.revenue(parts[0].pricing).sum()) for look in outcome.looks)][::minute]
             rate = np.diff(earned) / (gpus * 60.0)
-            money.step([0.0, *at][::minute], [rate[0], *rate], where="pre", color=f"C{k}", label=label)
+            money.step([0.0, *at][::minute], [rate[0], *rate], where="pre", lw=1.8, label=label, **line(k))
         for k, each in enumerate(parts[0].classes):
             seen = [look.load.arrival[k] for look in ways["replanned"].looks if look.load is not None]
             load_axes.plot([look.at for look in ways["replanned"].looks], seen, color=f"C{k + 3}", label=each.name)

@@ -1,9 +1,10 @@
-"""Is the least number of engines right, and how soon is it there: `python -m benchmarks.sizing [DATA] [--rounds N]`.
+"""Is the least number of engines right, and how soon is it there: `python -m benchmarks.sizing [DATA] [--rounds N]
+[--workers W] [--executor local|ray|ray://HOST:PORT] [--keep DIR]`.
 
 Twenty loads are sized, then every number of engines from the bound on is simulated, with other seeds and twice the
 requests, until one keeps all targets by its means over eight replications. DATA is the folder of the traces; without it
-those loads are left out. Before that the case of docs/size.md is timed: six settings of H100s under 100 requests/s,
-proven, in one process with kernels compiled, median of some rounds.
+those loads are left out. Before that the case of docs/tutorials/size-a-fleet.md is timed: six settings of H100s under
+100 requests/s, proven, in one process with kernels compiled, median of some rounds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.executors import add_options, executor
+from fluidgate.execution import Executor, LocalProcesses
 from fluidgate.model import Scenario
 from fluidgate.scenario_file import parse_scenario
 from fluidgate.sizing import Sizing, size
@@ -101,9 +104,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("data", nargs="?", type=Path)
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--workers", type=int)
+    add_options(arguments)
     given = arguments.parse_args()
     timed(given.rounds)
-    right = [report(case, given.data) for case in CASES if case.trace is None or given.data is not None]
+    where = executor(given) or LocalProcesses(given.workers)
+    right = [report(case, given.data, where) for case in CASES if case.trace is None or given.data is not None]
     found = [each for each in right if each is not None]
     print(f"\n{sum(abs(off) <= 1 for off in found)} of {len(found)} within 1, {found.count(0)} equal")
 
@@ -120,13 +126,13 @@ def timed(rounds: int) -> None:
     print(f"six settings, {trials} fleets simulated: {statistics.median(seconds):.2f} s (one process)")
 
 
-def report(case: Case, data: Path | None) -> int | None:
+def report(case: Case, data: Path | None, where: Executor) -> int | None:
     """Print a line; by how many engines the answer is off."""
     began = time.perf_counter()
-    found, scenario, options = sized(case, data)
+    found, scenario, options = sized(case, data, where)
     took = time.perf_counter() - began
     answer = found.answers[0]
-    least = exhaustive(case, scenario, options, answer.bound_engines)
+    least = exhaustive(case, scenario, options, answer.bound_engines, where)
     tried = [(trial.engines, trial.replications) for trial in answer.trials]
     print(
         f"{case.name:22} size {answer.engines} bound {answer.bound_engines} all {least}  {took:5.1f} s  {tried}",
@@ -135,20 +141,20 @@ def report(case: Case, data: Path | None) -> int | None:
     return None if answer.engines is None or least is None else answer.engines - least
 
 
-def sized(case: Case, data: Path | None) -> tuple[Sizing, Scenario, dict[str, Any]]:
+def sized(case: Case, data: Path | None, where: Executor) -> tuple[Sizing, Scenario, dict[str, Any]]:
     if case.trace is None:
         scenario = parse_scenario(case.text)
-        return size(scenario, policies=[case.policy]), scenario, {}
+        return size(scenario, policies=[case.policy], executor=where), scenario, {}
     assert data is not None
     path = HERE / "out" / "case.toml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(case.text.replace("[cluster]\ngpus = 4\n", ""), "utf-8")
     scenario, traces = traced(path, [data / case.trace[0]], case.trace[1], None)
     options = {"traces": traces, "rate_scale": case.trace[1]}
-    return size(scenario, policies=[case.policy], **options), scenario, options
+    return size(scenario, policies=[case.policy], executor=where, **options), scenario, options
 
 
-def exhaustive(case: Case, scenario: Scenario, options: dict[str, Any], bound: int) -> int | None:
+def exhaustive(case: Case, scenario: Scenario, options: dict[str, Any], bound: int, where: Executor) -> int | None:
     """The first number of engines that keeps all targets by its means."""
     targets = targets_of(scenario)
     if options:
@@ -161,12 +167,14 @@ def exhaustive(case: Case, scenario: Scenario, options: dict[str, Any], bound: i
         )
         count = REPLICATIONS
     for engines in range(bound, FARTHEST):
-        if _keeps(load, scenario, case.policy, engines, count, targets):
+        if _keeps(load, scenario, case.policy, engines, count, targets, where):
             return engines
     return None
 
 
-def _keeps(load: Any, scenario: Scenario, policy: str, engines: int, count: int, targets: Sequence[Any]) -> bool:
+def _keeps(
+    load: Any, scenario: Scenario, policy: str, engines: int, count: int, targets: Sequence[Any], where: Executor
+) -> bool:
     from fluidgate.simulation.iteration.job import prepare, replicate
     from fluidgate.simulation.plans import Plans
 
@@ -175,7 +183,7 @@ def _keeps(load: Any, scenario: Scenario, policy: str, engines: int, count: int,
     ready = study.ready(study.policies[0], plans)
     jobs = [study.job(ready, k) for k in range(count)]
     prepare(jobs)
-    measured = [replicate(job).measurement for job in jobs]
+    measured = [found.measurement for found in where.map(replicate, jobs)]
     names = scenario.class_names
     values = [sum(t.value(m, None if t.cls is None else names.index(t.cls)) for m in measured) / count for t in targets]
     return all(t.keeps(value) for t, value in zip(targets, values, strict=True))

@@ -3,7 +3,7 @@
     python -m benchmarks.true_to_engine TABLE LOG [--what-matters] [-o PICTURE]
 
 TABLE holds iteration times of the same GPU and model (columns B, C, kv_decode, tau_ms), LOG the run, request by request
-(vLLM JSONL). The options' defaults are the settings of the run in `docs/true-to-engines.md`.
+(vLLM JSONL). The options' defaults are the settings of the run in `docs/background/true-to-engines.md`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A policy of one's own: the output that pays best first, the rest while decode slots are left."""
 
 import math
+from pathlib import Path
 
 from fluidgate import Plan, Scenario, compare, find_policy
 from fluidgate.policies import Tables, tables_of
@@ -32,7 +33,8 @@ def gate(view, tables):
 MINE = find_policy("gate-and-route").with_functions("mine", gate=gate, tabulate=tabulate)
 
 if __name__ == "__main__":
-    result = compare(Scenario.load("examples/two-class.toml"), ["gate-and-route", MINE], gpus=100, horizon=1000)
+    scenario = Scenario.load(Path(__file__).with_name("two-class.toml"))
+    result = compare(scenario, ["gate-and-route", MINE], gpus=100, horizon=1000)
     for each in result.policies:
         print(f"{each.policy:15} {each.optimality_ratio.mean:.3f} of R*")
     low, high = result.paired[0].revenue_difference.ci95

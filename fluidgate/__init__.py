@@ -6,8 +6,10 @@ Public names are imported when they are first used, so that `import fluidgate` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fluidgate.extras import tell_missing as _tell_missing
 from fluidgate.scenario_reader import use_length_reader as _use_length_reader
 from fluidgate.scenario_reader import use_reader as _use_reader
+from fluidgate.shown import use_reports as _use_reports
 
 __version__ = "0.1.0"
 
@@ -17,72 +19,121 @@ if TYPE_CHECKING:
     from fluidgate.errors import FluidgateError, InfeasiblePlanError
     from fluidgate.fluid import FluidState, fluid_trajectory
     from fluidgate.model import Gpu, Indicators, IterationTime, Pricing, RequestClass, Scenario
-    from fluidgate.planning import Plan, Planner, plan
-    from fluidgate.policies import Policy, find_policy, load_policy
+    from fluidgate.optimum import Bound, MeasuredBound, Optimum, Yardstick, bound, measured_bound, yardstick
+    from fluidgate.planning import Frontier, HeatMap, Plan, Planner, Sweep, frontier, heat_map, plan, sweep
+    from fluidgate.policies import Policy, find_policy, list_policies, load_policy
+    from fluidgate.profiles import Profile, find_profile, list_profiles
     from fluidgate.simulation import Comparison, SimulationResult, compare, simulate
+    from fluidgate.simulation.iteration.replay import replay
+    from fluidgate.simulation.iteration.results import ReplayComparison, RequestResult
     from fluidgate.sizing import Sizing, size
+    from fluidgate.tails import Prediction, predict
     from fluidgate.trajectory import Trajectory
     from fluidgate.tuning import Tuning, tune
     from fluidgate.workloads import Workload, workload
 
 _HOMES = {
+    "Bound": "optimum",
     "Comparison": "simulation",
     "FluidState": "fluid",
-    "Trajectory": "trajectory",
     "FluidgateError": "errors",
+    "Frontier": "planning",
     "Gpu": "model",
+    "HeatMap": "planning",
     "Indicators": "model",
     "InfeasiblePlanError": "errors",
     "IterationTime": "model",
+    "MeasuredBound": "optimum",
+    "Optimum": "optimum",
     "Plan": "planning",
     "Planner": "planning",
     "Policy": "policies",
+    "Prediction": "tails",
     "Pricing": "model",
+    "Profile": "profiles",
+    "ReplayComparison": "simulation.iteration.results",
     "RequestClass": "model",
+    "RequestResult": "simulation.iteration.results",
     "Scenario": "model",
     "SimulationResult": "simulation",
     "Sizing": "sizing",
+    "Sweep": "planning",
+    "Trajectory": "trajectory",
     "Tuning": "tuning",
     "Workload": "workloads",
+    "Yardstick": "optimum",
+    "bound": "optimum",
     "compare": "simulation",
     "find_policy": "policies",
+    "find_profile": "profiles",
     "fluid_trajectory": "fluid",
+    "frontier": "planning",
+    "heat_map": "planning",
+    "list_policies": "policies",
+    "list_profiles": "profiles",
     "load_policy": "policies",
+    "measured_bound": "optimum",
     "plan": "planning",
+    "predict": "tails",
+    "replay": "simulation.iteration.replay",
     "simulate": "simulation",
     "size": "sizing",
+    "sweep": "planning",
     "tune": "tuning",
     "workload": "workloads",
+    "yardstick": "optimum",
 }
 
 __all__ = [
+    "Bound",
     "Comparison",
     "FluidState",
     "FluidgateError",
+    "Frontier",
     "Gpu",
+    "HeatMap",
     "Indicators",
     "InfeasiblePlanError",
     "IterationTime",
+    "MeasuredBound",
+    "Optimum",
     "Plan",
     "Planner",
     "Policy",
+    "Prediction",
     "Pricing",
+    "Profile",
+    "ReplayComparison",
     "RequestClass",
+    "RequestResult",
     "Scenario",
     "SimulationResult",
     "Sizing",
+    "Sweep",
     "Trajectory",
     "Tuning",
     "Workload",
+    "Yardstick",
+    "bound",
     "compare",
     "find_policy",
+    "find_profile",
     "fluid_trajectory",
+    "frontier",
+    "heat_map",
+    "list_policies",
+    "list_profiles",
     "load_policy",
+    "measured_bound",
     "plan",
+    "predict",
+    "replay",
     "simulate",
     "size",
+    "sweep",
     "tune",
     "workload",
+    "yardstick",
 ]
 
 
@@ -98,13 +149,22 @@ def _read_trace_lengths(scenario: "Scenario") -> Any:
     return trace_lengths(scenario)
 
 
+def _reports() -> Any:
+    return import_module("fluidgate.reports.results")
+
+
+_tell_missing()
 _use_reader(_read_scenario)
 _use_length_reader(_read_trace_lengths)
+_use_reports(_reports)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'fluidgate' has no attribute '{name}'")
+        from fluidgate.errors import nearest
+
+        mend = "" if name.startswith("_") else nearest(name, __all__)
+        raise AttributeError(f"module 'fluidgate' has no attribute '{name}'{mend}")
     return getattr(import_module(f"fluidgate.{_HOMES[name]}"), name)
 
 

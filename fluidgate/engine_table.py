@@ -31,33 +31,36 @@ class EngineTable(Table):
     kv_tokens: int | None = absent(
         "the tokens that the KV memory of a GPU holds", ge=1, le=LARGEST_WHOLE, examples=[65536]
     )
-    kv_block: int = Field(16, ge=1, le=LARGEST_WHOLE, description="the tokens of a block of KV memory")
+    kv_block: int = Field(default=16, ge=1, le=LARGEST_WHOLE, description="the tokens of a block of KV memory")
     kv_reservation: int = Field(
-        0, ge=0, le=LARGEST_WHOLE, description="the tokens that must fit beyond a prompt for it to be admitted"
+        default=0, ge=0, le=LARGEST_WHOLE, description="the tokens that must fit beyond a prompt for it to be admitted"
     )
     kv_caching: bool = Field(
-        False, description="whether a preempted request finds again the KV that was not overwritten"
+        default=False, description="whether a preempted request finds again the KV that was not overwritten"
     )
     prefix_caching: bool = Field(
-        False, description="whether a prompt finds the KV of a beginning that it shares with what was read before"
+        default=False,
+        description="whether a prompt finds the KV of a beginning that it shares with what was read before",
     )
     async_scheduling: bool = Field(
-        False, description="whether the batch of an iteration is composed when the one before it starts"
+        default=False, description="whether the batch of an iteration is composed when the one before it starts"
     )
     data_parallel: int = Field(
-        1, ge=1, le=LARGEST_WHOLE, description="the GPUs that step together, as ranks of one engine"
+        default=1, ge=1, le=LARGEST_WHOLE, description="the GPUs that step together, as ranks of one engine"
     )
-    preemption: Preemption = Field("recompute", description="what becomes of the KV of a preempted decode")
-    swap_seconds: float = Field(0.0, ge=0, description="the seconds a token that swapping takes, each way")
+    preemption: Preemption = Field(default="recompute", description="what becomes of the KV of a preempted decode")
+    swap_seconds: float = Field(default=0.0, ge=0, description="the seconds a token that swapping takes, each way")
     transfer_latency: float = Field(
-        0.0, ge=0, description="the seconds that KV takes to another GPU, whatever its size"
+        default=0.0, ge=0, description="the seconds that KV takes to another GPU, whatever its size"
     )
     transfer_bandwidth: float | None = absent("the KV tokens per second to another GPU", gt=0, examples=[100000.0])
     front_end: float = Field(
-        0.0, ge=0, description="the seconds from a client's sending to the engine's queue (HTTP, tokenizing)"
+        default=0.0, ge=0, description="the seconds from a client's sending to the engine's queue (HTTP, tokenizing)"
     )
     front_end_first: float = Field(
-        0.0, ge=0, description="the seconds from the engine's first token to the client, and from every later one"
+        default=0.0,
+        ge=0,
+        description="the seconds from the engine's first token to the client, and from every later one",
     )
 
     def problems(self, batch_size: int | None = None) -> Iterator[str]:
@@ -106,8 +109,8 @@ class EngineFileTable(EngineTable):
         'the line of the engine\'s log, or "unlimited"',
         examples=["h100"],
     )
-    overhead: float = Field(0.0, ge=0, description="the seconds that the engine adds to each iteration")
-    overhead_per_decode: float = Field(0.0, ge=0, description="the seconds that it adds for each decode of one")
+    overhead: float = Field(default=0.0, ge=0, description="the seconds that the engine adds to each iteration")
+    overhead_per_decode: float = Field(default=0.0, ge=0, description="the seconds that it adds for each decode of one")
     gpu_memory_utilization: float | None = absent(
         "the share of a GPU's memory that the engine takes, weights included", gt=0, le=1, examples=[0.9]
     )

@@ -13,10 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 from numba import njit
 
+from fluidgate.arguments import checked
 from fluidgate.compiled import kept
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Array, Scenario
+from fluidgate.model import AnyScenario, Array, Scenario
 from fluidgate.planning import Plan
+from fluidgate.shown import rate, several
 from fluidgate.trajectory import Trajectory
 
 NOTHING = 1e-15
@@ -25,7 +27,7 @@ NOTHING = 1e-15
 FluidPolicy = Literal["gate-and-route", "sli-aware"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FluidState:
     """Occupancies and queues per GPU, each of shape (classes,)."""
 
@@ -34,6 +36,10 @@ class FluidState:
     decode_queue: Array
     mixed_decode: Array
     solo_decode: Array
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{f.name} {rate(float(getattr(self, f.name).sum()))}" for f in fields(self))
+        return f"<FluidState of {several(len(self.prefill), 'class')}: {held}>"
 
     @staticmethod
     def empty(classes: int) -> FluidState:
@@ -46,8 +52,9 @@ class FluidState:
         return FluidState(plan.prefill_queue, plan.prefill, plan.decode_queue, plan.mixed_decode, plan.solo_decode)
 
 
+@checked
 def fluid_trajectory(
-    scenario: Scenario,
+    scenario: AnyScenario,
     plan: Plan,
     policy: FluidPolicy = "gate-and-route",
     *,
@@ -71,6 +78,7 @@ def fluid_trajectory(
     Raises:
         FluidgateError: the start breaks a capacity (33)-(35), or an option is out of range.
     """
+    scenario = Scenario.of(scenario)
     if policy not in get_args(FluidPolicy):
         raise FluidgateError(f"fluid policy: must be one of {', '.join(get_args(FluidPolicy))}, but is '{policy}'")
     if not horizon > 0 or points < 2 or (step is not None and not step > 0):

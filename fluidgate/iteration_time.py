@@ -72,7 +72,7 @@ class SoloTable(Noun):
     """
 
     batch_sizes: Nodes = Field(min_length=1, description="decodes, increasing")
-    contexts: Tokens = Field(NOWHERE, min_length=1, description="context of each decode, tokens, increasing")
+    contexts: Tokens = Field(default=NOWHERE, min_length=1, description="context of each decode, tokens, increasing")
     seconds: Rows = Field(
         description="an iteration's, s: one for each batch size, or a row of them, one for each context"
     )
@@ -114,15 +114,23 @@ class TimeTable(Noun):
 
     chunk_sizes: Nodes = Field(min_length=1, description="prompt tokens, 0 for none; increasing")
     batch_sizes: Nodes = Field(min_length=1, description="decodes, increasing")
-    contexts: Tokens = Field(NOWHERE, min_length=1, description="context of each decode, tokens, increasing")
+    contexts: Tokens = Field(default=NOWHERE, min_length=1, description="context of each decode, tokens, increasing")
     read_before: Tokens = Field(
-        NOWHERE, min_length=1, description="tokens of its prompt that each token of the chunk finds read, increasing"
+        default=NOWHERE,
+        min_length=1,
+        description="tokens of its prompt that each token of the chunk finds read, increasing",
     )
     seconds: Rows = Field(
         description="an iteration's, s: a row a chunk size, each with a time a batch size; or a row of them for each "
         "context, and in it a row for each number of tokens read before, where there are several"
     )
-    solo: SoloTable | None = Field(None, description="iterations without a chunk, where they have nodes of their own")
+    solo: SoloTable | None = Field(
+        default=None, description="iterations without a chunk, where they have nodes of their own"
+    )
+
+    def __repr__(self) -> str:
+        nodes = (self.chunk_sizes, self.batch_sizes, self.contexts, self.read_before)
+        return f"<TimeTable of {' x '.join(str(len(each)) for each in nodes)} nodes>"
 
     @model_validator(mode="before")
     @classmethod
@@ -242,19 +250,28 @@ class IterationTime(Noun):
     alpha: float = Field(description="intercept of the mixed iteration time, s")
     beta: Positive = Field(description="slope of the mixed iteration time, s per prompt token")
     gamma: Positive | None = Field(
-        None, description="speed of one decode on a solo GPU, tokens/s; None where it follows from the batch size"
+        default=None,
+        description="speed of one decode on a solo GPU, tokens/s; None where it follows from the batch size",
     )
-    delta: NonNegative = Field(0.0, description="what each decode of the batch adds to an iteration, s")
-    epsilon: NonNegative = Field(0.0, description="what each token of context adds to an iteration, s")
+    delta: NonNegative = Field(default=0.0, description="what each decode of the batch adds to an iteration, s")
+    epsilon: NonNegative = Field(default=0.0, description="what each token of context adds to an iteration, s")
     zeta: NonNegative = Field(
-        0.0, description="what each pair of a token of the chunk and one of its prompt read before adds, s"
+        default=0.0, description="what each pair of a token of the chunk and one of its prompt read before adds, s"
     )
-    solo_alpha: NonNegative | None = Field(None, description="alpha without a chunk, s; that of mixed ones if None")
-    solo_delta: NonNegative | None = Field(None, description="delta without a chunk, s; that of mixed ones if None")
-    solo_epsilon: NonNegative | None = Field(None, description="epsilon without a chunk, s; that of mixed ones if None")
-    overhead: NonNegative = Field(0.0, description="what the engine adds to each iteration, s")
-    overhead_per_decode: NonNegative = Field(0.0, description="what it adds for each decode, s")
-    table: TimeTable | None = Field(None, description="measured times, in the place of the law; None for the law")
+    solo_alpha: NonNegative | None = Field(
+        default=None, description="alpha without a chunk, s; that of mixed ones if None"
+    )
+    solo_delta: NonNegative | None = Field(
+        default=None, description="delta without a chunk, s; that of mixed ones if None"
+    )
+    solo_epsilon: NonNegative | None = Field(
+        default=None, description="epsilon without a chunk, s; that of mixed ones if None"
+    )
+    overhead: NonNegative = Field(default=0.0, description="what the engine adds to each iteration, s")
+    overhead_per_decode: NonNegative = Field(default=0.0, description="what it adds for each decode, s")
+    table: TimeTable | None = Field(
+        default=None, description="measured times, in the place of the law; None for the law"
+    )
 
     @model_validator(mode="after")
     def _solo_time_is_known_once(self) -> Self:

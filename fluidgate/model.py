@@ -5,6 +5,7 @@ Source: Lin, Ding, Han, Zhang, arXiv:2602.02987, cited below as [LDHZ]; equation
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -17,10 +18,13 @@ from pydantic import (
     model_validator,
 )
 
+from fluidgate.arguments import check_kind
 from fluidgate.engine_table import BatchingName as BatchingName
 from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
-from fluidgate.errors import FluidgateError
+from fluidgate.errors import ArgumentError, FluidgateError
+from fluidgate.fleet_table import Failures as Failures
+from fluidgate.fleet_table import Step as Step
 from fluidgate.iteration_time import IterationTime as IterationTime
 from fluidgate.iteration_time import SoloTable as SoloTable
 from fluidgate.iteration_time import TimeTable as TimeTable
@@ -31,13 +35,15 @@ from fluidgate.noun import Positive as Positive
 from fluidgate.scenario_reader import read_scenario
 from fluidgate.session_table import ClassOfSessions, SessionTable, own_starts, subagent_problems
 from fluidgate.session_table import ThinkLaw as ThinkLaw
+from fluidgate.shown import Shown, rate, several
 from fluidgate.size_table import Cost, FleetOption
 from fluidgate.target_table import StatisticTargetTable
 from fluidgate.toml_file import LARGEST_WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
+
+    import pandas as pd
 
 Array = NDArray[np.float64]
 Scheme = Literal["bundled", "separate"]
@@ -64,10 +70,14 @@ class RequestClass(SessionTable, StatisticTargetTable, Noun):
     patience_rate: NonNegative = Field(
         description="abandonment theta while waiting, 1/s; 0 for requests that never leave"
     )
-    ttft_target: Positive | None = Field(None, description="TTFT for goodput, s, in the place of the scenario's")
-    tpot_target: Positive | None = Field(None, description="TPOT for goodput, s, in the place of the scenario's")
+    ttft_target: Positive | None = Field(
+        default=None, description="TTFT for goodput, s, in the place of the scenario's"
+    )
+    tpot_target: Positive | None = Field(
+        default=None, description="TPOT for goodput, s, in the place of the scenario's"
+    )
     prefix_hit_rate: float | None = Field(
-        None, ge=0, lt=1, description="share of its prompt tokens found in memory; None: that of an endless one"
+        default=None, ge=0, lt=1, description="share of its prompt tokens found in memory; None: that of an endless one"
     )
 
     @model_validator(mode="after")
@@ -113,16 +123,20 @@ class RequestClass(SessionTable, StatisticTargetTable, Noun):
 class Calibrated(Noun):
     """What a profile says of an iteration time beside it; None where that is unknown."""
 
-    profile: str = Field("", description="its name; empty where the times were given without one")
-    batch_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the batch, requests")
-    chunk_sizes: tuple[int, int] | None = Field(None, description="least and greatest of the chunk, tokens")
-    contexts: tuple[int, int] | None = Field(None, description="least and greatest of a request's context, tokens")
-    read_before: tuple[int, int] | None = Field(
-        None, description="least and most tokens of a prompt read before a chunk"
+    profile: str = Field(default="", description="its name; empty where the times were given without one")
+    batch_sizes: tuple[int, int] | None = Field(default=None, description="least and greatest of the batch, requests")
+    chunk_sizes: tuple[int, int] | None = Field(default=None, description="least and greatest of the chunk, tokens")
+    contexts: tuple[int, int] | None = Field(
+        default=None, description="least and greatest of a request's context, tokens"
     )
-    measured: str | None = Field(None, description="when, a year or a date")
-    gpus: int = Field(1, ge=1, description="GPUs of the tensor-parallel group that `Gpu` then is")
-    kv_memory: str = Field("", description="how the scenario's KV tokens follow from card and weights, if they do")
+    read_before: tuple[int, int] | None = Field(
+        default=None, description="least and most tokens of a prompt read before a chunk"
+    )
+    measured: str | None = Field(default=None, description="when, a year or a date")
+    gpus: int = Field(default=1, ge=1, description="GPUs of the tensor-parallel group that `Gpu` then is")
+    kv_memory: str = Field(
+        default="", description="how the scenario's KV tokens follow from card and weights, if they do"
+    )
 
 
 class Gpu(Noun):
@@ -137,9 +151,9 @@ class Gpu(Noun):
     chunk_size: int = Field(ge=1, description="prompt tokens read in one iteration, C")
     iteration: IterationTime
     context_tokens: NonNegative = Field(
-        0.0, description="mean context of a decode, tokens; a scenario sets it from its classes", repr=False
+        default=0.0, description="mean context of a decode, tokens; a scenario sets it from its classes", repr=False
     )
-    calibrated: Calibrated = Field(Calibrated(), description="what its profile says of it", repr=False)
+    calibrated: Calibrated = Field(default=Calibrated(), description="what its profile says of it", repr=False)
 
     @model_validator(mode="after")
     def _iterations_take_time(self) -> Self:
@@ -218,12 +232,12 @@ NO_PRICES = Pricing(scheme="bundled", prompt=0.0, output=0.0)
 class Indicators(Noun):
     """Service level indicators, [LDHZ] (43)-(48): limits (hard) and weights (penalties)."""
 
-    max_prefill_gap: NonNegative | None = Field(None, description="largest x_i - x_j, eta_1")
-    max_solo_gap: NonNegative | None = Field(None, description="largest y_s,i - y_s,j, eta_2")
-    max_tpot: NonNegative | None = Field(None, description="largest average time per output token, s, eta_3")
-    prefill_gap_weight: NonNegative = Field(0.0, description="penalty per unit of prefill gap, eta_1'")
-    solo_gap_weight: NonNegative = Field(0.0, description="penalty per unit of solo gap, eta_2'")
-    tpot_weight: NonNegative = Field(0.0, description="penalty per second of average TPOT, eta_3'")
+    max_prefill_gap: NonNegative | None = Field(default=None, description="largest x_i - x_j, eta_1")
+    max_solo_gap: NonNegative | None = Field(default=None, description="largest y_s,i - y_s,j, eta_2")
+    max_tpot: NonNegative | None = Field(default=None, description="largest average time per output token, s, eta_3")
+    prefill_gap_weight: NonNegative = Field(default=0.0, description="penalty per unit of prefill gap, eta_1'")
+    solo_gap_weight: NonNegative = Field(default=0.0, description="penalty per unit of solo gap, eta_2'")
+    tpot_weight: NonNegative = Field(default=0.0, description="penalty per second of average TPOT, eta_3'")
 
     @property
     def any_limit(self) -> bool:
@@ -253,17 +267,24 @@ class Arrivals(Noun):
     The Markov network knows the first two.
     """
 
-    process: Process = Field("poisson", description="the law of the gaps between arrivals")
+    process: Process = Field(default="poisson", description="the law of the gaps between arrivals")
     cv: float = Field(
-        1.0, ge=0.001, le=100, description="coefficient of variation of the gaps; 1 for Poisson, more for bursts"
+        default=1.0,
+        ge=0.001,
+        le=100,
+        description="coefficient of variation of the gaps; 1 for Poisson, more for bursts",
     )
-    levels: tuple[NonNegative, ...] = Field((), description="mmpp: rate of each phase, in any unit")
-    sojourns: tuple[Duration, ...] = Field((), description="mmpp: mean time in each phase, s")
-    weights: tuple[NonNegative, ...] = Field((), description="daily: rate in each part of the period, in any unit")
-    period: Duration = Field(86_400.0, description="daily: time after which the rate repeats, s")
-    users: int | None = Field(None, ge=1, le=LARGEST_WHOLE, description="closed: clients of the whole cluster")
-    think: NonNegative = Field(0.0, description="closed: mean time from an answer to the user's next request, s")
-    think_law: ThinkLaw = Field("fixed", description="closed: law of that time")
+    levels: tuple[NonNegative, ...] = Field(default=(), description="mmpp: rate of each phase, in any unit")
+    sojourns: tuple[Duration, ...] = Field(default=(), description="mmpp: mean time in each phase, s")
+    weights: tuple[NonNegative, ...] = Field(
+        default=(), description="daily: rate in each part of the period, in any unit"
+    )
+    period: Duration = Field(default=86_400.0, description="daily: time after which the rate repeats, s")
+    users: int | None = Field(default=None, ge=1, le=LARGEST_WHOLE, description="closed: clients of the whole cluster")
+    think: NonNegative = Field(
+        default=0.0, description="closed: mean time from an answer to the user's next request, s"
+    )
+    think_law: ThinkLaw = Field(default="fixed", description="closed: law of that time")
 
     @model_validator(mode="after")
     def _process_has_its_numbers(self) -> Self:
@@ -299,11 +320,17 @@ class Lengths(Noun):
     - `empirical`: drawn from the class's requests in the traces; prompt and output of one request if both are.
     """
 
-    prompt: LengthLaw = Field("exponential", description="law of the prompt lengths")
-    output: LengthLaw = Field("exponential", description="law of the output lengths")
-    prompt_cv: Positive | None = Field(None, description="lognormal: coefficient of variation of the prompt lengths")
-    output_cv: Positive | None = Field(None, description="lognormal: coefficient of variation of the output lengths")
-    traces: tuple[str, ...] = Field((), description="empirical: paths of trace files, one a class or with labels")
+    prompt: LengthLaw = Field(default="exponential", description="law of the prompt lengths")
+    output: LengthLaw = Field(default="exponential", description="law of the output lengths")
+    prompt_cv: Positive | None = Field(
+        default=None, description="lognormal: coefficient of variation of the prompt lengths"
+    )
+    output_cv: Positive | None = Field(
+        default=None, description="lognormal: coefficient of variation of the output lengths"
+    )
+    traces: tuple[str, ...] = Field(
+        default=(), description="empirical: paths of trace files, one a class or with labels"
+    )
 
     @model_validator(mode="after")
     def _lognormal_has_a_cv(self) -> Self:
@@ -338,7 +365,7 @@ NO_EMPIRICAL_PROMPTS = (
 """Said of such a law beside classes that have them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rates:
     """Service rates and prices of all classes, arrays of shape (classes,).
 
@@ -359,6 +386,9 @@ class Rates:
     solo_decode: Array
     prompt_value: Array
     output_value: Array
+
+    def __repr__(self) -> str:
+        return f"<Rates of {several(len(self.arrival), 'class')}>"
 
     def of_demand(self, demand: Rates) -> Rates:
         """These services for what `demand` says of arrivals, patience and prices."""
@@ -392,7 +422,7 @@ def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
     return classes
 
 
-class Scenario(Noun):
+class Scenario(Shown, Noun):
     """A cluster and its load, per GPU.
 
     Without `pricing` nothing is earned, and plans serve as many tokens as they can.
@@ -410,9 +440,17 @@ class Scenario(Noun):
     lengths: Lengths = Lengths()
     engine: EngineModel = EngineModel()
     targets: Targets = Targets()
-    cost: Cost = Field(Cost(), repr=False)
-    options: tuple[FleetOption, ...] = Field((), repr=False)
-    cluster_gpus: int | None = Field(None, ge=1)
+    cost: Cost = Field(default=Cost(), repr=False)
+    options: tuple[FleetOption, ...] = Field(default=(), repr=False)
+    failures: Failures | None = None
+    schedule: tuple[Step, ...] = ()
+    cluster_gpus: int | None = Field(default=None, ge=1)
+
+    def headline(self) -> str:
+        load = sum(each.arrival_rate for each in self.classes)
+        gpus = "" if self.cluster_gpus is None else f", {several(self.cluster_gpus, 'GPU')}"
+        batch = f"B = {self.gpu.batch_size}, C = {self.gpu.chunk_size}"
+        return f"'{self.name}': {several(len(self.classes), 'class')}, {rate(load)} requests/s per GPU, {batch}{gpus}"
 
     @model_validator(mode="after")
     def _only_a_cache_has_hits(self) -> Self:
@@ -434,17 +472,36 @@ class Scenario(Noun):
         return self
 
     @staticmethod
-    def load(path: str | Path) -> Scenario:
+    def of(scenario: Scenario | str | os.PathLike[str]) -> Scenario:
+        """A scenario as it is, or read from the path of its file.
+
+        Raises:
+            FluidgateError: it is neither, or the file is missing or wrong.
+        """
+        check_kind("scenario", scenario, AnyScenario)
+        return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Scenario:
         """Read a scenario file (TOML).
 
         Raises:
             FluidgateError: the file is missing or wrong; the message names file, key and mend.
         """
-        scenario: Scenario = read_scenario(path)
+        check_kind("path", path, str | os.PathLike[str])
+        scenario: Scenario = read_scenario(os.fspath(path))
         return scenario
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a class: what it says of each."""
+        import pandas as pd
+
+        return pd.DataFrame([each.model_dump() for each in self.classes])
 
     def for_gpus(self, gpus: int) -> Scenario:
         """The scenario when `gpus` GPUs share the load; itself when its rates are per GPU."""
+        if gpus < 1:
+            raise ArgumentError(f"--gpus: must be at least 1, but is {gpus}")
         if self.cluster_gpus is None or gpus == self.cluster_gpus:
             return self
         share = self.cluster_gpus / gpus
@@ -452,8 +509,12 @@ class Scenario(Noun):
         return self.replace(classes=classes, cluster_gpus=gpus)
 
     def replace(self, **fields: Any) -> Scenario:
-        """A copy with some fields replaced, unvalidated (for sweeps)."""
-        return self.model_copy(update=fields)
+        """A copy with some fields replaced, each checked by itself, not what goes together.
+
+        Raises:
+            FluidgateError: there is no such field, or it can't take that value.
+        """
+        return self.with_fields(**fields)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As of any noun; the context of the decodes is that of the copy's classes."""
@@ -480,6 +541,11 @@ class Scenario(Noun):
             or any(c.ttft_target or c.tpot_target for c in self.classes)
             or self.has_sessions
         )
+
+    @property
+    def has_fleet(self) -> bool:
+        """Whether GPUs fail, or are started and drained."""
+        return self.failures is not None or len(self.schedule) > 0
 
     @property
     def has_sessions(self) -> bool:
@@ -576,3 +642,7 @@ class Scenario(Noun):
             prompt_value=self.pricing.prompt * prompt,
             output_value=self.pricing.output * output,
         )
+
+
+AnyScenario = Scenario | str | os.PathLike[str]
+"""A scenario, or the path of its file."""

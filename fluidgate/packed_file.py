@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from fluidgate.errors import one_line
-from fluidgate.toml_file import decoded, fail, read_bytes, shown
+from fluidgate.toml_file import decoded, fail, read_bytes, shown, source_of
 
 PARQUET = b"PAR1"
 DEEPEST = 4
@@ -27,7 +27,7 @@ def read_packed(path: str | Path, what: str) -> bytes:
     Raises:
         FluidgateError: the file is missing, a folder, unreadable, damaged, packed otherwise, or an archive of several.
     """
-    source, content = str(path), read_bytes(path, what)
+    source, content = source_of(path), read_bytes(path, what)
     for _ in range(DEEPEST):
         kind = next((kind for magic, kind in PACKED.items() if content.startswith(magic)), None)
         if content[257:262] == b"ustar":
@@ -50,8 +50,8 @@ def read_packed_text(path: str | Path, what: str) -> str:
     """
     content = read_packed(path, what)
     if content.startswith(PARQUET):
-        fail(str(path), [f"a Parquet file; give {what} as text"])
-    return decoded(content, str(path))
+        fail(source_of(path), [f"a Parquet file; give {what} as text"])
+    return decoded(content, source_of(path))
 
 
 def _only_member(content: bytes, source: str) -> bytes:

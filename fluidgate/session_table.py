@@ -30,34 +30,41 @@ ROUNDING = 1e-6
 
 class SessionTable(Table):
     prefix_tokens: int = Field(
-        0, ge=0, le=LARGEST_WHOLE, repr=False, description="the tokens with which the prompts of many sessions begin"
+        default=0,
+        ge=0,
+        le=LARGEST_WHOLE,
+        repr=False,
+        description="the tokens with which the prompts of many sessions begin",
     )
     prefixes: int = Field(
-        1, ge=1, le=MOST_PREFIXES, repr=False, description="how many such beginnings there are, one a session"
+        default=1, ge=1, le=MOST_PREFIXES, repr=False, description="how many such beginnings there are, one a session"
     )
     prefix_law: PrefixLaw = Field(
-        "uniform", repr=False, description="the law by which a session has one of the beginnings"
+        default="uniform", repr=False, description="the law by which a session has one of the beginnings"
     )
     prefix_exponent: float = Field(
-        1.0, gt=0, le=100, repr=False, description="the exponent s of zipf: beginning k has a share like k^-s"
+        default=1.0, gt=0, le=100, repr=False, description="the exponent s of zipf: beginning k has a share like k^-s"
     )
-    turns: float = Field(1.0, ge=1, le=1e6, repr=False, description="the mean number of requests of a session")
-    turns_law: TurnsLaw = Field("geometric", repr=False, description="the law of that number")
+    turns: float = Field(default=1.0, ge=1, le=1e6, repr=False, description="the mean number of requests of a session")
+    turns_law: TurnsLaw = Field(default="geometric", repr=False, description="the law of that number")
     turn_tokens: float | None = absent(
         "the mean number of new prompt tokens of each further request of a session", ge=1, examples=[300], repr=False
     )
     think: float = Field(
-        0.0, ge=0, repr=False, description="the mean time from an answer to the next request of its session, s"
+        default=0.0, ge=0, repr=False, description="the mean time from an answer to the next request of its session, s"
     )
-    think_law: ThinkLaw = Field("fixed", repr=False, description="the law of that time, and of tool_seconds")
+    think_law: ThinkLaw = Field(default="fixed", repr=False, description="the law of that time, and of tool_seconds")
     tool_share: float = Field(
-        0.0, ge=0, le=1, repr=False, description="the share of the further requests that answer a tool call"
+        default=0.0, ge=0, le=1, repr=False, description="the share of the further requests that answer a tool call"
     )
     tool_seconds: float = Field(
-        0.0, ge=0, repr=False, description="the mean time of a tool, s, in the place of think before such a request"
+        default=0.0,
+        ge=0,
+        repr=False,
+        description="the mean time of a tool, s, in the place of think before such a request",
     )
     subagents: float = Field(
-        0.0, ge=0, le=1e6, repr=False, description="the mean number of sub-agents that a session sets off"
+        default=0.0, ge=0, le=1e6, repr=False, description="the mean number of sub-agents that a session sets off"
     )
     subagent_class: str | None = absent("the class whose sessions these are", examples=["sub-agent"], repr=False)
 

@@ -19,7 +19,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 class CostTable(Table):
     gpu_hour: float | None = absent("the price of an hour of a GPU", gt=0, examples=[2.5])
-    currency: str = Field("$", min_length=1, description="what prices are in, for tables and reports")
+    currency: str = Field(default="$", min_length=1, description="what prices are in, for tables and reports")
 
 
 class OptionTable(Table):
@@ -64,5 +64,5 @@ class FleetOption(Noun):
     batch_sizes: tuple[Size, ...] = ()
     chunk_sizes: tuple[Size, ...] = ()
     policies: tuple[Name, ...] = ()
-    gpu_hour: float | None = Field(None, gt=0)
-    max_gpus: int | None = Field(None, ge=1)
+    gpu_hour: float | None = Field(default=None, gt=0)
+    max_gpus: int | None = Field(default=None, ge=1)

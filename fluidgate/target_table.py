@@ -21,13 +21,21 @@ SHARES = ("goodput", "served")
 
 def _most(measure: str, statistic: str, example: float) -> Any:
     description = f"the largest {STATISTICS[statistic]} of the {TIMES[measure]}, s, that a fleet is sized for"
-    return Field(None, description=description, json_schema_extra=without_default, gt=0, examples=[example], repr=False)
+    return Field(
+        default=None, description=description, json_schema_extra=without_default, gt=0, examples=[example], repr=False
+    )
 
 
 def _least(what: str, example: float) -> Any:
     description = f"the least share of the requests that {what}, that a fleet is sized for"
     return Field(
-        None, description=description, json_schema_extra=without_default, gt=0, le=1, examples=[example], repr=False
+        default=None,
+        description=description,
+        json_schema_extra=without_default,
+        gt=0,
+        le=1,
+        examples=[example],
+        repr=False,
     )
 
 

@@ -7,25 +7,51 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fluidgate.errors import FluidgateError, nearest, one_line
+from fluidgate.noun import Spoken
+from fluidgate.refusals import limit_broken
 
 SCHEMA = 1
 LARGEST_WHOLE = 2**31 - 1
 
+STDIN = "stdin"
+"""What standard input is called."""
+
+MOST_NAMES = 5000
+"""Files of a folder that are looked at for one that was meant."""
+
+NO_TEXT = {
+    b"\x1f\x8b": ("packed by gzip", "unpack it first (gunzip)"),
+    b"BZh": ("packed by bzip2", "unpack it first (bunzip2)"),
+    b"\xfd7zXZ\x00": ("packed by xz", "unpack it first (unxz)"),
+    b"PK\x03\x04": ("a zip archive", "unpack it first (unzip)"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it first (unzstd)"),
+    b"\xff\xfe": ("text in UTF-16", "save the file as UTF-8"),
+    b"\xfe\xff": ("text in UTF-16", "save the file as UTF-8"),
+    b"PAR1": ("a Parquet file", "give a text file"),
+    b"%PDF": ("a PDF", "give a text file"),
+}
+"""By how a file begins that is no text in UTF-8: what it is, and the mend."""
+
+NOT_TOML = (".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".py", ".parquet")
+"""Endings of files that are no TOML."""
+
 Loc = tuple[int | str, ...]
 
 
-class Table(BaseModel):
+class Table(Spoken):
     """The keys of one TOML table.
 
     The description of each field is a noun phrase that can follow "give" or "add" in an error; its first
@@ -66,24 +92,65 @@ def read_text(path: str | Path, what: str) -> str:
     Raises:
         FluidgateError: the file is missing, a folder, unreadable, or not UTF-8.
     """
-    return decoded(read_bytes(path, what), str(path))
+    return decoded(read_bytes(path, what), source_of(path))
+
+
+def source_of(path: str | Path) -> str:
+    """What a file is called in errors."""
+    return STDIN if str(path) == "-" else str(path)
 
 
 def read_bytes(path: str | Path, what: str) -> bytes:
-    """The content of a file; `what` names its kind in errors.
+    """The content of a file, or of standard input where its path is `-`; `what` names its kind in errors.
 
     Raises:
         FluidgateError: the file is missing, a folder, or unreadable.
     """
+    if str(path) == "-":
+        return _standard_input(what)
+    if not str(path):
+        raise FluidgateError(f"the name of {what} is empty; give its path")
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        fail(str(path), [f"no such file; give the path of {what}"])
+        fail(str(path), [f"no such file; {_meant(Path(path)) or f'give the path of {what}'}"])
     except IsADirectoryError:
         fail(str(path), [f"a folder; give the path of {what}"])
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         fail(str(path), [f"cannot be read ({reason}); give {what} that can"])
+
+
+_input: list[tuple[object, bytes]] = []
+"""What stood on standard input, which can be read but once."""
+
+
+def _standard_input(what: str) -> bytes:
+    stream = sys.stdin
+    if not _input or _input[0][0] is not stream:
+        try:
+            _input[:] = [(stream, stream.buffer.read())]
+        except (AttributeError, OSError, ValueError):
+            fail(STDIN, [f"cannot be read; give the path of {what}"])
+    return _input[0][1]
+
+
+def _meant(path: Path) -> str:
+    """The mend for the path of a file that is not there, where it can be told."""
+    name, equals, rest = str(path).partition("=")
+    if equals and not rest:
+        return f"name the file behind {shown(f'{name}=')}"
+    if equals and Path(rest).is_file():
+        return f"CLASS=FILE is not taken here, so give {shown(rest)} alone" if name else "name a class before '='"
+    try:
+        beside = list(islice(path.parent.iterdir(), MOST_NAMES))
+    except (OSError, ValueError):
+        return f"there is no folder {shown(str(path.parent))}" if path.parent != Path() else ""
+    alike = [each.stem for each in beside if each.suffix == path.suffix]
+    if stem := nearest(path.stem, alike, 0.7):
+        return stem.removeprefix("; ").removesuffix("'?") + f"{path.suffix}'?"
+    hint = nearest(path.name, [each.name for each in beside], 0.85)
+    return hint.removeprefix("; ")
 
 
 def decoded(content: bytes, source: str) -> str:
@@ -92,9 +159,17 @@ def decoded(content: bytes, source: str) -> str:
     Raises:
         FluidgateError: it is not UTF-8.
     """
+    for beginning, (kind, mend) in NO_TEXT.items():
+        if content.startswith(beginning):
+            fail(source, [f"{kind}; {mend}"])
+    if b"\0" in content:
+        fail(source, ["not a text but binary; give a text file in UTF-8"])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        sample = content[:1000]
+        if sum(byte < 9 or 13 < byte < 32 for byte in sample) > len(sample) / 50:
+            fail(source, ["not a text but binary; give a text file in UTF-8"])
         line = content.count(b"\n", 0, error.start) + 1
         fail(source, [f"line {line}: not UTF-8; save the file as UTF-8"])
 
@@ -111,6 +186,13 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         last = f"line {max(1, len(text.splitlines()))}"
         what, _, where = str(error).rpartition(" (at ")
         where = last if where.startswith("end") else where.rstrip(")")
+        if Path(source).suffix.lower() in NOT_TOML:
+            fail(source, [f"not TOML, as its name says; give the path of a TOML file ({where}: {what})"])
+        if what == "Cannot overwrite a value":
+            fail(source, [f"{where}: this key is given twice; remove one of the two"])
+        if twice := re.fullmatch(r"Cannot declare \((.*?),?\) twice", what):
+            table = ".".join(part.strip(" '") for part in twice[1].split(","))
+            fail(source, [f"{where}: the table [{table}] is given twice; write its keys into one"])
         fail(source, [f"{where}: not TOML: {what}; mend this line"])
     except RecursionError:
         fail(source, ["not TOML: too deeply nested; remove the brackets that nest"])
@@ -175,6 +257,9 @@ def write_whole(path: str | Path, text: str) -> None:
         FluidgateError: the folder is missing, or the file cannot be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        _write_through(path, text)
+        return
     part = path.parent / f".{path.name[:100]}.{os.getpid()}.part"
     try:
         part.write_bytes(text.encode("utf-8"))
@@ -187,6 +272,14 @@ def write_whole(path: str | Path, text: str) -> None:
     finally:
         with suppress(OSError, ValueError):
             part.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, text: str) -> None:
+    """To a device or a pipe, which stays what it is."""
+    try:
+        path.write_bytes(text.encode("utf-8"))
+    except OSError as error:
+        fail(str(path), [f"cannot be written ({error.strerror or error}); give another path"])
 
 
 def _problems(table: type[Table], data: Any, errors: Sequence[ErrorDetails]) -> list[str]:
@@ -219,24 +312,8 @@ def _reason(table: type[Table], data: Any, error: ErrorDetails, missing: set[Loc
             return f"is {value}, but this fluidgate reads schema {SCHEMA}; write 'schema = {SCHEMA}'", None
         case "missing":
             return f"missing; add {example}{wanted}", None
-        case "greater_than":
-            return f"must be greater than {limits['gt']:g}, but is {value}; give {wanted}", None
-        case "greater_than_equal":
-            return f"must be at least {limits['ge']:g}, but is {value}; give {wanted}", None
-        case "less_than":
-            return f"must be less than {limits['lt']:g}, but is {value}; give {wanted}", None
-        case "less_than_equal":
-            return f"must be at most {limits['le']:.10g}, but is {value}; give {wanted}", None
-        case "finite_number":
-            return f"must be a finite number, but is {value}; give {wanted}", None
-        case "float_type":
-            return f"must be a number, but is {value}; give {wanted}", None
-        case "int_type":
-            return f"must be a whole number, but is {value}; give {wanted}", None
         case "string_type":
             return f"must be a text in quotes, but is {value}; give {wanted}", None
-        case "string_too_short":
-            return f"must not be empty; give {wanted}", None
         case "literal_error":
             known = re.findall(r"'([^']*)'", limits["expected"])
             hint = nearest(error["input"], known) if isinstance(error["input"], str) else ""
@@ -248,7 +325,8 @@ def _reason(table: type[Table], data: Any, error: ErrorDetails, missing: set[Loc
         case "too_short" | "too_long":
             return f"must have {_length(limits)}, but has {limits['actual_length']}; give {wanted}", None
         case _:
-            return f"{error['msg']}, but is {value}; give {wanted}", None
+            said = limit_broken(error, value) or f"{error['msg']}, but is {value}"
+            return f"{said}; give {wanted}", None
 
 
 def _unknown_key(table: type[Table], data: Any, loc: Loc, missing: set[Loc]) -> tuple[str, Loc | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fluidgate.model import Array
+from fluidgate.shown import rate, several
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """A path of the cluster, per GPU.
 
@@ -22,3 +23,7 @@ class Trajectory:
     decode_queue: Array
     mixed_decode: Array
     solo_decode: Array
+
+    def __repr__(self) -> str:
+        points, classes = self.prefill.shape
+        return f"<Trajectory of {several(classes, 'class')}, {points} times up to {rate(float(self.time[-1]))} s>"

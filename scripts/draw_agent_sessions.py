@@ -2,7 +2,7 @@
 
     python scripts/draw_agent_sessions.py > examples/agents-sessions.jsonl
 
-The format is that of docs/workload.md, "Sessions".
+The format is that of docs/reference/traces.md, "Sessions".
 """
 
 from __future__ import annotations

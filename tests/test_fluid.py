@@ -134,5 +134,5 @@ def test_impossible_starts_are_refused(changes: dict[str, np.ndarray], message: 
 def test_bad_options_are_refused() -> None:
     with pytest.raises(FluidgateError, match="horizon"):
         fluid_trajectory(SCENARIO, PLAN, horizon=0.0)
-    with pytest.raises(FluidgateError, match="fluid policy"):
+    with pytest.raises(FluidgateError, match="policy: must be 'gate-and-route' or 'sli-aware'"):
         fluid_trajectory(SCENARIO, PLAN, "fi-wsp")  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ def test_an_unknown_name() -> None:
     with pytest.raises(FluidgateError) as caught:
         find_profile("a100-40gb/qwen")
     assert str(caught.value).startswith("unknown profile 'a100-40gb/qwen'; did you mean 'a100-40gb/qwen-")
-    with pytest.raises(FluidgateError, match=r"no\.toml: no such file; give the path of a profile file"):
+    with pytest.raises(FluidgateError, match=r"no\.toml: no such file; there is no folder 'somewhere'"):
         find_profile("no.toml", "somewhere")
 
 

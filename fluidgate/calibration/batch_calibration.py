@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.calibration.batch_fit import BatchFit, Points, fit_batches
 from fluidgate.calibration.estimate import Estimate
 from fluidgate.calibration.measured_table import measured_table
@@ -21,6 +22,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime, TimeTable
 from fluidgate.profiles import Profile
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
+from fluidgate.wording import all_worded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +63,7 @@ class BatchCalibration:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a user of the profile should know, a sentence each."""
-        return (*_warnings(self.fit), *self.assumed)
+        return all_worded((*_warnings(self.fit), *self.assumed))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the rows, fit for JSON."""
@@ -103,6 +105,7 @@ class BatchCalibration:
         )
 
 
+@checked
 def calibrate_batches(
     measurements: Measurements | str | Path,
     *,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.calibration.checks import Flatness, Slope, curvature, flatness
 from fluidgate.calibration.fit import Deviation, Fit, can_fit, fit
 from fluidgate.calibration.measurements import Measurements, read_measurements
@@ -22,6 +23,7 @@ from fluidgate.model import IterationTime
 from fluidgate.profiles import Profile
 from fluidgate.profiles.law import LawRow, table_of
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
+from fluidgate.wording import all_worded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +75,7 @@ class Calibration:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a user of the profile should know, a sentence each."""
-        return tuple(_warnings(self))
+        return all_worded(_warnings(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the rows, fit for JSON."""
@@ -125,6 +127,7 @@ class Calibration:
         return pd.concat(frames, ignore_index=True)
 
 
+@checked
 def calibrate(
     measurements: Measurements | str | Path,
     *,

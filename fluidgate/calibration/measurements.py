@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -20,14 +21,16 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fluidgate.errors import FluidgateError, nearest
+from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.model import Array
 from fluidgate.packed_file import read_packed_text
 from fluidgate.time_units import UNITS, TimeUnit
-from fluidgate.toml_file import LARGEST_WHOLE, fail, shown
+from fluidgate.toml_file import LARGEST_WHOLE, fail, shown, source_of
 
 Tokens = NDArray[np.int64]
 
+SLOW = 2.0
+"""s that an iteration takes, from which on their unit is doubted."""
 STANDARD = ("batch_size", "chunk_size", "seconds")
 OPTIONAL = ("context", "read_before")
 COMMENT = re.compile(r"#\s*([a-z_]+)\s*:\s*(.*?)\s*$")
@@ -143,7 +146,7 @@ def read_measurements(
     Raises:
         FluidgateError: the file is missing or wrong, or keeps no row; the message names file, line and mend.
     """
-    source = str(path)
+    source = source_of(path)
     names = _names(columns or {})
     if unit not in UNITS:
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
@@ -186,11 +189,14 @@ def read_measurements(
             further[standard] = np.array(found, dtype=np.float64)
     read = {place[standard] for standard in STANDARD}
     others = {name: [cells[k].strip() for _, cells in kept] for k, name in enumerate(header) if k not in read}
+    if (slow := float(np.median(seconds)) / UNITS[unit]) >= SLOW:
+        doubt = f"{source}: {names['seconds']}: {slow:g} s an iteration, in the middle"
+        warnings.warn(f"{doubt}; if they are milliseconds give --unit ms", UnitWarning, stacklevel=2)
     return Measurements(
         np.array(batch, dtype=np.int64),
         np.array(chunk, dtype=np.int64),
         np.array(seconds) / UNITS[unit],
-        Path(path).name,
+        Path(source).name,
         further["context"],
         {name: np.array(texts, dtype=object) for name, texts in others.items()},
         further["read_before"],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -11,7 +14,10 @@ from fluidgate import __version__
 from fluidgate.cli.bound import bound
 from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
+from fluidgate.cli.completion import completed, completion
+from fluidgate.cli.console import plugin_warnings, unit_warnings
 from fluidgate.cli.engine import engine
+from fluidgate.cli.examples import examples
 from fluidgate.cli.frontier import frontier
 from fluidgate.cli.optimum import optimum
 from fluidgate.cli.paper import paper
@@ -29,6 +35,7 @@ from fluidgate.cli.warm import warm
 from fluidgate.cli.watch import watch
 from fluidgate.cli.workload import workload
 from fluidgate.errors import FluidgateError, one_line
+from fluidgate.wording import to_command_line
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -43,7 +50,8 @@ class App(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with to_command_line():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted from None
 
@@ -80,19 +88,24 @@ for command in (
     serve,
     watch,
     warm,
+    examples,
     schema,
     paper,
+    completion,
 ):
-    app.add_command(command)
+    app.add_command(completed(command))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; bad input ends in one line on standard error and exit status 2."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app.main(args=arguments, prog_name="fluidgate", standalone_mode=False)
+        with plugin_warnings(), unit_warnings():
+            app.main(args=arguments, prog_name="fluidgate", standalone_mode=False)
+        sys.stdout.flush()
     except FluidgateError as error:
         _leave(str(error))
     except click.ClickException as error:
@@ -106,6 +119,23 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        where = "standard output" if error.filename is None else error.filename
+        _leave(f"{where}: {error.strerror or error}; make room, or give another place")
+
+
+def _open_closed_streams() -> None:
+    """Streams that the shell has closed (`>&-`) take what is written, and keep nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """What standard output holds back is not tried again as Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(message: str) -> None:

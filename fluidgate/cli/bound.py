@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fluidgate.cli.console import notices, show, warn
-from fluidgate.cli.options import gpus_option, json_option, scenario_argument
+from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.options import NUMBER, gpus_option, json_option, policies_option, scenario_argument
 
 
 @click.command(short_help="More than any policy earns, on any number of GPUs.")
@@ -13,12 +13,13 @@ from fluidgate.cli.options import gpus_option, json_option, scenario_argument
 @gpus_option
 @click.option("--scheme", type=click.Choice(["bundled", "separate"]),
               help="Pricing scheme.  [default: the scenario's]")  # fmt: skip
-@click.option("--policy", "policies", multiple=True, metavar="NAME",
-              help="Also simulate this policy or file (.toml, PATH.py:NAME), and show what it earns at least of what "
-                   "any policy can; repeat it for each.")  # fmt: skip
+@policies_option(
+    "Also simulate these policies or files (.toml, PATH.py:NAME), and show what they earn at least of what any "
+    "policy can."
+)
 @click.option("--max-stages", type=int, default=60_000, show_default=True, metavar="S",
               help="Largest lattice of three or four numbers of requests, in states: nearer, but slow.")  # fmt: skip
-@click.option("--horizon", type=float, default=20_000.0, show_default=True, metavar="S",
+@click.option("--horizon", type=NUMBER, default=20_000.0, show_default=True, metavar="S",
               help="Simulated time of the policies, s.")  # fmt: skip
 @click.option("--replications", type=int, default=5, show_default=True, metavar="K",
               help="Independent replications of each policy.")  # fmt: skip
@@ -49,13 +50,14 @@ def bound(
     loaded = Scenario.load(scenario)
     for name in policies:
         find_policy(name)
+    measured = None
     with notices():
-        found = solve(loaded, gpus=gpus, scheme=scheme, max_stages=max_stages)  # type: ignore[arg-type]
-        measured = None
+        with progress_bar("bounding"):
+            found = solve(loaded, gpus=gpus, scheme=scheme, max_stages=max_stages)  # type: ignore[arg-type]
         if policies:
-            measured = measured_bound(
-                found, policies, horizon=horizon, replications=replications, seed=seed, workers=workers
-            )
+            run = {"horizon": horizon, "replications": replications, "seed": seed, "workers": workers}
+            with progress_bar("simulating") as progress:
+                measured = measured_bound(found, policies, **run, progress=progress)  # type: ignore[arg-type]
     warn(found.warnings if measured is None else measured.warnings)
     if as_json:
         click.echo(found.to_json() if measured is None else measured.to_json())

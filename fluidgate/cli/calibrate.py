@@ -9,7 +9,7 @@ import click
 from fluidgate.cli.calibrate_from_log import OPTIONS as OF_LOGS
 from fluidgate.cli.calibrate_from_log import TEXTS, from_log, from_log_options
 from fluidgate.cli.calibrated import hand_over
-from fluidgate.cli.options import assignments, json_option, plot_option
+from fluidgate.cli.options import NUMBER, assignments, file_path, json_option, plot_option
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in 
 
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
 @click.argument("measurements", metavar="[MEASUREMENTS]", required=False)
-@click.option("-o", "--output", metavar="FILE", help="The profile file to write; without it only the tables are shown.")
+@click.option("-o", "--output", metavar="FILE", callback=file_path,
+              help="The profile file to write; without it only the tables are shown.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the profile; default: the name of the measurements file.")
 @click.option("--gpu", default="", metavar="TEXT",
               help="The GPU, for the profile; that of a shipped profile brings memory and bandwidth.")  # fmt: skip
@@ -47,15 +48,15 @@ WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in 
               "decodes, context and tokens read before; paper: alpha, beta and gamma, by batch size where the rows "
               "allow. auto: table where the rows lie on a grid of chunk and batch sizes, linear where they lie "
               "anywhere, paper with one batch size.")  # fmt: skip
-@click.option("--kv-bytes-per-token", type=float, metavar="BYTES",
+@click.option("--kv-bytes-per-token", type=NUMBER, metavar="BYTES",
               help="Of the model, for epsilon and the profile; not with --law paper.")  # fmt: skip
-@click.option("--memory-bandwidth", type=float, metavar="BYTES/S",
+@click.option("--memory-bandwidth", type=NUMBER, metavar="BYTES/S",
               help="Of all GPUs of the group, for epsilon; not with --law paper.")  # fmt: skip
-@click.option("--weights-bytes", type=float, metavar="BYTES", help="Of the model, for the profile.")
-@click.option("--memory-bytes", type=float, metavar="BYTES", help="Of all GPUs of the group, for the profile.")
+@click.option("--weights-bytes", type=NUMBER, metavar="BYTES", help="Of the model, for the profile.")
+@click.option("--memory-bytes", type=NUMBER, metavar="BYTES", help="Of all GPUs of the group, for the profile.")
 @click.option("--kv-tokens", type=int, metavar="TOKENS",
               help="That the KV memory holds: rows that need more bend no law; not with --law paper.")  # fmt: skip
-@click.option("--context", type=float, metavar="TOKENS",
+@click.option("--context", type=NUMBER, metavar="TOKENS",
               help="Context of each decode in the rows, where no column says it; not with --law paper.")  # fmt: skip
 @click.option("--min-chunk", type=int, metavar="C",
               help="Least chunk size that is fitted, tokens; smaller ones are compared.  "

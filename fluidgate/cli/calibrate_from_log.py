@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluidgate.cli.calibrated import hand_over
-from fluidgate.cli.console import notices
+from fluidgate.cli.console import notices, progress_bar
+from fluidgate.cli.options import NUMBER
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def from_log_options(command: Command) -> Command:
                          help="--from-log: the engine's overhead on known times (the scenario's own without --table "
                               "or --profile), or all of the law.  [default: overhead with --table or --profile, "
                               "else law]"),
-            click.option("--hold-out", type=float, metavar="SHARE",
+            click.option("--hold-out", type=NUMBER, metavar="SHARE",
                          help="--from-log: share of the requests, the last, that are predicted and not fitted.  "
                               "[default: 0.5]"),
             click.option("--log-unit", type=click.Choice(["s", "ms", "us", "ns"]),
@@ -81,7 +82,7 @@ def from_log(
         sort=True,
     )
     chosen = {key: value for key in ("what", "hold_out", *TEXTS) if (value := given.get(key)) is not None}
-    with notices():
+    with notices(), progress_bar("fitting"):
         made = calibrate_from_log(trace, _scenario(str(given["scenario"])), known=known, **chosen)
     hand_over(made, log_calibration_tables, draw_log_calibration, output=output, plot=plot, as_json=as_json)
 

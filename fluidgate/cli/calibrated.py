@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fluidgate.cli.console import show, warn
+from fluidgate.cli.console import show, told, warn
 
 
 def hand_over(
@@ -36,4 +36,4 @@ def hand_over(
         return
     show(*tables(made))
     if output is not None:
-        click.echo(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')
+        told(f'Profile written to {output}; a scenario takes it as [gpu] profile = "{output}"')

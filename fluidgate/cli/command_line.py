@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fluidgate.cli.console import FORMAT
+
 
 def command_line(context: click.Context) -> str:
     """The command with what was given to it, its arguments first, quoted for a shell."""
@@ -18,8 +20,15 @@ def command_line(context: click.Context) -> str:
         if context.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
     ]
     given.sort(key=lambda each: isinstance(each, click.Option))
-    words = (word for each in given for word in _words(each, context.params[each.name or ""]))
+    words = (word for each in given for word in _words(each, _value(context, each)))
     return shlex.join(("fluidgate", context.command.name or "", *words))
+
+
+def _value(context: click.Context, parameter: click.Parameter) -> Any:
+    """What was given; --format is not told to the command, but to whoever prints."""
+    if parameter.expose_value:
+        return context.params[parameter.name or ""]
+    return context.meta[FORMAT]
 
 
 def _words(parameter: click.Parameter, value: Any) -> Iterator[str]:

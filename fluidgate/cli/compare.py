@@ -7,20 +7,22 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import executor_of, replanning_rule, scenario_argument, simulation_options
+from fluidgate.cli.options import executor_of, policies_option, replanning_rule, scenario_argument, simulation_options
 
 DEFAULT = "gate-and-route,index-and-pool,capped-gate-and-route,sli-aware,fi-wsp,gi-wsp,gf-wsp,fg-sp"
 
 
 @click.command(short_help="Simulate several policies on the same arrivals, side by side.")
 @scenario_argument
-@click.option("--policies", default=DEFAULT, show_default=True, metavar="A,B,...",
-              help="Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if "
-                   "its plan follows the load; the first is the reference.")  # fmt: skip
+@policies_option(
+    "Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if its plan "
+    "follows the load; the first is the reference.",
+    default=DEFAULT,
+)
 @simulation_options
 def compare(
     scenario: str,
-    policies: str,
+    policies: tuple[str, ...],
     as_json: bool,
     plot: str | None,
     gpus: int | None,
@@ -33,9 +35,8 @@ def compare(
     loaded = Scenario.load(scenario)
     options["replanning"] = replanning_rule(options)
     options["executor"] = executor_of(options)
-    names = [name.strip() for name in policies.split(",") if name.strip()]
     with notices(), progress_bar("simulating") as progress:
-        result = run(loaded, names, gpus=gpus, progress=progress, **options)
+        result = run(loaded, policies, gpus=gpus, progress=progress, **options)
     warn(result.warnings)
     if plot is not None:
         from fluidgate.reports.plots import draw_comparison

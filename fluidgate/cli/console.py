@@ -3,77 +3,203 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from fluidgate.errors import UnitWarning
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
+WIDE = 200
+"""Columns of a page that is no terminal."""
 
-def warn(warnings: Iterable[str]) -> None:
+LOGGED = "%(asctime)s %(levelname)s %(message)s"
+"""The form of notices of a server: time and level first."""
+
+FORMATS = ("table", "csv", "markdown", "latex", "json")
+FORMAT = "fluidgate.format"
+"""Where a command keeps the form of its output."""
+
+
+def output_format() -> str:
+    """The form in which the command prints its tables."""
+    context = click.get_current_context(silent=True)
+    return "table" if context is None else str(context.meta.get(FORMAT, "table"))
+
+
+def warn(sentences: Iterable[str]) -> None:
     """Print each distinct warning once, on standard error."""
-    for warning in dict.fromkeys(warnings):
+    for warning in dict.fromkeys(sentences):
         click.echo(f"fluidgate: warning: {warning}", err=True)
 
 
 @contextmanager
-def notices(form: str = "%(message)s") -> Iterator[None]:
-    """Show the library's notices (such as a compilation) on standard error, in the form of a `logging.Formatter`."""
+def notices(form: str = "%(message)s", level: str = "INFO") -> Iterator[None]:
+    """Show the library's notices on standard error, in the form of a `logging.Formatter`; a compilation as a bar."""
     logger = logging.getLogger("fluidgate")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Notices(sys.stderr)
     handler.setFormatter(logging.Formatter(f"fluidgate: {form}", "%Y-%m-%dT%H:%M:%S%z"))
-    level = logger.level
+    before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
+        logger.setLevel(before)
+        handler.compiled()
+
+
+class Notices(logging.StreamHandler[TextIO]):
+    """Lines on standard error; on a terminal a compilation is a bar that goes when it is done."""
+
+    _bar: ExitStack | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        compiling = getattr(record, "compiling", None)
+        if _bars and compiling is None:
+            _bars[-1].console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        elif compiling is None or not bars_are_seen():
+            super().emit(record)
+        elif compiling:
+            self._compiling(compiling, getattr(record, "expected", 0))
+        else:
+            self.compiled()
+
+    def _compiling(self, what: str, seconds: int) -> None:
+        self.compiled()
+        self._bar = ExitStack()
+        bars = self._bar.enter_context(shared_bars())
+        task = bars.add_task(f"compiling {what}", total=seconds or None, seconds=True)
+        self._bar.callback(bars.remove_task, task)
+
+    def compiled(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def bars_are_seen() -> bool:
+    """Whether standard error is a terminal that can draw over a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+_bars: list[Progress] = []
+"""The bars on standard error, the same for all who draw there at a time."""
+
+
+@contextmanager
+def shared_bars() -> Iterator[Progress]:
+    """The bars on standard error; silent when that is not a terminal."""
+    if _bars:
+        yield _bars[-1]
+        return
+    from fluidgate.cli.bars import bars
+
+    with bars(disable=not bars_are_seen()) as made:
+        _bars.append(made)
+        try:
+            yield made
+        finally:
+            _bars.remove(made)
+
+
+@contextmanager
+def plugin_warnings() -> Iterator[None]:
+    """Print what is wrong with other packages' policies, profiles and readers as warnings, each once."""
+    told: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in told
+        told.add(record.getMessage())
+        return not known
+
+    logger = logging.getLogger("fluidgate.plugins")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(new)
+    handler.setFormatter(logging.Formatter("fluidgate: warning: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def unit_warnings() -> Iterator[None]:
+    """Print doubts of units as warnings, each once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnitWarning)
+        others = warnings.showwarning
+
+        def show_one(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, UnitWarning):
+                others(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                warn([str(message)])
+
+        warnings.showwarning = show_one
+        yield
 
 
 @contextmanager
 def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error; silent when that is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        bar_id = bar.add_task(task, total=None)
+    """A bar with how much is done, of how much, and the time left; without a total, until it is told, a pulse."""
+    with shared_bars() as bars:
+        bar = bars.add_task(task, total=None)
 
         def update(done: int, total: int) -> None:
-            bar.update(bar_id, completed=done, total=total)
+            bars.update(bar, completed=done, total=total)
 
-        yield update
+        try:
+            yield update
+        finally:
+            bars.remove_task(bar)
 
 
 def output() -> Console:
-    """Standard output; as wide as tables need when it is not a terminal."""
+    """Standard output: as wide as the terminal or COLUMNS says, else as tables need."""
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 200
-    return Console(width=wide, markup=False, emoji=False, highlight=False)
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if told else WIDE, markup=False, emoji=False, highlight=False)
 
 
 def show(*tables: Table) -> None:
-    """Print tables to standard output, each under its title."""
+    """Print tables to standard output in the form of `--format`; on a terminal each under its title."""
+    from fluidgate.reports.formats import WRITERS
+
+    write = WRITERS.get(output_format())
+    if write is not None:
+        click.echo(write(tables), nl=False)
+        return
+    from fluidgate.reports.fitting import fitted, needed
+
     console = output()
+    width = console.width
     for table in tables:
         console.print(table.title, style="bold")
-        table.title = None
-        console.print(table)
+        for piece in fitted(table, width):
+            piece.title = None
+            console.width = max(width, needed(piece))
+            console.print(piece)
+        console.width = width
         console.print()
+
+
+def told(text: str) -> None:
+    """What to do next: below the tables on a terminal, on standard error where the output is for a program."""
+    click.echo(text, err=output_format() != "table")

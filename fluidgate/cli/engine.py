@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluidgate.cli.console import notices
+from fluidgate.cli.console import LOGGED, notices
+from fluidgate.cli.options import NUMBER, log_level_option
 
 if TYPE_CHECKING:
     from fluidgate.emulator import EngineSettings
@@ -34,10 +34,10 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
               help="Whose API and metrics they have; openai: any other, which has no metrics.")  # fmt: skip
 @click.option("--role", "roles", type=click.Choice(["null", "prefill", "decode"]), multiple=True,
               help="Side of SGLang's pairs that an engine takes; given twice, by turns.  [default: null]")  # fmt: skip
-@click.option("--pair-timeout", type=float, default=300.0, show_default=True, metavar="S",
+@click.option("--pair-timeout", type=NUMBER, default=300.0, show_default=True, metavar="S",
               help="How long one side of a pair waits for the other, s.")  # fmt: skip
 @click.option("--model", default="emulated", show_default=True, metavar="NAME", help="Name of the model served.")
-@click.option("--speed", type=float, default=1.0, show_default=True, metavar="X",
+@click.option("--speed", type=NUMBER, default=1.0, show_default=True, metavar="X",
               help="All times of the engine are divided by X.")  # fmt: skip
 @click.option("--batching", type=click.Choice(["single-prefill", "token-budget"]), default="single-prefill",
               show_default=True, help="How the batch of an iteration is formed.")  # fmt: skip
@@ -53,21 +53,20 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
               help="Whether KV that is there serves prompts that begin alike.")  # fmt: skip
 @click.option("--kv-events", type=click.IntRange(1, 65535), metavar="PORT",
               help="Tell what the KV memory stores and removes, on this port and the next.")  # fmt: skip
-@click.option("--kv-lease", type=float, default=30.0, show_default=True, metavar="S",
+@click.option("--kv-lease", type=NUMBER, default=30.0, show_default=True, metavar="S",
               help="How long KV is kept for a remote decode, s.")  # fmt: skip
-@click.option("--transfer-latency", type=float, metavar="S",
+@click.option("--transfer-latency", type=NUMBER, metavar="S",
               help="KV from another engine takes so long at least, s.  [default: the scenario's, or 0]")  # fmt: skip
 @click.option("--transfer-bandwidth", type=float, metavar="TOKENS/S",
               help="And so many tokens a second.  [default: the scenario's, or no limit]")  # fmt: skip
 @click.option("--kv-load-failure-policy", type=click.Choice(["fail", "recompute", "garbage"]), default="fail",
               show_default=True, help="What becomes of a request whose KV cannot be fetched.")  # fmt: skip
-@click.option("--output-tokens", type=float, metavar="D",
+@click.option("--output-tokens", type=NUMBER, metavar="D",
               help="Mean length of answers that stop by themselves.  [default: the scenario's, or 128]")  # fmt: skip
-@click.option("--grace", type=float, default=0.0, show_default=True, metavar="S",
+@click.option("--grace", type=NUMBER, default=0.0, show_default=True, metavar="S",
               help="How late a request may still join an iteration that has begun, s.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the lengths of answers.")
-@click.option("--log-level", type=click.Choice(["info", "warning"]), default="info", show_default=True,
-              help="Whether faults and deaths are told.")  # fmt: skip
+@log_level_option
 def engine(
     scenario: str | None,
     profile: str | None,
@@ -93,7 +92,7 @@ def engine(
         for url in urls:
             click.echo(f"engine on {url}: model {settings.model}, B = {gpu.batch_size}, C = {gpu.chunk_size}")
 
-    with nullcontext() if log_level == "warning" else notices():
+    with notices(LOGGED, log_level):
         run_engines(settings, count, roles=roles, host=host, port=port, ready=ready)
 
 

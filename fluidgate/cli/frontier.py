@@ -5,18 +5,19 @@ from __future__ import annotations
 import click
 
 from fluidgate.cli.console import show, warn
-from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+from fluidgate.cli.options import NUMBER, file_path, gpus_option, json_option, plot_option, scenario_argument
 
 
 @click.command(short_help="What a service level costs: the best revenue against one limit.")
 @scenario_argument
 @click.option("--indicator", required=True, metavar="NAME",
               help="The limit to vary: max_prefill_gap, max_solo_gap or max_tpot.")  # fmt: skip
-@click.option("--from", "low", type=float, metavar="A", help="First limit.  [default: the least that can be met]")
-@click.option("--to", "high", type=float, metavar="B", help="Last limit.  [default: the least that costs nothing]")
+@click.option("--from", "low", type=NUMBER, metavar="A", help="First limit.  [default: the least that can be met]")
+@click.option("--to", "high", type=NUMBER, metavar="B", help="Last limit.  [default: the least that costs nothing]")
 @click.option("--points", type=int, default=25, show_default=True, metavar="N", help="Limits, evenly spaced.")
 @gpus_option
-@click.option("-o", "--output", metavar="FILE", help="Also write the points as CSV.")
+@click.option("-o", "--output", metavar="FILE", callback=file_path,
+              help="Also write the points as CSV.")  # fmt: skip
 @json_option
 @plot_option
 def frontier(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluidgate.cli.console import progress_bar, show, warn
+from fluidgate.cli.console import progress_bar, show, told, warn
+from fluidgate.cli.options import NUMBER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,13 +41,6 @@ def sizes(context: click.Context, parameter: click.Parameter, value: str | None)
     return tuple(int(word) for word in words)
 
 
-def writable(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse a file that could not be written before the work for it begins."""
-    if value is not None and (Path(value).is_dir() or not Path(value).parent.is_dir()):
-        raise click.BadParameter(f"'{value}' is a folder, or its folder does not exist; give the path of a file")
-    return value
-
-
 def live_options(command: Command) -> Command:
     """The options that go with --url."""
     for option in reversed(
@@ -70,7 +62,7 @@ def live_options(command: Command) -> Command:
                          help="--url: of a long prompt, read before its last chunk; 0 for none."),
             click.option("--max-tokens", type=int, default=2_000_000, show_default=True, metavar="N",
                          help="--url: of prompts and answers together; the sizes are chosen to fit."),
-            click.option("--max-seconds", type=float, default=600.0, show_default=True, metavar="S",
+            click.option("--max-seconds", type=NUMBER, default=600.0, show_default=True, metavar="S",
                          help="--url: how long it may take; the sizes are chosen to fit."),
             click.option("--dry-run", is_flag=True, help="--url: say what would be sent, and send nothing."),
             click.option("--gpu", default="", metavar="TEXT", help="--url: for the file's header, as the next two."),
@@ -86,6 +78,8 @@ def live_options(command: Command) -> Command:
 
 def live(url: str, output: str | None, as_json: bool, options: dict[str, Any], chosen: set[str]) -> None:
     """Probe an engine that runs."""
+    import asyncio
+
     from fluidgate.calibration.live_probe import Settings, dry_run, probe_engine
 
     known = {name: options[name] for name in LIVE if name not in ("api_key", "dry_run")}
@@ -105,7 +99,7 @@ def live(url: str, output: str | None, as_json: bool, options: dict[str, Any], c
     else:
         show(live_table(made))
         if output is not None and made.rows:
-            click.echo(f"Measurements written to {output}; next: fluidgate calibrate {output} --law linear")
+            told(f"Measurements written to {output}; next: fluidgate calibrate {output} --law linear")
     if made.partial == "interrupted":
         raise KeyboardInterrupt
     if made.partial:

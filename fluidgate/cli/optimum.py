@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import click
 
-from fluidgate.cli.console import notices, show, warn
-from fluidgate.cli.options import gpus_option, json_option, plot_option, scenario_argument
+from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.options import NUMBER, gpus_option, json_option, plot_option, policies_option, scenario_argument
 
 
 @click.command(short_help="The most that any policy earns on a small cluster.")
 @scenario_argument
 @gpus_option
-@click.option("--policies", metavar="A,B,...",
-              help="Also simulate these policies or files (.toml, PATH.py:NAME), and show which share of the optimum "
-                   "they earn.")  # fmt: skip
+@policies_option(
+    "Also simulate these policies or files (.toml, PATH.py:NAME), and show which share of the optimum they earn."
+)
 @click.option("--queue-limit", type=int, metavar="Q",
               help="Most requests of a class that wait for prefill.  [default: from the rates]")  # fmt: skip
 @click.option("--buffer-limit", type=int, metavar="K",
               help="Most requests that wait for decode, in all.  [default: 3, more if needed]")  # fmt: skip
-@click.option("--accuracy", type=float, default=1e-6, show_default=True, metavar="E",
+@click.option("--accuracy", type=NUMBER, default=1e-6, show_default=True, metavar="E",
               help="Largest relative distance of the bounds of the revenue.")  # fmt: skip
 @click.option("--max-states", type=int, default=2_000_000, show_default=True, metavar="S",
               help="Refuse larger systems.")  # fmt: skip
-@click.option("--horizon", type=float, default=100_000.0, show_default=True, metavar="S",
+@click.option("--horizon", type=NUMBER, default=100_000.0, show_default=True, metavar="S",
               help="Simulated time of the policies, s.")  # fmt: skip
 @click.option("--replications", type=int, default=5, show_default=True, metavar="K",
               help="Independent replications of each policy.")  # fmt: skip
@@ -33,7 +33,7 @@ from fluidgate.cli.options import gpus_option, json_option, plot_option, scenari
 def optimum(
     scenario: str,
     gpus: int | None,
-    policies: str | None,
+    policies: tuple[str, ...],
     queue_limit: int | None,
     buffer_limit: int | None,
     accuracy: float,
@@ -55,21 +55,23 @@ def optimum(
     from fluidgate.policies import find_policy
 
     loaded = Scenario.load(scenario)
-    names = [name.strip() for name in (policies or "").split(",") if name.strip()]
-    for name in names:
+    for name in policies:
         find_policy(name)
+    measured = None
     with notices():
-        best = solve(
-            loaded,
-            gpus=gpus,
-            queue_limit=queue_limit,
-            buffer_limit=buffer_limit,
-            accuracy=accuracy,
-            max_states=max_states,
-        )
-        measured = None
-        if names:
-            measured = yardstick(best, names, horizon=horizon, replications=replications, seed=seed, workers=workers)
+        with progress_bar("solving"):
+            best = solve(
+                loaded,
+                gpus=gpus,
+                queue_limit=queue_limit,
+                buffer_limit=buffer_limit,
+                accuracy=accuracy,
+                max_states=max_states,
+            )
+        if policies:
+            run = {"horizon": horizon, "replications": replications, "seed": seed, "workers": workers}
+            with progress_bar("simulating") as progress:
+                measured = yardstick(best, policies, **run, progress=progress)  # type: ignore[arg-type]
     warn(best.warnings if measured is None else measured.warnings)
     if plot is not None:
         from fluidgate.reports.optimum import draw_optimum

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluidgate.cli.console import notices
+from fluidgate.cli.console import notices, output_format, progress_bar, show
 from fluidgate.cli.options import executor_of, executor_options, json_option
+from fluidgate.extras import EXTRAS, require
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Announce = Callable[[str, bool], Callable[[int, int], None]]
 ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
@@ -20,7 +24,8 @@ ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
 @click.option("--quick", is_flag=True, help="Small experiments of the same shape, two minutes in all.")
 @click.option("--out", metavar="DIR", default="out/paper", show_default=True, help="Where the results go.")
 @click.option("--again", is_flag=True, help="Run items that an earlier run has finished, too.")
-@click.option("--data", metavar="DIR", help="Folder of files that are not shipped: databricks-dolly-15k.jsonl, traces.")
+@click.option("--data", metavar="DIR", type=click.Path(exists=True, file_okay=False),
+              help="Folder of files that are not shipped: databricks-dolly-15k.jsonl, traces.")  # fmt: skip
 @executor_options
 @json_option
 def paper(
@@ -34,6 +39,8 @@ def paper(
     import json
     from pathlib import Path
 
+    for package in EXTRAS:
+        require(package)
     from fluidgate.paper.catalogue import ITEMS
     from fluidgate.paper.item import Setting
     from fluidgate.paper.page import write_page
@@ -50,6 +57,9 @@ def paper(
     if as_json:
         click.echo(json.dumps({"schema": 1, "items": records, "warnings": []}, indent=2))
         return
+    if output_format() != "table":
+        show(_verdicts(records))
+        return
     for record in records:
         click.echo(f"{record['item']}: {record['title']} ({record['seconds']:g} s)")
         for verdict in record["verdicts"]:
@@ -58,20 +68,24 @@ def paper(
     click.echo(f"Results in {folder}" + (f"; open {folder / 'index.html'}" if every else ""))
 
 
+def _verdicts(records: Sequence[dict[str, Any]]) -> Table:
+    """A row a claim."""
+    from fluidgate.reports.tables import table
+
+    made = table("Claims of the paper", "item", "claim", "answer", "measured", text=4, names=1)
+    for record in records:
+        for verdict in record["verdicts"]:
+            made.add_row(record["item"], verdict["claim"], ANSWER[verdict["holds"]], verdict["measured"])
+    return made
+
+
 @contextmanager
 def item_progress() -> Iterator[Announce]:
     """A bar on standard error for the item at work; silent when that is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with ExitStack() as item:
 
         def announce(name: str, known: bool) -> Callable[[int, int], None]:
-            for task in bar.task_ids:
-                bar.remove_task(task)
-            task = bar.add_task(f"{name} (known)" if known else name, total=None)
-            return lambda done, total: bar.update(task, completed=done, total=total)
+            item.close()
+            return item.enter_context(progress_bar(f"{name} (known)" if known else name))
 
         yield announce

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluidgate.cli.console import show, warn
-from fluidgate.cli.options import ABOVE_0, gpus_option, json_option, plot_option, scenario_argument
+from fluidgate.cli.console import progress_bar, show, warn
+from fluidgate.cli.options import (
+    ABOVE_0,
+    Within,
+    each_once,
+    gpus_option,
+    json_option,
+    one_policy,
+    plot_option,
+    scenario_argument,
+)
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -19,13 +28,14 @@ if TYPE_CHECKING:
 @click.command(short_help="The best steady state, and what each constraint costs.")
 @scenario_argument
 @gpus_option
-@click.option("--trace", "traces", multiple=True, metavar="[CLASS=]FILE",
+@click.option("--trace", "traces", multiple=True, metavar="[CLASS=]FILE", callback=each_once,
               help="Measure the hit rates of prefix caching on this trace; repeat it for each.")  # fmt: skip
 @click.option("--sessions-rate", type=ABOVE_0, metavar="R",
               help="Starts of sessions a second over the whole cluster, where traces do not say when.")  # fmt: skip
 @click.option("--latency", is_flag=True, help="Also predict TTFT, TPOT and latency: means and percentiles.")
-@click.option("--policy", metavar="NAME", help="With --latency: whose queues; default: one line before all GPUs.")
-@click.option("--prefix-hit-rate", type=click.FloatRange(0.0, 1.0, max_open=True), metavar="H",
+@click.option("--policy", metavar="NAME", callback=one_policy,
+              help="With --latency: whose queues; default: one line before all GPUs.")  # fmt: skip
+@click.option("--prefix-hit-rate", type=Within(0.0, 1.0, max_open=True), metavar="H",
               help="Share of all prompts that is found in memory, whatever SCENARIO says; 0 for none.")  # fmt: skip
 @json_option
 @plot_option
@@ -64,10 +74,11 @@ def plan(
         from fluidgate.workloads.measured_hits import measured_hits
         from fluidgate.workloads.streams import read_class_traces
 
-        read = read_class_traces(loaded, traces)
-        measured = measured_hits(
-            loaded, read, gpus=gpus if gpus is not None else loaded.cluster_gpus, sessions_rate=sessions_rate
-        )
+        with progress_bar("measuring what is found of the traces"):
+            read = read_class_traces(loaded, traces)
+            measured = measured_hits(
+                loaded, read, gpus=gpus if gpus is not None else loaded.cluster_gpus, sessions_rate=sessions_rate
+            )
         solved = measured.found.plan
     else:
         solved = solve(loaded, gpus=gpus if gpus is not None else loaded.cluster_gpus)

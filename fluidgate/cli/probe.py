@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fluidgate.cli.console import progress_bar, show
-from fluidgate.cli.live_probe import LIVE, live, live_options, sizes, writable
-from fluidgate.cli.options import json_option
+from fluidgate.cli.console import progress_bar, show, told
+from fluidgate.cli.live_probe import LIVE, live, live_options, sizes
+from fluidgate.cli.options import file_path, json_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,7 @@ KERNELS = (
 
 
 @click.command(short_help="Measure iteration times, of a live engine or in PyTorch.")
-@click.option("-o", "--output", metavar="FILE", callback=writable,
+@click.option("-o", "--output", metavar="FILE", callback=file_path,
               help="The measurement file (CSV) to write; without it only the table is shown.")  # fmt: skip
 @live_options
 @click.option("--preset", "preset_name", default="llama-3.1-8b", show_default=True, metavar="NAME",
@@ -107,7 +107,7 @@ def kernels(output: str | None, as_json: bool, options: dict[str, Any]) -> None:
         return
     show(measurement_table(made))
     if output is not None:
-        click.echo(f"Measurements written to {output}; next: fluidgate calibrate {output} --map batch_size=requests")
+        told(f"Measurements written to {output}; next: fluidgate calibrate {output} --map batch_size=requests")
 
 
 def measurement_table(made: Measurements) -> Table:

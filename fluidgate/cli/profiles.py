@@ -10,16 +10,18 @@ from fluidgate.cli.console import show
 from fluidgate.cli.options import json_option
 
 
-@click.command(short_help="List the shipped iteration-time profiles.")
+@click.command(short_help="List the iteration-time profiles.")
 @json_option
 def profiles(as_json: bool) -> None:
-    """List the iteration-time profiles that `[gpu] profile` of a scenario may name."""
-    from fluidgate.profiles import shipped
+    """List the iteration-time profiles that `[gpu] profile` may name, with those of other installed packages."""
+    from fluidgate.profiles import all_profiles
 
+    known = all_profiles().values()
     if as_json:
-        listed = [profile.model_dump(mode="json") for profile in shipped()]
+        listed = [{**profile.model_dump(mode="json"), "origin": package} for profile, package in known]
         click.echo(json.dumps({"schema": 1, "profiles": listed}, indent=2))
     else:
         from fluidgate.reports.tables import profile_table
 
-        show(profile_table(shipped()))
+        packages = {profile.name: package for profile, package in known if package != "fluidgate"}
+        show(profile_table([profile for profile, _ in known], packages))

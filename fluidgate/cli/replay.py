@@ -11,11 +11,14 @@ import click
 from fluidgate.cli.console import notices, progress_bar, show, warn
 from fluidgate.cli.options import (
     ABOVE_0,
+    NUMBER,
+    each_once,
     executor_of,
     executor_options,
     gpus_option,
     json_option,
     plot_option,
+    policies_option,
     replanning_options,
     replanning_rule,
     scenario_argument,
@@ -30,26 +33,28 @@ SAMPLES = 601  # points of the paths that a picture shows
 
 @click.command(short_help="Run policies on the requests of traces, iteration by iteration.")
 @scenario_argument
-@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
-@click.option("--policy", "policies", required=True, metavar="P[,Q...]",
-              help="Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if "
-                   "its plan follows the load; the first is the reference.")  # fmt: skip
+@click.argument("traces", metavar="TRACE...", nargs=-1, callback=each_once, required=True)
+@policies_option(
+    "Names that `fluidgate policies` lists, files (.toml), or PATH.py:NAME for your own; NAME+replan if its plan "
+    "follows the load; the first is the reference.",
+    required=True,
+)
 @gpus_option
-@click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
+@click.option("--rate-scale", type=NUMBER, default=1.0, show_default=True, metavar="F",
               help="Multiplies the traces' arrival rates.")  # fmt: skip
 @click.option("--sessions-rate", type=ABOVE_0, metavar="R",
               help="Starts of sessions a second over the whole cluster, where traces do not say when.")  # fmt: skip
 @click.option("--match-load", is_flag=True, help="Scale the rates to those of the scenario's classes instead.")
 @click.option("--times", type=click.Choice(["once", "repeat", "resample"]), default="once", show_default=True,
               help="Play the traces once, without end, or in stretches drawn at random.")  # fmt: skip
-@click.option("--stretch", type=float, default=60.0, show_default=True, metavar="S",
+@click.option("--stretch", type=NUMBER, default=60.0, show_default=True, metavar="S",
               help="Length of those stretches, s of the trace's own time.")  # fmt: skip
 @click.option("--lengths", type=click.Choice(["trace", "drawn"]), default="trace", show_default=True,
               help="Each request's own lengths, or drawn by the scenario's [lengths].")  # fmt: skip
-@click.option("--horizon", type=float, metavar="S",
+@click.option("--horizon", type=NUMBER, metavar="S",
               help="End of the run, s.  [default: when the last request has left]")  # fmt: skip
 @click.option("--requests", type=int, metavar="K", help="The most requests that are played, turns of sessions counted.")
-@click.option("--warmup", type=float, default=0.0, show_default=True, metavar="S",
+@click.option("--warmup", type=NUMBER, default=0.0, show_default=True, metavar="S",
               help="Statistics are taken after this time, s.")  # fmt: skip
 @click.option("--replications", type=int, default=1, show_default=True, metavar="K",
               help="Independent replications of what is drawn (--times resample, --lengths drawn).")  # fmt: skip
@@ -64,7 +69,7 @@ SAMPLES = 601  # points of the paths that a picture shows
 def replay(
     scenario: str,
     traces: tuple[str, ...],
-    policies: str,
+    policies: tuple[str, ...],
     log: str | None,
     plot: str | None,
     as_json: bool,
@@ -93,7 +98,6 @@ def replay(
     )
     options["replanning"] = replanning_rule(options)
     options["executor"] = executor_of(options)
-    names = [name.strip() for name in policies.split(",") if name.strip()]
     with ExitStack() as contexts:
         contexts.enter_context(notices())
         progress = contexts.enter_context(progress_bar("replaying"))
@@ -101,7 +105,7 @@ def replay(
             from fluidgate.reports.request_log import RequestLog
 
             options["take_log"] = contexts.enter_context(RequestLog(Path(log), loaded.class_names)).add
-        result = run(loaded, read, names, samples=SAMPLES if plot else 0, progress=progress, **options)
+        result = run(loaded, read, policies, samples=SAMPLES if plot else 0, progress=progress, **options)
     warn(result.warnings)
     if plot is not None:
         from fluidgate.reports.replay_plot import draw_replay

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
-from fluidgate.cli.options import executor_of, replanning_rule, scenario_argument, simulation_options
+from fluidgate.cli.options import executor_of, one_policy, replanning_rule, scenario_argument, simulation_options
 
 SAMPLES = 401  # points of the path that a picture shows
 
 
 @click.command(short_help="Simulate a policy: revenue, occupancies, latencies.")
 @scenario_argument
-@click.option("--policy", required=True, metavar="NAME",
+@click.option("--policy", required=True, metavar="NAME", callback=one_policy,
               help="A name that `fluidgate policies` lists, a policy file (.toml), or PATH.py:NAME for your own; "
                    "NAME+replan if its plan follows the load.")  # fmt: skip
 @simulation_options

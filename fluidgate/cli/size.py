@@ -11,11 +11,15 @@ from fluidgate.cli.command_line import command_line
 from fluidgate.cli.console import notices, progress_bar, show, warn
 from fluidgate.cli.options import (
     ABOVE_0,
+    NUMBER,
+    each_once,
     executor_of,
     executor_options,
-    file_path,
     json_option,
+    listed,
+    page_path,
     plot_option,
+    policies_option,
     scenario_argument,
     trace_options,
 )
@@ -24,48 +28,36 @@ NONE_MET = 3
 """Exit status where no choice keeps the targets."""
 
 
-def listed(kind: type[str] | type[int]) -> Any:
-    """Values of an option that is repeated, or given once with commas."""
-
-    def split(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
-        texts = [text.strip() for value in values for text in value.split(",") if text.strip()]
-        try:
-            return tuple(kind(text) for text in texts)
-        except ValueError:
-            raise click.BadParameter(f"must be whole numbers, but is '{','.join(values)}'") from None
-
-    return split
-
-
 @click.command(short_help="How many GPUs: the fewest that keep the targets.")
 @scenario_argument
-@click.option("--trace", "traces", multiple=True, metavar="[CLASS=]FILE",
+@click.option("--trace", "traces", multiple=True, metavar="[CLASS=]FILE", callback=each_once,
               help="Requests that are the load, played once as they are; repeat it for each file.")  # fmt: skip
 @click.option("--sessions-rate", type=ABOVE_0, metavar="R",
               help="Starts of sessions a second over the whole cluster, where traces do not say when.")  # fmt: skip
 @click.option("--target", "targets", multiple=True, metavar="KEY=VALUE", callback=listed(str),
               help="A target of all requests, on top of the scenario's: ttft_p99=1.0, tpot_p95=0.04, "
                    "latency_mean=20, goodput=0.99, served=0.999; repeat it for each.")  # fmt: skip
-@click.option("--profile", "profiles", multiple=True, metavar="P", callback=listed(str),
+@click.option("--profile", "profiles", multiple=True, metavar="P[,Q...]", callback=listed(str),
               help="GPUs to try: a profile's name or file; repeat it for each.  [default: the scenario's]")  # fmt: skip
 @click.option("--batch-size", "batch_sizes", multiple=True, metavar="B[,B...]", callback=listed(int),
               help="Batch sizes to try.  [default: the scenario's]")  # fmt: skip
 @click.option("--chunk-size", "chunk_sizes", multiple=True, metavar="C[,C...]", callback=listed(int),
               help="Chunk sizes to try, tokens.  [default: the scenario's]")  # fmt: skip
-@click.option("--policy", "policies", multiple=True, metavar="P[,Q...]", callback=listed(str),
-              help="Policies to try.  [default: index-and-pool]")  # fmt: skip
-@click.option("--gpu-hour", type=float, metavar="PRICE", help="Price of an hour of a GPU.  [default: that of [cost]]")
+@policies_option("Policies to try.  [default: index-and-pool]")
+@click.option("--gpu-hour", type=NUMBER, metavar="PRICE", help="Price of an hour of a GPU.  [default: that of [cost]]")
 @click.option("--spare", type=int, default=0, show_default=True, metavar="K",
               help="Engines that may be gone, the targets still kept.")  # fmt: skip
 @click.option("--max-gpus", type=int, metavar="N", help="The most GPUs there are.")
-@click.option("--rate-scale", type=float, default=1.0, show_default=True, metavar="F",
-              help="Multiplies the rates of arrival: a peak factor.")  # fmt: skip
+@click.option("--mixed", is_flag=True,
+              help="Also GPUs of several types together, each class split among them by fixed shares.")  # fmt: skip
+@click.option("--rate-scale", type=NUMBER, default=1.0, show_default=True, metavar="F",
+              help="Multiplies the rates of arrival, or the users: a peak factor.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @executor_options
 @trace_options
 @json_option
 @plot_option
-@click.option("--html", metavar="FILE", callback=file_path, help="Also write a report, one page that opens anywhere.")
+@click.option("--html", metavar="FILE", callback=page_path, help="Also write a report, one page that opens anywhere.")
 @click.option("--save", "folder", metavar="DIR",
               help="Also write what runs the cheapest: vllm lines, gateway, containers, a check.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace files in the folder of --save.")

@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
-from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.console import notices, progress_bar, show, told, warn
 from fluidgate.cli.options import (
+    NUMBER,
     executor_of,
     executor_options,
     gpus_option,
     json_option,
+    one_policy,
     plot_option,
     scenario_argument,
 )
@@ -21,12 +23,13 @@ from fluidgate.cli.options import (
 @scenario_argument
 @gpus_option
 @click.option("--policy", default="index-and-pool", show_default=True, metavar="NAME",
+              callback=one_policy,
               help="A policy with parameters, a policy file (.toml) to start from, or PATH.py:NAME for your "
                    "own.")  # fmt: skip
 @click.option("-o", "--output", metavar="FILE",
               help="The policy file to write (.toml); without it the file is shown.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-@click.option("--budget", type=float, metavar="E",
+@click.option("--budget", type=NUMBER, metavar="E",
               help="Most events to simulate.  [default: 1e8, more for many GPUs]")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @executor_options
@@ -78,8 +81,8 @@ def tune(
 
     show(*tuning_tables(found))
     if not fits(chosen):
-        click.echo(f"Parameters to give to {policy}: {found.policy.values}")
+        told(f"Parameters to give to {policy}: {found.policy.values}")
     elif output is None:
-        click.echo(found.to_toml(command), nl=False)
+        told(found.to_toml(command).rstrip("\n"))
     else:
-        click.echo(f"Policy written to {output}; next: fluidgate simulate {scenario} --policy {output}")
+        told(f"Policy written to {output}; next: fluidgate simulate {scenario} --policy {output}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluidgate.cli.console import output
-from fluidgate.cli.options import json_option
+from fluidgate.cli.options import NUMBER
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @click.command(short_help="A live view of a gateway.")
 @click.argument("url")
-@click.option("--interval", type=float, default=1.0, show_default=True, metavar="S",
+@click.option("--interval", type=NUMBER, default=1.0, show_default=True, metavar="S",
               help="Time between two readings, s.")  # fmt: skip
 @click.option("--key-env", metavar="NAME", help="Environment variable with the key that the gateway asks for.")
 @click.option("--once", is_flag=True, help="Print one frame and leave, as when the output is no terminal.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def watch(url: str, interval: float, key_env: str | None, once: bool, as_json: bool) -> None:
     """Show the gateway at URL: its engines, occupancies and queues against the plan's, rates, revenue and latencies.
 
@@ -64,7 +64,7 @@ async def two_readings(reader: GatewayReader, interval: float) -> History:
             await asyncio.sleep(interval)
             history.add(await reader.read())
         except Away as away:
-            raise FluidgateError(f"no gateway answers at {reader.url} ({away}); start `fluidgate serve`") from None
+            raise FluidgateError(f"no gateway answers at {reader.url} ({away}); {away.mend}") from None
     return history
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from fluidgate.batching import Batching
-from fluidgate.cli.console import show, warn
-from fluidgate.cli.options import ABOVE_0, json_option, picture_path, trace_options
+from fluidgate.cli.console import progress_bar, show, told, warn
+from fluidgate.cli.options import ABOVE_0, NUMBER, each_once, file_path, json_option, picture_path, trace_options
 
 
 @click.command(short_help="Make a scenario file from request traces.")
-@click.argument("traces", metavar="TRACE...", nargs=-1)
-@click.option("-o", "--output", metavar="FILE", help="The scenario file to write; without it only the table is shown.")
+@click.argument("traces", metavar="TRACE...", nargs=-1, callback=each_once)
+@click.option("-o", "--output", metavar="FILE", callback=file_path,
+              help="The scenario file to write; without it only the table is shown.")  # fmt: skip
 @click.option("--gpus", type=int, metavar="N", help="GPUs that share the load.  [required, with a TRACE]")
 @click.option("--profile", default="a100-40gb/qwen-8b", show_default=True, metavar="NAME",
               help="Iteration-time profile: a name of `fluidgate profiles`, or a profile file.")  # fmt: skip
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Multiplies the traces' arrival rates.")
+@click.option("--scale", type=NUMBER, default=1.0, show_default=True, help="Multiplies the traces' arrival rates.")
 @click.option("--sessions-rate", type=ABOVE_0, metavar="R",
               help="Starts of sessions a second, where traces do not say when.  [default: 1]")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="B", help="Most requests in a batch.  [default: the log's, or 16]")
@@ -28,7 +30,7 @@ from fluidgate.cli.options import ABOVE_0, json_option, picture_path, trace_opti
               help="What `vllm serve` printed, for [gpu] and [engine]; without a TRACE they are shown.")  # fmt: skip
 @click.option("--batching", type=click.Choice([str(name) for name in Batching]),
               help="How engines form a batch (vLLM: token-budget).  [default: the policy's way]")  # fmt: skip
-@click.option("--patience-rate", type=float, default=0.1, show_default=True, metavar="THETA",
+@click.option("--patience-rate", type=NUMBER, default=0.1, show_default=True, metavar="THETA",
               help="Abandonment while waiting, 1/s; traces do not show it.")  # fmt: skip
 @click.option("--classes", "clusters", type=int, metavar="K", help="Form K classes by length instead of one a file.")
 @trace_options
@@ -38,6 +40,7 @@ from fluidgate.cli.options import ABOVE_0, json_option, picture_path, trace_opti
               help="Draw lengths and gaps against the exponential law (.png, .svg, .pdf).")  # fmt: skip
 @click.option("--plot", metavar="FILE", callback=picture_path,
               help="Draw what is found of the prompts against the memory of a GPU (.png, .svg, .pdf).")  # fmt: skip
+@click.option("--formats", is_flag=True, help="List the formats of traces that are known, and do nothing else.")
 @json_option
 def workload(
     traces: tuple[str, ...],
@@ -45,6 +48,7 @@ def workload(
     engine_log: str | None,
     qq: str | None,
     plot: str | None,
+    formats: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -52,10 +56,13 @@ def workload(
 
     Each is FILE or CLASS=FILE, perhaps packed (.gz, .zip). Known by their columns are CSV
     (arrival_time,prompt_tokens,output_tokens[,class]) and the traces of Azure, Mooncake, Qwen-Bailian, BurstGPT, Vidur,
-    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm, aiperf and inference-perf, and sessions of agents; others
-    are read with --map and --unit. Files that follow each other in time are parts of one class. Where files say them,
-    what prompts share, turns of sessions and think times are shown too.
+    Splitwise, ServeGen, BLIS, LLMServingSim, vLLM, guidellm, aiperf and inference-perf, and sessions of agents;
+    --formats lists them all; others are read with --map and --unit. Files that follow each other in time are parts of
+    one class. Where files say them, what prompts share, turns of sessions and think times are shown too.
     """
+    if formats:
+        _show_formats(as_json)
+        return
     from fluidgate.workloads import workload as build
 
     if not traces and engine_log is not None:
@@ -65,7 +72,8 @@ def workload(
         raise click.UsageError("Missing argument 'TRACE...'.")
     if options["gpus"] is None:
         raise click.UsageError("Missing option '--gpus'.")
-    made = build(list(traces), engine_log=engine_log, **options)
+    with progress_bar("reading"):
+        made = build(list(traces), engine_log=engine_log, **options)
     warn(made.warnings)
     if output is not None:
         made.write(output)
@@ -85,7 +93,19 @@ def workload(
 
     show(*workload_tables(made))
     if output is not None:
-        click.echo(f"Scenario written to {output}; next: fluidgate plan {output}")
+        told(f"Scenario written to {output}; next: fluidgate plan {output}")
+
+
+def _show_formats(as_json: bool) -> None:
+    from fluidgate.workloads.formats.known import known_formats
+
+    known = known_formats()
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "formats": [asdict(each) for each in known]}, indent=2))
+        return
+    from fluidgate.reports.tables import format_table
+
+    show(format_table(known))
 
 
 def _show_engine(path: str, as_json: bool) -> None:

@@ -64,6 +64,7 @@ class KernelCache(_Cache):
         self._what = what
         self._some = f", some {seconds} s" if seconds else ""
         self._states = states
+        self._seconds = seconds
         self._patience = PATIENCE * seconds
         self._lock: IO[str] | None = None
         self._began = 0.0
@@ -96,7 +97,8 @@ class KernelCache(_Cache):
                 self._unlock(path)
         if found is None:
             if self._what:
-                log.info("compiling %s (%s)%s ...", self._what, _whereabouts(), self._some)
+                told = {"compiling": self._what, "expected": self._seconds}
+                log.info("compiling %s (%s)%s ...", self._what, _whereabouts(), self._some, extra=told)
             self._began = time.perf_counter()
         return found
 
@@ -119,7 +121,7 @@ class KernelCache(_Cache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         if self._what:
-            log.info("compiled in %.1f s", time.perf_counter() - self._began)
+            log.info("compiled in %.1f s", time.perf_counter() - self._began, extra={"compiling": ""})
         path = self._path(sig)
         if path is None:
             return

@@ -10,7 +10,7 @@ from fluidgate.deployment.emulation import emulation_script
 from fluidgate.deployment.fleet import Fleet
 from fluidgate.deployment.gateway import gateway_text, policy_file, scenario_text
 from fluidgate.deployment.kubernetes import kubernetes_text
-from fluidgate.deployment.load import check_script, requests_text, targets_text
+from fluidgate.deployment.load import Sent, check_script, requests_text, targets_text
 from fluidgate.deployment.readme import readme_text
 from fluidgate.deployment.vllm import vllm_script
 from fluidgate.errors import FluidgateError
@@ -51,6 +51,7 @@ def save(found: Sizing, folder: str | Path, *, force: bool = False, command: str
         raise FluidgateError("--save: no choice keeps the targets, so there is nothing to run; give other choices")
     check_folder(folder, force=force)
     fleet = Fleet.of(found.best)
+    sent = Sent.of(fleet, found.load, found.seed)
     texts = {
         "README.md": readme_text(fleet, found, command),
         "scenario.toml": scenario_text(fleet),
@@ -58,11 +59,11 @@ def save(found: Sizing, folder: str | Path, *, force: bool = False, command: str
         "vllm.sh": vllm_script(fleet),
         "compose.yaml": compose_text(fleet),
         "kubernetes.yaml": kubernetes_text(fleet),
-        "check.sh": check_script(fleet, found.seed),
+        "check.sh": check_script(fleet, sent, found.seed),
         "emulate.sh": emulation_script(fleet),
-        "targets.json": targets_text(fleet),
+        "targets.json": targets_text(fleet, sent),
         "judge.py": read_text(judge.__file__, "a script"),
-        **{f"requests/{name}": text for name, text in requests_text(fleet, found.seed).items()},
+        **{f"requests/{name}": text for name, text in requests_text(fleet, sent).items()},
     }
     name, path = policy_file(fleet)
     if path is not None:

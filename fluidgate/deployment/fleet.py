@@ -16,6 +16,7 @@ from fluidgate.profiles.facts import language_model_of
 from fluidgate.profiles.kv_memory import OVERHEAD, UTILIZATION
 from fluidgate.profiles.profile import Profile
 from fluidgate.sizing.answer import Answer
+from fluidgate.sizing.mix import Mix
 
 FIRST_PORT = 8001
 GATEWAY_PORT = 8080
@@ -53,11 +54,16 @@ class Fleet:
         choice = answer.choice
         if answer.engines is None:
             raise FluidgateError("--save: no choice keeps the targets, so there is nothing to run; give other choices")
+        if isinstance(choice, Mix):
+            raise FluidgateError(
+                f"--save: the cheapest is a mix of GPU types, {choice.profile}, but what is saved is of one type; size "
+                "without --mixed, or each type alone with the classes that go there"
+            )
         policy = find_any_policy(choice.policy)
         if isinstance(policy, PlacedPolicy) and not policy.only_places:
             raise FluidgateError(
                 f"--save: policy '{choice.policy}' is more than a placement of requests, which no gateway runs; "
-                "size with another --policy"
+                "size with another policy, such as vllm-least-loaded"
             )
         ranks = answer.engines * choice.ranks
         scenario = choice.scenario.for_gpus(ranks).replace(options=(), cluster_gpus=ranks)
@@ -81,7 +87,7 @@ class Fleet:
     @property
     def gpus(self) -> int:
         """Of an engine."""
-        return self.answer.choice.gpus_per_engine
+        return self.engine.data_parallel * self.tensor_parallel
 
     @property
     def batching(self) -> Batching:

@@ -36,7 +36,7 @@ def scenario_text(fleet: Fleet) -> str:
 def gateway_text(fleet: Fleet, engines: Mapping[str, Any]) -> str:
     """A gateway file before engines that are found by some keys of [engines]."""
     text = tomlkit.document()
-    text.add(tomlkit.comment(f"The gateway before {fleet.engines} engines; docs/gateway.md has every key."))
+    text.add(tomlkit.comment(f"The gateway before {fleet.engines} engines. Every key: docs/reference/gateway-file.md"))
     text.add("schema", SCHEMA)
     text.add("scenario", "scenario.toml")
     text.add("policy", policy_file(fleet)[0])

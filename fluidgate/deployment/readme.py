@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fluidgate import __version__
 from fluidgate.batching import Batching
 from fluidgate.deployment.fleet import GATEWAY_PORT, HOST_GPUS, Fleet
+from fluidgate.deployment.load import GUIDELLM, guidellm_line
 from fluidgate.deployment.load import VERSION as AIPERF
 from fluidgate.deployment.vllm import VERSION as VLLM
 from fluidgate.sizing.answer import Answer, Sizing
@@ -73,7 +74,7 @@ def _answer(answer: Answer, found: Sizing) -> Iterator[str]:
     size = "a GPU each" if choice.gpus_per_engine == 1 else f"{choice.gpus_per_engine} GPUs each"
     spare = f", {answer.spare} of them spare" if answer.spare else ""
     yield f"{answer.engines} engines of {choice.name}, {size}{spare}."
-    if answer.bill is not None and choice.gpu_hour is not None:
+    if answer.bill is not None and choice.priced:
         million = answer.bill.per_million
         each = f", {found.currency} {million:.4g} a million tokens" if million is not None else ""
         yield f"{found.currency} {answer.bill.per_hour:.4g} an hour{each}."
@@ -120,6 +121,16 @@ def _notes(fleet: Fleet) -> Iterator[str]:
     if any(each.patience_rate > 0.0 for each in scenario.classes):
         yield "The clients of `check.sh` wait for ever; those that were simulated leave."
     if scenario.arrivals.closed and scenario.arrivals.think > 0.0:
-        yield "The users of `check.sh` do not think between two requests."
+        yield "`check.sh` has as many users as wait on average; those who think are left out."
+    if scenario.has_sessions:
+        yield (
+            "`check.sh` sends sessions turn by turn as chats, each turn with the answers before it. Prefixes that "
+            "several sessions share, and sub-agents, are left out, so that less is found in memory, and less comes."
+        )
+    if fleet.answer.peak is not None:
+        yield "Where the load rises and falls, `check.sh` sends what comes from the peak that binds on."
+    line = guidellm_line(fleet)
+    if line is not None:
+        yield f"The same requests by guidellm {GUIDELLM}, which judges no targets: `{line}`"
     if len(scenario.classes) > 1:
         yield "Clients say the class of a request by the header `x-class`, as `gateway.toml` has it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -112,8 +113,9 @@ class EngineServer:
         try:
             self._listener = await loop.create_server(self._connection, self.host, self.port, backlog=1024)
         except (OSError, OverflowError) as error:
+            mend = "--port" if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES) else "--host"
             raise FluidgateError(
-                f"engine: cannot listen on {self.host} port {self.port} ({_reason(error)}); give another --port"
+                f"engine: cannot listen on {self.host} port {self.port} ({_reason(error)}); give another {mend}"
             ) from None
         self.port = self._listener.sockets[0].getsockname()[1]
         self._tell_kv_events()

@@ -71,6 +71,8 @@ class EngineSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise FluidgateError("engine: model must not be empty; give the name that the API serves")
         for name in ("speed", "kv_lease", "pair_timeout"):
             _check(name, getattr(self, name), 0.0 < getattr(self, name) < math.inf, "above 0")
         for name in ("transfer_latency", "grace"):

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Ended = Generator[tuple[int, Any], None, None]
 """The number of a job and what it gave, each job once, in the order in which they end."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs `function` on each job and yields the results in the order of the jobs.
 

@@ -17,6 +17,7 @@ from fluidgate.errors import FluidgateError, one_line
 from fluidgate.execution.executor import AsTheyEnd, Ended
 from fluidgate.execution.local import interrupts_held
 from fluidgate.execution.version import code_version
+from fluidgate.plugins import modules
 
 RETRIES = 5
 """Times that a job runs again whose worker or node was lost."""
@@ -117,9 +118,9 @@ def _joined(address: str | None) -> Any:
 def _by_value() -> Any:
     """What packs functions and jobs, with the code of modules that no other machine has."""
     cloudpickle: Any = import_module("ray.cloudpickle")
-    for module in list(sys.modules.values()):
-        if getattr(module, "__only_here__", False) is True:
-            cloudpickle.register_pickle_by_value(module)
+    only_here = [module for module in list(sys.modules.values()) if getattr(module, "__only_here__", False) is True]
+    for module in (*only_here, *modules()):
+        cloudpickle.register_pickle_by_value(module)
     return cloudpickle
 
 

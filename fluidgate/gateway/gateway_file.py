@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fluidgate.errors import FluidgateError, nearest
+from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.gateway.gateway_tables import (
     GROUPS_OWN,
     AdminTable,
@@ -32,7 +33,11 @@ from fluidgate.gateway.quota_table import KeyLimits, QuotaTable, limits_of
 from fluidgate.model import Scenario
 from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
 from fluidgate.replanning.replanner import Replanning
-from fluidgate.toml_file import check, fail, parse_toml, read_text, shown
+from fluidgate.toml_file import STDIN, check, fail, parse_toml, read_text, shown, source_of
+from fluidgate.unit_doubts import milliseconds
+
+LONG_WAIT = 3600.0
+"""s; the longest wait from which on its unit is doubted."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class GatewaySettings:
         Raises:
             FluidgateError: the file, or one that it names, is missing or wrong; the message names file, key and mend.
         """
-        settings = parse_gateway(read_text(path, "a gateway file"), str(path), Path(path).parent, policy=policy)
+        settings = parse_gateway(read_text(path, "a gateway file"), source_of(path), Path(path).parent, policy=policy)
         given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
         return replace(
             settings,
@@ -139,7 +144,12 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write a gateway: schema, scenario and [engines]"])
+    if "gpu" in data and "engines" not in data:
+        fail(source, ["a scenario, not a gateway file; write one that names it as scenario, and [engines]"])
     file = check(GatewayTable, data, source)
+    for where, limits in (("limits", data.get("limits", {})), *_limits_of_classes(data)):
+        if isinstance(limits, dict) and isinstance(wait := limits.get("max_wait"), int | float) and wait >= LONG_WAIT:
+            warnings.warn(f"{source}: {milliseconds(f'{where}.max_wait', wait)}", UnitWarning, stacklevel=2)
     if found := list(_problems_of_whole(file)):
         fail(source, found)
     tables = [(f"groups[{k}].", each) for k, each in enumerate(file.groups)] or [("", file)]
@@ -157,12 +167,20 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
     )
 
 
+def _limits_of_classes(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for where, table in [("", data), *((f"groups[{k}].", each) for k, each in enumerate(data.get("groups", [])))]:
+        yield from ((f"{where}classes[{k}]", each) for k, each in enumerate(table.get("classes", [])))
+
+
 def _group(
     table: GroupTable, where: str, file: GatewayTable, source: str, folder: Path, policy: str | None
 ) -> GroupSettings:
     engines, named = table.engines, table.scenario
     assert engines is not None
     assert named is not None
+    if not (folder / named).is_file():
+        base = "the working folder" if source == STDIN else "this file"
+        fail(source, [f"{where}scenario: no file {shown(str(folder / named))}; paths are relative to {base}"])
     scenario = Scenario.load(folder / named)
     chosen = _policy(table.policy, where, source, folder) if policy is None else find_any_policy(policy)
     keys = [each.name for each in file.keys]
@@ -273,8 +291,10 @@ def _problems(
             yield f"engines.urls[{k}]: {shown(url)} is no base URL; give one such as 'http://127.0.0.1:8001'"
         elif url.rstrip("/").endswith("/v1"):
             yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '/v1'"
-    if len({url.rstrip("/") for url in engines.urls}) < len(engines.urls):
-        yield "engines.urls: an engine stands twice; name each once"
+    places = [_place_of(url) for url in engines.urls]
+    for k, place in enumerate(places):
+        if (first := places.index(place)) < k:
+            yield f"engines.urls[{k}]: {shown(engines.urls[k])} is the engine of engines.urls[{first}]; name it once"
     if engines.binding == "early" and engines.kind not in ("vllm", "sglang"):
         yield f"engines.binding: decodes of {engines.kind} are not bound early; remove this key"
     if engines.binding == "early" and engines.kind == "sglang" and isinstance(policy, PlacedPolicy):
@@ -290,6 +310,17 @@ def _problems(
         yield f"prefixes.kv_events_port: {engines.kind} tells no KV events; remove this key"
     if isinstance(policy, PlacedPolicy) and not policy.only_places:
         yield f"policy: {shown(policy.name)} is more than a placement of requests; name another policy"
+
+
+def _place_of(url: str) -> tuple[str, str, int | None, str]:
+    """Where a URL leads, however it is written."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return url, "", None, ""
+    host = (parts.hostname or "").rstrip(".")
+    return parts.scheme, "127.0.0.1" if host == "localhost" else host, port, parts.path.rstrip("/")
 
 
 def is_base_url(text: str) -> bool:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.optimum.space import Counts, GpuState, Integers, Space, State
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
+from fluidgate.shown import Drawn, Shown, rate, several
 from fluidgate.simulation import SimulationResult
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.results import warnings_of
+from fluidgate.wording import all_worded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -80,8 +85,8 @@ def _less(before: Counts, after: Counts) -> int | None:
     return next((i for i, (b, a) in enumerate(zip(before, after, strict=True)) if a < b), None)
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Drawn):
     """The most that any policy earns on a small cluster. Rates are per GPU and second.
 
     Attributes:
@@ -116,6 +121,10 @@ class Optimum:
     settled: bool
     policy: PolicyTable = field(repr=False, compare=False)
 
+    def headline(self) -> str:
+        most = f"no policy earns more than {rate(self.revenue_rate)} /s per GPU"
+        return f"'{self.scenario.name}' on {several(self.gpus, 'GPU')}: {most}"
+
     @property
     def optimality_ratio(self) -> float | None:
         """Revenue over the fluid R*; None where R* is 0."""
@@ -124,7 +133,7 @@ class Optimum:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the number should know."""
-        return (*self._limits(), *self._accuracy())
+        return all_worded((*self._limits(), *self._accuracy()))
 
     def _accuracy(self) -> tuple[str, ...]:
         if self.settled:
@@ -200,6 +209,12 @@ class Optimum:
             "warnings": list(self.warnings),
         }
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row: what `to_dict` has of it."""
+        import pandas as pd
+
+        return pd.DataFrame([{key: value for key, value in self.to_dict().items() if not isinstance(value, list)}])
+
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
@@ -208,12 +223,17 @@ TRUNCATION = 1e-4
 """Share of the time at a limit from which on the result carries a warning."""
 
 
-@dataclass(frozen=True)
-class Yardstick:
+@dataclass(frozen=True, repr=False)
+class Yardstick(Shown):
     """What policies earn beside the most that any policy could earn."""
 
     optimum: Optimum
     results: tuple[SimulationResult, ...]
+
+    def headline(self) -> str:
+        shares = ((each.policy, self.share(each)[0]) for each in self.results)
+        earned = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares if share is not None)
+        return f"{self.optimum.headline()}; of it earn {earned}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -243,6 +263,19 @@ class Yardstick:
                 }
             )
         return {**self.optimum.to_dict(), "run": run, "policies": policies, "warnings": list(self.warnings)}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a policy: its revenue, per GPU and second, and the share of the optimum."""
+        import pandas as pd
+
+        rows = []
+        for each in self.results:
+            row: dict[str, Any] = {"policy": each.policy, **each.revenue_rate.columns("revenue_rate")}
+            share, interval = self.share(each)
+            low, high = interval or (None, None)
+            row |= {"share": share, "share_low": low, "share_high": high}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)

@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Array, Scenario
+from fluidgate.model import AnyScenario, Array, Scenario
 from fluidgate.optimum import kernel
 from fluidgate.optimum.cluster import checked_gpus
 from fluidgate.optimum.result import TRUNCATION, Optimum, PolicyTable, Yardstick, worth_of_all
 from fluidgate.optimum.space import Counts, Integers, Size, Space, Tables
 from fluidgate.planning import Planner
 from fluidgate.policies import Policy
+from fluidgate.progress import Progress
 from fluidgate.simulation import compare
 
 log = logging.getLogger("fluidgate")
@@ -59,8 +61,9 @@ TIE = 1e-9
 SETTLED = 1e-13
 
 
+@checked
 def optimum(
-    scenario: Scenario,
+    scenario: AnyScenario,
     *,
     gpus: int | None = None,
     queue_limit: int | None = None,
@@ -84,6 +87,7 @@ def optimum(
     Raises:
         FluidgateError: an option is wrong, or the system is too large; the message says what would fit.
     """
+    scenario = Scenario.of(scenario)
     scenario.need_prices("the optimum")
     gpus = checked_gpus(scenario, gpus, "the optimum")
     for name, limit in (("--queue-limit", queue_limit), ("--buffer-limit", buffer_limit)):
@@ -119,6 +123,7 @@ def optimum(
     return solution.optimum(fluid, endless)
 
 
+@checked
 def yardstick(
     best: Optimum,
     policies: Sequence[str | Policy],
@@ -127,6 +132,7 @@ def yardstick(
     replications: int = 5,
     seed: int = 0,
     workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Yardstick:
     """What policies earn on the cluster of an optimum, simulated without limits on the queues.
 
@@ -141,6 +147,7 @@ def yardstick(
         seed=seed,
         workers=workers,
         fidelity="markov",
+        progress=progress,
     )
     return Yardstick(best, found.policies)
 

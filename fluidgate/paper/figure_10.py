@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from fluidgate import plan
 from fluidgate.model import Pricing
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.planning import heat_map
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 from fluidgate.reports.sweeps import heat_map_panel
 
@@ -41,7 +41,7 @@ def run(setting: Setting) -> Outcome:
         "to prices in this model. The best point is a corner, the same for every k.",
     )
     with style():
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        figure = Picture(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         heat_map_panel(left, hardware, label_x="batch size B", label_y="beta, s/token", log=("gpu.iteration.beta",))
         heat_map_panel(right, money, label_x="c_p, per prompt token", label_y="c_d, per output token")

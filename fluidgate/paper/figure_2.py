@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from fluidgate import plan, simulate
 from fluidgate.model import Array, Scenario, Scheme
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
@@ -24,7 +24,7 @@ def run(setting: Setting) -> Outcome:
     gpus, horizon = setting.sized(500, 100), setting.sized(600.0, 200.0)
     frames = []
     with style():
-        figure = Figure(figsize=(10, 5.5), layout="constrained")
+        figure = Picture(figsize=(10, 5.5), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey="row")
         tail: dict[str, Statistic] = {}
         for k, scheme in enumerate(POLICY):

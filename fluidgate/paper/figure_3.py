@@ -12,6 +12,8 @@ from fluidgate.calibration import Calibration, calibrate, read_measurements
 from fluidgate.model import TimeTable
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.profiles import Profile, find_profile, shipped
+from fluidgate.reports.looks import marked
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import plain_ticks, style
 
 TITLE = "Calibration: mixed iteration time against chunk size"
@@ -125,7 +127,7 @@ def speeds(profiles: list[Profile]) -> pd.DataFrame:
 
 def picture(paper: list[Profile], tables: list[Profile], measured: Calibration | None) -> Figure:
     with style():
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        figure = Picture(figsize=(11, 4.2), layout="constrained")
         mixed, solo = figure.subplots(1, 2)
         for k, profile in enumerate(paper):
             law = profile.iteration
@@ -142,7 +144,7 @@ def picture(paper: list[Profile], tables: list[Profile], measured: Calibration |
         chosen = [p for p in tables if "8b" in p.name]
         for k, profile in enumerate(chosen):
             table = table_of(profile)
-            solo.plot(table.solo_axes[0], 1000 * table.solo_times[:, 0], "o-", ms=3, color=f"C{k}", label=profile.name)
+            solo.plot(table.solo_axes[0], 1000 * table.solo_times[:, 0], ms=4, label=profile.name, **marked(k))
         solo.set_xscale("log", base=2)
         plain_ticks(solo.xaxis)
         solo.set_ylim(bottom=0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from fluidgate import plan
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.paper.scaling import draw, scale_up
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 
 TITLE = "Gate-and-route: revenue and queues against the number of GPUs"
@@ -23,7 +23,7 @@ def run(setting: Setting) -> Outcome:
     revenue = [r.revenue_rate for r in scaling.results]
     means, stds = np.array([r.mean for r in revenue]), np.array([r.std for r in revenue])
     with style():
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        figure = Picture(figsize=(11, 3.4), layout="constrained")
         money, prefill, decode = figure.subplots(1, 3)
         money.plot(scaling.gpus, means, "o-", ms=3)
         money.fill_between(scaling.gpus, means - stds, means + stds, alpha=0.2, lw=0)
@@ -36,7 +36,7 @@ def run(setting: Setting) -> Outcome:
         money.legend()
         draw(prefill, scaling, "prefill_queue", "waiting for prefill, per GPU")
         draw(decode, scaling, "decode_queue", "waiting for decode, per GPU")
-        prefill.legend()
+        decode.legend()
     data = scaling.frame(("prefill_queue", "decode_queue"))
     totals = pd.DataFrame(
         {"gpus": scaling.gpus, "class": "all", "quantity": "revenue_rate", "mean": means, "std": stds,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
 from fluidgate import plan
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.paper.scaling import draw, scale_up
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 
 TITLE = "Gate-and-route: occupancies against the plan"
@@ -19,7 +18,7 @@ DECODE = ("mixed_decode", "solo_decode")
 def run(setting: Setting) -> Outcome:
     scaling = scale_up(setting, "gate-and-route", plan(two_class()))
     with style():
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        figure = Picture(figsize=(11, 3.4), layout="constrained")
         panels = figure.subplots(1, 3)
         for axes, (quantity, title) in zip(
             panels,

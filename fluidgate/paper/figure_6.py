@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
 from fluidgate import plan
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
 from fluidgate.paper.scaling import draw, scale_up
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 
 TITLE = "SLI-aware policy: occupancies approach the plan"
@@ -18,7 +17,7 @@ NEAR = 0.05
 def run(setting: Setting) -> Outcome:
     scaling = scale_up(setting, "sli-aware", plan(two_class(), allow_decode_buffer=False))
     with style():
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        figure = Picture(figsize=(11, 3.4), layout="constrained")
         panels = figure.subplots(1, 3)
         titles = ("in prefill, X/n", "mixed decodes, Y_m/n", "solo decodes, Y_s/n")
         for axes, quantity, title in zip(panels, QUANTITIES, titles, strict=True):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from fluidgate import SimulationResult, compare
 from fluidgate.paper.instances import random_instance
 from fluidgate.paper.item import Outcome, Setting, Verdict
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import style
 from fluidgate.simulation.statistics import Statistic, statistic
 
@@ -175,7 +176,7 @@ def table(ratios: pd.DataFrame, what: str) -> str:
 
 def picture(ratios: pd.DataFrame, headline: pd.DataFrame) -> Figure:
     with style():
-        figure = Figure(figsize=(11, 4), layout="constrained")
+        figure = Picture(figsize=(11, 4), layout="constrained")
         for axes, chosen, title in zip(
             figure.subplots(1, 2, sharey=True),
             (headline, ratios),

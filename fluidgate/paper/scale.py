@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from fluidgate import SimulationResult, compare, plan
 from fluidgate.paper.instances import two_class
 from fluidgate.paper.item import Outcome, Setting, Verdict
+from fluidgate.reports.looks import marked
+from fluidgate.reports.picture import Picture
 from fluidgate.reports.plots import plain_ticks, style
 
 TITLE = "The gap to R* against the number of GPUs"
@@ -118,14 +120,14 @@ def rate(rows: pd.DataFrame) -> tuple[float, float]:
 
 def picture(data: pd.DataFrame, fits: dict[str, tuple[float, float]]) -> Figure:
     with style():
-        figure = Figure(figsize=(10.5, 4), layout="constrained")
+        figure = Picture(figsize=(10.5, 4), layout="constrained")
         gap, excess = figure.subplots(1, 2)
         for k, policy in enumerate(POLICIES):
             rows = data[data["policy"] == policy]
             label = f"{policy}, ~ n^{fits[policy][0]:.2f}"
-            gap.plot(rows["gpus"], 100 * rows["gap"], "o-", ms=3, color=f"C{k}", label=label)
+            gap.plot(rows["gpus"], 100 * rows["gap"], ms=4, label=label, **marked(k))
             gap.fill_between(rows["gpus"], 100 * rows["low"], 100 * rows["high"], color=f"C{k}", alpha=0.2, lw=0)
-            excess.plot(rows["gpus"], rows["excess_prefills"], "o-", ms=3, color=f"C{k}", label=policy)
+            excess.plot(rows["gpus"], rows["excess_prefills"], ms=4, label=policy, **marked(k))
         gap.set_xscale("log")
         gap.set_yscale("log")
         for axis in (gap.xaxis, gap.yaxis):

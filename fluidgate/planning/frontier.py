@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest
-from fluidgate.model import Array, Indicators, Pricing, Scenario
+from fluidgate.model import AnyScenario, Array, Indicators, Pricing, Scenario
+from fluidgate.planning.partition import check_gpus
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.planner import Planner
+from fluidgate.shown import Drawn, rate, several
+from fluidgate.wording import named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +41,8 @@ _HALVED = 1e-10
 """Accuracy of the limit that stops binding, of the loosest limit."""
 
 
-@dataclass(frozen=True, eq=False)
-class Frontier:
+@dataclass(frozen=True, eq=False, repr=False)
+class Frontier(Drawn):
     """The Pareto frontier of a plan's objective against one limit; arrays of shape (points,).
 
     For the gaps (43), (45) the limit is a right-hand side of the program: the frontier is concave and piecewise
@@ -78,6 +82,10 @@ class Frontier:
     free_limit: float
     unlimited_objective: float
     warnings: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        ends = f"{rate(float(self.limit[0]))} to {rate(float(self.limit[-1]))}"
+        return f"'{self.scenario}' against {self.indicator}: {several(len(self.limit), 'limit')} from {ends}"
 
     @property
     def price_confirmed(self) -> NDArray[np.bool_]:
@@ -143,8 +151,9 @@ class Frontier:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+@checked
 def frontier(
-    scenario: Scenario,
+    scenario: AnyScenario,
     indicator: str,
     *,
     low: float | None = None,
@@ -169,9 +178,11 @@ def frontier(
             is given.
         InfeasiblePlanError: there is no plan even without the limit, or none at `low`.
     """
+    scenario = Scenario.of(scenario)
     scenario.need_prices("a frontier")
     name = _checked(indicator, points)
     if gpus is not None:
+        check_gpus(gpus)
         scenario = scenario.for_gpus(gpus)
     limited = _Limited(scenario, name, planner or Planner())
     unlimited = limited.plan(None)
@@ -276,17 +287,18 @@ def _checked(indicator: str, points: int) -> Limit:
 
 
 def _range(name: Limit, low: float | None, high: float | None, least: float, free: float) -> tuple[float, float]:
-    for end, value in (("from", low), ("to", high)):
+    for end, value in ((named("from", "low"), low), (named("to", "high"), high)):
         if value is not None and not 0 <= value < np.inf:
             raise FluidgateError(f"{end}: must be at least 0 and finite, but is {value}; give another limit")
     if low is None and high is None and free <= least:
         raise FluidgateError(
             f"indicator: {name} costs nothing from the least limit that can be met ({least:.6g}) on; "
-            "give another, or a range (from, to) to see the flat frontier"
+            f"give another, or a range ({named('from', 'low')}, {named('to', 'high')}) to see the flat frontier"
         )
     first = least if low is None else low
     last = free if high is None else high
     if not first < last:
-        begin = f"from {first:.9g}" if low is not None else f"the least limit that can be met, {first:.9g},"
-        raise FluidgateError(f"to: {last:.9g} is not above {begin}; give a larger limit")
+        least_one = f"the least limit that can be met, {first:.9g},"
+        begin = least_one if low is None else f"{named('from', 'low')} {first:.9g}"
+        raise FluidgateError(f"{named('to', 'high')}: {last:.9g} is not above {begin}; give a larger limit")
     return first, last

@@ -28,7 +28,7 @@ class Partition:
 MOST_GPUS = 2**31 - 1
 
 
-def check_gpus(gpus: int) -> None:
+def check_gpus(gpus: int, option: str = "--gpus") -> None:
     """Refuse a number of GPUs that no cluster has.
 
     Raises:
@@ -36,7 +36,8 @@ def check_gpus(gpus: int) -> None:
     """
     if not 1 <= gpus <= MOST_GPUS:
         shown = str(gpus) if abs(gpus) < 10**12 else "beyond it"
-        raise FluidgateError(f"--gpus: must be at least 1 and at most {MOST_GPUS}, but is {shown}; give another number")
+        least_and_most = f"must be at least 1 and at most {MOST_GPUS}"
+        raise FluidgateError(f"{option}: {least_and_most}, but is {shown}; give another number")
 
 
 def check_ranks(gpus: int, ranks: int) -> None:

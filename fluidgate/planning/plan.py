@@ -12,13 +12,14 @@ from fluidgate.batching import Batching
 from fluidgate.model import Array, Rates, Scenario, Scheme
 from fluidgate.planning.operating_point import OperatingPoint
 from fluidgate.planning.partition import Partition
+from fluidgate.shown import Drawn, rate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Drawn):
     """An optimal steady state of the fluid model, [LDHZ] (40), (42) or (49), per GPU.
 
     Attributes:
@@ -82,6 +83,14 @@ class Plan:
     operating_point: OperatingPoint | None = None
     warnings: tuple[str, ...] = ()
     partition: Partition | None = None
+
+    def headline(self) -> str:
+        earned = "R*" if self.scenario.priced else "tokens"
+        split = "" if self.partition is None else f", {self.partition.mixed} of {self.partition.gpus} GPUs mixed"
+        return (
+            f"'{self.scenario.name}': {earned} {rate(self.revenue_rate)} /s per GPU, "
+            f"{100 * self.mixed_fraction:.1f} % in prefill{split}"
+        )
 
     @property
     def objective(self) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import get_args
 
-from fluidgate.batching import Batching
+from fluidgate.arguments import checked
+from fluidgate.batching import Batching, BatchingName
 from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest
-from fluidgate.model import Array, Indicators, Scenario, Scheme
+from fluidgate.model import AnyScenario, Array, Indicators, Scenario, Scheme
 from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.program import BatchProgram
 from fluidgate.planning.batches.reading import read_plan as read_batches
@@ -14,6 +15,7 @@ from fluidgate.planning.batches.solve import least_limit, solve
 from fluidgate.planning.infeasible import explain
 from fluidgate.planning.instance import Instance
 from fluidgate.planning.linear_program import Vertex
+from fluidgate.planning.partition import check_gpus
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.program import FluidProgram
 from fluidgate.planning.reading import read_plan
@@ -36,20 +38,21 @@ class Planner:
         scheme: Scheme | None = None,
         allow_decode_buffer: bool = True,
         with_indicators: bool = True,
-        batching: Batching | None = None,
+        batching: BatchingName | None = None,
         by_iterations: bool = False,
     ) -> Plan:
         """The optimal plan of a scenario, ties settled as model.md, section 3, says; see `plan`."""
         check_scheme(scheme)
         if gpus is not None:
+            check_gpus(gpus)
             scenario = scenario.for_gpus(gpus)
         indicators = scenario.indicators if with_indicators else Indicators()
         scheme = scheme or scenario.pricing.scheme
-        batching = batching or Batching(scenario.engine.batching or Batching.SINGLE_PREFILL)
+        how = Batching(batching or scenario.engine.batching or Batching.SINGLE_PREFILL)
         try:
-            if has_full_chunks(scenario, batching, by_iterations):
+            if has_full_chunks(scenario, how, by_iterations):
                 return self._in_occupancies(Instance.of(scenario, scheme, indicators, allow_decode_buffer), gpus)
-            return self._in_batches(BatchInstance.of(scenario, scheme, indicators, batching, allow_decode_buffer), gpus)
+            return self._in_batches(BatchInstance.of(scenario, scheme, indicators, how, allow_decode_buffer), gpus)
         except ArithmeticError as error:
             raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
 
@@ -111,14 +114,15 @@ def _plan_of(program: FluidProgram, instance: Instance, gpus: int | None) -> Pla
     return read_plan(program, optimum, columns, gpus)
 
 
+@checked
 def plan(
-    scenario: Scenario,
+    scenario: AnyScenario,
     *,
     gpus: int | None = None,
     scheme: Scheme | None = None,
     allow_decode_buffer: bool = True,
     with_indicators: bool = True,
-    batching: Batching | None = None,
+    batching: BatchingName | None = None,
     by_iterations: bool = False,
 ) -> Plan:
     """The optimal steady state of the fluid model: [LDHZ] (40), (42), with indicators (49).
@@ -139,6 +143,7 @@ def plan(
     Raises:
         InfeasiblePlanError: classes that never leave exceed the capacity, or a limit cannot be met.
     """
+    scenario = Scenario.of(scenario)
     return Planner().solve(
         scenario,
         gpus=gpus,

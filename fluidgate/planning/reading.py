@@ -13,6 +13,7 @@ from fluidgate.planning.partition import partition
 from fluidgate.planning.penalty import indicator_values
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.program import FluidProgram
+from fluidgate.wording import all_worded
 
 _ZERO = 1e-9
 """Values under it are 0; prices, too, relative to the dearest slot's value."""
@@ -71,7 +72,7 @@ def read_plan(program: FluidProgram, optimum: Vertex, columns: Array, gpus: int 
         shadow_prices=prices,
         indicators=indicators,
         slots=float(instance.batch),
-        warnings=(*advice(instance.scenario, groups), *of_full_chunks(instance.scenario)),
+        warnings=all_worded((*advice(instance.scenario, groups), *of_full_chunks(instance.scenario))),
         partition=groups,
     )
 

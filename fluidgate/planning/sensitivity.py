@@ -20,11 +20,13 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest, one_line
-from fluidgate.model import Array, Gpu, Indicators, IterationTime, Noun, Pricing, RequestClass, Scenario
+from fluidgate.model import AnyScenario, Array, Gpu, Indicators, IterationTime, Noun, Pricing, RequestClass, Scenario
 from fluidgate.planning.frontier import LIMITS
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.planner import Planner
+from fluidgate.shown import Drawn, several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +43,8 @@ _TABLES: dict[str, type[Noun]] = {
 _CLASS_FIELDS = {name: info for name, info in RequestClass.model_fields.items() if name != "name"}
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Drawn):
     """Plans along one field; arrays of shape (points,) unless said otherwise, NaN where there is no plan.
 
     Attributes:
@@ -75,6 +77,9 @@ class Sweep:
     flow_price: Array
     reasons: tuple[str | None, ...]
     warnings: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        return f"'{self.scenario}' along {self.field}: {several(len(self.values), 'plan')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: `points` are objects; a NaN is None."""
@@ -120,8 +125,8 @@ class Sweep:
         return pd.DataFrame(columns | prices | flows | {"reason": list(self.reasons)})
 
 
-@dataclass(frozen=True, eq=False)
-class HeatMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeatMap(Drawn):
     """Plans over two fields; arrays of shape (y values, x values), NaN where there is no plan.
 
     Attributes:
@@ -151,6 +156,9 @@ class HeatMap:
     mixed_fraction: Array
     reasons: tuple[tuple[str | None, ...], ...]
     warnings: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        return f"'{self.scenario}' over {self.field_x} and {self.field_y}: {several(self.objective.size, 'plan')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: nested lists, a row for each y value; a NaN is None."""
@@ -188,8 +196,9 @@ class HeatMap:
         )
 
 
+@checked
 def sweep(
-    scenario: Scenario, field: str, values: Iterable[Any], *, scale: bool = False, planner: Planner | None = None
+    scenario: AnyScenario, field: str, values: Iterable[Any], *, scale: bool = False, planner: Planner | None = None
 ) -> Sweep:
     """Plans of a scenario whose field takes one value after another, [LDHZ] Figure 9.
 
@@ -203,6 +212,7 @@ def sweep(
     Raises:
         FluidgateError: no such field, or a value that it cannot take; the message names both.
     """
+    scenario = Scenario.of(scenario)
     scenario.need_prices("a sweep")
     place = _Place.of(scenario, field)
     settings = place.settings(scenario, values, scale)
@@ -230,8 +240,9 @@ def sweep(
     )
 
 
+@checked
 def heat_map(
-    scenario: Scenario,
+    scenario: AnyScenario,
     field_x: str,
     values_x: Iterable[Any],
     field_y: str,
@@ -241,6 +252,7 @@ def heat_map(
     planner: Planner | None = None,
 ) -> HeatMap:
     """Plans over all pairs of values of two fields, [LDHZ] Figure 10; see `sweep`."""
+    scenario = Scenario.of(scenario)
     scenario.need_prices("a heat map")
     across, along = _Place.of(scenario, field_x), _Place.of(scenario, field_y)
     if across.overlaps(along):
@@ -379,12 +391,12 @@ class _Place:
             classes = list(scenario.classes)
             for index, value in zip(self.members, setting, strict=True):
                 classes[index] = classes[index].model_copy(update={self.name: value})
-            return scenario.replace(classes=tuple(classes))
+            return scenario.model_copy(update={"classes": tuple(classes)})
         update = {self.name: setting[0]}
         if self.table == "gpu.iteration":
             iteration = scenario.gpu.iteration.model_copy(update=update)
-            return scenario.replace(gpu=scenario.gpu.model_copy(update={"iteration": iteration}))
-        return scenario.replace(**{self.table: getattr(scenario, self.table).model_copy(update=update)})
+            return scenario.model_copy(update={"gpu": scenario.gpu.model_copy(update={"iteration": iteration})})
+        return scenario.model_copy(update={self.table: getattr(scenario, self.table).model_copy(update=update)})
 
     def _now(self, scenario: Scenario) -> tuple[Any, ...]:
         if self.table == "classes":

@@ -4,9 +4,10 @@ The decision functions (`gate`, `route`, `refill`) are the same in the simulator
 compiled, so they are imported from their own modules, late.
 """
 
-from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, tables_of
+from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, all_policies, tables_of
 from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
 from fluidgate.policies.find import find_any_policy, find_policy
+from fluidgate.policies.listing import PolicyList, list_policies
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
 from fluidgate.policies.policy_file import load_policy, write_policy
@@ -22,13 +23,16 @@ __all__ = [
     "Parameter",
     "PlacedPolicy",
     "Policy",
+    "PolicyList",
     "Program",
     "RefillRule",
     "RouteRule",
     "Tables",
     "Tuned",
+    "all_policies",
     "find_any_policy",
     "find_policy",
+    "list_policies",
     "load_policy",
     "tables_of",
     "write_policy",

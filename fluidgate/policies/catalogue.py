@@ -15,6 +15,7 @@ from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
 from fluidgate.planning import Plan
 from fluidgate.planning.partition import ceil_tolerant, partition
+from fluidgate.policies.brought import brought_names, brought_policies, brought_policy
 from fluidgate.policies.decisions.tables import SAME, GateRule, RefillRule, RouteRule, Tables, no_homes, no_limits
 from fluidgate.policies.homes import at_home
 from fluidgate.policies.limits import with_limits
@@ -256,7 +257,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 LISTED: dict[str, Policy | PlacedPolicy] = {**POLICIES, **PLACED}
-"""All of them, in the order in which they are shown."""
+"""All that are shipped, in the order in which they are shown."""
 
 ALIASES = {
     "gg-sp": "gate-and-route",
@@ -267,11 +268,21 @@ REPLAN = "+replan"
 """After a policy's name: its plan follows the load (`fluidgate.replanning`)."""
 
 
+def all_policies() -> dict[str, Policy | PlacedPolicy]:
+    """Those that are shipped, then those that other installed packages bring."""
+    return {**LISTED, **brought_policies({*LISTED, *ALIASES})}
+
+
+def is_listed(name: str) -> bool:
+    """Whether `fluidgate policies` lists a policy of that name."""
+    return name in LISTED or name in brought_names()
+
+
 def listed_policy(name: str) -> Policy | PlacedPolicy:
-    """The policy of that name or alias.
+    """The policy of that name or alias: shipped, or brought by an installed package.
 
     Raises:
-        FluidgateError: no policy has that name; the message gives the nearest.
+        FluidgateError: no policy has that name, and the message gives the nearest; or what brings it is broken.
     """
     policy = LISTED.get(ALIASES.get(name, name))
     if name.endswith(REPLAN):
@@ -280,6 +291,8 @@ def listed_policy(name: str) -> Policy | PlacedPolicy:
             f"simulate or compare it with --fidelity iteration, replay a trace, or leave {REPLAN} out"
         )
     if policy is None:
-        known = [*LISTED, *ALIASES]
+        policy = brought_policy(name)
+    if policy is None:
+        known = [*LISTED, *ALIASES, *brought_names()]
         raise FluidgateError(f"unknown policy '{name}'; `fluidgate policies` lists them all{nearest(name, known)}")
     return policy

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
 from fluidgate.policies.catalogue import listed_policy
 from fluidgate.policies.own_file import is_own, own_policy
@@ -12,7 +14,8 @@ from fluidgate.policies.policy import Policy
 from fluidgate.policies.policy_file import load_policy
 
 
-def find_any_policy(name: str, folder: str | Path = "") -> Policy | PlacedPolicy:
+@checked
+def find_any_policy(name: str | os.PathLike[str], folder: str | Path = "") -> Policy | PlacedPolicy:
     """The policy of that name or alias, of the policy file at that path (`PATH.toml`), or of `PATH.py:NAME`.
 
     Args:
@@ -21,6 +24,7 @@ def find_any_policy(name: str, folder: str | Path = "") -> Policy | PlacedPolicy
     Raises:
         FluidgateError: no policy has that name, and the message gives the nearest; or the file is wrong.
     """
+    name = os.fspath(name)
     if is_own(name):
         return own_policy(name, folder)
     if name.endswith(".toml"):
@@ -28,7 +32,8 @@ def find_any_policy(name: str, folder: str | Path = "") -> Policy | PlacedPolicy
     return listed_policy(name)
 
 
-def find_policy(name: str) -> Policy:
+@checked
+def find_policy(name: str | os.PathLike[str]) -> Policy:
     """The same for policies that read a plan, which every fidelity runs.
 
     Raises:

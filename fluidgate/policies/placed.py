@@ -29,7 +29,7 @@ PlacementName = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlacedPolicy(BasePolicy):
     """A way of batching and a rule of placement, by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 from fluidgate.errors import FluidgateError, nearest
@@ -14,6 +15,7 @@ from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.tuned import Tuned
 
 Origin = Literal["paper", "baseline", "published", "ours", "user"]
+"""Of a policy that is shipped, or of a file of one's own; else it is the name of the package that brings it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Parameter:
     def problem(self, value: float) -> str | None:
         """What is wrong with a value, as "REASON; MEND", or None."""
         kind = "whole number" if self.whole else "number"
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return f"must be a {kind} from {self.low:g} to {self.high:g}, but is {value!r}; give one"
         if self.low <= value <= self.high and (value == int(value) or not self.whole):
             return None
         return f"must be a {kind} from {self.low:g} to {self.high:g}, but is {value:g}; give another"
@@ -70,7 +74,7 @@ class Parameter:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BasePolicy:
     """What every policy has.
 
@@ -87,13 +91,17 @@ class BasePolicy:
     fidelities: ClassVar[tuple[str, ...]] = ("markov", "iteration")
 
     name: str
-    origin: Origin
+    origin: Origin | str
     summary: str
     parameters: tuple[Parameter, ...] = field(default=(), kw_only=True)
     settings: Mapping[str, float] = field(default_factory=dict, hash=False, kw_only=True)
     base: str = field(default="", kw_only=True)
     tuned: Tuned | None = field(default=None, kw_only=True)
     source: str = field(default="", kw_only=True)
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name} = {value:g}" for name, value in self.settings.items())
+        return f"<{type(self).__name__} {self.name}{f' ({numbers})' if numbers else ''}>"
 
     @property
     def values(self) -> dict[str, float]:
@@ -142,7 +150,7 @@ class BasePolicy:
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Policy(BasePolicy):
     """A policy by name that reads a plan.
 

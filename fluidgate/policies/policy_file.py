@@ -11,12 +11,24 @@ from typing import Any
 
 from pydantic import Field
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
-from fluidgate.policies.catalogue import LISTED, listed_policy
+from fluidgate.policies.catalogue import LISTED, is_listed, listed_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import BasePolicy, Policy
 from fluidgate.policies.tuned import Tuned
-from fluidgate.toml_file import SCHEMA, SchemaKey, Table, check, fail, parse_toml, read_text, shown, write_whole
+from fluidgate.toml_file import (
+    SCHEMA,
+    SchemaKey,
+    Table,
+    check,
+    fail,
+    parse_toml,
+    read_text,
+    shown,
+    source_of,
+    write_whole,
+)
 
 
 class PolicyTable(Table):
@@ -32,13 +44,14 @@ class PolicyTable(Table):
     tuned: Tuned | None = Field(None, description="the table [tuned] with scenario and gpus")
 
 
+@checked
 def load_policy(path: str | Path) -> Policy | PlacedPolicy:
     """Read a policy file; the policy goes by its path.
 
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, key and mend.
     """
-    return parse_policy(read_text(path, "a policy file"), str(path))
+    return parse_policy(read_text(path, "a policy file"), source_of(path))
 
 
 def parse_policy(text: str, source: str = "<string>") -> Policy | PlacedPolicy:
@@ -85,7 +98,7 @@ def dump_policy(policy: BasePolicy) -> str:
 
 def fits(policy: BasePolicy) -> bool:
     """Whether a policy file can hold the policy: one of the list with parameters."""
-    return (policy.base or policy.name) in LISTED and policy.is_data
+    return policy.is_data and is_listed(policy.base or policy.name)
 
 
 def check_fits(policy: BasePolicy) -> None:

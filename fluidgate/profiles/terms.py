@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from fluidgate.errors import ArgumentError
 from fluidgate.toml_file import LARGEST_WHOLE, Table, absent, shown
 
 BATCH_TERMS = (
@@ -126,4 +127,4 @@ def reason_of(error: ValueError) -> str:
 
     if isinstance(error, ValidationError):
         return error.errors()[0]["msg"].removeprefix("Value error, ")
-    return str(error)
+    return error.reason if isinstance(error, ArgumentError) else str(error)

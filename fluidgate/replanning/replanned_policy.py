@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fluidgate.errors import FluidgateError
@@ -37,6 +39,8 @@ class ReplannedPolicy:
 
 
 AnyPolicy = Policy | PlacedPolicy | ReplannedPolicy
+AnyPolicies = str | os.PathLike[str] | AnyPolicy | Sequence[str | os.PathLike[str] | AnyPolicy]
+"""Policies, or names and paths of them, `A,B` in one text among them."""
 """What goes where a policy's name goes."""
 
 

@@ -29,8 +29,8 @@ class Replanning:
 
     The estimates are looked at every `look` seconds. The plan is solved again when it is `period` seconds old, or when
     a rate, a mean length or a patience rate differs from the plan's own by more than `moved`, relatively, and by more
-    than `deviations` of the estimate's standard deviations (which counts bursts). docs/replanning.md tells how the
-    defaults were found.
+    than `deviations` of the estimate's standard deviations (which counts bursts). docs/background/replanning.md tells
+    how the defaults were found.
 
     Attributes:
         period: s; inf: only when the estimates have moved.

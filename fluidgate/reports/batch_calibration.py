@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -16,8 +14,11 @@ from fluidgate.calibration import BatchCalibration
 from fluidgate.calibration.batch_fit import Points
 from fluidgate.calibration.calibration import low_or_high
 from fluidgate.calibration.estimate import Estimate
-from fluidgate.reports.plots import STYLE, save
+from fluidgate.reports.plots import picture, save, style
 from fluidgate.reports.tables import number, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNITS = {
     "alpha": "s",
@@ -62,13 +63,16 @@ def batch_calibration_tables(calibration: BatchCalibration) -> Iterator[Table]:
     yield errors
 
 
-def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> None:
+def batch_calibration_figure(calibration: BatchCalibration) -> Figure:
     """Measured times and the law over the chunk size for each batch size, and the relative errors."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
+
     points, law, relative = calibration.fit.points, calibration.fit.law, calibration.fit.relative
     sizes = np.unique(points.batch_size)
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(sizes)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(sizes)))
+    with style():
+        figure = picture(figsize=(10, 3.8), layout="constrained")
         times, errors = figure.subplots(1, 2)
         shown, where = _shown(points)
         for size, shade in zip(sizes, shades, strict=True):
@@ -90,7 +94,12 @@ def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> N
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(sizes) <= 10:
             times.legend(loc="upper left", fontsize=8, title="batch size B", title_fontsize=8)
-        save(figure, path)
+        return figure
+
+
+def draw_batch_calibration(calibration: BatchCalibration, path: str | Path) -> None:
+    """The same as a file."""
+    save(batch_calibration_figure(calibration), path)
 
 
 def _shown(points: Points) -> tuple[NDArray[np.bool_], str]:

@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from fluidgate.calibration.calibration import Calibration, low_or_high, place
 from fluidgate.calibration.checks import Slope
 from fluidgate.calibration.estimate import Estimate
 from fluidgate.calibration.fit import Fit
-from fluidgate.reports.plots import STYLE, save
+from fluidgate.reports.plots import picture, save, style
 from fluidgate.reports.tables import number, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def calibration_tables(calibration: Calibration) -> Iterator[Table]:
@@ -58,12 +56,15 @@ def calibration_tables(calibration: Calibration) -> Iterator[Table]:
     yield checks
 
 
-def draw_calibration(calibration: Calibration, path: str | Path) -> None:
+def calibration_figure(calibration: Calibration) -> Figure:
     """Measured times and fitted lines over the chunk size, and how far the lines lie from the measurements."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
+
     fits = calibration.fits
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(fits)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(fits)))
+    with style():
+        figure = picture(figsize=(10, 3.8), layout="constrained")
         times, residuals = figure.subplots(1, 2)
         for each, shade in zip(fits, shades, strict=True):
             _draw_times(times, each, shade)
@@ -78,7 +79,12 @@ def draw_calibration(calibration: Calibration, path: str | Path) -> None:
         times.set_xlabel("chunk size C, tokens (squares at 0: solo)")
         if len(fits) <= 10:
             times.legend(loc="upper left", fontsize=8, title="batch size B", title_fontsize=8)
-        save(figure, path)
+        return figure
+
+
+def draw_calibration(calibration: Calibration, path: str | Path) -> None:
+    """The same as a file."""
+    save(calibration_figure(calibration), path)
 
 
 def _draw_times(axes: Axes, fit: Fit, shade: object) -> None:

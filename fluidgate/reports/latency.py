@@ -5,14 +5,16 @@ from __future__ import annotations
 from rich.table import Table
 
 from fluidgate.reports.tables import number, table
+from fluidgate.shown import several
 from fluidgate.tails import MEASURES, QUANTILES, Prediction
 
 NAMES = {"ttft": ("TTFT, s", 1.0), "tpot": ("TPOT, ms", 1e3), "latency": ("latency, s", 1.0)}
 
 
-def latency_table(prediction: Prediction, scenario: str) -> Table:
+def latency_table(prediction: Prediction, scenario: str | None = None) -> Table:
     """TTFT, TPOT and latency of each class and of all, and the share within the targets where there are any."""
-    title = f"Times of '{scenario}' on {prediction.engines} GPUs, predicted ({prediction.batching} batching)"
+    scenario = prediction.scenario if scenario is None else scenario
+    title = f"Times of '{scenario}' on {several(prediction.engines, 'GPU')}, predicted ({prediction.batching} batching)"
     rows = prediction.to_dict()["latency"]
     targets = any(row["goodput"] is not None for row in rows)
     found = table(title, "class", "time", "mean", *QUANTILES, *(["within targets"] if targets else []), text=2)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from rich.table import Table
 
 from fluidgate.fitting import LogCalibration
 from fluidgate.fitting.doubts import is_far
-from fluidgate.reports.plots import save, style
+from fluidgate.reports.plots import picture, save, style
 from fluidgate.reports.tables import table
 from fluidgate.simulation.iteration.logged import Agreement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNITS = {
     "overhead": "s an iteration",
@@ -72,11 +74,13 @@ def _difference(row: Agreement | None) -> str:
     return "" if row is None else f"{100 * row.relative:+.1f} %{'*' if is_far(row) else ' '}"
 
 
-def draw_log_calibration(made: LogCalibration, path: str | Path) -> None:
+def log_calibration_figure(made: LogCalibration) -> Figure:
     """Measured against simulated, request by request: TTFT, TPOT and latency."""
+    from matplotlib.ticker import NullFormatter
+
     several = made.run.output > 1
     with style():
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        figure = picture(figsize=(10, 3.6), layout="constrained")
         measured, simulated = made.run.times, made.fit.replay.simulated.times
         for axes, quantity in zip(figure.subplots(1, 3), measured, strict=True):
             chosen = made.chosen[several] if quantity == "TPOT" else made.chosen
@@ -95,4 +99,9 @@ def draw_log_calibration(made: LogCalibration, path: str | Path) -> None:
             axes.set_xlabel("measured")
         figure.axes[0].set_ylabel("simulated")
         figure.axes[0].legend(loc="lower right")
-        save(figure, path)
+        return figure
+
+
+def draw_log_calibration(made: LogCalibration, path: str | Path) -> None:
+    """The same as a file."""
+    save(log_calibration_figure(made), path)

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from fluidgate.optimum import GpuState, Optimum, State, Yardstick
-from fluidgate.reports.plots import save, style
+from fluidgate.reports.plots import picture, save, style
 from fluidgate.reports.tables import number, table, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RARE = 1e-3
 """Queues longer than all but this share of the time are left out of the picture."""
@@ -83,7 +80,7 @@ def optimum_figure(found: Optimum) -> Figure:
     others = _typical_others(found)
     with style():
         if len(names) == 1:
-            figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+            figure: Figure = picture(figsize=(6.4, 3.6), layout="constrained")
             axes = figure.subplots()
             slots = found.scenario.gpu.batch_size
             choice = {
@@ -102,6 +99,8 @@ def optimum_figure(found: Optimum) -> Figure:
             f"no prefill{panels}{note}",
             x=0.01, ha="left",
         )  # fmt: skip
+        from matplotlib.patches import Patch
+
         handles = [Patch(facecolor=color, edgecolor="0.7", label=kind) for kind, color in kinds.items()]
         figure.legend(handles=handles, loc="outside right center", title="prefills started")
     return figure
@@ -124,7 +123,7 @@ def _grid(found: Optimum, others: tuple[GpuState, ...]) -> tuple[Figure, dict[st
     }
     kinds = _kinds(list(cells.values()), names)
     side = len(decodes)
-    figure = Figure(figsize=(3.2 + 1.9 * side, 1.2 + 1.9 * side), layout="constrained")
+    figure = picture(figsize=(3.2 + 1.9 * side, 1.2 + 1.9 * side), layout="constrained")
     panels = figure.subplots(side, side, sharex=True, sharey=True, squeeze=False)
     for row, second in enumerate(reversed(decodes)):
         for column, first in enumerate(decodes):
@@ -142,6 +141,9 @@ def _grid(found: Optimum, others: tuple[GpuState, ...]) -> tuple[Figure, dict[st
 
 
 def _panel(axes: Axes, choice: Choice, kinds: dict[str, str]) -> None:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.ticker import MaxNLocator
+
     width, height = (1 + max(key[k] for key in choice) for k in (0, 1))
     order = list(kinds)
     image = np.array([[order.index(choice[x, y]) for x in range(width)] for y in range(height)])

@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.fluid import fluid_trajectory
 from fluidgate.model import Array
 from fluidgate.planning import Plan
+from fluidgate.reports import looks
+from fluidgate.reports.style import style as style
 from fluidgate.reports.tables import completions
+from fluidgate.shown import several
 from fluidgate.simulation import Comparison, SimulationResult
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.results import RequestResult
@@ -24,13 +26,10 @@ from fluidgate.trajectory import Trajectory
 from fluidgate.workloads import Workload, quantiles
 from fluidgate.workloads.measured_hits import Curves, MeasuredHits
 
-matplotlib.use("Agg")
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 PANELS = (
     ("prefill", "in prefill, x"),
@@ -45,21 +44,12 @@ FLUID_OF = {
 }
 """The fluid path to lay under a policy's simulated one."""
 
-STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "font.size": 9,
-    "legend.frameon": False,
-    "svg.hashsalt": "fluidgate",
-    "text.parse_math": False,
-}
 
+def picture(**options: Any) -> Figure:
+    """An empty figure, which a notebook shows by itself."""
+    from fluidgate.reports.picture import Picture
 
-def style() -> Any:
-    """The look that all pictures share, as a context."""
-    return matplotlib.rc_context(STYLE)
+    return Picture(**options)
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -69,6 +59,8 @@ def save(figure: Figure, path: str | Path) -> None:
         FluidgateError: the file can't be written.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FluidgateError(f"{path}: can't be written (no such folder); name another file")
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
@@ -81,15 +73,17 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def plain_ticks(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers, its small ones without."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    from matplotlib.ticker import NullFormatter
+
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def draw_plan(plan: Plan, path: str | Path, measured: MeasuredHits | None = None) -> None:
+def plan_figure(plan: Plan, measured: MeasuredHits | None = None) -> Figure:
     """Where the slots go: occupancies by class, and the served share of each class; below, what is found in memory."""
     with style():
         rows = 1 if measured is None else 2
-        figure = Figure(figsize=(9, 3.2 * rows), layout="constrained")
+        figure = picture(figsize=(9, 3.2 * rows), layout="constrained")
         grid = figure.add_gridspec(rows, 2, width_ratios=[3, 2])
         slots, served = (figure.add_subplot(grid[0, k]) for k in range(2))
         if measured is not None:
@@ -110,15 +104,25 @@ def draw_plan(plan: Plan, path: str | Path, measured: MeasuredHits | None = None
         served.invert_yaxis()
         served.set_xlim(0, 100)
         served.set_xlabel("served, % of arrivals")
-        save(figure, path)
+        return figure
+
+
+def draw_plan(plan: Plan, path: str | Path, measured: MeasuredHits | None = None) -> None:
+    """The same as a file."""
+    save(plan_figure(plan, measured), path)
+
+
+def memory_figure(curves: Curves, kv_tokens: int | None) -> Figure:
+    """What is found of the prompts of traces against the memory of a GPU; `kv_tokens` that the GPU has."""
+    with style():
+        figure = picture(figsize=(9, 3.2), layout="constrained")
+        _memory(figure.subplots(), curves, math.inf, kv_tokens)
+        return figure
 
 
 def draw_memory(curves: Curves, kv_tokens: int | None, path: str | Path) -> None:
-    """What is found of the prompts of traces against the memory of a GPU; `kv_tokens` that the GPU has."""
-    with style():
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        _memory(figure.subplots(), curves, math.inf, kv_tokens)
-        save(figure, path)
+    """The same as a file."""
+    save(memory_figure(curves, kv_tokens), path)
 
 
 def _memory(axes: Axes, curves: Curves, left: float, kv_tokens: int | None = None) -> None:
@@ -131,7 +135,9 @@ def _memory(axes: Axes, curves: Curves, left: float, kv_tokens: int | None = Non
     if curves.gpus > 1:
         ways |= {f"spread over {curves.gpus} GPUs": curves.spread}
     for name, curve in ways.items():
-        axes.plot(memory, [100 * curve.rate(each) for each in memory], lw=1.6, label=name)
+        axes.plot(
+            memory, [100 * curve.rate(each) for each in memory], lw=1.6, label=name, **looks.line(len(axes.lines))
+        )
     axes.axhline(100 * curves.together.endless, color="0.5", lw=0.8, ls=":", label="endless")
     for tokens, name in ((left, "left by the plan"), (kv_tokens, "KV memory of a GPU")):
         if tokens is not None and tokens < math.inf:
@@ -139,16 +145,16 @@ def _memory(axes: Axes, curves: Curves, left: float, kv_tokens: int | None = Non
     axes.set_xscale("log")
     axes.set_xlim(memory[0], memory[-1])
     axes.set_ylim(0, 100)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens:,.0f}"))
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:,.0f}")
     axes.set_xlabel("memory that prefixes have on a GPU, tokens")
     axes.set_title("prompt tokens found, %", loc="left")
     axes.legend(loc="lower right" if curves.together.endless < 0.6 else "center left", fontsize=8)
 
 
-def draw_simulation(result: SimulationResult, path: str | Path) -> None:
+def simulation_figure(result: SimulationResult) -> Figure:
     """The simulated path, the fluid path where the policy has one, and the plan's targets, by class."""
     if result.trajectory is None:
-        raise FluidgateError("--plot: the simulation recorded no path; pass samples=401 to simulate")
+        raise FluidgateError("plot: the simulation recorded no path; pass samples=401 to simulate")
     simulated, plan = result.trajectory, result.plan
     plans = result.plan_path if isinstance(result, RequestResult) else None
     names = [c.name for c in result.classes]
@@ -157,7 +163,7 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
         kind: Any = FLUID_OF[result.policy]
         fluid = fluid_trajectory(plan.scenario, plan, kind, horizon=result.run.horizon, points=len(simulated.time))
     with style():
-        figure = Figure(figsize=(11, 6), layout="constrained")
+        figure = picture(figsize=(11, 6), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).ravel()
         for axes, (stage, title) in zip(panels, PANELS, strict=False):
             _path(axes, names, stage, simulated, fluid, plan, plans)
@@ -170,12 +176,17 @@ def draw_simulation(result: SimulationResult, path: str | Path) -> None:
         handles, labels = panels[0].get_legend_handles_labels()
         key.legend(handles, labels, loc="center left", fontsize=8)
         figure.suptitle(
-            f"{result.policy} on {result.scenario}, {result.run.gpus} GPUs, mean of {result.run.replications} "
-            "replications, per GPU",
+            f"{result.policy} on {result.scenario}, {several(result.run.gpus, 'GPU')}, "
+            f"mean of {several(result.run.replications, 'replication')}, per GPU",
             x=0.01,
             ha="left",
         )
-        save(figure, path)
+        return figure
+
+
+def draw_simulation(result: SimulationResult, path: str | Path) -> None:
+    """The same as a file."""
+    save(simulation_figure(result), path)
 
 
 def _path(
@@ -224,44 +235,48 @@ def draw_target(
     axes.set_xlim(end)  # looks go on after the last arrival
 
 
-def draw_comparison(result: Comparison, path: str | Path) -> None:
+def comparison_figure(result: Comparison) -> Figure:
     """Share of R* that each policy earns, the best on top; what it completes where there is no such share."""
     if all(each.optimality_ratio.mean is None for each in result.policies):
-        _draw_completions(result, path)
-        return
+        return _completions_figure(result)
     ranked = sorted(result.policies, key=lambda r: r.revenue_rate.mean or 0.0)
     means = np.array([np.nan if r.optimality_ratio.mean is None else r.optimality_ratio.mean for r in ranked])
     ends = [r.optimality_ratio.ci95 or (m, m) for r, m in zip(ranked, means, strict=True)]
     half = np.array([(high - low) / 2 for low, high in ends])
     with style():
-        figure = Figure(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
+        figure = picture(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
         axes = figure.subplots()
         axes.errorbar(100 * means, range(len(ranked)), xerr=100 * half, fmt="o", ms=5, capsize=3, color="C0")
         axes.set_yticks(range(len(ranked)), [r.policy for r in ranked])
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.axvline(100, color="black", lw=1, ls=":")
         axes.set_xlabel("revenue, % of the fluid optimum R* (bars: 95 % confidence)")
-        axes.set_title(f"{result.scenario}, {result.run.gpus} GPUs", loc="left")
-        save(figure, path)
+        axes.set_title(f"{result.scenario}, {several(result.run.gpus, 'GPU')}", loc="left")
+        return figure
 
 
-def _draw_completions(result: Comparison, path: str | Path) -> None:
+def draw_comparison(result: Comparison, path: str | Path) -> None:
+    """The same as a file."""
+    save(comparison_figure(result), path)
+
+
+def _completions_figure(result: Comparison) -> Figure:
     ranked = sorted(result.policies, key=completions)
     with style():
-        figure = Figure(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
+        figure = picture(figsize=(7.5, 0.9 + 0.36 * len(ranked)), layout="constrained")
         axes = figure.subplots()
         axes.barh([r.policy for r in ranked], [completions(r) for r in ranked], color="C0")
         axes.set_xlabel("requests completed per GPU and second")
-        axes.set_title(f"{result.scenario}, {result.run.gpus} GPUs", loc="left")
-        save(figure, path)
+        axes.set_title(f"{result.scenario}, {several(result.run.gpus, 'GPU')}", loc="left")
+        return figure
 
 
-def draw_quantiles(workload: Workload, path: str | Path) -> None:
+def quantile_figure(workload: Workload) -> Figure:
     """Lengths and gaps of each class against the exponential law of the same mean (QQ)."""
     samples = ("prompt_tokens", "output_tokens", "gaps")
     labels = ("prompt, tokens", "output, tokens", "gap between arrivals, s")
     with style():
-        figure = Figure(figsize=(9, 2.8 * len(workload.classes)), layout="constrained")
+        figure = picture(figsize=(9, 2.8 * len(workload.classes)), layout="constrained")
         grid = figure.subplots(len(workload.classes), 3, squeeze=False)
         for row, found in zip(grid, workload.classes, strict=True):
             for axes, sample, label in zip(row, samples, labels, strict=True):
@@ -272,7 +287,12 @@ def draw_quantiles(workload: Workload, path: str | Path) -> None:
                 axes.set_title(f"{found.name}: {label}", loc="left")
                 axes.set_xlabel("exponential quantile")
                 axes.set_ylabel("measured quantile")
-        save(figure, path)
+        return figure
+
+
+def draw_quantiles(workload: Workload, path: str | Path) -> None:
+    """The same as a file."""
+    save(quantile_figure(workload), path)
 
 
 def _legend(axes: Axes, classes: int) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
 from fluidgate.planning import Plan
-from fluidgate.reports.plots import draw_target, held_at, plain_ticks, save, style
+from fluidgate.reports import looks
+from fluidgate.reports.plots import draw_target, held_at, picture, plain_ticks, save, style
+from fluidgate.shown import several
 from fluidgate.simulation import Comparison
 from fluidgate.simulation.iteration.measure import Distribution, bin_edges
 from fluidgate.simulation.iteration.replay_options import ReplayOptions
@@ -22,7 +23,7 @@ from fluidgate.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 STAGES = (
     ("prefill_queue", "waiting for prefill"),
@@ -31,11 +32,12 @@ STAGES = (
     ("decode_queue", "waiting for decode"),
 )
 LATENCIES = (("ttft", "TTFT, s", 1.0), ("tpot", "TPOT, ms", 1000.0), ("latency", "latency, s", 1.0))
+LEAST_HELD = 1e-9
 LEAST_SHARE = 1e-3
 """Of the requests, down to which a distribution is drawn."""
 
 
-def draw_replay(result: Comparison, path: str | Path) -> None:
+def replay_figure(result: Comparison) -> Figure:
     """A column of paths for each policy, by class and per GPU, over the plan's targets; below, how many requests took
     longer. Where a plan follows the load, its targets are steps, and a row shows the GPUs that read prompts.
 
@@ -44,48 +46,60 @@ def draw_replay(result: Comparison, path: str | Path) -> None:
     """
     found = [each for each in result.policies if isinstance(each, RequestResult)]
     if any(each.trajectory is None for each in found):
-        raise FluidgateError("--plot: the replay recorded no path; pass samples=601 to replay")
-    paths, latencies = 1.5 * _rows(found), 2.1 * len(found[0].classes)
+        raise FluidgateError("plot: the replay recorded no path; pass samples=601 to replay")
+    stages = [stage for stage in STAGES if any(_anyone(each, stage[0]) for each in found)]
+    rows = len(stages) + any(each.plan_path is not None for each in found)
+    paths, latencies = 1.5 * rows, 2.1 * len(found[0].classes)
     with style():
-        figure = Figure(figsize=(max(9.5, 3.6 * len(found)), paths + latencies + 0.9), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=[paths + 0.3, latencies])
-        _draw_paths(parts[0], found)
+        figure = picture(figsize=(max(9.5, 3.6 * len(found)), paths + latencies + 0.9), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[paths + 0.6, latencies + 0.3])
+        _draw_paths(parts[0], found, stages, rows)
         _draw_latencies(parts[1], found)
         figure.suptitle(_title(result), x=0.01, ha="left")
-        save(figure, path)
+        return figure
 
 
-def _rows(found: Sequence[RequestResult]) -> int:
-    """Rows of paths: the stages, and the mixed group where a plan follows the load."""
-    return len(STAGES) + any(each.plan_path is not None for each in found)
+def draw_replay(result: Comparison, path: str | Path) -> None:
+    """The same as a file."""
+    save(replay_figure(result), path)
+
+
+def _anyone(result: RequestResult, stage: str) -> bool:
+    """Whether anybody is at a stage at any time, or the plan wants somebody there: a row of zeros says nothing."""
+    held = [each for each in (result.trajectory, result.plan) if each is not None]
+    return any(bool(np.any(held_in(stage, each, k) > LEAST_HELD)) for each in held for k in range(len(result.classes)))
 
 
 def _title(result: Comparison) -> str:
     run = result.run
     traces = f"{' + '.join(run.traces)}, rates times {run.rate_scale:.4g}, " if isinstance(run, ReplayOptions) else ""
-    return f"{traces}{run.gpus} GPUs of '{result.scenario}'"
+    return f"{traces}{several(run.gpus, 'GPU')} of '{result.scenario}'"
 
 
-def _draw_paths(figure: SubFigure, found: Sequence[RequestResult]) -> None:
-    rows = _rows(found)
+def _draw_paths(
+    figure: SubFigure, found: Sequence[RequestResult], stages: Sequence[tuple[str, str]], rows: int
+) -> None:
+    """A row a stage, and one of the mixed group where a plan follows the load."""
     grid = figure.subplots(rows, len(found), sharex=True, sharey="row", squeeze=False)
     for column, result in enumerate(found):
-        for row, (stage, label) in enumerate(STAGES):
+        for row, (stage, label) in enumerate(stages):
             axes = grid[row, column]
             _draw_path(axes, result, stage)
             if column == 0:
                 axes.set_ylabel(f"{label},\nper GPU")
-        if rows > len(STAGES):
+        if rows > len(stages):
             _draw_mixed_group(grid[-1, column], result)
         grid[0, column].set_title(result.policy, loc="left")
         grid[-1, column].set_xlabel("time, s")
-    if rows > len(STAGES):
+    keys = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
+    if rows > len(stages):
         grid[-1, 0].set_ylabel("mixed group,\n% of the GPUs")
-        following = next(k for k, result in enumerate(found) if result.plan_path is not None)
-        grid[-1, following].legend(loc="upper right", fontsize=7)
+        for axes in grid[-1]:
+            handles, labels = axes.get_legend_handles_labels()
+            keys |= {f"mixed group: {label}": handle for handle, label in zip(handles, labels, strict=True)}
     for axes in grid[:, 0]:  # once all columns are drawn, as a row shares its scale
         axes.set_ylim(bottom=0)
-    grid[0, 0].legend(loc="upper right", fontsize=7)
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=max(len(keys), 1), fontsize=8)
 
 
 def _draw_path(axes: Axes, result: RequestResult, stage: str) -> None:
@@ -108,12 +122,12 @@ def held_in(stage: str, held: Plan | Trajectory, cls: int) -> Array:
 def _draw_mixed_group(axes: Axes, result: RequestResult) -> None:
     path, plan, plans = result.trajectory, result.plan, result.plan_path
     assert path is not None
-    axes.plot(path.time, 100 * path.prefill.sum(axis=1), color="C7", lw=0.9, label="in prefill")
+    axes.plot(path.time, 100 * path.prefill.sum(axis=1), color="0.55", lw=0.9, label="in prefill")
     if plan is not None:
         draw_target(axes, plan, plans, percent_mixed, color="black", label="plan")
     if plans is not None and (plans.mixed_gpus < result.run.gpus).any():
         there, shown = 100 * plans.mixed_gpus / result.run.gpus, plans.time <= path.time[-1]
-        axes.step(plans.time[shown], there[shown], where="pre", color="C2", lw=1, label="in the group")
+        axes.step(plans.time[shown], there[shown], where="pre", color=looks.COLOURS[2], lw=1.6, label="in the group")
 
 
 def percent_mixed(held: Plan | Trajectory) -> Array:
@@ -130,8 +144,10 @@ def _draw_latencies(figure: SubFigure, found: Sequence[RequestResult]) -> None:
             axes = grid[row, column]
             for k, result in enumerate(found):
                 time, longer = longer_than(getattr(result.classes[row], quantity).distribution)
-                # Colours of policies are apart from those of classes above.
-                axes.plot(unit * time, 100 * longer, color=f"C{(k + 3) % 10}", lw=1.2, label=result.policy)
+                # Looks of policies begin behind those of the classes above.
+                axes.plot(unit * time, 100 * longer, lw=1.6, label=result.policy, **looks.line(k + len(classes)))
+            if not any(len(line.get_xdata()) for line in axes.get_lines()):
+                axes.text(0.5, 0.5, "nothing observed", transform=axes.transAxes, ha="center", color="0.4")
             axes.set_yscale("log")
             axes.set_ylim(100 * LEAST_SHARE, 120)
             plain_ticks(axes.yaxis)
@@ -141,7 +157,8 @@ def _draw_latencies(figure: SubFigure, found: Sequence[RequestResult]) -> None:
             if row == len(classes) - 1:
                 axes.set_xlabel(label)
         grid[row, 0].set_ylabel(f"{each.name}: took longer,\n% of requests")
-    grid[0, 0].legend(loc="lower left", fontsize=7)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
 
 
 def longer_than(distribution: Distribution) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ from fluidgate.reports.tables import (
     table,
     with_interval,
 )
+from fluidgate.shown import several
 from fluidgate.simulation import Comparison, Statistic
 from fluidgate.simulation.iteration.pilot import Pilot
 from fluidgate.simulation.iteration.plan_path import PlanPath
@@ -45,6 +46,10 @@ def request_tables(result: RequestResult) -> Iterator[Table]:
     whole.add_row("GPU time", _modes(result.gpu_time))
     whole.add_row("KV tokens on a GPU: mean, most", f"{with_interval(result.kv_tokens)}, {number(result.kv_peak)}")
     whole.add_row("preempted, rejected per GPU", f"{_lost(result)} /s")
+    if result.has_fleet:
+        whole.add_row("GPU hours", with_interval(result.gpu_hours))
+        whole.add_row("available", share_of(result.availability))
+        whole.add_row("lost with a GPU, per GPU", f"{number(result.overall.loss_rate.mean)} /s")
     whole.add_row("batching", result.batching)
     if result.parameters:
         whole.add_row("parameters", ", ".join(f"{name} {number(value)}" for name, value in result.parameters.items()))
@@ -77,6 +82,8 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
         hits = [share_of(each.overall.prefix_hit_rate)] if caches else []
         gpus.add_row(each.policy, each.batching, *shares, *kv, *hits, _goodput(each), _tokens(each), _lost(each))
     yield gpus
+    if any(each.has_fleet for each in found):
+        yield fleet_table(found)
     if any("prompt_gpus" in each.parameters for each in found):
         yield pool_table(found)
     yield from plan_path_tables(found)
@@ -88,6 +95,15 @@ def request_comparison_tables(result: Comparison, title: str | None = None) -> I
             for cls in _with_all(each):
                 times.add_row(each.policy, cls.name, *_distribution(getattr(cls, quantity), unit))
         yield times
+
+
+def fleet_table(found: Sequence[RequestResult]) -> Table:
+    """What the GPUs cost that come and go, and what was lost with them."""
+    made = table("GPUs that come and go", "policy", "GPU hours", "available", "lost with a GPU /s")
+    for each in found:
+        lost = number(each.overall.loss_rate.mean)
+        made.add_row(each.policy, with_interval(each.gpu_hours), share_of(each.availability), lost)
+    return made
 
 
 def pool_table(found: Sequence[RequestResult]) -> Table:
@@ -136,7 +152,7 @@ def replay_tables(result: ReplayComparison) -> Iterator[Table]:
     starts = "" if run.sessions_rate is None else f"{number(run.sessions_rate)} sessions/s, "
     how = f"{starts}rates times {number(run.rate_scale)}" if run.users is None else "in their order"
     title = (
-        f"{' + '.join(run.traces)} on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{end}, "
+        f"{' + '.join(run.traces)} on '{result.scenario}': {several(run.gpus, 'GPU')}, {loop_words(run)}{end}, "
         f"played {run.times}, {how}"
     )
     yield from request_comparison_tables(result, title)

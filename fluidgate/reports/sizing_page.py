@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from fluidgate import __version__
-from fluidgate.reports.sizing import held, one_less, sizing_figure, sizing_tables
+from fluidgate.reports.sizing import engines_of, held, one_less, peak, sizing_figure, sizing_tables
 from fluidgate.reports.tables import number
 from fluidgate.sizing import Answer, Sizing
 from fluidgate.toml_file import write_whole
@@ -89,16 +89,19 @@ def _head(found: Sizing) -> Iterator[str]:
 
 def _cards(found: Sizing, best: Answer) -> Iterator[tuple[str, str, str]]:
     """What to know first: a name, its value, and what goes with it."""
-    engines = f"{best.engines} engine{'' if best.engines == 1 else 's'}"
+    engines = engines_of(best.engines or 0)
     spare = f", {best.spare} of them spare" if best.spare else ""
     yield "GPUs", str(best.gpus), engines + spare
-    bill, priced = best.bill, best.choice.gpu_hour is not None
+    bill, priced = best.bill, best.choice.priced
     if bill is not None and priced:
         yield "Cost", f"{found.currency} {number(bill.per_hour)} an hour", ""
         if bill.per_million is not None:
             yield "A million tokens", f"{found.currency} {number(bill.per_million)}", "prompts and answers alike"
     if best.binding is not None:
         yield "Binds", best.binding.target.name, held(best.binding).removeprefix(best.binding.target.name).strip()
+    if best.peak is not None:
+        when, what = peak(best.peak).split(": ", 1)
+        yield "The peak that binds", when, what
     if best.one_less is not None:
         yield "One engine less breaks", one_less(best), f"with {best.one_less.engines}"
 

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
 from fluidgate.planning.frontier import Frontier
 from fluidgate.planning.sensitivity import HeatMap, Sweep
-from fluidgate.reports.plots import plain_ticks, save, style
+from fluidgate.reports import looks
+from fluidgate.reports.plots import picture, plain_ticks, save, style
 from fluidgate.reports.tables import number, table
 from fluidgate.workloads.length_laws import LengthLaws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LIMIT_LABELS = {
     "max_prefill_gap": "largest prefill gap, eta_1",
@@ -66,7 +67,7 @@ def draw_frontier(found: Frontier, path: str | Path) -> None:
 def frontier_figure(frontiers: Sequence[Frontier]) -> Figure:
     """Frontiers side by side, each above its shadow price."""
     with style():
-        figure = Figure(figsize=(2 + 4.2 * len(frontiers), 5.5), layout="constrained")
+        figure = picture(figsize=(2 + 4.2 * len(frontiers), 5.5), layout="constrained")
         panels = figure.subplots(2, len(frontiers), sharex="col", height_ratios=[3, 2], squeeze=False)
         for (upper, lower), found in zip(panels.T, frontiers, strict=True):
             upper.plot(found.limit, found.objective, color="C0", marker=".", ms=4, label="objective")
@@ -84,6 +85,25 @@ def frontier_figure(frontiers: Sequence[Frontier]) -> Figure:
         panels[0, -1].legend(loc="lower right")
         panels[1, -1].legend()
     return figure
+
+
+def one_frontier_figure(found: Frontier) -> Figure:
+    """A frontier above its shadow price."""
+    return frontier_figure([found])
+
+
+def one_sweep_figure(found: Sweep) -> Figure:
+    """The objective above the average TPOT, along one field."""
+    return sweep_figure([found])
+
+
+def heat_map_table(found: HeatMap) -> Table:
+    """The objective: a row for each value of the second field, a column for each of the first."""
+    heads = [f"{found.field_x} {_value(value)}" for value in found.values_x]
+    made = table(f"Objective /s of '{found.scenario}'", found.field_y, *heads)
+    for value, row in zip(found.values_y, found.objective, strict=True):
+        made.add_row(_value(value), *("no plan" if np.isnan(each) else number(float(each), 6) for each in row))
+    return made
 
 
 def sweep_table(found: Sweep) -> Table:
@@ -138,7 +158,7 @@ def sweep_figure(
     sweeps = [found] if isinstance(found, Sweep) else list(found)
     names = [s.field + (", factor" if s.scale else "") for s in sweeps] if labels is None else labels
     with style():
-        figure = Figure(figsize=(1.2 + 2.8 * len(sweeps), 5), layout="constrained")
+        figure = picture(figsize=(1.2 + 2.8 * len(sweeps), 5), layout="constrained")
         panels = figure.subplots(2, len(sweeps), sharex="col", sharey="row", squeeze=False)
         for (upper, lower), each, name in zip(panels.T, sweeps, names, strict=True):
             places = _places(upper, each.values, each.field in log)
@@ -172,7 +192,7 @@ def heat_map_figure(
 ) -> Figure:
     """The objective over two fields, with contours (Figure 10); white where there is no plan."""
     with style():
-        figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+        figure = picture(figsize=(5.6, 4.4), layout="constrained")
         heat_map_panel(figure.subplots(), found, label_x=label_x, label_y=label_y, log=log)
     return figure
 
@@ -230,9 +250,9 @@ def length_law_figure(laws: LengthLaws) -> Figure:
     """The survival of each category's output lengths on a logarithmic scale: an exponential is straight (Figure 12)."""
     columns = min(4, len(laws.categories))
     rows = -(-len(laws.categories) // columns)
-    colors = {"exponential": "black", "lognormal": "C1", "gamma": "C2"}
+    fitted = {law: looks.line(k + 1) for k, law in enumerate(("exponential", "lognormal", "gamma"))}
     with style():
-        figure = Figure(figsize=(1 + 2.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
+        figure = picture(figsize=(1 + 2.7 * columns, 0.6 + 2.4 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, law in zip(panels, laws.categories, strict=False):
             ordered = np.sort(law.output)
@@ -240,7 +260,7 @@ def length_law_figure(laws: LengthLaws) -> Figure:
             axes.step(ordered, share, where="pre", color="C0", lw=1.2, label="measured")
             lengths = np.linspace(min(ordered[0], 0.01 * ordered[-1]), ordered[-1], _CURVE_POINTS)
             for fit in law.fits:
-                axes.plot(lengths, fit.survival(lengths), color=colors[fit.law], lw=1, ls="--", label=fit.law)
+                axes.plot(lengths, fit.survival(lengths), lw=1.2, label=fit.law, **fitted[fit.law])
             axes.set_yscale("log")
             plain_ticks(axes.yaxis)
             axes.set_ylim(0.5 / law.count, 1.3)
@@ -272,7 +292,7 @@ def length_scatter_figure(laws: LengthLaws, categories: Sequence[str]) -> Figure
     chosen = [laws[name] for name in categories]
     random = np.random.default_rng(0)
     with style():
-        figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+        figure = picture(figsize=(5.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for law in chosen:
             some = random.permutation(law.count)[:_DOTS]

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fluidgate.example_files import Example
 from fluidgate.planning import OperatingPoint, Plan
-from fluidgate.policies import PlacedPolicy, Policy
+from fluidgate.policies import ALIASES, PlacedPolicy, Policy
 from fluidgate.profiles import Profile
+from fluidgate.reports.figures import Figure, Named, Several, Shown
+from fluidgate.shown import several
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
 from fluidgate.simulation.options import Options
 from fluidgate.workloads import Workload
+from fluidgate.workloads.formats.known import KnownFormat
 from fluidgate.workloads.measured_hits import MeasuredHits
 from fluidgate.workloads.session_summary import Spread
 
 
-def table(title: str, *columns: str, text: int = 1) -> Table:
-    """An empty table whose first `text` columns are words and the others numbers."""
+def table(title: str, *columns: str, text: int = 1, names: int | None = None) -> Table:
+    """An empty table.
+
+    Args:
+        text: so many first columns are words, the others numbers.
+        names: so many first columns are names, which are never folded; all of words if None.
+    """
     made = Table(title=title, box=SIMPLE_HEAD, header_style="bold", show_header=any(columns))
     for k, column in enumerate(columns):
-        made.add_column(column, justify="left" if k < text else "right", overflow="fold")
+        name = k < (text if names is None else names)
+        made.add_column(column, justify="left" if k < text else "right", overflow="fold", no_wrap=name)
     return made
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 4) -> Shown:
     """A number with `digits` significant digits, or a dash."""
+    return Shown(_digits(value, digits), Figure(None if value is None else float(value)))
+
+
+def _digits(value: float | None, digits: int) -> str:
     if value is None:
         return "-"
     if value == 0:
@@ -34,14 +48,28 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
-def with_interval(value: Statistic, digits: int = 4, unit: float = 1.0) -> str:
+def with_interval(value: Statistic, digits: int = 4, unit: float = 1.0) -> Shown:
     """A mean with half the width of its 95 % confidence interval, both times `unit`."""
     if value.mean is None:
-        return "-"
+        return Shown("-", Figure(None, interval=True))
+    mean = unit * value.mean
     if value.ci95 is None:
-        return number(unit * value.mean, digits)
-    half = unit * (value.ci95[1] - value.ci95[0]) / 2
-    return f"{number(unit * value.mean, digits)} ±{number(half, 2)}"
+        return Shown(_digits(mean, digits), Figure(mean, interval=True))
+    low, high = (unit * end for end in value.ci95)
+    return Shown(f"{_digits(mean, digits)} ±{_digits((high - low) / 2, 2)}", Figure(mean, low, high, interval=True))
+
+
+def in_unit(value: float | None, unit: str, digits: int = 4) -> Shown:
+    """A number and its unit, or a dash."""
+    figure = Figure(None if value is None else float(value), unit=unit)
+    return Shown("-" if value is None else f"{_digits(value, digits)} {unit}", figure)
+
+
+def percent(share: float | None) -> Shown:
+    """A share as a percentage."""
+    if share is None:
+        return Shown("-", Figure(None, unit="%"))
+    return Shown(f"{100 * share:.1f} %", Figure(100 * share, unit="%"))
 
 
 def plan_tables(plan: Plan) -> Iterator[Table]:
@@ -51,10 +79,10 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
     whole = table(f"Plan of '{plan.scenario.name}' ({pricing}), per GPU", "", "", text=1)
     constrained = plan.scenario.indicators.any
     revenue = "revenue rate" if constrained else "revenue rate, R*"
-    whole.add_row(revenue if priced else "tokens read and written", f"{number(plan.revenue_rate, 6)} /s")
+    whole.add_row(revenue if priced else "tokens read and written", in_unit(plan.revenue_rate, "/s", 6))
     if plan.penalty:
-        whole.add_row("penalty", f"{number(plan.penalty, 6)} /s")
-        whole.add_row("objective", f"{number(plan.objective, 6)} /s")
+        whole.add_row("penalty", in_unit(plan.penalty, "/s", 6))
+        whole.add_row("objective", in_unit(plan.objective, "/s", 6))
     whole.add_row("share of the GPUs in prefill (mixed fraction)", number(plan.mixed_fraction, 5))
     if plan.operating_point is None:
         whole.add_row("time per output token, all slots busy, (47)", _milliseconds(plan.tpot))
@@ -66,11 +94,11 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         for label, value in _operating_point(plan.operating_point, plan.batching):
             whole.add_row(label, value)
     if plan.prefix_hit_rate is not None:
-        whole.add_row("prompt tokens found in memory", f"{100 * plan.prefix_hit_rate:.1f} %")
+        whole.add_row("prompt tokens found in memory", percent(plan.prefix_hit_rate))
     whole.add_row("decode buffer", "empty" if plan.decode_buffer_free else "kept on purpose")
     if plan.partition is not None:
         split = plan.partition
-        whole.add_row(f"split of {split.gpus} GPUs", f"{split.mixed} mixed + {split.solo} solo")
+        whole.add_row(f"split of {several(split.gpus, 'GPU')}", f"{split.mixed} mixed + {split.solo} solo")
         whole.add_row("prefill utilisation of the mixed group", number(split.prefill_utilisation, 4))
     yield whole
 
@@ -96,11 +124,11 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
         classes.add_column("price of 1 % more", justify="right")
     for k, name in enumerate(plan.scenario.class_names):
         hits = () if plan.hit_price is None else (
-            f"{100 * plan.scenario.hit_rates[k]:.1f} %", number(float(plan.hit_price[k]) / 100)
+            percent(plan.scenario.hit_rates[k]), number(float(plan.hit_price[k]) / 100)
         )  # fmt: skip
         classes.add_row(
             name,
-            f"{100 * plan.served_fraction[k]:.1f} %",
+            percent(float(plan.served_fraction[k])),
             *(
                 number(float(values[k]))
                 for values in (
@@ -120,10 +148,10 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
 
 def memory_table(measured: MeasuredHits) -> Table:
     """What the prompts of traces find on GPUs of other memories, and what plans earn there."""
-    several = measured.gpus > 1
-    title = f"What KV memory would bring, on {measured.gpus} GPUs" if several else "What KV memory would bring"
+    shared = measured.gpus > 1
+    title = f"What KV memory would bring, on {measured.gpus} GPUs" if shared else "What KV memory would bring"
     unit = "earns" if measured.found.plan.scenario.priced else "tokens"
-    spread = ["found if spread"] if several else []
+    spread = ["found if spread"] if shared else []
     first = ("KV tokens of a GPU", "left for the cache", "prompt tokens found")
     memories = table(title, *first, *spread, "time in prefill", f"{unit}, /s per GPU", text=0)
     for record in measured.records():
@@ -132,7 +160,7 @@ def memory_table(measured: MeasuredHits) -> Table:
         if not record["planned"]:
             memories.add_row(size, "too little")
             continue
-        shares = ["prefix_hit_rate", *(["spread_hit_rate"] if several else []), "mixed_fraction"]
+        shares = ["prefix_hit_rate", *(["spread_hit_rate"] if shared else []), "mixed_fraction"]
         memories.add_row(
             size,
             "no end" if left is None else ("" if record["converged"] else "about ") + f"{left:,.0f}",
@@ -153,8 +181,8 @@ def loop_words(run: Options) -> str:
 def simulation_title(result: SimulationResult) -> str:
     run = result.run
     return (
-        f"'{result.policy}' on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{number(run.horizon)} s, "
-        f"{run.replications} replications (95 % confidence)"
+        f"'{result.policy}' on '{result.scenario}': {several(run.gpus, 'GPU')}, "
+        f"{loop_words(run)}{number(run.horizon)} s, {several(run.replications, 'replication')} (95 % confidence)"
     )
 
 
@@ -163,15 +191,15 @@ def _operating_point(point: OperatingPoint, batching: str) -> Iterator[tuple[str
     yield "batching", batching
     for label, seconds in (("mixed", point.mixed_iteration), ("solo", point.solo_iteration)):
         yield f"{label} iteration, mean", "-" if seconds is None else _milliseconds(seconds)
-    yield "iterations", f"{number(point.iteration_rate)} /s"
+    yield "iterations", in_unit(point.iteration_rate, "/s")
     yield "decodes in a batch, mean", number(point.decodes)
     share = "" if point.kv_share is None else f" ({100 * point.kv_share:.1f} % of the memory)"
     yield "KV memory in use, mean", f"{number(point.kv_tokens)} tokens{share}"
-    yield "busy", f"{100 * point.busy:.1f} %"
+    yield "busy", percent(point.busy)
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{number(1000 * seconds, 4)} ms"
+def _milliseconds(seconds: float) -> Shown:
+    return in_unit(1000 * seconds, "ms")
 
 
 def simulation_tables(result: SimulationResult) -> Iterator[Table]:
@@ -193,7 +221,7 @@ def simulation_tables(result: SimulationResult) -> Iterator[Table]:
 def earned_rows(whole: Table, result: SimulationResult) -> None:
     """Revenue and its shares, those that there are; without prices what is completed."""
     if result.revenue_rate.mean is None:
-        whole.add_row("completed per GPU", f"{number(completions(result))} /s")
+        whole.add_row("completed per GPU", in_unit(completions(result), "/s"))
         return
     whole.add_row("revenue rate per GPU", f"{with_interval(result.revenue_rate, 6)} /s")
     if result.run.users is None:
@@ -274,8 +302,8 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     run = result.run
     made = table(
         title
-        or f"Policies on '{result.scenario}': {run.gpus} GPUs, {loop_words(run)}{number(run.horizon)} s, "
-        f"{run.replications} replications (95 % confidence; difference to {result.reference}, paired)",
+        or f"Policies on '{result.scenario}': {several(run.gpus, 'GPU')}, {loop_words(run)}{number(run.horizon)} s, "
+        f"{several(run.replications, 'replication')} (95 % confidence; difference to {result.reference}, paired)",
         "policy", *_earned_heads(result), "TTFT, s", "TPOT, ms", "served",
     )  # fmt: skip
     differences = {p.policy: p.revenue_difference for p in result.paired}
@@ -294,6 +322,9 @@ def comparison_tables(result: Comparison, title: str | None = None) -> Iterator[
     yield from limits_table(result)
 
 
+REFERENCE = Shown("reference", Figure(None, interval=True))
+
+
 def _earned_heads(result: Comparison) -> tuple[str, ...]:
     if all(each.revenue_rate.mean is None for each in result.policies):
         return ("done /s",)
@@ -306,7 +337,7 @@ def _earned(each: SimulationResult, difference: Statistic | None, columns: int) 
     if columns == 1:
         return (number(completions(each)),)
     share = (with_interval(each.optimality_ratio),) if columns == 3 else ()
-    return (with_interval(each.revenue_rate, 5), *share, with_interval(difference) if difference else "reference")
+    return (with_interval(each.revenue_rate, 5), *share, with_interval(difference) if difference else REFERENCE)
 
 
 def limits_table(result: Comparison) -> Iterator[Table]:
@@ -326,29 +357,51 @@ def limits_table(result: Comparison) -> Iterator[Table]:
 
 def share_of(value: Statistic) -> str:
     """A mean as a percentage."""
-    return "-" if value.mean is None else f"{100 * value.mean:.1f} %"
+    return percent(value.mean)
 
 
 def _each_class(result: SimulationResult, quantity: str, unit: float) -> str:
-    means = [getattr(c, quantity).mean for c in result.classes]
-    return " / ".join(number(None if m is None else m * unit, 3) for m in means)
+    means = {c.name: getattr(c, quantity).mean for c in result.classes}
+    return Several({name: number(None if mean is None else mean * unit, 3) for name, mean in means.items()})
 
 
 def _served(result: SimulationResult) -> str:
-    shares = [
-        None if not c.arrival_rate.mean else 100 * (c.completion_rate.mean or 0.0) / c.arrival_rate.mean
-        for c in result.classes
-    ]
-    return " / ".join("-" if share is None else f"{share:.1f} %" for share in shares)
+    return Several(
+        {
+            c.name: percent((c.completion_rate.mean or 0.0) / c.arrival_rate.mean if c.arrival_rate.mean else None)
+            for c in result.classes
+        }
+    )
 
 
 def policy_table(policies: Sequence[Policy | PlacedPolicy], aliases: dict[str, str]) -> Table:
     """Names and summaries."""
-    made = table("Policies", "name", "origin", "summary", text=3)
+    made = table("Policies", "name", "origin", "summary", text=3, names=2)
     for policy in policies:
         also = [alias for alias, name in aliases.items() if name == policy.name]
-        made.add_row(" = ".join([policy.name, *also]), policy.origin, policy.summary)
+        made.add_row(Named(policy.name, also), policy.origin, policy.summary)
     return made
+
+
+def example_table(examples: Sequence[Example]) -> Table:
+    """Names, and what each shows."""
+    made = table("Examples", "name", "what it shows", text=2, names=1)
+    for example in examples:
+        made.add_row(example.name, example.shows)
+    return made
+
+
+def format_table(formats: Sequence[KnownFormat]) -> Table:
+    """Formats of traces by what files are known by, and who reads them."""
+    made = table("Formats of traces", "format", "known by", "times", "origin", text=4, names=1)
+    for each in formats:
+        made.add_row(each.name, each.known_by, each.times or "-", each.origin)
+    return made
+
+
+def listed_policies(policies: Sequence[Policy | PlacedPolicy]) -> Table:
+    """Those of the catalogue, with their aliases."""
+    return policy_table(policies, ALIASES)
 
 
 PROFILE_WIDTH = 80
@@ -356,15 +409,20 @@ _FRAME = 7
 """Blanks around the columns of a table, and between them."""
 
 
-def profile_table(profiles: Sequence[Profile]) -> Table:
-    """Names, and beside each what was measured and what it is for; no wider than 80 columns, names whole."""
-    made = table("Iteration-time profiles", "profile", "what it is", text=2)
-    made.columns[0].no_wrap = True
+def profile_table(profiles: Sequence[Profile], packages: Mapping[str, str] | None = None) -> Table:
+    """Names, and beside each what was measured and what it is for; no wider than 80 columns, names whole.
+
+    Args:
+        packages: that bring profiles, by the names of these.
+    """
+    made = table("Iteration-time profiles", "profile", "what it is", text=2, names=1)
     names = max((len(profile.name) for profile in profiles), default=0)
     made.columns[1].width = PROFILE_WIDTH - names - _FRAME
     for profile in profiles:
         facts = ", ".join(filter(None, (_group(profile), profile.dtype, _engine(profile), profile.measured)))
-        made.add_row(profile.name, "\n".join(filter(None, (facts, _use(profile)))))
+        package = (packages or {}).get(profile.name)
+        brought = f"of the package {package}" if package else ""
+        made.add_row(profile.name, "\n".join(filter(None, (facts, _use(profile), brought))))
     return made
 
 
@@ -398,7 +456,7 @@ def workload_tables(workload: Workload) -> Iterator[Table]:
     scenario = workload.scenario
     gpus = scenario.cluster_gpus or 1
     classes = table(
-        f"Workload '{scenario.name}' for {gpus} GPUs",
+        f"Workload '{scenario.name}' for {several(gpus, 'GPU')}",
         "class", "requests", "mean prompt P", "mean output D", "arrivals/s, cluster", "arrivals/s per GPU",
     )  # fmt: skip
     for cls, found in zip(scenario.classes, workload.classes, strict=True):
@@ -437,7 +495,7 @@ def workload_tables(workload: Workload) -> Iterator[Table]:
         laws.add_row(
             row.class_name,
             row.quantity.replace("_", " "),
-            "-" if row.mean is None else f"{number(row.mean)} {row.unit}",
+            in_unit(row.mean, row.unit),
             number(row.cv, 3),
             number(row.kl, 3),
         )

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
-from fluidgate.reports.plots import plain_ticks, save, style
+from fluidgate.reports.plots import picture, plain_ticks, save, style
 from fluidgate.reports.tables import number, table, with_interval
+from fluidgate.shown import several
 from fluidgate.tuning import Trial, Tuning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STAGE_NAMES = ("default", "whole range", "closer", "closest")
 MOST_ROWS = 8
@@ -72,7 +73,7 @@ def tuning_figure(found: Tuning) -> Figure:
     """
     names = list(found.default)
     with style():
-        figure = Figure(figsize=(1.5 + 5.0 * len(names), 3.6), layout="constrained")
+        figure = picture(figsize=(1.5 + 5.0 * len(names), 3.6), layout="constrained")
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             _panel(axes, found, name)
@@ -80,7 +81,7 @@ def tuning_figure(found: Tuning) -> Figure:
         plain_ticks(panels[0].yaxis)
         panels[0].set_ylabel("objective less the default's, /s per GPU")
         panels[-1].legend(loc="best", fontsize=8)
-        figure.suptitle(f"{found.name} on {found.scenario}, {found.gpus} GPUs", x=0.01, ha="left")
+        figure.suptitle(f"{found.name} on {found.scenario}, {several(found.gpus, 'GPU')}", x=0.01, ha="left")
     return figure
 
 

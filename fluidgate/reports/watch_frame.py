@@ -104,7 +104,7 @@ def _flows(plan: dict[str, Any] | None, rates: Rates | None, names: Mapping[str,
     title = "Rates come with the second reading" if rates is None else f"Over the last {number(rates.seconds, 3)} s"
     made = table(title, "class", "arrivals/s (est.)", "done/s", "revenue/s", "tokens/s", "ended otherwise")
     for name in names:
-        cells = [number(None if plan is None else plan["estimates"][name]["arrival_rate"], 3)]
+        cells: list[str] = [number(None if plan is None else plan["estimates"][name]["arrival_rate"], 3)]
         if rates is not None:
             of = rates.classes[name]
             cells += [number(value, 3) for value in (of.completions, of.revenue, of.output_tokens)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from types import TracebackType
 from typing import Self
@@ -15,12 +14,21 @@ from fluidgate.errors import FluidgateError
 from fluidgate.gateway.gateway_file import is_base_url
 from fluidgate.gateway.rates import Reading
 from fluidgate.gateway.samples import Samples
+from fluidgate.no_answer import no_answer
 
 ANSWER_SECONDS = 5.0
 
 
 class Away(Exception):
-    """The gateway does not answer now."""
+    """The gateway does not answer now.
+
+    Attributes:
+        mend: what the user may do.
+    """
+
+    def __init__(self, reason: str, mend: str) -> None:
+        super().__init__(reason)
+        self.mend = mend
 
 
 class GatewayReader:
@@ -60,12 +68,9 @@ class GatewayReader:
         """
         try:
             plan, metrics = await asyncio.gather(self._get("/v1/plan"), self._get("/metrics"))
-        except TimeoutError:
-            raise Away(f"no answer within {ANSWER_SECONDS:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise Away(os.strerror(error.errno).lower() if error.errno else "no connection") from None
-        except aiohttp.ClientError as error:
-            raise Away(str(error) or type(error).__name__) from None
+        except (TimeoutError, aiohttp.ClientError) as error:
+            found = no_answer(error)
+            raise Away(found.reason, found.mend) from None
         try:
             state = orjson.loads(plan)
             samples = Samples.parsed(metrics.decode())
@@ -80,7 +85,7 @@ class GatewayReader:
             if answer.status == 401:
                 raise FluidgateError(f"{self.url} asks for a key; name the variable that holds one: --key-env NAME")
             if answer.status >= 500:
-                raise Away(f"it answers {answer.status}")
+                raise Away(f"it answers {answer.status}", "see its log")
             if answer.status != 200:
                 raise self._stranger()
             return await answer.read()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fluidgate.engine_table import EngineTable
+from fluidgate.fleet_table import step_problems
 from fluidgate.model import NO_EMPIRICAL_PROMPTS, IterationTime, Scenario
 from fluidgate.scenario_file.tables.arrivals import DailyArrivals, MmppArrivals
 from fluidgate.scenario_file.tables.gpu import ProfiledGpu
@@ -35,8 +36,16 @@ def problems_of(file: AnyTable, data: Mapping[str, Any], iteration: IterationTim
         *_no_process(file),
         *_no_length_law(file),
         *_no_sessions(file, data),
+        *_no_fleet(file, data),
         *(f"engine.{problem}" for problem in engine.problems(file.gpu.batch_size)),
     ]
+
+
+def _no_fleet(file: AnyTable, data: Mapping[str, Any]) -> Iterator[str]:
+    if file.failures is not None:
+        yield from (f"failures.{problem}" for problem in file.failures.problems())
+    for index, problem in step_problems(file.schedule):
+        yield f"{key_path(('schedule', index), data)}: {problem}"
 
 
 def _no_duration(file: AnyTable, iteration: IterationTime) -> Iterator[str]:

@@ -14,12 +14,14 @@ from fluidgate.model import (
     Arrivals,
     Calibrated,
     EngineModel,
+    Failures,
     Gpu,
     Indicators,
     Lengths,
     Pricing,
     RequestClass,
     Scenario,
+    Step,
     Targets,
 )
 from fluidgate.profiles import Profile
@@ -30,11 +32,22 @@ from fluidgate.scenario_file.tables.classes import ClassOfCluster, ClassPerGpu
 from fluidgate.scenario_file.tables.gpu import NAMELESS
 from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
+from fluidgate.scenario_file.unit_doubts import doubt_units
 from fluidgate.size_table import Cost, FleetOption, OptionTable
-from fluidgate.toml_file import check, fail, parse_toml, read_text
+from fluidgate.toml_file import check, fail, parse_toml, read_text, source_of
 
 ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The keys of the one class of a file that has none, from what it has."""
+
+
+OTHER_FILES = {
+    "engines": ("a gateway file", "give the file that its key scenario names"),
+    "groups": ("a gateway file", "give the file that its key scenario names"),
+    "policy": ("a policy file", "give it as --policy, and the path of a scenario here"),
+    "alpha": ("a profile file", "name it as [gpu] profile of a scenario"),
+    "law": ("a profile file", "name it as [gpu] profile of a scenario"),
+}
+"""By a key that no scenario has: whose it is, and the mend."""
 
 
 def load_scenario(
@@ -49,7 +62,7 @@ def load_scenario(
     Raises:
         FluidgateError: the file is missing or wrong; the message names file, key and mend.
     """
-    return parse_scenario(read_text(path, "a scenario file"), str(path), Path(path).parent, one_class, times)
+    return parse_scenario(read_text(path, "a scenario file"), source_of(path), Path(path).parent, one_class, times)
 
 
 def parse_scenario(
@@ -70,6 +83,9 @@ def parse_scenario(
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
+    for key, (kind, mend) in OTHER_FILES.items():
+        if key in data and "gpu" not in data:
+            fail(source, [f"{kind}, not a scenario; {mend}"])
     if one_class is not None and "classes" not in data:
         data["classes"] = [one_class(data)]
     gpu = data.get("gpu")
@@ -84,16 +100,17 @@ def parse_scenario(
     scenario = _scenario(file, profile, memory.reason, engine, Path(base_dir))
     for problem in no_rates(scenario, data):
         fail(source, [problem])
+    doubt_units(data, scenario, source)
     return scenario
 
 
 def _measured(file: AnyTable, source: str, base_dir: Path) -> Profile:
     try:
         profile: Profile = file.gpu.measured(base_dir)
-    except FluidgateError as error:
-        fail(source, [f"gpu.profile: {error}"])
     except ValueError as error:
         fail(source, [f"gpu: {reason_of(error)}"])
+    except FluidgateError as error:
+        fail(source, [f"gpu.profile: {error}"])
     added = (file.engine.overhead, file.engine.overhead_per_decode)
     return profile.model_copy(update={"iteration": profile.iteration.with_overhead(*added)})
 
@@ -134,6 +151,8 @@ def _scenario(file: AnyTable, profile: Profile, reason: str, engine: EngineTable
         cluster_gpus=gpus,
         cost=Cost(**file.cost.model_dump()),
         options=tuple(_option(table, base_dir) for table in file.options),
+        failures=Failures(**file.failures.model_dump()) if file.failures is not None else None,
+        schedule=tuple(Step(**step.model_dump()) for step in file.schedule),
         **({"pricing": Pricing(**file.pricing.model_dump())} if file.pricing is not None else {}),
         **{table: noun for table, noun in of_iterations.items() if _said(file, table, noun)},
     )

@@ -17,8 +17,9 @@ def scenario_schema() -> dict[str, Any]:
 
     It cannot say, and `parse_scenario` checks besides, that names are distinct, that a mixed iteration takes
     time, that a profile exists, that phases have a rate and a sojourn each, that log-normal lengths have a CV, that
-    there are classes unless requests come from a trace, that hit rates come with prefix caching, and that the keys of
-    [engine], and those of sessions in [[classes]], go together.
+    there are classes unless requests come from a trace, that hit rates come with prefix caching, that the steps
+    of [[schedule]] are in order, and that the keys of [engine], those of [failures], and those of sessions in
+    [[classes]], go together.
     """
     gpu = MeasuredGpu | BatchedGpu | ProfiledGpu
     forms: TypeAdapter[Any] = TypeAdapter(PerGpuTable[gpu, ArrivalsTable] | ClusterScenarioTable[gpu, ArrivalsTable])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from fluidgate.toml_file import SCHEMA, write_whole
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
+    from tomlkit.items import AoT
     from tomlkit.items import Table as TomlTable
 
 
@@ -64,6 +65,10 @@ def dump_scenario(scenario: Scenario, comments: Mapping[str, str] | None = None)
         _add(text, "cost", scenario.cost.model_dump(exclude_defaults=True), remarks)
     if scenario.options:
         _add_options(text, scenario, remarks)
+    if scenario.failures is not None:
+        _add(text, "failures", _with_rows(scenario.failures.model_dump(exclude_defaults=True)), remarks)
+    if scenario.schedule:
+        text["schedule"] = _rows(step.model_dump(exclude_defaults=True) for step in scenario.schedule)
     return text.as_string()
 
 
@@ -74,6 +79,20 @@ def write_scenario(scenario: Scenario, path: str | Path, comments: Mapping[str, 
         FluidgateError: the file cannot be written.
     """
     write_whole(path, dump_scenario(scenario, comments))
+
+
+def _with_rows(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of a key as an array of tables."""
+    return {key: _rows(value) if isinstance(value, tuple) else value for key, value in keys.items()}
+
+
+def _rows(tables: Iterable[Mapping[str, Any]]) -> AoT:
+    from tomlkit import aot
+
+    made = aot()
+    for keys in tables:
+        made.append(_table(keys, ""))
+    return made
 
 
 def _plain(keys: Mapping[str, Any]) -> dict[str, Any]:

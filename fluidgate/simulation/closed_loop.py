@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from fluidgate.errors import FluidgateError, InfeasiblePlanError
-from fluidgate.model import Arrivals, Scenario, ThinkLaw
+from fluidgate.model import Array, Arrivals, Scenario, ThinkLaw
 from fluidgate.planning import Planner
 from fluidgate.simulation.doubts import alone_by_class
 
@@ -62,19 +62,23 @@ def planned_load(scenario: Scenario, gpus: int) -> Scenario:
     arrivals = scenario.arrivals
     if not arrivals.closed or arrivals.users is None:
         return scenario
-    share = arrivals.users / _cycle(scenario) / (gpus * float(scenario.session_starts.sum()))
-    return served_load(_times(scenario.replace(arrivals=Arrivals()), share))
+    share = arrivals.users / cycle(scenario) / (gpus * float(scenario.session_starts.sum()))
+    return served_load(times(scenario.replace(arrivals=Arrivals()), share))
 
 
-def _cycle(scenario: Scenario) -> float:
-    """Seconds from a user's session to the next, on average, where its requests meet nobody."""
+def cycle(scenario: Scenario, response: Array | None = None) -> float:
+    """Seconds from a user's session to the next, on average.
+
+    Args:
+        response: s that a request takes, as its client sees it, shape (classes,); where it meets nobody if None.
+    """
     engine, starts = scenario.engine, scenario.session_starts
     share = starts / starts.sum()
     turns = np.array([c.turns for c in scenario.classes])
     thinks = float((share * (turns - 1.0) * np.array([c.think_mean for c in scenario.classes])).sum())
-    waits = float((share * turns).sum()) * (engine.front_end + engine.front_end_first)
-    alone = float((share * turns * alone_by_class(scenario)).sum())
-    return scenario.arrivals.think + thinks + waits + alone
+    if response is None:
+        response = alone_by_class(scenario) + engine.front_end + engine.front_end_first
+    return scenario.arrivals.think + thinks + float((share * turns * response).sum())
 
 
 def served_load(scenario: Scenario) -> Scenario:
@@ -83,16 +87,17 @@ def served_load(scenario: Scenario) -> Scenario:
         return scenario
     low, high = 0.0, 1.0
     while low == 0.0 and high > LEAST:
-        low, high = (high / 4, high) if _can_be_served(_times(scenario, high / 4)) else (0.0, high / 4)
+        low, high = (high / 4, high) if _can_be_served(times(scenario, high / 4)) else (0.0, high / 4)
     if low == 0.0:
         return scenario
     for _ in range(STEPS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _can_be_served(_times(scenario, middle)) else (low, middle)
-    return _times(scenario, MARGIN * low)
+        low, high = (middle, high) if _can_be_served(times(scenario, middle)) else (low, middle)
+    return times(scenario, MARGIN * low)
 
 
-def _times(scenario: Scenario, factor: float) -> Scenario:
+def times(scenario: Scenario, factor: float) -> Scenario:
+    """The scenario at `factor` times its rates."""
     classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * factor}) for c in scenario.classes)
     return scenario.replace(classes=classes)
 

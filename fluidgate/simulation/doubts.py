@@ -17,6 +17,7 @@ from fluidgate.session_table import cluster_size
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.results import ClassResult, SimulationResult
 from fluidgate.simulation.statistics import Statistic
+from fluidgate.wording import all_worded
 
 ResultT = TypeVar("ResultT", bound=SimulationResult)
 
@@ -64,7 +65,7 @@ def doubted(
         *nothing_completed(scenario, result),
         *more_than_the_bound(scenario, result),
     ]
-    return replace(result, warnings=tuple(dict.fromkeys(found)))
+    return replace(result, warnings=all_worded(found))
 
 
 def growing_queues(scenario: Scenario, run: Options, paths: Sequence[Path], seconds: float) -> Iterator[str]:

@@ -16,5 +16,8 @@ DECODE_PREEMPTION = 8
 REJECTION = 9
 REJOIN = 10  # a swapped decode goes on
 GOOD = 11  # a completion within both targets
+WAITING_LOSS = 12  # the GPU that a request is on fails, where it waits
+PREFILL_LOSS = 13  # the same in prefill
+DECODE_LOSS = 14
 
-EVENTS = 12
+EVENTS = 15

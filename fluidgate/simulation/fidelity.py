@@ -42,8 +42,12 @@ ELSEWHERE = "`fluidgate simulate --fidelity iteration` does"
 
 def default_fidelity(scenario: Scenario) -> Fidelity:
     """That of iterations where the scenario says what only they have: a table of theirs, a law of an iteration over its
-    batch, prefixes or sessions, or arrivals that the Markov network does not draw."""
-    asked = scenario.goes_beyond_the_model or any(table in scenario.model_fields_set for table in TABLES)
+    batch, prefixes or sessions, GPUs that fail or are drained, or arrivals that the Markov network does not draw."""
+    asked = (
+        scenario.goes_beyond_the_model
+        or scenario.has_fleet
+        or any(table in scenario.model_fields_set for table in TABLES)
+    )
     return "iteration" if asked or scenario.arrivals.process not in MARKOV_ARRIVALS else "markov"
 
 
@@ -55,6 +59,7 @@ def unseen(scenario: Scenario, mend: str = "use --fidelity iteration") -> tuple[
         *_targets(scenario),
         *_sessions(scenario),
         *_law(scenario),
+        *_fleet(scenario),
     )
     return tuple(f"{sentence}; {mend}" for sentence in found)
 
@@ -85,6 +90,13 @@ def _sessions(scenario: Scenario) -> Iterator[str]:
         own = [c.name for c in scenario.classes if getattr(c, key) != RequestClass.model_fields[key].default]
         if own:
             yield f"[[classes]] {key} of {_names(own)}: the Markov network {instead}"
+
+
+def _fleet(scenario: Scenario) -> Iterator[str]:
+    if scenario.failures is not None:
+        yield "[failures]: in the Markov network no GPU fails"
+    if scenario.schedule:
+        yield "[[schedule]]: in the Markov network all GPUs are up all the time"
 
 
 def _law(scenario: Scenario) -> Iterator[str]:

@@ -13,6 +13,9 @@ from fluidgate.replanning import Replanning
 
 HORIZON = 10_000.0
 REPLICATIONS = 5
+MOST_REPLICATIONS = 1_000_000
+SAMPLES = 65
+"""Points of the path that every simulation records anyhow, to see queues grow."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Options:
                 f"--warmup: must be at least 0 and below the horizon ({horizon:g} s), but is {warmup:g}"
             )
         check_draws(replications, seed)
+        if others.get("samples", 0) < 0:
+            raise FluidgateError(f"samples: must be at least 0, but is {others['samples']}")
         return Options(gpus, float(horizon), float(warmup), replications, seed, **others, **loop_of(scenario))
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,5 +124,7 @@ def check_draws(replications: int, seed: int) -> None:
     """
     if replications < 1:
         raise FluidgateError(f"--replications: must be at least 1, but is {replications}")
+    if replications > MOST_REPLICATIONS:
+        raise FluidgateError(f"--replications: must be at most {MOST_REPLICATIONS:,}, but is {replications}")
     if seed < 0:
         raise FluidgateError(f"--seed: must be at least 0, but is {seed}")

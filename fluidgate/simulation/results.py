@@ -20,6 +20,7 @@ from fluidgate.policies.decisions.stages import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
+from fluidgate.shown import Drawn, rate, several
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.penalties import LimitedIndicator
 from fluidgate.simulation.statistics import Statistic, statistic
@@ -38,7 +39,7 @@ class Sampled(Protocol):
     def samples(self) -> NDArray[np.int64]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClassResult:
     """Statistics of one class: occupancies, queues and rates per GPU (time averages over the window), times in s.
 
@@ -63,6 +64,9 @@ class ClassResult:
     decode_wait: Statistic
     tpot: Statistic
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} '{self.name}'>"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             f.name: value.to_dict() if isinstance(value := getattr(self, f.name), Statistic) else value
@@ -70,8 +74,8 @@ class ClassResult:
         }
 
 
-@dataclass(frozen=True)
-class SimulationResult:
+@dataclass(frozen=True, repr=False)
+class SimulationResult(Drawn):
     """A policy simulated on a scenario.
 
     Attributes:
@@ -99,6 +103,15 @@ class SimulationResult:
     trajectory: Trajectory | None = field(default=None, repr=False, compare=False)
     indicators: dict[str, LimitedIndicator] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def headline(self) -> str:
+        whole = f"{self.policy} on '{self.scenario}', {several(self.run.gpus, 'GPU')}"
+        if self.revenue_rate.mean is None:
+            done = sum(each.completion_rate.mean or 0.0 for each in self.classes)
+            return f"{whole}: {rate(done)} requests/s done per GPU"
+        share = self.optimality_ratio.mean
+        of_best = "" if share is None else f", {100 * share:.1f} % of R*"
+        return f"{whole}: revenue {self.revenue_rate} /s per GPU{of_best}"
 
     @property
     def window_seconds(self) -> float:
@@ -129,15 +142,16 @@ class SimulationResult:
         """A row a class and quantity: policy, class, quantity, mean, std, low, high."""
         import pandas as pd
 
-        return pd.DataFrame(list(self._rows()))
+        return pd.DataFrame([statistic_row(self.policy, *measure) for measure in self.measures()])
 
-    def _rows(self) -> Any:
+    def measures(self) -> Iterator[tuple[str | None, str, Statistic]]:
+        """Every statistic: class (None for all), quantity, value."""
         for name in ("revenue_rate", "optimality_ratio", "objective_ratio"):
-            yield statistic_row(self.policy, None, name, getattr(self, name))
+            yield None, name, getattr(self, name)
         for name, indicator in self.indicators.items():
-            yield statistic_row(self.policy, None, name.removeprefix("max_"), indicator.value)
+            yield None, name.removeprefix("max_"), indicator.value
         for each in self.classes:
-            yield from rows_of(self.policy, each)
+            yield from measures_of(each)
 
 
 @dataclass(frozen=True)
@@ -148,13 +162,17 @@ class PairedDifference:
     revenue_difference: Statistic
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Drawn):
     """Policies simulated on the same arrivals; the first is the reference."""
 
     scenario: str
     run: Options
     policies: tuple[SimulationResult, ...]
+
+    def headline(self) -> str:
+        names = ", ".join(each.policy for each in self.policies)
+        return f"'{self.scenario}', {several(self.run.gpus, 'GPU')}: {names if len(names) < 90 else names[:87] + '...'}"
 
     @property
     def reference(self) -> str:
@@ -187,10 +205,30 @@ class Comparison:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A row a policy, class and quantity: policy, class, quantity, mean, std, low, high."""
+        """A row a policy, class and quantity, with the difference to the reference, replication by replication.
+
+        Columns: policy, class (None for all), quantity, mean, std, low, high; then difference, difference_std,
+        difference_low and difference_high, which the reference itself has not. `low` and `high` are the ends of 95 %
+        confidence intervals.
+        """
         import pandas as pd
 
-        return pd.concat([result.to_dataframe() for result in self.policies], ignore_index=True)
+        rows = [dict(_with_differences(result, self.policies[0])) for result in self.policies]
+        return pd.DataFrame([row for each in rows for row in each.values()])
+
+
+def _with_differences(
+    result: SimulationResult, reference: SimulationResult
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The rows of a policy, by class and quantity, beside their differences to those of the reference."""
+    first = {(cls, quantity): value for cls, quantity, value in reference.measures()}
+    for cls, quantity, value in result.measures():
+        before = None if result is reference else first.get((cls, quantity))
+        paired = None if before is None else statistic(np.subtract(value.values, before.values))
+        row = statistic_row(result.policy, cls, quantity, value)
+        low, high = (paired.ci95 if paired is not None else None) or (None, None)
+        row |= {"difference": paired.mean if paired else None, "difference_std": paired.std if paired else None}
+        yield (cls, quantity), row | {"difference_low": low, "difference_high": high}
 
 
 def warnings_of(results: Sequence[SimulationResult]) -> tuple[str, ...]:
@@ -204,11 +242,12 @@ def warnings_of(results: Sequence[SimulationResult]) -> tuple[str, ...]:
     )
 
 
-def rows_of(policy: str, each: ClassResult) -> Iterator[dict[str, Any]]:
-    """A row for each statistic of a class."""
+def measures_of(each: ClassResult) -> Iterator[tuple[str | None, str, Statistic]]:
+    """Every statistic of a class, those of its parts after it."""
     for f in fields(each):
         if isinstance(value := getattr(each, f.name), Statistic):
-            yield statistic_row(policy, each.name, f.name, value)
+            yield each.name, f.name, value
+            yield from ((each.name, f"{f.name}_{part}", other) for part, other in value.parts().items())
 
 
 def statistic_row(policy: str, cls: str | None, quantity: str, value: Statistic) -> dict[str, Any]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fluidgate.arguments import checked, listed
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
-from fluidgate.model import Scenario, ThinkLaw
-from fluidgate.policies import PlacedPolicy, Policy
-from fluidgate.replanning import AnyPolicy, ReplannedPolicy, Replanning
+from fluidgate.model import AnyScenario, Scenario, ThinkLaw
+from fluidgate.progress import Progress, reported
+from fluidgate.replanning import AnyPolicies, AnyPolicy, Replanning
 from fluidgate.simulation.closed_loop import in_closed_loop
 from fluidgate.simulation.fidelity import Fidelity, default_fidelity
 from fluidgate.simulation.iteration.study import drawn_study
 from fluidgate.simulation.markov.study import MarkovStudy
-from fluidgate.simulation.options import HORIZON, REPLICATIONS, Options
+from fluidgate.simulation.options import HORIZON, REPLICATIONS, SAMPLES, Options
 from fluidgate.simulation.results import Comparison, SimulationResult
-from fluidgate.simulation.study import Progress, Study
+from fluidgate.simulation.study import Study
 
 Studies = Callable[[Scenario, Sequence[str | AnyPolicy], Options], Study[Any, Any, Any, SimulationResult]]
 
@@ -24,16 +26,17 @@ STUDIES: dict[str, Studies] = {"markov": MarkovStudy, "iteration": drawn_study}
 """By fidelity, the study of a scenario, policies and options."""
 
 
+@checked
 def simulate(
-    scenario: Scenario,
-    policy: str | Policy | PlacedPolicy | ReplannedPolicy,
+    scenario: AnyScenario,
+    policy: str | os.PathLike[str] | AnyPolicy,
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
     warmup: float | None = None,
     replications: int = REPLICATIONS,
     seed: int = 0,
-    samples: int = 0,
+    samples: int = SAMPLES,
     workers: int | None = None,
     executor: Executor | None = None,
     audited: bool = False,
@@ -42,12 +45,12 @@ def simulate(
     users: int | None = None,
     think: float | None = None,
     think_law: ThinkLaw | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> SimulationResult:
     """Simulate a policy GPU by GPU, from an empty cluster.
 
     Args:
-        scenario: cluster and load.
+        scenario: cluster and load, or the path of its file.
         policy: a name of `fluidgate policies`, the path of a policy file, `PATH.py:NAME` of a policy in a Python file,
             or a `Policy` of your own; a name or path with `+replan` for a plan that follows the load, at the fidelity
             of iterations.
@@ -56,7 +59,8 @@ def simulate(
         warmup: statistics are taken over (warmup, horizon]; a tenth of the horizon by default.
         replications: independent ones; replication r meets the same arrivals under every policy.
         seed: of all random numbers; the same seed gives the same numbers, whatever the number of workers.
-        samples: how many times the occupancies are recorded, evenly over the horizon (`result.trajectory`).
+        samples: how many times the occupancies are recorded, evenly over the horizon (`result.trajectory`); more for
+            a finer picture.
         workers: processes; one a core by default.
         executor: where replications run, in the place of processes on this machine.
         audited: check every invariant after every event (slow: for tests of policies).
@@ -67,11 +71,13 @@ def simulate(
         users: of a closed loop, each of whom sends the next request when the last has left and the think time is over;
             the rates of the classes then say their shares alone. None for the scenario's own arrivals.
         think, think_law: that time, s, `fixed` or `exponential`; None for the scenario's own, or 0.
-        progress: called with what is done and what there is to do.
+        progress: called with what is done and what there is to do; True for a bar, False for none, None for a bar in
+            a notebook.
 
     Raises:
         FluidgateError: an option or the policy is wrong, or the policy's plan is infeasible.
     """
+    scenario = Scenario.of(scenario)
     scenario = in_closed_loop(scenario, users, think, think_law)
     chosen = fidelity or default_fidelity(scenario)
     study = _study(chosen)
@@ -87,12 +93,15 @@ def simulate(
         audited=audited,
         replanning=replanning,
     )
-    return study(scenario, [policy], options).results(executor=executor, workers=workers, progress=progress)[0]
+    (chosen_policy,) = listed(policy)
+    with reported(progress, f"simulating {getattr(chosen_policy, 'name', chosen_policy)}") as tell:
+        return study(scenario, [chosen_policy], options).results(executor=executor, workers=workers, progress=tell)[0]
 
 
+@checked
 def compare(
-    scenario: Scenario,
-    policies: Sequence[str | Policy | PlacedPolicy | ReplannedPolicy],
+    scenario: AnyScenario,
+    policies: AnyPolicies,
     *,
     gpus: int | None = None,
     horizon: float = HORIZON,
@@ -106,14 +115,16 @@ def compare(
     users: int | None = None,
     think: float | None = None,
     think_law: ThinkLaw | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Comparison:
     """Simulate several policies on the same arrivals; the first is the reference of the paired differences.
 
     Arguments and errors as in `simulate`, whose result for a policy is that of the comparison.
     """
-    if not policies:
-        raise FluidgateError("--policies: none is named; name at least one, e.g. gate-and-route,fi-wsp")
+    scenario = Scenario.of(scenario)
+    names = listed(policies, commas=True)
+    if not names:
+        raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,fi-wsp")
     scenario = in_closed_loop(scenario, users, think, think_law)
     chosen = fidelity or default_fidelity(scenario)
     study = _study(chosen)
@@ -127,7 +138,8 @@ def compare(
         fidelity=chosen,
         replanning=replanning,
     )
-    results = study(scenario, policies, options).results(executor=executor, workers=workers, progress=progress)
+    with reported(progress, "simulating") as tell:
+        results = study(scenario, names, options).results(executor=executor, workers=workers, progress=tell)
     return Comparison(scenario.name, options, tuple(results))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fluidgate.model import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistic:
     """A quantity over independent replications.
 
@@ -25,6 +25,23 @@ class Statistic:
     std: float | None
     ci95: tuple[float, float] | None
     values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        if self.mean is None or self.ci95 is None:
+            return "-" if self.mean is None else f"{self.mean:.4g}"
+        return f"{self.mean:.4g} ±{(self.ci95[1] - self.ci95[0]) / 2:.2g}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def parts(self) -> dict[str, Statistic]:
+        """Statistics that go with it, such as percentiles."""
+        return {}
+
+    def columns(self, name: str) -> dict[str, float | None]:
+        """Mean and ends of the interval, as columns of a data frame."""
+        low, high = self.ci95 or (None, None)
+        return {name: self.mean, f"{name}_low": low, f"{name}_high": high}
 
     def to_dict(self) -> dict[str, object]:
         return {

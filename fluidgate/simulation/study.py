@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor, InProcess, default_executor
 from fluidgate.model import Scenario
+from fluidgate.progress import Progress
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.plans import Plans
+from fluidgate.wording import named
 
 SMALL = 10_000_000
 """Events under which starting worker processes takes longer than the simulation itself."""
 
-Progress = Callable[[int, int], None]
-"""Called with what is done and what there is to do."""
 Tell = Callable[[int], None]
 """Called with the steps of a job that are done."""
 
@@ -68,7 +68,8 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
         if executor is None:
             executor = InProcess() if self.stays else executor_for(self.events * len(jobs), len(jobs), workers)
         elif self.stays and not isinstance(executor, InProcess):
-            raise FluidgateError("--log: is written where the requests are; leave it out, or --executor and --keep")
+            log = named("--log", "take_log")
+            raise FluidgateError(f"{log}: is written where the requests are; leave it out, or --executor and --keep")
         self.prepare(jobs)
         measured = list(self._measured(jobs, executor, progress))
         return [self.result(policy, plans, measured[k * size : (k + 1) * size]) for k, policy in enumerate(ready)]
@@ -128,6 +129,8 @@ class Study(ABC, Generic[Behaviour, JobT, Measured, Result]):
 
 def executor_for(events: float, jobs: int, workers: int | None) -> Executor:
     """Where `jobs` jobs of so many events in all run; this process where starting others takes longer."""
+    if workers is not None and workers < 1:
+        raise FluidgateError(f"--workers: must be at least 1, but is {workers}")
     if workers is None and events < SMALL:
         return InProcess()
     return default_executor(workers, jobs)
@@ -141,7 +144,7 @@ def refuse_duplicates(names: Sequence[str]) -> None:
     """
     for name in names:
         if names.count(name) > 1:
-            raise FluidgateError(f"--policies: '{name}' is named twice; name each policy once")
+            raise FluidgateError(f"--policy: '{name}' is named twice; name each policy once")
 
 
 def _tell(progress: Progress, before: int, all_steps: int, done: int) -> None:

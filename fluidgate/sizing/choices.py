@@ -13,6 +13,7 @@ from fluidgate.model import Gpu, Scenario
 from fluidgate.profiles import find_profile
 from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.size_table import FleetOption
+from fluidgate.wording import named
 
 POLICY = "index-and-pool"
 """That is tried where none is named."""
@@ -60,6 +61,11 @@ class Choice:
     def name(self) -> str:
         return f"{self.profile}, batch {self.batch_size}, chunk {self.chunk_size}, {self.policy}"
 
+    @property
+    def priced(self) -> bool:
+        """Whether cost is money."""
+        return self.gpu_hour is not None
+
     def hourly(self, engines: float) -> float:
         """Of so many engines: money, or GPUs where there is no price."""
         return engines * self.gpus_per_engine * (self.gpu_hour or 1.0)
@@ -81,8 +87,8 @@ def choices_of(
         FluidgateError: a profile or a size is wrong, or some options have a price and others none.
     """
     given = FleetOption(
-        batch_sizes=_sizes("--batch-size", batch_sizes),
-        chunk_sizes=_sizes("--chunk-size", chunk_sizes),
+        batch_sizes=_sizes(named("--batch-size", "batch_sizes"), batch_sizes),
+        chunk_sizes=_sizes(named("--chunk-size", "chunk_sizes"), chunk_sizes),
         policies=tuple(policies),
     )
     if profiles:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fluidgate.model import Array
 from fluidgate.planning.batches.need import Need
-from fluidgate.sizing.choices import Choice
-from fluidgate.sizing.trial import Trial
+from fluidgate.simulation.iteration.results import RequestResult
 
 MILLION = 1e6
 HOUR = 3600.0
@@ -32,6 +33,33 @@ class ClassPrice:
 
 
 @dataclass(frozen=True)
+class Paid:
+    """Engines of one kind, and what they served.
+
+    Attributes:
+        hourly: of them all, money.
+    """
+
+    hourly: float
+    result: RequestResult
+    need: Need
+
+    @property
+    def served(self) -> Array:
+        """Millions of prompt and of output tokens an hour by class, shape (2, classes)."""
+        each = self.result.classes
+        rates = [[c.prompt_token_rate.mean or 0.0 for c in each], [c.output_token_rate.mean or 0.0 for c in each]]
+        return np.array(rates) * self.result.run.gpus * HOUR / MILLION
+
+    @property
+    def money(self) -> Array:
+        """What of the bill these are for, shape (2, classes)."""
+        requests = np.array([c.completion_rate.mean or 0.0 for c in self.result.classes])
+        taken = requests * np.maximum(np.stack([self.need.prefill, self.need.decode]), 0.0)
+        return np.asarray(self.hourly * (taken / taken.sum() if taken.sum() > 0.0 else taken))
+
+
+@dataclass(frozen=True)
 class Bill:
     """Of a fleet.
 
@@ -46,22 +74,17 @@ class Bill:
     classes: tuple[ClassPrice, ...]
 
     @staticmethod
-    def of(choice: Choice, engines: int, trial: Trial, need: Need) -> Bill:
-        """Of so many engines, for the tokens that were served in a trial."""
-        result, hourly = trial.result, choice.hourly(engines)
-        scale = result.run.gpus * HOUR / MILLION
-        prompts = np.array([c.prompt_token_rate.mean or 0.0 for c in result.classes]) * scale
-        outputs = np.array([c.output_token_rate.mean or 0.0 for c in result.classes]) * scale
-        requests = np.array([c.completion_rate.mean or 0.0 for c in result.classes])
-        taken = np.stack([requests * np.maximum(need.prefill, 0.0), requests * np.maximum(need.decode, 0.0)])
-        share = taken / taken.sum() if taken.sum() > 0.0 else taken
-        total = float(prompts.sum() + outputs.sum())
+    def of(fleet: Sequence[Paid]) -> Bill:
+        """Of engines of some kinds, of the same classes."""
+        hourly = sum(part.hourly for part in fleet)
+        served, money = (np.sum(parts, axis=0) for parts in ([p.served for p in fleet], [p.money for p in fleet]))
+        total = float(np.sum(served))
         return Bill(
             hourly,
             hourly / total if total > 0.0 else None,
             tuple(
-                ClassPrice(c.name, _each(hourly * share[0, k], prompts[k]), _each(hourly * share[1, k], outputs[k]))
-                for k, c in enumerate(result.classes)
+                ClassPrice(c.name, _each(money[0, k], served[0, k]), _each(money[1, k], served[1, k]))
+                for k, c in enumerate(fleet[0].result.classes)
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Lengths, Scenario
+from fluidgate.model import AnyScenario, Lengths, Scenario
 from fluidgate.planning.cached import with_hit_rates
-from fluidgate.simulation.iteration.source import Replayed
+from fluidgate.simulation.iteration.source import Drawn, Replayed, Source
 from fluidgate.simulation.iteration.study import RequestStudy, behaviours, drawn_study
 from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
 from fluidgate.simulation.options import Options
-from fluidgate.sizing.parts import InParts, Whole, Work
+from fluidgate.sizing.parts import ByInterval, InParts, Logged, Whole, Work
+from fluidgate.sizing.peak import Intervals
 from fluidgate.sizing.targets import Target
 from fluidgate.sizing.trial import LOOKS
 from fluidgate.sizing.window import Window
@@ -61,6 +63,15 @@ class Load(ABC):
 
     @property
     @abstractmethod
+    def logged_work(self) -> Work:
+        """Runs a replication of one of several fleets, which are judged together."""
+
+    @abstractmethod
+    def source(self, scenario: Scenario) -> Source:
+        """All requests of a scenario that has this load."""
+
+    @property
+    @abstractmethod
     def seconds(self) -> float:
         """Over which the requests of a replication arrive."""
 
@@ -71,9 +82,14 @@ class Load(ABC):
 
 @dataclass(frozen=True)
 class DrawnLoad(Load):
-    """Drawn by the scenario's laws."""
+    """Drawn by the scenario's laws.
+
+    Attributes:
+        intervals: of the period after which its rate repeats; None where it does not.
+    """
 
     window: Window
+    intervals: Intervals | None = None
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -81,7 +97,15 @@ class DrawnLoad(Load):
 
     @property
     def work(self) -> Work:
+        return Whole() if self.intervals is None else ByInterval(self.targets, self.intervals)
+
+    @property
+    def logged_work(self) -> Work:
         return Whole()
+
+    def source(self, scenario: Scenario) -> Source:
+        gpus = scenario.cluster_gpus or 1
+        return Drawn(scenario, gpus, self.seed, self.window.horizon)
 
     def study(self, scenario: Scenario, policy: str, gpus: int) -> RequestStudy:
         options = Options.checked(
@@ -111,11 +135,13 @@ class TracedLoad(Load):
         traces: with the class of each request.
         scale: factor on their rate.
         sessions_rate: starts of sessions a second, where traces do not say when.
+        closed: whether users send the requests, each the next when its last has left.
     """
 
     traces: tuple[ClassTrace, ...]
     scale: float
     sessions_rate: float | None
+    closed: bool = False
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -123,17 +149,26 @@ class TracedLoad(Load):
 
     @property
     def work(self) -> Work:
-        return InParts(self.targets)
+        count = sum(map(len, self.traces))
+        course = None if self.closed else Intervals.of_trace(self.seconds, count, self.targets)
+        return InParts(self.targets, course)
+
+    @property
+    def logged_work(self) -> Work:
+        return Logged()
+
+    def source(self, scenario: Scenario) -> Source:
+        how = Replay("once", 60.0, self.scale, "trace", self.sessions_rate)
+        return Replayed(scenario, self.traces, how, self.seed, math.inf, None)
 
     def study(self, scenario: Scenario, policy: str, gpus: int) -> RequestStudy:
         scenario = scenario.for_gpus(gpus)
         options = Options(gpus, math.inf, 0.0, 1, self.seed, "iteration")
-        how = Replay("once", 60.0, self.scale, "trace", self.sessions_rate)
         return RequestStudy(
             scenario=scenario,
             policies=behaviours(scenario, [policy], gpus),
             options=options,
-            source=Replayed(scenario, self.traces, how, self.seed, math.inf, None),
+            source=self.source(scenario),
             seconds=self.seconds,
             most=sum(map(len, self.traces)),
         )
@@ -146,12 +181,14 @@ class TracedLoad(Load):
 
     def bounded(self, gpus: float) -> float:
         """What has not been served by the end of the trace is served after it, within the longest limit."""
+        if self.closed:
+            return 0.0
         latest = max((each.limit for each in self.targets if not each.is_share), default=math.inf)
         return gpus * self.seconds / (self.seconds + latest) if math.isfinite(latest) else 0.0
 
 
 def traced(
-    scenario: Scenario | str | Path,
+    scenario: AnyScenario,
     traces: Sequence[str | Path | ClassTrace],
     scale: float,
     sessions_rate: float | None,
@@ -168,7 +205,7 @@ def traced(
         chosen, given = scenario, list(traces)
     else:
         chosen, given = scenario_of_traces(
-            scenario, [t for t in traces if not isinstance(t, ClassTrace)], gpus=1, **reading
+            os.fspath(scenario), [t for t in traces if not isinstance(t, ClassTrace)], gpus=1, **reading
         )
     ready = [each for each in given if isinstance(each, ClassTrace)]
     paths = [each for each in given if not isinstance(each, ClassTrace)]
@@ -229,7 +266,11 @@ def check_scale(factor: float) -> None:
 
 
 def scaled(scenario: Scenario, factor: float) -> Scenario:
-    """The scenario at `factor` times its rates."""
+    """The scenario at `factor` times its rates, or times its users where the loop is closed."""
+    users = scenario.arrivals.users
+    if users is not None:
+        more = scenario.arrivals.model_copy(update={"users": max(1, round(users * factor))})
+        return scenario.replace(arrivals=more)
     classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * factor}) for c in scenario.classes)
     return scenario if factor == 1.0 else scenario.replace(classes=classes)
 
@@ -243,5 +284,5 @@ def check_load(scenario: Scenario) -> None:
     if scenario.cluster_gpus is None and not scenario.arrivals.closed:
         raise FluidgateError(
             f"scenario '{scenario.name}': its rates are per GPU, so that any number of GPUs serves them alike; add "
-            "[cluster] with gpus (any number) and give total_arrival_rate of the whole cluster, or a --trace"
+            "[cluster] with gpus (any number) and give total_arrival_rate of the whole cluster, or --trace FILE"
         )

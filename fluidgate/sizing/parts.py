@@ -1,4 +1,4 @@
-"""Confidence from one run: a trace is what it is, so its parts, one after the other, take the place of replications."""
+"""What is read off a replication: the run, its targets part by part of a trace, and over the period of its load."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from fluidgate.model import Array, Scenario
 from fluidgate.simulation.iteration.behaviour import IterationOutcome
 from fluidgate.simulation.iteration.job import IterationJob, replicate
-from fluidgate.simulation.iteration.kernel.cluster import COMPLETED
-from fluidgate.sizing.targets import QUANTILES, Target
+from fluidgate.sizing.observed import observed, statistic
+from fluidgate.sizing.peak import Course, Intervals, Seen
+from fluidgate.sizing.targets import Target
 
 PARTS = 10
-"""Of a trace, of as many requests each."""
+"""Of a trace, of as many requests each, one after the other: they take the place of replications."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class Outcome:
     Attributes:
         parts: of each target by part, shape (targets, parts), nan where nothing was observed; None where replications
             are independent.
+        log: of its requests, dtype LOG; None where nobody reads it.
+        course: of the targets over the period of the load; None where it has none.
     """
 
     run: IterationOutcome
     parts: Array | None = None
+    log: Any = None
+    course: Course | None = None
 
 
 @dataclass(frozen=True)
@@ -40,47 +45,53 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class ByInterval:
+    """Runs a job whose load repeats."""
+
+    targets: tuple[Target, ...]
+    intervals: Intervals
+
+    def __call__(self, job: IterationJob) -> Outcome:
+        seen = Seen(self.targets, job.scenario, self.intervals)
+        run = replicate(job, None, seen.take)
+        return Outcome(run, course=seen.course())
+
+
+@dataclass(frozen=True)
 class InParts:
     """Runs a job and reads its targets part by part, in order of arrival."""
 
     targets: tuple[Target, ...]
+    intervals: Intervals | None
+
+    def __call__(self, job: IterationJob) -> Outcome:
+        done = Logged()(job)
+        logs = [] if done.log is None else [done.log]
+        course = None
+        if logs and self.intervals is not None:
+            seen = Seen(self.targets, job.scenario, self.intervals)
+            seen.take(done.log)
+            course = seen.course()
+        return Outcome(done.run, in_parts(self.targets, logs, job.scenario), course=course)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Runs a job and brings the log of its requests."""
 
     def __call__(self, job: IterationJob) -> Outcome:
         blocks: list[Any] = []
         run = replicate(job, None, blocks.append)
-        if not blocks:
-            return Outcome(run, np.full((len(self.targets), PARTS), np.nan))
-        log = np.concatenate(blocks)
-        parts = np.array_split(log[np.argsort(log["arrival"], kind="stable")], PARTS)
-        return Outcome(run, np.array([[_value(each, part, job.scenario) for part in parts] for each in self.targets]))
+        return Outcome(run, log=np.concatenate(blocks) if blocks else None)
 
 
-Work = Whole | InParts
+Work = Whole | ByInterval | InParts | Logged
 
 
-def _value(target: Target, log: Any, scenario: Scenario) -> float:
-    """What a target comes to over some requests."""
-    if target.cls is not None:
-        log = log[log["cls"] == scenario.class_names.index(target.cls)]
-    done = log["outcome"] == COMPLETED
-    if target.measure == "served":
-        return float(done.mean()) if len(log) else np.nan
-    first, tokens = log["first_token"] - log["arrival"], log["output"]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = (log["last_token"] - log["first_token"]) / (tokens - 1)
-    if target.measure == "goodput":
-        limits = [_limits(values, log["cls"]) for values in (scenario.ttft_targets, scenario.tpot_targets)]
-        good = done & (first <= limits[0]) & ((tokens < 2) | (each <= limits[1]))
-        return float(good.mean()) if len(log) else np.nan
-    seen = {
-        "ttft": first[np.isfinite(first)],
-        "tpot": each[done & (tokens > 1)],
-        "latency": (log["last_token"] - log["arrival"])[done],
-    }[target.measure]
-    if len(seen) == 0:
-        return np.nan
-    return float(seen.mean() if target.statistic == "mean" else np.quantile(seen, QUANTILES[target.statistic]))
-
-
-def _limits(values: Sequence[float | None], cls: Array) -> Array:
-    return np.asarray(np.array([np.inf if value is None else value for value in values])[cls])
+def in_parts(targets: Sequence[Target], logs: Sequence[Any], scenario: Scenario) -> Array:
+    """Each target by part of all the requests of some logs, in order of arrival; shape (targets, parts)."""
+    if not logs:
+        return np.full((len(targets), PARTS), np.nan)
+    log = np.concatenate(logs)
+    parts = np.array_split(log[np.argsort(log["arrival"], kind="stable")], PARTS)
+    return np.array([[statistic(each, observed(each, part, scenario)) for part in parts] for each in targets])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
+from fluidgate.progress import Progress
+from fluidgate.simulation.iteration.fleet import named_gpus
 from fluidgate.simulation.iteration.job import IterationJob, prepare
-from fluidgate.simulation.study import Progress
 from fluidgate.sizing.choices import Choice
 from fluidgate.sizing.load import Load
 from fluidgate.sizing.parts import Outcome, Work
@@ -18,6 +20,12 @@ from fluidgate.sizing.trial import Trial
 
 Steps = Generator[list[IterationJob], Sequence[Outcome], None]
 """Asks for jobs and is sent what they gave."""
+
+
+class Stepped(Protocol):
+    """A search that asks for its jobs step by step."""
+
+    def steps(self) -> Steps: ...
 
 
 @dataclass
@@ -75,7 +83,7 @@ class Search:
         return self.trials[engines]
 
 
-def run(searches: Sequence[Search], work: Work, executor: Executor, progress: Progress | None = None) -> None:
+def run(searches: Sequence[Stepped], work: Work, executor: Executor, progress: Progress | None = None) -> None:
     """Run all searches to their end, each round's replications together.
 
     Raises:
@@ -110,12 +118,13 @@ def _next(steps: Steps, go: Callable[[], list[IterationJob]]) -> list[tuple[Step
 
 
 def least_engines(choice: Choice, load: Load, bound: int) -> int:
-    """The fewest engines, from the bound on, that the policy runs on at all.
+    """The fewest engines, from the bound on, that the policy runs on at all, with all GPUs that fail or are scheduled.
 
     Raises:
         FluidgateError: none, with the policy's own reason.
     """
     reason: FluidgateError | None = None
+    bound = max(bound, math.ceil(named_gpus(choice.scenario) / choice.ranks))
     for engines in range(bound, bound + 4):
         try:
             Runs.of(choice, engines, load)

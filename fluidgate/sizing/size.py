@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from fluidgate.batching import Batching
+from fluidgate.arguments import checked, listed
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
-from fluidgate.model import Scenario
-from fluidgate.planning.batches.need import Need, need
-from fluidgate.policies import find_any_policy
+from fluidgate.model import AnyScenario, Scenario
+from fluidgate.progress import Progress, reported
+from fluidgate.simulation.iteration.fleet import named_gpus
 from fluidgate.simulation.options import check_draws
-from fluidgate.simulation.study import Progress, executor_for
-from fluidgate.sizing.answer import CAPACITY, Answer, OneLess, Sizing, Status
+from fluidgate.simulation.study import executor_for
+from fluidgate.sizing.answer import Answer, OneLess, Sizing, Status
+from fluidgate.sizing.bounded import Bounded
 from fluidgate.sizing.choices import Choice, choices_of
-from fluidgate.sizing.cost import Bill
+from fluidgate.sizing.closed_loop import at_pace, sent_by_users
+from fluidgate.sizing.cost import Bill, Paid
+from fluidgate.sizing.floor import Floor, beyond_reach, requests_of
 from fluidgate.sizing.guess import guessed
 from fluidgate.sizing.load import DrawnLoad, Load, TracedLoad, check_load, check_scale, scaled, traced
-from fluidgate.sizing.search import Search, least_engines, run
-from fluidgate.sizing.targets import Target, least_served, targets_of, with_targets
+from fluidgate.sizing.peak import Intervals
+from fluidgate.sizing.search import Search, run
+from fluidgate.sizing.targets import Target, targets_of, with_targets
+from fluidgate.sizing.together import Together, check_mixed, served_together
 from fluidgate.sizing.trial import Trial
-from fluidgate.sizing.window import Window
-from fluidgate.workloads.streams import ClassTrace
+from fluidgate.sizing.window import Window, unseen
+from fluidgate.time_units import TimeUnit
+from fluidgate.wording import all_worded
+from fluidgate.workloads.streams import AnyTraces, ClassTrace, check_starts
 
 BEYOND = (8, 32)
 """Times the bound, and engines on top, up to which it goes where nothing says how many there are."""
@@ -34,46 +40,32 @@ TRIALS = 3
 """Numbers of engines that a search tries, about."""
 
 
-@dataclass(frozen=True)
-class Bounded:
-    """A choice, how much of a GPU its load needs at least, and from where its policy runs.
-
-    Attributes:
-        ranks: that the load needs in the long run, as a fraction, as a simulation counts GPUs.
-        engines: that could serve it at all.
-        least: of those on, the first on which the policy runs.
-    """
-
-    choice: Choice
-    need: Need
-    ranks: float
-    engines: int
-    least: int
-
-    @property
-    def hourly(self) -> float:
-        return self.choice.hourly(self.least)
-
-
+@checked
 def size(
-    scenario: Scenario | str | Path,
+    scenario: AnyScenario,
     *,
-    traces: Sequence[str | Path | ClassTrace] = (),
+    traces: AnyTraces = (),
     sessions_rate: float | None = None,
-    profiles: Sequence[str] = (),
+    profiles: str | Sequence[str] = (),
     batch_sizes: Sequence[int] = (),
     chunk_sizes: Sequence[int] = (),
-    policies: Sequence[str] = (),
-    targets: Sequence[str] = (),
+    policies: str | Sequence[str] = (),
+    targets: Sequence[str] | Mapping[str, float] = (),
     gpu_hour: float | None = None,
     spare: int = 0,
     max_gpus: int | None = None,
+    mixed: bool = False,
     rate_scale: float = 1.0,
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
-    progress: Progress | None = None,
-    **reading: Any,
+    progress: Progress | bool | None = None,
+    class_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    unit: TimeUnit | None = None,
+    benchmark: int | None = None,
+    skip_empty: bool = False,
+    sort: bool = False,
 ) -> Sizing:
     """The fewest GPUs that keep the scenario's targets, of each kind and setting that is given.
 
@@ -88,21 +80,31 @@ def size(
         sessions_rate: starts of sessions a second over the whole cluster, of traces that do not say when.
         profiles, batch_sizes, chunk_sizes, policies: to try, each with each; where none are given those of [[options]],
             else the scenario's own and index-and-pool.
-        targets: of all requests, each as `KEY=VALUE`, on top of the scenario's.
+        targets: of all requests, each as `KEY=VALUE`, or by key, on top of the scenario's.
         gpu_hour: price of an hour of a GPU; that of [cost] if None.
         spare: engines that may be gone, the targets still kept.
         max_gpus: the most GPUs there are.
-        rate_scale: factor on the rates of arrival, for a peak.
+        mixed: whether GPUs of several types may also serve together, each class split among them by fixed shares.
+        rate_scale: factor on the rates of arrival, or on the users of a closed loop, for a peak.
         seed: of all random numbers; the same seed gives the same answer, whatever the number of workers.
         workers: processes; one a core by default, or none where the work is small.
         executor: where replications run, in the place of processes on this machine.
-        progress: called with the replications of a round that are done and those that there are.
-        reading: how traces are read, as in `read_trace`.
+        progress: called with the replications of a round that are done and those that there are; True, False and None
+            as in `simulate`.
+        class_column, columns, unit, benchmark, skip_empty, sort: how traces are read, as in `read_trace`.
 
     Raises:
         FluidgateError: an option, a target or a choice is wrong; the message names it and the mend.
     """
     started = time.perf_counter()
+    reading: dict[str, Any] = {
+        "class_column": class_column,
+        "columns": columns,
+        "unit": unit,
+        "benchmark": benchmark,
+        "skip_empty": skip_empty,
+        "sort": sort,
+    }
     check_draws(1, seed)
     if spare < 0:
         raise FluidgateError(f"--spare: must be at least 0, but is {spare}")
@@ -112,39 +114,61 @@ def size(
         raise FluidgateError(f"--gpu-hour: must be a price above 0, but is {gpu_hour:g}")
     check_scale(rate_scale)
     ready: tuple[ClassTrace, ...] = ()
-    if traces:
-        scenario, ready = traced(scenario, traces, rate_scale, sessions_rate, **reading)
+    if given := listed(traces):
+        scenario, ready = traced(scenario, given, rate_scale, sessions_rate, **reading)
     else:
-        scenario = scaled(scenario if isinstance(scenario, Scenario) else Scenario.load(scenario), rate_scale)
+        scenario = scaled(Scenario.of(scenario), rate_scale)
         check_load(scenario)
+        check_starts((), sessions_rate, scenario.arrivals.closed)
     scenario = with_targets(scenario, targets)
     wanted = targets_of(scenario)
+    if scenario.arrivals.closed:
+        scenario = sent_by_users(scenario, wanted)
     chosen = choices_of(
         scenario,
-        profiles=profiles,
+        profiles=listed(profiles, commas=True),
         batch_sizes=batch_sizes,
         chunk_sizes=chunk_sizes,
-        policies=policies,
+        policies=listed(policies, commas=True),
         gpu_hour=gpu_hour,
         max_gpus=max_gpus,
     )
+    if mixed:
+        check_mixed(scenario, chosen)
     load = load_of(scenario, wanted, seed, ready, rate_scale, sessions_rate)
-    bounded = [_bounded(choice, load) for choice in chosen]
+    bounded = [Bounded.of(choice, load) for choice in chosen]
+    sample = list(requests_of(chosen[0], load, bounded[0].least))
+    bounded = [replace(each, floor=beyond_reach(each.choice, load, sample)) for each in bounded]
     if executor is None:
         events = 3.0 * load.seconds * (scenario.cluster_gpus or 1) * float(scenario.rates.arrival.sum())
         jobs = load.looks[0] * len(chosen)
         executor = executor_for(events * TRIALS * jobs, jobs, workers)
-    answers, pruned = _searched(bounded, load, spare, executor, progress)
+    with reported(progress, "sizing") as tell:
+        answers, pruned = _searched(bounded, load, spare, executor, tell)
+        together = Together()
+        if mixed:
+            together = served_together(bounded, answers, load, spare, max_gpus, executor, tell)
+            answers += together.answers
     return Sizing(
         scenario=scenario.name,
         targets=wanted,
         answers=tuple(sorted(answers, key=lambda each: each.order)),
-        pruned=tuple(pruned),
+        pruned=(*pruned, *together.pruned),
         seed=seed,
         wall_seconds=time.perf_counter() - started,
         currency=scenario.cost.currency,
-        warnings=_warnings(answers),
+        warnings=all_worded(
+            (*_warnings(answers), *unseen(scenario, load.seconds), *_named(bounded), *together.remarks)
+        ),
+        load=load,
     )
+
+
+def _named(bounded: Sequence[Bounded]) -> Iterator[str]:
+    """That fewer than the GPUs which the scenario names are not tried, where the load needs fewer."""
+    named = named_gpus(bounded[0].choice.scenario)
+    if any(each.engines * each.choice.ranks < named for each in bounded):
+        yield f"failures.at, schedule: they name {named} GPUs, so that fewer are not tried"
 
 
 def load_of(
@@ -157,17 +181,9 @@ def load_of(
 ) -> Load:
     """The traces, where there are some, or what the scenario draws."""
     if traces:
-        return TracedLoad(targets, seed, traces, scale, sessions_rate)
-    return DrawnLoad(targets, seed, Window.of(scenario, scenario.cluster_gpus or 1, targets))
-
-
-def _bounded(choice: Choice, load: Load) -> Bounded:
-    policy = find_any_policy(choice.policy).on(choice.scenario)
-    cluster = choice.scenario.cluster_gpus or 1
-    found = need(choice.scenario, Batching(policy.batching), least_served(choice.scenario, load.targets))
-    ranks = load.bounded(found.gpus * cluster)
-    engines = max(1, math.ceil(ranks / choice.ranks * (1.0 - 1e-6)))
-    return Bounded(choice, found, found.gpus * cluster, engines, least_engines(choice, load, engines))
+        return TracedLoad(targets, seed, traces, scale, sessions_rate, scenario.arrivals.closed)
+    window = Window.of(scenario, scenario.cluster_gpus or 1, targets)
+    return DrawnLoad(targets, seed, window, Intervals.of_arrivals(scenario.arrivals, window.warmup, window.horizon))
 
 
 def _searched(
@@ -191,10 +207,21 @@ def _searched(
 
 def _search(each: Bounded, load: Load, spare: int) -> Search | None:
     choice = each.choice
-    most = BEYOND[0] * each.engines + BEYOND[1] if choice.max_engines is None else choice.max_engines - spare
-    if most < each.least:
+    most = _beyond(each) if choice.max_engines is None else choice.max_engines - spare
+    if most < each.least or each.floor is not None:
         return None
     return Search(choice, load, each.least, guessed(choice, load, each.least, each.ranks, most), most, spare)
+
+
+def _beyond(each: Bounded) -> int:
+    """Engines up to which it is searched where nothing says how many there are; in a closed loop one a user at most."""
+    users = each.choice.scenario.arrivals.users
+    if users is None:
+        return BEYOND[0] * each.engines + BEYOND[1]
+    scenario = each.choice.scenario
+    faster = float(at_pace(scenario).rates.arrival.sum() / scenario.rates.arrival.sum())
+    engines = math.ceil(each.ranks * faster / each.choice.ranks)
+    return max(min(BEYOND[0] * engines + BEYOND[1], users), each.least)
 
 
 def _answer(each: Bounded, search: Search | None, spare: int) -> Answer:
@@ -206,6 +233,7 @@ def _answer(each: Bounded, search: Search | None, spare: int) -> Answer:
         return Answer(choice, status, None, spare, each.engines, None, None, None, None, None, trials, reason)
     whole = search.trials[found.engines + spare]
     below = search.trials.get(found.engines - 1)
+    less = found.engines - 1
     return Answer(
         choice=choice,
         status="met",
@@ -214,26 +242,22 @@ def _answer(each: Bounded, search: Search | None, spare: int) -> Answer:
         bound_engines=each.engines,
         proof=found,
         whole=whole,
-        one_less=_one_less(each, below, found.engines - 1, spare),
-        bill=Bill.of(choice, found.engines + spare, whole, each.need),
-        utilisation=each.ranks / (choice.ranks * (found.engines + spare)),
+        one_less=OneLess.of(below, less + spare) if less > 0 else None,
+        bill=Bill.of([Paid(choice.hourly(found.engines + spare), whole.result, each.need)]),
+        utilisation=_utilisation(each, whole),
         trials=tuple(search.trials[n] for n in sorted(search.trials)),
         reason=_open(below, found, spare),
     )
 
 
-def _one_less(each: Bounded, below: Trial | None, engines: int, spare: int) -> OneLess | None:
-    if engines < 1:
-        return None
-    if below is None:
-        return OneLess(engines + spare, CAPACITY, None)
-    if below.status == "undecided":
-        return OneLess(engines + spare, None, below.binding.value)
-    if below.grows and below.binding.excess <= 1.0:
-        return OneLess(engines + spare, CAPACITY, None)
-    missed = [reading for reading in below.readings if reading.status == "missed"] or list(below.readings)
-    worst = max(missed, key=lambda reading: reading.excess)
-    return OneLess(engines + spare, worst.target.name, worst.value)
+def _utilisation(each: Bounded, whole: Trial) -> float:
+    """The load, in a closed loop the one that came about, over what the engines can do."""
+    scenario, ranks = each.choice.scenario, each.choice.ranks * whole.engines
+    if not scenario.arrivals.closed:
+        return each.ranks / ranks
+    usual = float(scenario.rates.arrival.sum()) * (scenario.cluster_gpus or 1)
+    served = (whole.result.overall.completion_rate.mean or 0.0) * whole.result.run.gpus
+    return each.ranks * served / usual / ranks
 
 
 def _open(below: Trial | None, found: Trial, spare: int) -> str | None:
@@ -247,20 +271,38 @@ def _open(below: Trial | None, found: Trial, spare: int) -> str | None:
 
 def _why_not(each: Bounded, search: Search | None, spare: int) -> tuple[Status, str]:
     gone = f" and {spare} spare ones" if spare else ""
+    if each.floor is not None:
+        return "impossible", _beyond_any(each.floor)
     if search is None:
         return "impossible", (
-            f"at least {each.least} engines{gone} are needed, but there are {each.choice.max_engines}; "
+            f"at least {each.least} engine{'' if each.least == 1 else 's'}{gone} are needed, "
+            f"but there are {each.choice.max_engines}; "
             "give more, or less load"
         )
     last = search.trials[max(search.trials)]
     worst = last.binding
     status: Status = "undecided" if any(t.status == "undecided" for t in search.trials.values()) else "impossible"
     return status, (
-        f"{worst.target.name} is {worst.value:.4g} with {last.engines} engines, the most that are tried; "
-        "give another limit, other sizes, or faster GPUs"
+        f"{worst.target.name} is {worst.target.shown(worst.value)} with {last.engines} engines, the most that are "
+        "tried; give another limit, other sizes, or faster GPUs"
+    )
+
+
+def _beyond_any(floor: Floor) -> str:
+    """Why no number of engines keeps a target, and the mend."""
+    target, value = floor.target, floor.value
+    if target.is_share:
+        return (
+            f"{target.name} is at most {target.shown(value)} with any number of engines: the other requests miss "
+            "ttft or tpot by their own tokens alone; give other limits, other sizes, or faster GPUs"
+        )
+    does = {"ttft": "a prompt alone takes as long to be read", "tpot": "an iteration alone takes as long"}
+    return (
+        f"{target.name} is at least {target.shown(value)} with any number of engines: "
+        f"{does.get(target.measure, 'a request alone takes as long')}; give another limit, other sizes, or faster GPUs"
     )
 
 
 def _warnings(answers: Sequence[Answer]) -> tuple[str, ...]:
-    found = (warning for each in answers if each.whole is not None for warning in each.whole.result.warnings)
-    return tuple(dict.fromkeys(found))
+    results = (result for each in answers if each.whole is not None for result in each.whole.results)
+    return tuple(dict.fromkeys(warning for result in results for warning in result.warnings))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fluidgate.errors import FluidgateError, nearest
+from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.model import Array, Scenario
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.target_table import SHARES, TARGET_KEYS
+from fluidgate.unit_doubts import LONGEST, milliseconds
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 LEAST_SERVED = 0.99
@@ -22,6 +24,9 @@ that turns most away would look fast."""
 IN_TAIL = 100.0
 """Requests beyond a percentile in each replication, so that the percentile of one is hardly biased."""
 FOR_MEAN = 2_000.0
+
+IN_SECONDS = 10.0
+"""s; from here on a time is shown in s, whatever its limit."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,12 @@ class Target:
     def keeps(self, value: float) -> bool:
         return value >= self.limit if self.is_share else value <= self.limit
 
+    def shown(self, value: float) -> str:
+        """A time in s, or in ms beside a limit below 1 s; a share in percent."""
+        if self.is_share:
+            return f"{100 * value:.4g} %"
+        return f"{1000 * value:.4g} ms" if self.limit < 1.0 and value < IN_SECONDS else f"{value:.4g} s"
+
     def excess(self, value: float) -> float:
         """How near a value is to the limit: 1 at it, above 1 beyond; of shares, the share that is lost counts."""
         if self.is_share:
@@ -117,18 +128,20 @@ def targets_of(scenario: Scenario) -> tuple[Target, ...]:
     return tuple(found)
 
 
-def with_targets(scenario: Scenario, given: Sequence[str]) -> Scenario:
-    """The scenario with targets of all requests as `KEY=VALUE`, on top of its own.
+def with_targets(scenario: Scenario, given: Sequence[str] | Mapping[str, float]) -> Scenario:
+    """The scenario with targets of all requests as `KEY=VALUE`, or by key, on top of its own.
 
     Raises:
         FluidgateError: a key or a value is wrong.
     """
+    if isinstance(given, Mapping):
+        given = [f"{key}={value}" for key, value in given.items()]
     keys: dict[str, float] = {}
     known = sorted({*TARGET_KEYS, "ttft", "tpot"})
     for each in given:
         key, _, text = each.partition("=")
         if key.strip() not in known:
-            hint = nearest(key.strip(), known)
+            hint = nearest(key.strip(), known) or f"; the keys are {', '.join(known)}"
             raise FluidgateError(f"--target: must be KEY=VALUE such as ttft_p99=1.0, but is '{each}'{hint}")
         try:
             keys[key.strip()] = value = float(text)
@@ -140,6 +153,8 @@ def with_targets(scenario: Scenario, given: Sequence[str]) -> Scenario:
                 f"--target: {key.strip()} must be a "
                 f"{'share above 0 and at most 1' if most == 1.0 else 'time above 0 s'}, but is '{text}'"
             )
+        if value >= LONGEST.get(key.strip().partition("_")[0], math.inf):
+            warnings.warn(f"--target: {milliseconds(key.strip(), value)}", UnitWarning, stacklevel=2)
     return scenario.replace(targets=scenario.targets.model_copy(update=keys)) if keys else scenario
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from fluidgate.model import Array
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.results import RequestResult
+from fluidgate.sizing.peak import Course, Peak
 from fluidgate.sizing.targets import Target
 
 LOOKS = (4, 8, 16, 32)
@@ -30,7 +31,8 @@ class Reading:
 
     Attributes:
         value: over all replications together.
-        ci95: 95 % confidence interval over the replications, Student t; None for fewer than two.
+        ci95: 95 % confidence interval over the replications, Student t, and as far beyond as the value, which counts
+            requests and not replications alike; None for fewer than two.
         status: `met` or `missed` where the interval lies on one side of the limit.
     """
 
@@ -47,19 +49,20 @@ class Reading:
         value = target.pooled(measured, cls)
         if len(seen) < len(each) or len(seen) < 2:
             return Reading(target, value, None, "undecided" if len(seen) else "missed")
-        low, high = _interval(seen, sure)
+        low, high = interval(seen, sure)
         if target.keeps(low) == target.keeps(high) == target.keeps(value):
             status: Status = "met" if target.keeps(value) else "missed"
         else:
             status = "undecided"
-        return Reading(target, value, _interval(seen, AT_LAST), status)
+        low, high = interval(seen, AT_LAST)
+        return Reading(target, value, (max(min(low, value), 0.0), max(high, value)), status)
 
     @staticmethod
     def of_parts(target: Target, measured: IterationMeasurement, cls: int | None, parts: Array) -> Reading:
         """Of a trace: it is what it is, and its parts say how far chance could move it; shape (parts,)."""
         value, seen = target.value(measured, cls), parts[np.isfinite(parts)]
-        interval = _interval(seen, AT_LAST, value) if len(seen) > 1 else None
-        return Reading(target, value, interval, "met" if target.keeps(value) else "missed")
+        about = interval(seen, AT_LAST, value) if len(seen) > 1 else None
+        return Reading(target, value, about, "met" if target.keeps(value) else "missed")
 
     @property
     def excess(self) -> float:
@@ -67,7 +70,7 @@ class Reading:
         return self.target.excess(self.value) if math.isfinite(self.value) else math.inf
 
 
-def _interval(values: Array, sure: float, middle: float | None = None) -> tuple[float, float]:
+def interval(values: Array, sure: float, middle: float | None = None) -> tuple[float, float]:
     """About the mean of some values, or another middle."""
     from scipy.special import stdtrit
 
@@ -84,14 +87,24 @@ class Trial:
         readings: one a target, in their order.
         grows: whether those who wait grow in number, so that no time of theirs has a limit.
         replications: that it took.
-        result: over all of them.
+        results: over all of them, of each kind of engines.
+        course: of the targets over the period of the load; None where it has none.
+        bought: of a mix, the engines of each type that were asked of, spare ones among them.
     """
 
     engines: int
     readings: tuple[Reading, ...]
     grows: bool
     replications: int
-    result: RequestResult
+    results: tuple[RequestResult, ...]
+    course: Course | None = None
+    bought: tuple[int, ...] = ()
+
+    @property
+    def result(self) -> RequestResult:
+        """Of a fleet of one kind of engines."""
+        (only,) = self.results
+        return only
 
     @property
     def status(self) -> Status:
@@ -103,3 +116,10 @@ class Trial:
     def binding(self) -> Reading:
         """The target nearest to its limit, or farthest beyond it."""
         return max(self.readings, key=lambda each: each.excess)
+
+    @property
+    def peak(self) -> Peak | None:
+        """Where in the period of the load the target that binds is worst."""
+        if self.course is None:
+            return None
+        return self.course.peak(self.binding.target, self.readings.index(self.binding))

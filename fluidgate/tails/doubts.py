@@ -43,6 +43,8 @@ def _of_scenario(scenario: Scenario, discipline: Discipline) -> Iterator[str]:
         yield "requests of a session come one after the other: they are taken as coming independently"
     if scenario.engine.prefix_caching:
         yield "prompts are read at the classes' mean hit rates; what one request finds varies"
+    if scenario.has_fleet:
+        yield "GPUs that fail, or are scheduled, are not seen: all are up all the time"
     if any(c.patience_rate for c in scenario.classes):
         yield "requests that leave while they wait are not seen: waits are those where all stay"
     deadlines = {t for t in scenario.ttft_targets if t is not None}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluidgate.batching import DISCIPLINES, Batching
+from fluidgate.arguments import checked
+from fluidgate.batching import DISCIPLINES, Batching, BatchingName
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Array, Scenario
+from fluidgate.model import AnyScenario, Array, Scenario
 from fluidgate.planning import check_gpus
 from fluidgate.policies import PlacedPolicy, Policy
 from fluidgate.tails.budget import BudgetQueue
@@ -24,6 +25,7 @@ from fluidgate.tails.pool import PoolQueue
 from fluidgate.tails.prediction import ClassPrediction, Prediction
 from fluidgate.tails.times import times_of
 from fluidgate.tails.tpot import Spread, gaps_of, tpot_masses
+from fluidgate.wording import all_worded, named
 
 _HALVINGS = 10
 _QUIET = 0.8
@@ -40,11 +42,12 @@ _NODES = np.polynomial.hermite_e.hermegauss(3)[0]
 _WEIGHTS = np.polynomial.hermite_e.hermegauss(3)[1] / math.sqrt(2.0 * math.pi)
 
 
+@checked
 def predict(
-    scenario: Scenario,
+    scenario: AnyScenario,
     engines: int,
     *,
-    batching: str | None = None,
+    batching: BatchingName | None = None,
     policy: str | Policy | PlacedPolicy | None = None,
 ) -> Prediction:
     """The laws of TTFT, TPOT and latency of a scenario on `engines` engines, without simulating it.
@@ -59,7 +62,8 @@ def predict(
     Raises:
         FluidgateError: the number, the policy or a trace of lengths is wrong, or the loop is closed.
     """
-    check_gpus(engines)
+    scenario = Scenario.of(scenario)
+    check_gpus(engines, named("--gpus", "engines"))
     if scenario.arrivals.closed:
         raise FluidgateError(
             f"scenario '{scenario.name}': arrivals.process: times of a closed loop are not predicted; simulate it"
@@ -257,6 +261,7 @@ class Cluster:
         targets = zip(self.scenario.ttft_targets, self.scenario.tpot_targets, strict=True)
         bounded = all(each.ttft.masses is not None for each in classes)
         return Prediction(
+            scenario=self.scenario.name,
             engines=self.engines,
             batching=str(self.discipline.batching),
             classes=classes,
@@ -265,7 +270,7 @@ class Cluster:
             load=point.load if bounded else max(point.load, 1.0),
             slots=point.slots,
             decodes=point.decodes,
-            doubts=doubts_of(self.scenario, self.discipline, self.engine, point, self._near(load, point)),
+            doubts=all_worded(doubts_of(self.scenario, self.discipline, self.engine, point, self._near(load, point))),
         )
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
+from fluidgate.shown import Shown, several
 from fluidgate.tails.density import Time, mixture
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Measure = Literal["ttft", "tpot", "latency"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassPrediction:
     """The times of the requests of a class.
 
@@ -34,14 +38,17 @@ class ClassPrediction:
     latency: Time
     several: float
 
+    def __repr__(self) -> str:
+        return f"<ClassPrediction '{self.name}'>"
+
     def goodput(self, ttft: float, tpot: float) -> float:
         """Share of the requests within both limits, s, taken as independent."""
         kept = 1.0 if math.isinf(tpot) else 1.0 - self.several * (1.0 - self.tpot.share_within(tpot))
         return kept * (1.0 if math.isinf(ttft) else self.ttft.share_within(ttft))
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Shown):
     """The laws of the times of a cluster's requests, and what of the scenario they do not see.
 
     Attributes:
@@ -53,6 +60,7 @@ class Prediction:
         load: prompt tokens that arrive over those that can be read.
         slots: decodes over those that there are slots and memory for, or shares of the slots' time that are taken.
         decodes: in the batch of a GPU, on average.
+        scenario: its name.
         doubts: what the theory does not see, or is not good at here, a sentence each.
     """
 
@@ -65,6 +73,28 @@ class Prediction:
     slots: float
     decodes: float
     doubts: tuple[str, ...]
+    scenario: str = ""
+
+    def headline(self) -> str:
+        whole = f"'{self.scenario}' on {several(self.engines, 'engine')}"
+        if not self.stable:
+            return f"{whole}: more arrives than can be served"
+        tails = (f"{each} p99 {self.time(each).quantile(0.99):.3g} s" for each in ("ttft", "tpot"))
+        return f"{whole}: {', '.join(tails)}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The doubts."""
+        return self.doubts
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a class and time, s: class, time, mean and percentiles; None without a bound."""
+        import pandas as pd
+
+        found = []
+        for row in self.to_dict()["latency"]:
+            found += [{"class": row["name"], "time": measure, **(row[measure] or {})} for measure in MEASURES]
+        return pd.DataFrame(found)
 
     @property
     def stable(self) -> bool:
@@ -78,7 +108,7 @@ class Prediction:
             FluidgateError: no time has that name.
         """
         if measure not in MEASURES:
-            raise FluidgateError(f"latency: no time is named '{measure}'; give one of {', '.join(MEASURES)}")
+            raise FluidgateError(f"measure: no time is named '{measure}'; give one of {', '.join(MEASURES)}")
         if cls is not None:
             return getattr(self.classes[cls], measure)  # type: ignore[no-any-return]
         weights = self.rate

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluidgate.policies import Policy, Tuned, write_policy
 from fluidgate.policies.policy_file import dump_policy
+from fluidgate.shown import Drawn, several
 from fluidgate.simulation import Statistic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -40,8 +44,8 @@ class Trial:
         }
 
 
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, repr=False)
+class Tuning(Drawn):
     """The outcome of `tune`. Money is per GPU and second, revenue less penalties.
 
     Attributes:
@@ -73,6 +77,10 @@ class Tuning:
     plan_objective: float
     trials: tuple[Trial, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        kept = "the proposed" if self.improves else "the default"
+        return f"{self.name} on '{self.scenario}', {several(self.gpus, 'GPU')}: gain {self.gain} /s, {kept} kept"
 
     @property
     def improves(self) -> bool:
@@ -144,6 +152,16 @@ class Tuning:
             "trials": [trial.to_dict() for trial in self.trials],
             "warnings": list(self.warnings),
         }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a candidate: stage, replications, its parameters, objective and difference to the default."""
+        import pandas as pd
+
+        rows = []
+        for each in self.trials:
+            row = {"stage": each.stage, "replications": len(each.objective.values), **each.values}
+            rows.append(row | each.objective.columns("objective") | each.difference.columns("difference"))
+        return pd.DataFrame(rows)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
-from fluidgate.model import Scenario
+from fluidgate.model import AnyScenario, Scenario
 from fluidgate.planning import service_rates
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
 from fluidgate.policies import POLICIES, Policy, Tables, find_policy
+from fluidgate.progress import Progress, reported
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.events import DECODE_END
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
@@ -23,10 +26,11 @@ from fluidgate.simulation.options import check_draws, gpus_of
 from fluidgate.simulation.penalties import penalty_rate
 from fluidgate.simulation.plans import Plans
 from fluidgate.simulation.statistics import statistic
-from fluidgate.simulation.study import Progress, executor_for
+from fluidgate.simulation.study import executor_for
 from fluidgate.tuning.candidates import Box
 from fluidgate.tuning.race import race
 from fluidgate.tuning.result import Trial, Tuning
+from fluidgate.wording import all_worded
 
 BUDGET = 1e8
 """Simulated events, unless replications would be shorter than USUAL."""
@@ -40,16 +44,17 @@ LEAST, USUAL = 30.0, 100.0
 MOST_BATCHES = 200
 
 
+@checked
 def tune(
-    scenario: Scenario,
-    policy: str | Policy = "index-and-pool",
+    scenario: AnyScenario,
+    policy: str | os.PathLike[str] | Policy = "index-and-pool",
     *,
     gpus: int | None = None,
     budget: float | None = None,
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Tuning:
     """Search the free parameters of a policy by simulation, and say how sure the gain is.
 
@@ -68,20 +73,23 @@ def tune(
         seed: of all random numbers; the same seed gives the same numbers, whatever the number of workers.
         workers: processes; one a core by default.
         executor: where replications run, in the place of processes on this machine.
-        progress: called after each replication with those done and the most there can be.
+        progress: called after each replication with those done and the most there can be; True, False and None as in
+            `simulate`.
 
     Raises:
         FluidgateError: an option or the policy is wrong, the policy has no parameters, or the plan is infeasible.
     """
-    chosen = find_policy(policy) if isinstance(policy, str) else policy
+    scenario = Scenario.of(scenario)
+    chosen = policy if isinstance(policy, Policy) else find_policy(os.fspath(policy))
     if not chosen.parameters:
         known = ", ".join(p.name for p in POLICIES.values() if p.parameters)
         raise FluidgateError(f"policy '{chosen.name}' has no parameters to tune; choose one of {known}")
     scenario.need_prices("tuning")
     number = gpus_of(scenario, gpus)
     check_draws(CONFIRMATIONS, seed)
-    search = Search(scenario, chosen, number, budget, seed, workers, executor, progress)
-    return search.confirm(search.run())
+    with reported(progress, f"tuning {chosen.name}") as tell:
+        search = Search(scenario, chosen, number, budget, seed, workers, executor, tell)
+        return search.confirm(search.run())
 
 
 class Search:
@@ -157,7 +165,7 @@ class Search:
             gain=gain,
             plan_objective=self.plans.own().objective,
             trials=tuple(map(self._trial, range(len(self.values)))),
-            warnings=tuple(dict.fromkeys(self._warnings())),
+            warnings=all_worded(self._warnings()),
         )
 
     def _warnings(self) -> Iterator[str]:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.batching import BatchingName
 from fluidgate.errors import FluidgateError
 from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestClass, Scenario
 from fluidgate.profiles import Profile, find_profile
 from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.scenario_file import dump_scenario
+from fluidgate.shown import Drawn, several
 from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
+from fluidgate.wording import all_worded
 from fluidgate.workloads.classes import TraceClass, classes_of
 from fluidgate.workloads.engine_log import EngineSettings, read_engine_log
 from fluidgate.workloads.exponentiality import exponentiality
@@ -61,8 +64,8 @@ class Statistic:
         return {"class": row.pop("class_name"), **row}
 
 
-@dataclass(frozen=True)
-class Workload:
+@dataclass(frozen=True, repr=False)
+class Workload(Drawn):
     """Request classes measured from traces, as a scenario for a cluster.
 
     Attributes:
@@ -90,6 +93,10 @@ class Workload:
     sessions: SessionSummary | None = None
     joined: tuple[Trace, ...] = ()
     sessions_rate: float | None = None
+
+    def headline(self) -> str:
+        requests = sum(map(len, self.classes))
+        return f"'{self.scenario.name}': {several(len(self.classes), 'class')}, {several(requests, 'request')}"
 
     @cached_property
     def prefix_share(self) -> float | None:
@@ -190,6 +197,7 @@ class Workload:
         return comments
 
 
+@checked
 def workload(
     paths: str | Path | Sequence[str | Path],
     *,
@@ -319,7 +327,7 @@ def workload(
         profile_name,
         reason,
         command,
-        tuple(warnings),
+        all_worded(warnings),
         sessions,
         tuple(traces),
         rate,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fluidgate.model import EngineModel
 from fluidgate.packed_file import read_packed
-from fluidgate.toml_file import fail
+from fluidgate.toml_file import fail, source_of
 
 LOAD = np.dtype(
     [
@@ -172,10 +172,10 @@ def read_engine_log(path: str | Path) -> EngineLog:
     series = np.array(list(_load(lines)), LOAD)
     if not settings.told and not len(series):
         reason = "no line of vLLM in it, such as 'GPU KV cache size: N tokens' or 'Avg prompt throughput: ...'"
-        fail(str(path), [f"{reason}; give what `vllm serve` printed, from its start on"])
+        fail(source_of(path), [f"{reason}; give what `vllm serve` printed, from its start on"])
     if len(series):
         series["time"] -= series["time"][0]
-    return EngineLog(Path(path).name, settings, series)
+    return EngineLog(Path(source_of(path)).name, settings, series)
 
 
 def _settings(lines: list[str]) -> EngineSettings:

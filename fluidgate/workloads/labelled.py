@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError, nearest, one_line
 from fluidgate.model import Array
-from fluidgate.toml_file import fail, read_text, shown
+from fluidgate.packed_file import read_packed_text
+from fluidgate.toml_file import fail, shown, source_of
 
 PROMPTS: tuple[tuple[str, ...], ...] = (
     ("instruction", "context"),
@@ -103,7 +104,7 @@ def read_labelled(
         FluidgateError: the file is missing or wrong, has no record, or the tokenizer can't be had; the
             message names file, line and mend.
     """
-    text, source = read_text(path, "a file of labelled data"), str(path)
+    text, source = read_packed_text(path, "a file of labelled data"), source_of(path)
     if not text.strip():
         fail(source, ["empty; give JSONL or CSV with prompts and answers"])
     records = list(_jsonl(text, source) if text.lstrip().startswith(("{", "[")) else _csv(text, source))
@@ -130,7 +131,7 @@ def read_labelled(
         output=output[kept],
         category=names[kept],
         unit=unit if columns[keys.answer].texts else GIVEN,
-        source=Path(path).name,
+        source=Path(source).name,
         empty=int(len(kept) - kept.sum()),
     )
 

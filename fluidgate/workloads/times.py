@@ -78,7 +78,7 @@ def read_times(cells: Cells, form: Format, unit: TimeUnit | None) -> Times:
 
 def _told(values: Array, form: Format, source: str) -> TimeUnit | None:
     """The unit that a format or the size of its numbers tells; None where neither does."""
-    mend = "say it with --unit s, ms, us or ns"
+    mend = "say with --unit which: s, ms, us or ns"
     if form.unit == "date":
         fail(source, [f"{form.time}: numbers in the place of dates, whose unit can't be told; {mend}"])
     if form.whole and (values != np.floor(values)).any():

@@ -9,20 +9,22 @@ columns and keys are ignored. Sessions of agents are a format of their own
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
 from fluidgate.packed_file import read_packed
 from fluidgate.time_units import UNITS, TimeUnit
-from fluidgate.toml_file import fail, shown
+from fluidgate.toml_file import fail, shown, source_of
+from fluidgate.wording import all_worded
 from fluidgate.workloads.blocks import Blocks, read_blocks
 from fluidgate.workloads.cells import Cells
-from fluidgate.workloads.formats import Format, read_table, recognise
+from fluidgate.workloads.formats import Format, Table, read_by_others, read_table, recognise
 from fluidgate.workloads.formats.agent_sessions import NAME, AgentRequests, agent_requests
 from fluidgate.workloads.formats.format import Clock
 from fluidgate.workloads.outcome import read_outcome
@@ -31,6 +33,8 @@ from fluidgate.workloads.sessions import NONE, Sessions
 from fluidgate.workloads.times import Times, read_times
 
 Lengths = NDArray[np.int64]
+RARE = 100.0
+"""s between two requests from which on their unit is doubted."""
 MEASURED = ("first_token_ts", "last_token_ts")
 
 
@@ -107,7 +111,9 @@ class Trace:
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know: `notes`, and how many requests were left out."""
         left_out = ((self.empty, "without tokens"), (self.failed, "that failed or did not end"))
-        return (*self.notes, *self.of_loop, *(_left_out(self.source, count, what) for count, what in left_out if count))
+        return all_worded(
+            (*self.notes, *self.of_loop, *(_left_out(self.source, count, what) for count, what in left_out if count))
+        )
 
     @property
     def of_loop(self) -> tuple[str, ...]:
@@ -115,7 +121,8 @@ class Trace:
         if self.users is None:
             return ()
         closed = f"{self.source}: a closed loop of {self.users} clients, who send when their last request has ended; "
-        return (f"{closed}a faster or slower engine would have had them at other times (replay: --users {self.users})",)
+        other = f"a faster or slower engine would have had them at other times (replay: --users {self.users})"
+        return all_worded((closed + other,))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -123,6 +130,7 @@ class Trace:
         return self.parts or (self.source,)
 
 
+@checked
 def read_trace(
     path: str | Path,
     class_column: str | None = None,
@@ -157,16 +165,15 @@ def read_trace(
     """
     if unit is not None and unit not in UNITS:
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
-    source = str(path)
+    source = source_of(path)
     content = read_packed(path, "a trace file")
     if (agents := agent_requests(content, source)) is not None:
         for option, given in (("--map", columns), ("--class-column", class_column), ("--benchmark", benchmark),
                               ("--unit", unit)):  # fmt: skip
             if given:
                 fail(source, [f"{NAME}, which have no columns, one run and seconds; leave {option} out"])
-        return _of_agents(agents, Path(path).name)
-    table = read_table(content, source)
-    form = recognise(table, _columns(columns, class_column), source, timeless)
+        return _of_agents(agents, Path(source).name)
+    table, form = _recognised(content, source, _columns(columns, class_column), timeless)
     cells = Cells(table.take(form.wanted, [form.hashes] if form.hashes else []), source, table.place)
     if not len(cells):
         fail(source, ["a header without requests; give a trace with requests"])
@@ -193,7 +200,7 @@ def read_trace(
         prompt_tokens=prompt[order],
         output_tokens=cells.numbers(form.output).astype(np.int64)[order],
         labels=None if labels is None else labels[order],
-        source=Path(path).name,
+        source=Path(source).name,
         empty=int(len(kept) - kept.sum()),
         failed=failed,
         first_token=in_order(measured.first),
@@ -205,10 +212,23 @@ def read_trace(
         form=form.name,
         start=times.start + float(begin),
         absolute=times.absolute,
-        notes=tuple(f"{Path(path).name}: {note}" for note in (*notes, *_notes(cells, form, times), *more)),
+        notes=all_worded(f"{Path(source).name}: {note}" for note in (*notes, *_notes(cells, form, times, unit), *more)),
         blocks=None if blocks is None else blocks.select(order),
         sessions=_chats(cells, form, order),
     )
+
+
+def _recognised(content: bytes, source: str, columns: Mapping[str, str], timeless: bool) -> tuple[Table, Format]:
+    """A file's table and format; where none here fits, those that other packages read."""
+    try:
+        table = read_table(content, source)
+        return table, recognise(table, columns, source, timeless)
+    except FluidgateError:
+        found = read_by_others(content, source)
+        if found is None:
+            raise
+    table, name = found
+    return table, replace(recognise(table, columns, source, timeless), name=name)
 
 
 def _of_agents(found: AgentRequests, source: str) -> Trace:
@@ -279,7 +299,10 @@ def _order(cells: Cells, form: Format, times: Array, sort: bool) -> NDArray[np.i
     return np.arange(len(times))
 
 
-def _notes(cells: Cells, form: Format, times: Times) -> Iterator[str]:
+def _notes(cells: Cells, form: Format, times: Times, unit: TimeUnit | None) -> Iterator[str]:
+    gap = float(np.ptp(times.seconds)) / max(1, len(times.seconds) - 1)
+    if form.time and unit is None and not times.absolute and not times.assumed and gap >= RARE:
+        yield f"a request every {gap:.4g} s; if the numbers of {form.time} are milliseconds, say --unit ms"
     if not form.time:
         yield "it does not say when its requests arrived; they are taken in its order"
     if times.assumed:

@@ -128,7 +128,7 @@ def test_holes_of_a_table_follow_from_their_neighbours() -> None:
 def test_what_epsilon_takes_is_not_in_delta() -> None:
     plain = calibrate_batches(table(context=None))
     assert plain.coefficients["delta"].value == pytest.approx(TRUE["delta"] + EPSILON * CONTEXT)
-    assert "give --kv-bytes-per-token" in plain.warnings[0]
+    assert "give kv_bytes_per_token" in plain.warnings[0]
     double = calibrate_batches(table(context=None), context=CONTEXT, **OPTIONS)
     assert double.coefficients["delta"].value == pytest.approx(TRUE["delta"])
     # a table that says twice the context has more taken out, down to none
@@ -228,10 +228,10 @@ def test_the_context_column_is_read(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"memory_bandwidth": 1e12}, "give both of them, or neither"),
-        ({**OPTIONS, "kv_bytes_per_token": -1.0}, "--kv-bytes-per-token: must be a finite number above 0, but is -1"),
+        ({**OPTIONS, "kv_bytes_per_token": -1.0}, "kv_bytes_per_token: must be a finite number above 0, but is -1"),
         (OPTIONS, "table.csv: the context of a decode in these rows is unknown"),
-        ({"context": 0.0}, "--context: must be a finite number above 0"),
-        ({"context": 2e4, **OPTIONS}, "gives .* ms for the smallest iteration; check the columns and --context"),
+        ({"context": 0.0}, "context: must be a finite number above 0"),
+        ({"context": 2e4, **OPTIONS}, "gives .* ms for the smallest iteration; check the columns and context"),
         ({"min_chunk": 0}, "min_chunk: must be from 1"),
         ({"min_chunk": 2000}, "a slope in the chunk size needs two of them"),
         ({"name": ""}, "name: must not be empty"),
@@ -278,7 +278,7 @@ def test_what_makes_no_table() -> None:
     whole = table()
     alone = [(8, 128), (16, 512), (32, 2048), (64, 128)]
     mixed = [(b, c) in alone or c == 0 for b, c in zip(whole.batch_size, whole.chunk_size, strict=True)]
-    with pytest.raises(FluidgateError, match=r"8 of the 12 nodes of a table are missing, .* or give --law linear"):
+    with pytest.raises(FluidgateError, match=r"8 of the 12 nodes of a table are missing, .* or give law='linear'"):
         calibrate_batches(whole.select(np.array(mixed)), table=True, **OPTIONS)
 
 

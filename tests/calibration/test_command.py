@@ -102,7 +102,6 @@ def test_options_that_click_refuses(arguments: list[str], reason: str) -> None:
         (["--law", "paper", "--min-chunk", "0"], "min_chunk: must be from 1"),
         (["--min-chunk", "0"], "min_chunk: must be from 1"),
         (["--name", ""], "name: must not be empty"),
-        (["-o", "no-such-folder/x.toml"], "no folder 'no-such-folder'; make it, or give another path"),
     ],
 )
 def test_options_that_the_library_refuses(arguments: list[str], reason: str) -> None:

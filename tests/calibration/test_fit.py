@@ -100,9 +100,9 @@ def refusal(rows: Measurements, **options: int) -> str:
 def test_rows_that_do_not_tell_the_coefficients() -> None:
     rows = measured(QWEN_8B)
     assert refusal(rows.select(~rows.solo)).startswith("no solo rows: gamma, ")
-    assert refusal(rows.select(rows.solo)).startswith("no chunk size from --min-chunk 256 up, and a line needs two; ")
-    assert refusal(rows.select(rows.chunk_size < 300)).startswith("only one chunk size, 256, from --min-chunk 256 up")
-    assert refusal(rows, batch_size=17) == "--batch-size 17: no such row; the batch sizes are 16"
+    assert refusal(rows.select(rows.solo)).startswith("no chunk size from min_chunk=256 up, and a line needs two; ")
+    assert refusal(rows.select(rows.chunk_size < 300)).startswith("only one chunk size, 256, from min_chunk=256 up")
+    assert refusal(rows, batch_size=17) == "batch_size=17: no such row; the batch sizes are 16"
     assert refusal(rows, min_chunk=0).startswith("min_chunk: must be from 1 to ")
     falling = measured(lambda batch, chunk: 0.05 - 1e-6 * chunk)
     assert refusal(falling).startswith("beta: the mixed time does not grow with the chunk size (-1e-06 s/token); ")
@@ -110,4 +110,4 @@ def test_rows_that_do_not_tell_the_coefficients() -> None:
 
 def test_times_that_look_like_milliseconds() -> None:
     made = calibrate(measured(lambda batch, chunk: 1000 * QWEN_8B(batch, chunk)))
-    assert made.warnings[0].endswith("are these milliseconds? give --unit ms")
+    assert made.warnings[0].endswith("are these milliseconds? give unit='ms'")

@@ -58,9 +58,9 @@ def test_other_columns_units_comments_and_line_ends(tmp_path: Path) -> None:
         (
             "chunk_size",
             "chunk",
-            "line 1: no column 'chunk_size'; the columns are batch_size, chunk, seconds; --map chunk_size=COLUMN says",
+            "line 1: no column 'chunk_size'; the columns are batch_size, chunk, seconds; columns={'chunk_size':",
         ),
-        ("seconds", "x", "line 1: no column 'seconds'; the columns are batch_size, chunk_size, x; --map seconds="),
+        ("seconds", "x", "line 1: no column 'seconds'; the columns are batch_size, chunk_size, x; columns={'seconds':"),
         ("0.035", "fast", "line 4: seconds: must be a time greater than 0, but is 'fast'; correct it"),
         ("0.035", "", "line 4: seconds: missing; give a time greater than 0"),
         ("0.035", "-0.035", "line 4: seconds: must be a time greater than 0, but is -0.035; correct it"),
@@ -94,10 +94,10 @@ def test_mistakes_in_the_options(tmp_path: Path) -> None:
     assert refusal(tmp_path, GOOD, where={"gpu": "h100"}).startswith("line 1: no column 'gpu'; the columns are ")
     text = "gpu," + GOOD.replace("\n16", "\nh100,16")
     wrong = refusal(tmp_path, text, where={"gpu": "h10"})
-    assert wrong == "--where gpu=h10: no such row; did you mean 'h100'?"
+    assert wrong == "where={'gpu': 'h10'}: no such row; did you mean 'h100'?"
     mixed = text.replace("h100,16,512", "a100,32,512")
     both = refusal(tmp_path, mixed, where={"gpu": "a100", "batch_size": "16"})
-    assert both == "no row meets every --where; leave one out"
+    assert both == "no row meets every where; leave one out"
     assert refusal(tmp_path, GOOD, where={"batch_size": "999"}).endswith("no such row; its values are 16")
 
 

@@ -317,7 +317,7 @@ def test_without_torch_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         (["--device", "tpu"], "--device: unknown 'tpu'; "),
         (["--cache", "pages"], "--cache: unknown 'pages'; did you mean 'paged'?"),
         (["--preset", "llama-3-8b"], "--preset: unknown 'llama-3-8b'; did you mean 'llama-3.1-8b'?"),
-        (["-o", "no/such/folder/m.csv"], "its folder does not exist"),
+        (["-o", "no/such/folder/m.csv"], "no folder 'no/such/folder'"),
     ],
 )  # fmt: skip
 def test_bad_options_end_in_one_line(arguments: list[str], expected: str) -> None:

@@ -50,7 +50,7 @@ def test_two_gpus_are_told_apart_by_their_column(factor: float, repeats: int, no
     rows = of_two(line(0.0174, 6.2e-5, 45.45), faster, repeats=repeats, noise=noise)
     told = refused(rows)
     assert told.startswith("two.csv: gpu: rows of the same sizes differ by up to a factor of ")
-    assert told.endswith("tells them apart (its values are slow, fast); choose one with --where gpu=slow")
+    assert told.endswith("tells them apart (its values are slow, fast); choose one with where={'gpu': 'slow'}")
 
 
 def test_two_gpus_that_share_one_pair_of_sizes_only() -> None:
@@ -61,7 +61,7 @@ def test_two_gpus_that_share_one_pair_of_sizes_only() -> None:
     assert refused(without) == (
         "two.csv: rows of the same sizes differ by up to a factor of 5.1, at C = 512 (B = 16), which is no noise, and "
         "no column tells them apart; measure them again, or say in a column what is different and choose by it with "
-        "--where COLUMN=VALUE"
+        "where={'COLUMN': 'VALUE'}"
     )
 
 
@@ -115,7 +115,7 @@ def test_from_a_file_and_its_way_out(tmp_path: Path) -> None:
         lines.append(f"{gpu},{b},{c},{t},")
     path = tmp_path / "m.csv"
     path.write_text("\n".join(lines))
-    with pytest.raises(FluidgateError, match=r"^m\.csv: gpu: .*; choose one with --where gpu=slow$"):
+    with pytest.raises(FluidgateError, match=r"^m\.csv: gpu: .*; choose one with where=\{'gpu': 'slow'\}$"):
         calibrate(path)
     for gpu, alpha in (("slow", 0.0104), ("fast", 0.0028)):
         made = calibrate(read_measurements(path, where={"gpu": gpu}))

@@ -45,10 +45,10 @@ def test_users_in_place_of_arrivals(fluidgate: Command, scenario: Scenario) -> N
     ).json
     assert same["overall"] == found["overall"]
     both = fluidgate(
-        "compare", "s.toml", "--policies", "gate-and-route,vllm-round-robin", *SHORT, "--users", "5", "--json"
+        "compare", "s.toml", "--policy", "gate-and-route,vllm-round-robin", *SHORT, "--users", "5", "--json"
     )
     assert both.json["policies"][0]["overall"] == found["overall"]
-    shown = fluidgate("compare", "s.toml", "--policies", "gate-and-route,vllm-round-robin", *SHORT)
+    shown = fluidgate("compare", "s.toml", "--policy", "gate-and-route,vllm-round-robin", *SHORT)
     assert "3 users who think 2 s, exponential" in shown.output
     assert "share of R*" not in shown.output
 
@@ -140,7 +140,7 @@ def test_commands_without_prices(fluidgate: Command, scenario: Scenario) -> None
         assert found["revenue_rate"]["mean"] is None
         assert found["optimality_ratio"]["mean"] is None
         assert "completed per GPU" in fluidgate("simulate", "s.toml", "--policy", "gate-and-route", *run).output
-        both = ("compare", "s.toml", "--policies", "gate-and-route,fi-wsp", *run, "--plot", "p.png")
+        both = ("compare", "s.toml", "--policy", "gate-and-route,fi-wsp", *run, "--plot", "p.png")
         assert fluidgate(*both, "--json").json["paired"][0]["revenue_difference"]["mean"] is None
     for command in (
         ("frontier", "s.toml", "--indicator", "max_tpot"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import TWO_CLASS, Command
+from command import ROOT, TWO_CLASS, Command
 
 SMALL = ("--gpus", "3", "--horizon", "60", "--replications", "2", "--fidelity", "markov", "--json")
 
@@ -27,7 +27,7 @@ def numbers(found: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "results"),
     [
-        (("compare", TWO_CLASS, "--policies", "fi-wsp,gate-and-route", *SMALL), 4),
+        (("compare", TWO_CLASS, "--policy", "fi-wsp,gate-and-route", *SMALL), 4),
         (("simulate", TWO_CLASS, "--policy", "fi-wsp", *SMALL), 2),
         (("replay", TWO_CLASS, "decode-heavy=t.csv", "--policy", "fi-wsp", "--gpus", "2", "--json"), 1),
     ],
@@ -43,6 +43,19 @@ def test_results_are_kept_and_found(fluidgate: Command, arguments: tuple[Any, ..
     assert {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()} == files
     assert first.json == again.json
     assert numbers(first.json) == numbers(plain.json)
+
+
+@pytest.mark.parametrize("more", ["", '[arrivals]\nprocess = "daily"\nperiod = 240.0\nweights = [1, 2]\n'])
+def test_sizing_keeps_what_it_simulates(fluidgate: Command, more: str) -> None:
+    fleet = (ROOT / "examples" / "chat-fleet.toml").read_text("utf-8")
+    Path("f.toml").write_text(fleet + more, "utf-8")
+    arguments = ("size", "f.toml", "--rate-scale", "0.2", "--workers", "1", "--json")
+    plain, first = fluidgate(*arguments).json, fluidgate(*arguments, "--keep", "kept").json
+    simulated = {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()}
+    assert len(simulated) >= 4
+    again = fluidgate(*arguments, "--keep", "kept").json
+    assert {file: file.stat().st_mtime_ns for file in Path("kept").iterdir()} == simulated
+    assert numbers(first) == numbers(again) == numbers(plain)
 
 
 def test_tuning_keeps_what_it_tries(fluidgate: Command) -> None:

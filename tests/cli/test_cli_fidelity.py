@@ -19,11 +19,13 @@ RATES = (
     "output_token_rate",
     "preemption_rate",
     "rejection_rate",
+    "loss_rate",
     "prefix_hit_rate",
 )
 BODY = {
     *("policy", "events", "wall_seconds", "revenue_rate", "optimality_ratio", "objective_ratio", "classes", "warnings"),
     *("batching", "parameters", "pilot", "overall", "gpu_time", "indicators", "kv_tokens", "iterations", "window"),
+    *("gpu_hours", "availability"),
 }
 RUN = {"schema", "scenario", "fidelity", "gpus", "horizon", "warmup", "replications", "seed"}
 R_STAR = 297.70317
@@ -67,7 +69,7 @@ def test_simulate_json(fluidgate: Command) -> None:
 
 def test_compare_meets_the_same_requests_and_gives_what_simulate_gives(fluidgate: Command) -> None:
     names = ["gate-and-route", "vllm-round-robin", "prefill-first-least-loaded"]
-    command = ("compare", TWO_CLASS, "--policies", ",".join(names), *SMALL, "--json")
+    command = ("compare", TWO_CLASS, "--policy", ",".join(names), *SMALL, "--json")
     compared = fluidgate(*command, "--workers", "1").json
     assert timeless(fluidgate(*command, "--workers", "2").json) == timeless(compared)
     assert set(compared) == {*RUN, "policies", "reference", "paired", "warnings"}
@@ -125,7 +127,7 @@ def test_goodput_counts_what_keeps_its_targets(fluidgate: Command, scenario: Sce
 
 def test_a_policy_that_batches_otherwise_than_the_engine_is_refused(fluidgate: Command, scenario: Scenario) -> None:
     file = scenario(more='[engine]\nbatching = "token-budget"\n')
-    refused = fluidgate("compare", file, "--policies", "vllm-lmetric,fi-wsp", *SMALL)
+    refused = fluidgate("compare", file, "--policy", "vllm-lmetric,fi-wsp", *SMALL)
     assert refused.status == 2
     assert refused.notices == [
         "fluidgate: policy 'fi-wsp' needs single-prefill batching, but the scenario has "
@@ -158,7 +160,7 @@ def test_tables_and_pictures(fluidgate: Command, scenario: Scenario) -> None:
     ):
         assert words in simulated.output, words
     assert Path("p.png").stat().st_size > 5000
-    compared = fluidgate("compare", file, "--policies", "fi-wsp,vllm-least-loaded", *SMALL)
+    compared = fluidgate("compare", file, "--policy", "fi-wsp,vllm-least-loaded", *SMALL)
     lines = [line.split() for line in compared.output.splitlines()]
     assert sum(words[:1] == ["vllm-least-loaded"] for words in lines) == 2 + 4 * 3
     assert any(words[:2] == ["fi-wsp", "single-prefill"] for words in lines)

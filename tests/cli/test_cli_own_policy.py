@@ -37,7 +37,7 @@ def mine(scenario: Scenario) -> str:
 @pytest.mark.parametrize("fidelity", ["markov", "iteration"])
 def test_it_goes_by_its_path_and_name(fluidgate: Command, mine: str, fidelity: str) -> None:
     names = f"gate-and-route,{mine}"
-    compared = fluidgate("compare", "s.toml", "--policies", names, *SMALL, "--fidelity", fidelity)
+    compared = fluidgate("compare", "s.toml", "--policy", names, *SMALL, "--fidelity", fidelity)
     assert [p["policy"] for p in compared.json["policies"]] == ["gate-and-route", mine]
     alone = fluidgate("simulate", "s.toml", "--policy", mine, *SMALL, "--fidelity", fidelity)
     assert alone.json["revenue_rate"] == compared.json["policies"][1]["revenue_rate"]
@@ -91,9 +91,9 @@ def test_what_is_wrong_is_told_in_one_line(fluidgate: Command, mine: str, name: 
     Path("bad.py").write_text("x = 1\nx = y\n", "utf-8")
     for command in (
         ("simulate", "s.toml", "--policy", name, *SMALL),
-        ("compare", "s.toml", "--policies", f"fi-wsp,{name}", *SMALL, "--fidelity", "iteration"),
+        ("compare", "s.toml", "--policy", f"fi-wsp,{name}", *SMALL, "--fidelity", "iteration"),
         ("tune", "s.toml", "--policy", name, "--gpus", "4"),
-        ("optimum", "s.toml", "--policies", name, "--gpus", "1"),
+        ("optimum", "s.toml", "--policy", name, "--gpus", "1"),
     ):
         refused = fluidgate(*command)
         assert (refused.status, refused.output) == (2, "")

@@ -270,7 +270,7 @@ def test_help_lists_the_commands(fluidgate: Command) -> None:
             "probe",
             "engine",
         ),
-        *("schema", "paper"),
+        *("examples", "schema", "paper", "completion"),
     }
     listed = [line.split()[0] for line in fluidgate("--help").output.partition("Commands:\n")[2].splitlines()]
     assert listed == sorted(app.commands)

@@ -28,7 +28,7 @@ def test_all_are_listed_with_their_sources(fluidgate: Command) -> None:
 
 
 def test_every_policy_runs_by_name_whatever_the_workers(fluidgate: Command, scenario: Scenario) -> None:
-    command = ("compare", scenario(more=TARGETS), "--policies", ",".join(PLACED), *SMALL, "--replications", "2")
+    command = ("compare", scenario(more=TARGETS), "--policy", ",".join(PLACED), *SMALL, "--replications", "2")
     one = fluidgate(*command, "--json", "--workers", "1").json
     assert timeless(fluidgate(*command, "--json", "--workers", "2").json) == timeless(one)
     bodies = {body["policy"]: body for body in one["policies"]}
@@ -57,7 +57,7 @@ def test_the_size_of_a_prompt_pool_is_shown_and_can_be_given(fluidgate: Command,
     Path("given.toml").write_text(f"schema = 1\npolicy = 'distserve'\n[parameters]\nprompt_gpus = {size}\n")
     Path("other.toml").write_text(f"schema = 1\npolicy = 'distserve'\n[parameters]\nprompt_gpus = {4 - size}\n")
     names = ["distserve", "given.toml", *(["other.toml"] if size != 2 else [])]
-    command = ("compare", file, "--policies", ",".join(names), *SMALL, "--replications", "1")
+    command = ("compare", file, "--policy", ",".join(names), *SMALL, "--replications", "1")
     bodies = fluidgate(*command, "--json").json["policies"]
     assert bodies[1]["overall"] == bodies[0]["overall"] == found["overall"]
     assert (bodies[1]["pilot"], bodies[1]["parameters"]) == (None, bodies[0]["parameters"])

@@ -93,7 +93,7 @@ def test_the_same_numbers_whatever_the_workers(fluidgate: Command, flipped: tupl
 
 def test_simulate_and_compare_at_the_fidelity_of_iterations(fluidgate: Command, tmp_path: Path) -> None:
     names = "index-and-pool,index-and-pool+replan,gate-and-route+replan"
-    compared = by_policy(fluidgate("compare", TWO_CLASS, "--policies", names, *DRAWN, *RULE, "--json").json)
+    compared = by_policy(fluidgate("compare", TWO_CLASS, "--policy", names, *DRAWN, *RULE, "--json").json)
     single = fluidgate("simulate", TWO_CLASS, "--policy", "gate-and-route+replan", *DRAWN, *RULE, "--json").json
     for key in ("revenue_rate", "classes", "replanning"):
         assert single[key] == compared["gate-and-route+replan"][key]
@@ -164,7 +164,7 @@ def test_what_is_refused(
     [
         (("simulate", "--policy", "fi-wsp+replan"), ("'fi-wsp+replan'", "--fidelity iteration")),
         (("simulate", "--policy", "fi-wsp", "--replan-every", "9"), ("replanning", "--fidelity iteration")),
-        (("compare", "--policies", "fi-wsp,gi-wsp+replan"), ("'gi-wsp+replan'", "--fidelity iteration")),
+        (("compare", "--policy", "fi-wsp,gi-wsp+replan"), ("'gi-wsp+replan'", "--fidelity iteration")),
     ],
     ids=lambda value: " ".join(value)[-40:],
 )

@@ -98,7 +98,7 @@ def test_an_alias_is_its_policy(fluidgate: Command) -> None:
 
 def test_compare_json(fluidgate: Command) -> None:
     names = ["gate-and-route", "fi-wsp", "sli-aware"]
-    compared = fluidgate("compare", TWO_CLASS, "--policies", ",".join(names), *SMALL, "--seed", "3", "--json").json
+    compared = fluidgate("compare", TWO_CLASS, "--policy", ",".join(names), *SMALL, "--seed", "3", "--json").json
     run = {**RUN, "seed": 3}
     assert {key: compared[key] for key in run} == run
     assert set(compared) == {*run, "policies", "reference", "paired", "warnings"}
@@ -124,7 +124,7 @@ def test_policies_meet_the_same_arrivals(fluidgate: Command) -> None:
 
 
 def test_same_seed_same_numbers_whatever_the_workers(fluidgate: Command) -> None:
-    compare = ("compare", TWO_CLASS, "--policies", "gate-and-route,gf-wsp", *SMALL, "--json", "--seed")
+    compare = ("compare", TWO_CLASS, "--policy", "gate-and-route,gf-wsp", *SMALL, "--json", "--seed")
     one, two = (fluidgate(*compare, "11", "--workers", workers) for workers in ("1", "2"))
     assert (one.status, two.status) == (0, 0)
     assert timeless(one.json) == timeless(two.json)
@@ -146,7 +146,7 @@ def test_tables(fluidgate: Command) -> None:
     found = fluidgate("simulate", TWO_CLASS, "--policy", "gate-and-route", *SMALL, "--json").json
     for words in ("TTFT", "TPOT", "decode-heavy", "prefill-heavy", f"{found['revenue_rate']['mean']:.6g}"):
         assert words in simulated.output
-    compared = fluidgate("compare", TWO_CLASS, "--policies", "fi-wsp,gg-sp", *SMALL)
+    compared = fluidgate("compare", TWO_CLASS, "--policy", "fi-wsp,gg-sp", *SMALL)
     lines = [line.split() for line in compared.output.splitlines()]
     assert [words[0] for words in lines if words and words[0] in ("fi-wsp", "gate-and-route")] != []
     assert any(words[0] == "fi-wsp" and "reference" in words for words in lines if words)
@@ -157,7 +157,7 @@ def test_tables(fluidgate: Command) -> None:
     [
         (("simulate", "s.toml", "--policy", "gate-and-route", *SMALL), "png"),
         (("simulate", "s.toml", "--policy", "fi-wsp", *SMALL), "svg"),
-        (("compare", "s.toml", "--policies", "gate-and-route,fi-wsp", *SMALL), "png"),
+        (("compare", "s.toml", "--policy", "gate-and-route,fi-wsp", *SMALL), "png"),
         (("plan", "s.toml", "--gpus", "5"), "svg"),
     ],
     ids=lambda c: c if isinstance(c, str) else f"{c[0]}-{c[3]}",

@@ -23,7 +23,7 @@ def test_file_is_written_and_read(fluidgate: Command, scenario: Scenario) -> Non
     assert Path("p.svg").read_bytes().startswith(b"<?xml")
     text = Path("p.toml").read_text("utf-8")
     assert 'command = "fluidgate tune s.toml --gpus 4 --policy gate-and-route --budget 6e+06 --seed 0"' in text
-    compared = fluidgate("compare", "s.toml", "--policies", "gate-and-route,p.toml", *SMALL, "--json").json
+    compared = fluidgate("compare", "s.toml", "--policy", "gate-and-route,p.toml", *SMALL, "--json").json
     assert [p["policy"] for p in compared["policies"]] == ["gate-and-route", "p.toml"]
     elsewhere = fluidgate("simulate", "s.toml", "--policy", "p.toml", *SMALL, "--gpus", "5")
     assert any("p.toml was tuned for 'two-class' on 4 GPUs" in line for line in elsewhere.notices)
@@ -54,8 +54,8 @@ def test_nothing_is_overwritten_unasked(fluidgate: Command, scenario: Scenario) 
         (("tune", "s.toml", "--gpus", "4", "-o", "p.json"), "p.json: a policy file ends in .toml"),
         (("tune", "s.toml", "--gpus", "4", "-o", "none/p.toml"), "no folder 'none'"),
         (("simulate", "s.toml", "--policy", "wrong.toml", *SMALL), "wrong.toml: parameters.margim"),
-        (("compare", "s.toml", "--policies", "gg-sp,wrong.toml", *SMALL), "wrong.toml: parameters.margim"),
-        (("optimum", "s.toml", "--gpus", "1", "--policies", "wrong.toml"), "wrong.toml: parameters.margim"),
+        (("compare", "s.toml", "--policy", "gg-sp,wrong.toml", *SMALL), "wrong.toml: parameters.margim"),
+        (("optimum", "s.toml", "--gpus", "1", "--policy", "wrong.toml"), "wrong.toml: parameters.margim"),
         (("schema", "policies"), "'policy'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

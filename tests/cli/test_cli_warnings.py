@@ -22,7 +22,7 @@ Scenario = Callable[..., Path]
         ("plan", "FILE"),
         ("simulate", "FILE", "--policy", "fi-wsp", *SMALL),
         ("simulate", "FILE", "--policy", "vllm-round-robin", *SMALL, "--fidelity", "iteration"),
-        ("compare", "FILE", "--policies", "fi-wsp,gi-wsp", *SMALL),
+        ("compare", "FILE", "--policy", "fi-wsp,gi-wsp", *SMALL),
         ("replay", "FILE", "decode-heavy=t.csv", "--policy", "fi-wsp", "--gpus", "2"),
         ("frontier", "FILE", "--indicator", "max_solo_gap", "--points", "3", "--from", "0", "--to", "1"),
     ],
@@ -54,7 +54,7 @@ def test_a_doubt_is_said_beside_table_and_object(fluidgate: Command, scenario: S
 def test_optimum_and_its_policies(fluidgate: Command, scenario: Scenario) -> None:
     small = scenario(("batch_size = 16", "batch_size = 1"), more="[engine]\nkv_tokens = 50000\n")
     words = ("optimum", small, "--gpus", "1", "--accuracy", "1e-2", "--horizon", "500", "--replications", "1")
-    alone, beside = fluidgate(*words, "--json").json, fluidgate(*words, "--policies", "gate-and-route", "--json")
+    alone, beside = fluidgate(*words, "--json").json, fluidgate(*words, "--policy", "gate-and-route", "--json")
     assert any("[engine] kv_tokens" in warning for warning in alone["warnings"])
     assert any("no request is completed" in warning for warning in beside.json["policies"][0]["warnings"])
     assert set(alone["warnings"]) | set(beside.json["policies"][0]["warnings"]) == set(beside.json["warnings"])

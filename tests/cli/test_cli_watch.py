@@ -135,7 +135,10 @@ def test_what_is_no_gateway_is_one_line(tmp_path: Path, fluidgate: Command) -> N
         ]
     away = fluidgate("watch", "http://127.0.0.1:9")
     assert away.status == 2
-    assert "no gateway answers at http://127.0.0.1:9 (connection refused)" in away.notices[0]
+    assert (
+        "no gateway answers at http://127.0.0.1:9 (connection refused, nothing listens there); start it"
+        in away.notices[0]
+    )
     assert fluidgate("watch", "http://127.0.0.1:9", "--interval", "nan").status == 2
 
     async def run() -> None:

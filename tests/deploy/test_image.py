@@ -46,7 +46,7 @@ def test_everything_that_is_copied_is_there_and_let_in() -> None:
         assert let_in(source), source
 
 
-@pytest.mark.parametrize("path", [".git", "docs", "tests", "out", ".venv", "examples", "fluidgate/__pycache__"])
+@pytest.mark.parametrize("path", [".git", "docs", "tests", "out", ".venv", "fluidgate/__pycache__"])
 def test_nothing_else_is_let_in(path: str) -> None:
     assert not let_in(path)
 

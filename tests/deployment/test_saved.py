@@ -163,13 +163,13 @@ def test_weights_that_nobody_named_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_no_gateway_runs_is_refused() -> None:
-    with pytest.raises(FluidgateError, match=r"policy 'splitwise' is more than a placement .*another --policy"):
+    with pytest.raises(FluidgateError, match=r"policy 'splitwise' is more than a placement .*another policy"):
         Fleet.of(answer(policy="splitwise"))
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
-    with pytest.raises(FluidgateError, match=r"holds files already; give another folder, or --force"):
+    with pytest.raises(FluidgateError, match=r"holds files already; give another folder, or force=True"):
         save(sizing(), tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
     save(sizing(), tmp_path, force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -13,12 +14,15 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fluidgate.deployment import fleet as fleets
-from fluidgate.deployment import judge
+from fluidgate.deployment import judge, save
+from fluidgate.sizing import size
 from tests.deployment.fleets import TWO, fleet, saved
+from tests.sizing.instances import chat
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
@@ -139,6 +143,69 @@ def test_the_load_is_that_of_the_scenario(tmp_path: Path) -> None:
         for key, mean in (("input_length", cls.prompt_tokens), ("output_length", cls.output_tokens)):
             assert sum(line[key] for line in lines) / len(lines) == pytest.approx(mean, rel=0.1)
     assert min(spans) > measured["warmup"] + 100.0
+
+
+def _sent(folder: Path, cls: int = 1) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"requests/{cls}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_sessions_are_sent_turn_by_turn(tmp_path: Path) -> None:
+    more = "turns = 4\nturn_tokens = 300\nthink = 7.0\n[engine]\nprefix_caching = true"
+    folder = saved(tmp_path / "set", prompt=2500, more=more)
+    sessions: dict[str, list[dict[str, Any]]] = {}
+    for line in _sent(folder):
+        sessions.setdefault(line.get("session_id", f"alone {line.get('timestamp')}"), []).append(line)
+    turns = [len(each) for each in sessions.values()]
+    assert sum(turns) / len(turns) == pytest.approx(4.0, rel=0.15)
+    for first, *later in sessions.values():
+        assert "timestamp" in first
+        assert all(each["delay"] == 7000.0 for each in later)
+    new = [each["input_length"] for _, *later in sessions.values() for each in later]
+    assert sum(new) / len(new) == pytest.approx(300.0, rel=0.1)
+    assert "send 1 chat chat --fixed-schedule &" in (folder / "check.sh").read_text("utf-8")
+    assert "guidellm" not in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_trace_is_sent_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    rows = [(k / 10, 300 + 7 * k, 50 + k) for k in range(100)]
+    path.write_text("arrival_time,prompt_tokens,output_tokens\n" + "\n".join(f"{a},{b},{c}" for a, b, c in rows))
+    save(size(chat(targets="ttft_p90 = 5.0"), traces=[path], rate_scale=2.0, workers=1), tmp_path / "set")
+    sent = [(line["timestamp"], line["input_length"], line["output_length"]) for line in _sent(tmp_path / "set")]
+    assert sent == [(pytest.approx(1e3 * a / 2), b, c) for a, b, c in rows]
+    assert json.loads((tmp_path / "set/targets.json").read_text("utf-8"))["warmup"] == 0.0
+
+
+def test_what_comes_at_the_peak_is_sent(tmp_path: Path) -> None:
+    hours = '[arrivals]\nprocess = "daily"\nperiod = 1200.0\nweights = [1.0, 9.0]'
+    found = size(chat(targets="ttft_p90 = 1.0", rate=20.0, more=hours), workers=1)
+    save(found, tmp_path / "set")
+    early = [line for line in _sent(tmp_path / "set") if line["timestamp"] < 150e3]
+    assert len(early) / 150.0 == pytest.approx(36.0, rel=0.1)
+    assert "from the peak that binds on" in (tmp_path / "set/README.md").read_text("utf-8")
+
+
+def test_users_who_think_send_nothing(tmp_path: Path) -> None:
+    users = '[arrivals]\nprocess = "closed"\nusers = 100\nthink = 9.0\nthink_law = "exponential"'
+    found = size(chat(targets="latency_mean = 4.0", more=users), workers=1)
+    save(found, tmp_path / "set")
+    assert found.best is not None
+    assert found.best.whole is not None
+    latency = found.best.whole.result.overall.latency.mean
+    (said,) = re.findall(r"--concurrency (\d+) --request-count (\d+)", (tmp_path / "set/check.sh").read_text("utf-8"))
+    assert int(said[0]) == pytest.approx(100 * latency / (9.0 + latency), rel=0.1)
+    assert int(said[1]) == len(_sent(tmp_path / "set"))
+
+
+def test_guidellm_can_send_it_too(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set")
+    (line,) = re.findall(r"`(guidellm run .*)`", (folder / "README.md").read_text("utf-8"))
+    words = shlex.split(line)
+    said = dict(zip(words[2::2], words[3::2], strict=True))
+    assert set(said) == {"--backend", "--profile", "--data", "--tokenizer", "--output"}
+    data = dict(each.split("=", 1) for each in said["--data"].split(","))
+    assert (folder / data["source.path"]).exists()
+    assert float(data["time_scale"]) == 1e-3
 
 
 @pytest.mark.parametrize(("limit", "status", "word"), [(0.2, 0, "kept"), (0.05, 1, "MISSED")])

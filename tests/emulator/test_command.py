@@ -107,7 +107,7 @@ def test_kv_events_without_their_packages(capsys: pytest.CaptureFixture[str], mo
         (["missing.toml"], "missing.toml"),
         (["--profile", "nothing"], "unknown profile"),
         (["--speed", "0"], "speed must be above 0"),
-        (["--speed", "nan"], "speed must be above 0"),
+        (["--speed", "nan"], "--speed"),
         (["--count", "0"], "count must be at least 1"),
         (["--port", "65535", "--count", "2"], "go beyond 65535"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),

@@ -171,7 +171,7 @@ def test_each_rank_tells_on_a_port_of_its_own_and_an_adapter_is_named() -> None:
 def test_a_port_that_is_taken() -> None:
     async def run() -> None:
         async with cluster(kv_events=0) as client:
-            with pytest.raises(FluidgateError, match=r"KV events on 127\.0\.0\.1 port .*give another --kv-events"):
+            with pytest.raises(FluidgateError, match=r"KV events on 127\.0\.0\.1 port .*give another kv_events"):
                 async with cluster(kv_events=client.servers[0].kv_event_ports[0]):
                     pass
 

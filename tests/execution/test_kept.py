@@ -100,7 +100,7 @@ def test_a_failure_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FluidgateError, match=r"--keep: '.*kept' can't be written to \(Not a directory\); name another"):
+    with pytest.raises(FluidgateError, match=r"keep: '.*kept' can't be written to \(Not a directory\); name another"):
         Kept(tmp_path / "file" / "kept")
 
 

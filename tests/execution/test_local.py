@@ -23,7 +23,7 @@ def test_the_jobs_of_a_worker_that_is_killed_run_again(tmp_path: Path) -> None:
 
 
 def test_a_job_that_kills_its_worker_ends_in_one_line() -> None:
-    with pytest.raises(FluidgateError, match=f"killed {LOSSES} times at the same job.*fewer --workers"):
+    with pytest.raises(FluidgateError, match=f"killed {LOSSES} times at the same job.*fewer workers"):
         list(LocalProcesses(2).map(killed, [1]))
 
 
@@ -49,7 +49,7 @@ def test_an_executor_by_name(tmp_path: Path) -> None:
     assert list(kept.map(abs, [-3, 2])) == [3, 2]
     assert len(list((tmp_path / "kept").iterdir())) == 2
     for wrong in ("rya", "ray://", "ray://host", "ray://host:port", ""):
-        with pytest.raises(FluidgateError, match="--executor: must be local, ray or ray://HOST:PORT, but is"):
+        with pytest.raises(FluidgateError, match="executor: must be local, ray or ray://HOST:PORT, but is"):
             executor_named(wrong)
-    with pytest.raises(FluidgateError, match="--workers: is of this machine; leave it out with --executor ray"):
+    with pytest.raises(FluidgateError, match="workers: is of this machine; leave it out with executor='ray'"):
         executor_named("ray", workers=2)

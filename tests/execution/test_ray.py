@@ -17,17 +17,20 @@ from typing import Any
 
 import pytest
 
+from fluidgate import find_policy
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import executor_named, ray_cluster
 from fluidgate.execution.ray_cluster import RayCluster
 from fluidgate.policies.own_file import own_policy
 from fluidgate.simulation.invariants import InvariantError
 from tests.execution.work import answer, calls, held_square, killed, killed_once, refused, square, workers
+from tests.plugin_package import install
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'fluidgate[ray]'")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "two-class.toml"
+FLEET = ROOT / "examples" / "chat-fleet.toml"
 PATIENCE = 120.0  # s
 QUICK_TO_SEE_A_LOSS = {
     "health_check_initial_delay_ms": 0,
@@ -153,26 +156,47 @@ def test_a_users_policy_needs_no_file_on_the_nodes(cluster: Any, tmp_path: Path)
     assert list(RayCluster().map(answer, [policy])) == [7]
 
 
-def test_two_nodes_give_the_numbers_of_one_process(two_nodes: Any, tmp_path: Path) -> None:
+def test_a_packages_policy_needs_no_package_on_the_nodes(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "only_here/__init__.py": "",
+        "only_here/numbers.py": "def number():\n    return 7\n",
+        "only_here/policy.py": "from fluidgate import find_policy\nfrom only_here.numbers import number\n\n"
+        "def gate(view, tables):\n    return number()\n\n"
+        "MINE = find_policy('fi-wsp').with_functions('mine', gate=gate)\n",
+    }
+    install(tmp_path / "packages", "only-here", {"fluidgate.policies": {"mine": "only_here.policy:MINE"}}, files)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    assert list(RayCluster().map(answer, [find_policy("mine").for_worker()])) == [7]
+
+
+COMPARED = ["compare", str(EXAMPLE), "--policy", "index-and-pool,vllm-round-robin", "--gpus", "4"]
+COMPARED += ["--horizon", "60", "--replications", "2", "--fidelity", "iteration", "--json"]
+SIZED = ["size", str(FLEET), "--rate-scale", "0.05", "--chunk-size", "512,2048", "--json"]
+
+
+@pytest.mark.parametrize(("arguments", "results"), [(COMPARED, 4), (SIZED, 8)], ids=["compare", "size"])
+def test_two_nodes_give_the_numbers_of_one_process(
+    two_nodes: Any, tmp_path: Path, arguments: list[str], results: int
+) -> None:
     def run(*options: str) -> dict[str, Any]:
-        arguments = ["compare", str(EXAMPLE), "--policies", "index-and-pool,vllm-round-robin", "--gpus", "4"]
-        arguments += ["--horizon", "60", "--replications", "2", "--fidelity", "iteration", "--json", *options]
-        command = [sys.executable, "-m", "fluidgate", *arguments]
+        command = [sys.executable, "-m", "fluidgate", *arguments, *options]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         told = [line for line in ran.stderr.splitlines() if "warning" not in line and "compil" not in line]
         assert (ran.returncode, told) == (0, [])
         found: dict[str, Any] = json.loads(ran.stdout)
-        for each in found["policies"]:
+        for each in found.get("policies", [found]):
             del each["wall_seconds"]
         return found
 
     kept = tmp_path / "kept"
     there = run("--executor", two_nodes.url, "--keep", str(kept))
-    assert len(list(kept.iterdir())) == 4
+    assert len(list(kept.iterdir())) == results
     assert there == run("--workers", "1")
     two_nodes.remove_node(two_nodes.second)
     assert there == run("--keep", str(kept))
-    assert len(list(kept.iterdir())) == 4
+    assert len(list(kept.iterdir())) == results
 
 
 @pytest.mark.parametrize(("failures", "joins"), [(2, True), (3, False)])
@@ -205,7 +229,7 @@ def test_an_address_where_nothing_answers_is_told() -> None:
     with closing(socket.socket()) as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
         url = f"ray://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(FluidgateError, match=f"--executor: nothing answers at {url} .*ray start --head"):
+        with pytest.raises(FluidgateError, match=f"executor: nothing answers at {url} .*ray start --head"):
             executor_named(url)
 
 

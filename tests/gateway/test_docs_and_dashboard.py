@@ -1,4 +1,4 @@
-"""The page on the gateway, the example and the dashboard say what the code does."""
+"""The pages on the gateway, the example and the dashboard say what the code does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from fluidgate.policies.placed import PLACED
 from tests.gateway.served import live_gateway
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "gateway.md").read_text("utf-8")
+PAGES = ("guides/gateway.md", "reference/gateway-file.md", "reference/gateway-api.md", "reference/metrics.md")
+TEXT = "\n".join((ROOT / "docs" / page).read_text("utf-8") for page in PAGES)
 EXAMPLE = ROOT / "examples" / "gateway.toml"
 DASHBOARD = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text("utf-8"))
 PROMETHEUS_OWN = {"job", "le"}
@@ -32,7 +33,7 @@ PROMETHEUS_OWN = {"job", "le"}
 
 def rows_below(heading: str) -> list[list[str]]:
     """The cells of the first table below a heading."""
-    section = re.split(r"^#+ ", PAGE.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(r"^#+ ", TEXT.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
@@ -44,11 +45,11 @@ def tables(model: type[BaseModel], heading: str) -> Iterator[tuple[str, type[Bas
         inner = field.annotation
         within = [each for each in (inner, *get_args(inner)) if isinstance(each, type) and issubclass(each, BaseModel)]
         if within and within[0] is not GroupTable:  # its keys are those of a file with one group
-            dotted = f"{heading.strip('#[] ')}.{name}" if heading.startswith("### ") else name
-            yield from tables(within[0], f"### [[{dotted}]]" if get_origin(inner) is list else f"### [{dotted}]")
+            dotted = f"{heading.strip('#[] ')}.{name}" if heading.startswith("## ") else name
+            yield from tables(within[0], f"## [[{dotted}]]" if get_origin(inner) is list else f"## [{dotted}]")
 
 
-TABLES = list(tables(GatewayTable, "## The gateway file"))
+TABLES = list(tables(GatewayTable, "# The gateway file"))
 
 
 @pytest.mark.parametrize(("heading", "model"), TABLES, ids=[heading for heading, _ in TABLES])
@@ -74,7 +75,7 @@ def test_the_example_loads_and_names_every_class() -> None:
 
 
 def test_the_page_names_the_policies_that_are_refused() -> None:
-    sentence = PAGE.split("\n## Policies that make sense live\n")[1].split(":")[0]
+    sentence = TEXT.split("\n## Policies that make sense live\n")[1].split(":")[0]
     refused = set(re.findall(r"`([\w-]+)`", sentence))
     assert refused
     for name in refused:
@@ -175,7 +176,7 @@ def reasons_in_the_code() -> set[str]:
 
 
 def test_the_page_lists_every_reason() -> None:
-    table = re.search(r"\| status \| reason \|.*?\n\n", PAGE, re.DOTALL)
+    table = re.search(r"\| status \| reason \|.*?\n\n", TEXT, re.DOTALL)
     assert table is not None
     reasons = "".join(row.split("|")[2] for row in table[0].splitlines() if row)
     assert set(re.findall(r"`(\w+)`", reasons)) == reasons_in_the_code() | {"invalid_request"}

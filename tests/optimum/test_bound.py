@@ -168,9 +168,9 @@ def best_by_programs(network, window, state):
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(FluidgateError, match="--gpus"):
+    with pytest.raises(FluidgateError, match="gpus"):
         bound(two_class_scenario())
-    with pytest.raises(FluidgateError, match="--max-stages"):
+    with pytest.raises(FluidgateError, match="max_stages"):
         bound(two_class_scenario(), gpus=1, max_stages=-1)
     with pytest.raises(FluidgateError, match="scheme"):
         bound(two_class_scenario(), gpus=1, scheme="other")

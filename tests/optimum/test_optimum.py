@@ -136,7 +136,7 @@ def test_the_buffer_grows_where_decodes_wait():
     assert best.buffer_limit_chance < 1e-4
     tight = optimum(where, gpus=1, buffer_limit=3)
     assert tight.upper < best.lower
-    assert "--buffer-limit" in tight.warnings[0]
+    assert "buffer_limit" in tight.warnings[0]
 
 
 def test_wider_limits_never_earn_less():
@@ -185,7 +185,7 @@ def test_too_large_is_refused():
         optimum(two_class_scenario(), gpus=3)
     message = str(refused.value)
     assert message.startswith("3 GPUs of 16 slots with 2 classes have 1.2e+11 states, above the limit of 2,000,000;")
-    assert "--gpus 1" in message
+    assert "gpus=1" in message
     assert "\n" not in message
     with pytest.raises(FluidgateError, match="batch_size = 1"):
         optimum(two_class_scenario(), gpus=2, max_states=100_000)
@@ -193,8 +193,8 @@ def test_too_large_is_refused():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "--gpus"), ({"gpus": 0}, "gpus"), ({"gpus": 1, "queue_limit": 0}, "--queue-limit"),
-     ({"gpus": 1, "buffer_limit": 0}, "--buffer-limit"), ({"gpus": 1, "accuracy": 0.0}, "--accuracy")],
+    [({}, "gpus"), ({"gpus": 0}, "gpus"), ({"gpus": 1, "queue_limit": 0}, "queue_limit"),
+     ({"gpus": 1, "buffer_limit": 0}, "buffer_limit"), ({"gpus": 1, "accuracy": 0.0}, "accuracy")],
 )  # fmt: skip
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(FluidgateError, match=message):
@@ -245,7 +245,7 @@ def invoke(folder: Path, *arguments: str, batch: int = 2) -> Any:
 
 def test_command_prints_a_table_and_draws(tmp_path):
     picture = tmp_path / "p.svg"
-    run = ["--policies", "fi-wsp,gi-wsp", "--horizon", "2000", "--replications", "2"]
+    run = ["--policy", "fi-wsp,gi-wsp", "--horizon", "2000", "--replications", "2"]
     outcome = invoke(tmp_path, "--gpus", "2", *run, "--plot", str(picture))
     assert outcome.exit_code == 0, outcome.output
     for words in ("certified bounds", "optimum / R*", "gi-wsp", "% of the optimum"):
@@ -264,7 +264,7 @@ def test_command_prints_json(tmp_path):
 def test_command_refuses_what_is_too_large(tmp_path):
     outcome = invoke(tmp_path, "--gpus", "3", batch=16)
     assert isinstance(outcome.exception, FluidgateError)
-    unknown = invoke(tmp_path, "--gpus", "1", "--policies", "fi-wps")
+    unknown = invoke(tmp_path, "--gpus", "1", "--policy", "fi-wps")
     assert "fi-wsp" in str(unknown.exception)
 
 

@@ -167,7 +167,7 @@ def test_bad_names_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FluidgateError, match="did you mean 'figure-7'"):
         find_item("figure7")
     (tmp_path / "file").write_text("")
-    with pytest.raises(FluidgateError, match="--out"):
+    with pytest.raises(FluidgateError, match="out"):
         run_items(["table-3"], QUICK, tmp_path / "file")
 
 

@@ -65,7 +65,7 @@ def test_a_planner_counts_in_slots_again_after_an_odd_scenario():
 
 @pytest.mark.parametrize("scheme", ["seperate", "Bundled", ""])
 def test_a_scheme_that_there_is_not_is_refused(scheme):
-    with pytest.raises(FluidgateError, match="scheme: no pricing scheme"):
+    with pytest.raises(FluidgateError, match="scheme: must be 'bundled' or 'separate', but is"):
         plan(scenario((request_class("one", 0.5),)), scheme=scheme)
 
 

@@ -73,7 +73,7 @@ def test_published_baselines_batch_and_place_by_their_names() -> None:
     assert not set(PLACED) & set(POLICIES)
     for name, policy in PLACED.items():
         assert find_any_policy(name) is policy
-        with pytest.raises(FluidgateError, match=f"policy '{name}' batches in its own way.*--fidelity iteration"):
+        with pytest.raises(FluidgateError, match=f"policy '{name}' batches in its own way.*fidelity='iteration'"):
             find_policy(name)
     for alias, name in (("gg-sp", "gate-and-route"), ("lmetric", "vllm-lmetric")):
         assert find_any_policy(alias) is LISTED[name]

@@ -175,7 +175,7 @@ def test_written_whole_and_never_over_another(tmp_path: Path) -> None:
     write_policy(tuned, path)
     again = load_policy(path)
     assert (again.values, again.tuned) == ({"margin": 0.125}, RECORD)
-    with pytest.raises(FluidgateError, match=r"p\.toml: is there already.*--force"):
+    with pytest.raises(FluidgateError, match=r"p\.toml: is there already.*force=True"):
         write_policy(find_policy("fg-sp"), path)
     assert load_policy(path).tuned == RECORD
     write_policy(find_policy("fg-sp"), path, force=True)

@@ -98,6 +98,8 @@ def served(policy: str = "vllm-round-robin", revenue: Statistic | None = None, *
         "kv_peak": 65_536.0,
         "iterations": 1_000,
         "window": 450.0,
+        "gpu_hours": value(1.25),
+        "availability": value(1.0),
     }  # fmt: skip
     return RequestResult(**defaults | given)
 

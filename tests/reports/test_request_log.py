@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(FluidgateError, match=r"--log: .*log\.csv: can't be written .*No space left.*name another file"):  # noqa: SIM117
+    with pytest.raises(FluidgateError, match=r"log: .*log\.csv: can't be written .*No space left.*name another file"):  # noqa: SIM117
         with RequestLog(tmp_path / "log.csv", CLASSES):
             pass
     assert list(tmp_path.iterdir()) == []

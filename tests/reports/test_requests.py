@@ -104,6 +104,18 @@ def test_a_comparison_says_what_was_found_where_prefixes_are_cached() -> None:
     assert "found" not in [str(each.header) for each in gpus.columns]
 
 
+def test_what_gpus_cost_that_come_and_go_is_told() -> None:
+    lost = request_class_result("all", loss_rate=value(0.02))
+    result = served("one", has_fleet=True, overall=lost, gpu_hours=value(1.25), availability=value(0.9))
+    said = by_first(next(iter(request_tables(result))))
+    assert [said[row] for row in ("GPU hours", "available", "lost with a GPU, per GPU")] == [
+        ["1.25"], ["90.0 %"], ["0.02 /s"],
+    ]  # fmt: skip
+    assert "GPU hours" not in by_first(next(iter(request_tables(served()))))
+    _, _, fleet, *_ = request_comparison_tables(Comparison("small", result.run, (result,)))
+    assert cells(fleet) == [("one", "1.25", "90.0 %", "0.02")]
+
+
 def test_pools_are_told_with_who_found_them() -> None:
     given = served("splitwise", parameters={"prompt_gpus": 3.0})
     found = served("distserve", parameters={"prompt_gpus": 4.0}, pilot=PILOT)

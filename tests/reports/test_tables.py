@@ -100,6 +100,10 @@ def test_a_plan_by_batch_shows_the_iterations_that_it_read() -> None:
     assert said["time per output token, of the decodes"] == [f"{number(1000 * solved.tpot)} ms"]
 
 
+def test_one_gpu_is_one() -> None:
+    assert "split of 1 GPU" in by_first(next(iter(plan_tables(plan(SCENARIO, gpus=1)))))
+
+
 def test_a_plan_with_prefix_caching_shows_what_it_took_for_found() -> None:
     classes = tuple(c.model_copy(update={"prefix_hit_rate": 0.25}) for c in SCENARIO.classes)
     found = SCENARIO.replace(classes=classes, engine=EngineModel(prefix_caching=True))

@@ -75,7 +75,7 @@ def test_the_key_is_sent() -> None:
         return await gateway(request) if known else web.Response(status=401)
 
     assert read(guarded, "a-secret").state["scenario"] == "live"
-    with pytest.raises(FluidgateError, match="asks for a key; name the variable that holds one: --key-env NAME"):
+    with pytest.raises(FluidgateError, match="asks for a key; name the variable that holds one: key_env=NAME"):
         read(guarded)
 
 
@@ -106,5 +106,5 @@ def test_an_answer_that_takes_too_long_is_away(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.sleep(0.5)
         return await gateway(request)
 
-    with pytest.raises(Away, match=r"no answer within 0\.05 s"):
+    with pytest.raises(Away, match=r"no answer in time"):
         read(slow)

@@ -21,6 +21,10 @@ def with_engine(keys: str) -> list[tuple[str, str]]:
     return [("[pricing]", f"[engine]\n{keys}\n[pricing]")]
 
 
+def with_failures(keys: str) -> list[tuple[str, str]]:
+    return [("[pricing]", f"[failures]\n{keys}\n[pricing]")]
+
+
 def with_sessions(keys: str) -> list[tuple[str, str]]:
     """Keys of the second class."""
     return [("patience_rate = 0\n", f"patience_rate = 0\n{keys}\n")]
@@ -161,6 +165,22 @@ REFUSED = {
         [("[pricing]", "[targets]\nttft = 0\n[pricing]")],
         "targets.ttft: must be greater than 0, but is 0; give the largest time to first token",
     ),
+    "no time of repair": (
+        with_failures("mtbf = 1000"),
+        "failures.mttr: missing beside mtbf; add 'mttr = 1800.0', in s, or remove mtbf",
+    ),
+    "nothing fails": (
+        with_failures("units = 2"),
+        "failures.mtbf: missing, and no failure is at a given time; add mtbf and mttr, or [[failures.at]]",
+    ),
+    "failure without a GPU": (
+        with_failures("at = [{ time = 3.0 }]"),
+        "failures.at[0]: gpu: missing; add 'gpu = 0', the GPU that fails",
+    ),
+    "schedule out of order": (
+        [("[pricing]", "[[schedule]]\ntime = 5\ngpus = 1\n[[schedule]]\ntime = 5\ngpus = 2\n[pricing]")],
+        "schedule[1]: time: must be after 5 s, that of the step before; put them in order of time",
+    ),
     "misspelt target": (
         [("patience_rate = 0\n", "patience_rate = 0\nttft_targets = 2\n")],
         "classes[1] ('chat'): ttft_targets: unknown key; did you mean 'ttft_target'?",
@@ -297,7 +317,7 @@ REFUSED = {
     "unknown profile": (
         [(NUMBERS, 'profile = "a100-40gb/qwen8b"\n')],
         "gpu.profile: unknown profile 'a100-40gb/qwen8b'; did you mean 'a100-40gb/qwen-8b'? "
-        "(list them with 'fluidgate profiles', or give the path of a .toml file)",
+        "(list them with `list_profiles()`, or give the path of a .toml file)",
     ),
     "no profile file": ([(NUMBERS, 'profile = "no.toml"\n')], "gpu.profile: no.toml: no such file; give "),
     "rate per GPU in a cluster": (
@@ -343,13 +363,14 @@ REFUSED = {
     "syntax at the end": ([(TWO, TWO + "x")], "line 28: not TOML: "),
     "key twice": (
         [("gamma", "alpha")],
-        "line 8, column 14: not TOML: Cannot overwrite a value; mend this line",
+        "line 8, column 14: this key is given twice; remove one of the two",
     ),
     "nested without end": ([("[gpu]", "x = " + "[" * 5000)], "not TOML: too deeply nested; "),
 }
 
 
 BEYOND_SCHEMA = {
+    *("no time of repair", "nothing fails", "schedule out of order"),
     "no whole groups of ranks",
     *("memory below a block", "block without memory", "reservation without memory", "seconds without swapping"),
     *("caching without memory", "caching and swap", "hits without caching", "asynchronous prefill first"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluidgate.errors import FluidgateError
+from fluidgate.fleet_table import Failure, Failures, Step
 from fluidgate.model import (
     Arrivals,
     EngineModel,
@@ -60,6 +61,17 @@ engines = (
 )
 
 
+broken = st.builds(Failure, time=weights, gpu=st.integers(0, 99), seconds=st.none() | positive)
+failures = st.builds(Failures, mtbf=positive, mttr=positive, units=st.integers(1, 9)) | st.builds(
+    Failures, at=st.lists(broken, min_size=1, max_size=3).map(tuple)
+)
+schedules = st.lists(weights, max_size=3, unique=True).flatmap(
+    lambda times: st.tuples(
+        *(st.builds(Step, time=st.just(t), gpus=st.integers(0, 9), start_up=weights) for t in sorted(times))
+    )
+)
+
+
 @st.composite
 def sessions(draw: st.DrawFn) -> dict[str, object]:
     """Keys of a class with a prompt that has room for them."""
@@ -107,6 +119,8 @@ def scenarios(draw: st.DrawFn, gpus: st.SearchStrategy[int | None]) -> Scenario:
         lengths=draw(lengths),
         engine=draw(engines),
         targets=draw(st.builds(Targets, ttft=st.none() | positive, tpot=st.none() | positive)),
+        failures=draw(st.none() | failures),
+        schedule=draw(schedules),
         cluster_gpus=cluster_gpus,
     )
 

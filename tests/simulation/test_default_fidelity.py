@@ -24,6 +24,8 @@ ASKED = {
     "prefix_tokens = 500\nprefixes = 4\n": "[[classes]] prefix_tokens of 'chat': the Markov network reads every prompt",
     "turns = 3\nturn_tokens = 50\nthink = 2\n": "[[classes]] turns of 'chat': the Markov network has no sessions",
     'subagents = 1\nsubagent_class = "batch"\n': "[[classes]] subagents of 'chat': the Markov network has no sessions",
+    "[failures]\nmtbf = 50\nmttr = 5\n": "[failures]: in the Markov network no GPU fails",
+    "[[schedule]]\ntime = 9\ngpus = 2\n": "[[schedule]]: in the Markov network all GPUs are up",
     LAW: "[gpu] the iteration time depends on the batch: in the Markov network every mixed and every solo iteration",
 }
 
@@ -55,9 +57,9 @@ def test_what_only_iterations_read_asks_for_them(more: str) -> None:
 def test_the_markov_network_says_what_it_does_not_see(more: str) -> None:
     both = compare(asking(more), ["fi-wsp", "gi-wsp"], fidelity="markov", **SMALL)  # type: ignore[arg-type]
     for found in (*both.policies, both):
-        (sentence,) = [warning for warning in found.warnings if "the Markov network" in warning]
+        (sentence,) = [warning for warning in found.warnings if "Markov network" in warning]
         assert sentence.startswith(ASKED[more])
-        assert sentence.endswith("; use --fidelity iteration")
+        assert sentence.endswith("; use fidelity='iteration'")
 
 
 def test_each_key_has_a_sentence() -> None:

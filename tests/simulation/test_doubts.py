@@ -109,7 +109,7 @@ class TestQueuesThatGrow:
         )
 
     def test_what_is_recorded_for_it_changes_no_path(self) -> None:
-        alone, sampled = run(TWO_CLASS), run(TWO_CLASS, samples=41)
+        alone, sampled = run(TWO_CLASS, samples=0), run(TWO_CLASS, samples=41)
         assert alone.trajectory is None
         assert sampled.trajectory is not None
         np.testing.assert_array_equal(sampled.trajectory.time, np.linspace(0.0, 1000.0, 41))
@@ -133,8 +133,8 @@ class TestArrivalsThatAreNotThoseOfTheLongRun:
     def test_half_a_period(self) -> None:
         found = run(loaded(0.5, arrivals=self.DAILY), horizon=1500.0)
         assert said(found.warnings, f"the horizon of 1500 s {self.PERIODS} of 1000 s")
-        assert said(found.warnings, "give --horizon 2000")
-        assert said(run(loaded(0.5, arrivals=self.DAILY), horizon=300.0).warnings, "give --horizon 1000")
+        assert said(found.warnings, "give horizon=2000")
+        assert said(run(loaded(0.5, arrivals=self.DAILY), horizon=300.0).warnings, "give horizon=1000")
 
     def test_whole_periods_of_the_run_or_of_its_window(self) -> None:
         for options in ({"horizon": 2000.0}, {"horizon": 1200.0, "warmup": 200.0}):

@@ -46,9 +46,9 @@ def test_a_replay_is_as_logged_where_nothing_is_changed() -> None:
 
 
 def test_wrong_numbers_are_named(two_class: Scenario) -> None:
-    with pytest.raises(FluidgateError, match="--gpus: missing"):
+    with pytest.raises(FluidgateError, match="gpus: missing"):
         gpus_of(two_class, None)
-    with pytest.raises(FluidgateError, match="--replications: must be at least 1, but is 0"):
+    with pytest.raises(FluidgateError, match="replications: must be at least 1, but is 0"):
         check_draws(0, 0)
-    with pytest.raises(FluidgateError, match="--seed: must be at least 0, but is -1"):
+    with pytest.raises(FluidgateError, match="seed: must be at least 0, but is -1"):
         check_draws(1, -1)

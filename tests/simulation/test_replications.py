@@ -118,16 +118,16 @@ def _reciprocal(value: int) -> float:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpus": 0}, "--gpus: must be at least 1"),
-        ({"gpus": None}, "--gpus: missing"),
-        ({"horizon": 0.0}, "--horizon"),
-        ({"horizon": float("inf")}, "--horizon"),
-        ({"horizon": float("nan")}, "--horizon"),
-        ({"warmup": 300.0}, "--warmup"),
-        ({"warmup": -1.0}, "--warmup"),
-        ({"warmup": float("nan")}, "--warmup"),
-        ({"replications": 0}, "--replications"),
-        ({"seed": -1}, "--seed"),
+        ({"gpus": 0}, "gpus: must be at least 1"),
+        ({"gpus": None}, "gpus: missing"),
+        ({"horizon": 0.0}, "horizon"),
+        ({"horizon": float("inf")}, "horizon"),
+        ({"horizon": float("nan")}, "horizon"),
+        ({"warmup": 300.0}, "warmup"),
+        ({"warmup": -1.0}, "warmup"),
+        ({"warmup": float("nan")}, "warmup"),
+        ({"replications": 0}, "replications"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_bad_options_are_named(two_class: Scenario, options: dict[str, Any], message: str) -> None:

@@ -103,7 +103,7 @@ def test_a_study_that_stays_starts_no_workers(two_class: Scenario, monkeypatch: 
 
 def test_a_policy_named_twice_is_refused() -> None:
     refuse_duplicates(["a", "b"])
-    with pytest.raises(FluidgateError, match="--policies: 'a' is named twice; name each policy once"):
+    with pytest.raises(FluidgateError, match="policies: 'a' is named twice; name each policy once"):
         refuse_duplicates(["a", "b", "a"])
 
 
@@ -114,5 +114,5 @@ def test_a_fidelity_is_chosen_from_a_table(two_class: Scenario) -> None:
     assert isinstance(STUDIES["markov"](two_class, ["fi-wsp"], options), MarkovStudy)
     assert isinstance(STUDIES["iteration"](two_class, ["fi-wsp"], options), RequestStudy)
     assert drawn_study(two_class, ["fi-wsp"], options).seconds == options.horizon
-    with pytest.raises(FluidgateError, match="--fidelity: must be 'markov' or 'iteration', but is 'fluid'"):
+    with pytest.raises(FluidgateError, match="fidelity: must be 'markov' or 'iteration', but is 'fluid'"):
         simulate(two_class, "fi-wsp", fidelity="fluid")  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""The capacity of a real engine: Llama 3.1 8B on an RTX 4090 under vLLM, its queue full (docs/true-to-engines.md)."""
+"""The capacity of a real engine: Llama 3.1 8B on an RTX 4090 under vLLM, its queue full.
+
+docs/background/true-to-engines.md tells of the run.
+"""
 
 from __future__ import annotations
 

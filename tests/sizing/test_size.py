@@ -120,6 +120,18 @@ def test_the_bill_is_what_the_tokens_cost() -> None:
     assert total * million == pytest.approx(answer.bill.per_hour)
 
 
+def test_what_too_few_replications_can_not_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure = size(chat(targets="ttft_p99 = 0.135"), workers=1).answers[0]
+    assert sure.to_dict()["undecided_between"] is None
+    assert sure.one_less is not None
+    monkeypatch.setattr("fluidgate.sizing.load.LOOKS", (4,))
+    (answer,) = size(chat(targets=f"ttft_p99 = {sure.one_less.value}"), spare=1, workers=1).answers
+    assert answer.engines is not None
+    assert answer.to_dict()["undecided_between"] == [answer.engines - 1, answer.engines]
+    assert answer.reason is not None
+    assert f"undecided between {answer.engines - 1} and {answer.engines} engines" in answer.reason
+
+
 def test_what_no_number_of_engines_keeps_is_impossible() -> None:
     found = size(chat(targets="ttft_p99 = 0.001"), max_gpus=6)
     (answer,) = found.answers

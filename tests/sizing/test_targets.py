@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
 from fluidgate.errors import FluidgateError
 from fluidgate.scenario_file import dump_scenario, parse_scenario
+from fluidgate.simulation.iteration.measure import BINS, Distribution
 from fluidgate.sizing.targets import Target, least_served, targets_of, with_targets
+from fluidgate.sizing.trial import Reading
 from tests.sizing.instances import chat
 
 
@@ -49,7 +55,7 @@ def test_no_target_is_refused() -> None:
     ],
 )
 def test_a_wrong_option_is_named_with_its_mend(given: str, said: str) -> None:
-    with pytest.raises(FluidgateError, match="--target: ") as caught:
+    with pytest.raises(FluidgateError, match="targets: ") as caught:
         with_targets(chat(), [given])
     assert said in str(caught.value)
 
@@ -81,3 +87,25 @@ def test_what_all_must_be_served_leaves_small_classes_out() -> None:
     )
     assert least_served(scenario, [Target(None, "served", "share", 0.9)]) == pytest.approx([1 - 0.1 / 0.95, 0.0])
     assert least_served(scenario, [Target("small", "served", "share", 0.8)]) == pytest.approx([0.0, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "shown"), [(0.5, 0.1667, "166.7 ms"), (0.5, 78.88, "78.88 s"), (2.0, 0.25, "0.25 s")]
+)
+def test_times_are_shown_with_their_unit(limit: float, value: float, shown: str) -> None:
+    assert Target(None, "ttft", "p99", limit).shown(value) == shown
+
+
+def _ttft(seconds: float, count: int) -> Any:
+    """A measurement in which so many requests have this time."""
+    counts = np.zeros(BINS, dtype=np.int64)
+    counts[0] = count
+    return SimpleNamespace(distribution=lambda measure, cls: Distribution(counts, seconds * count))
+
+
+def test_the_interval_reaches_as_far_as_the_value() -> None:
+    """Three replications of one fast request each, and one of many slow ones: the value counts requests alike."""
+    found = Reading.of(Target(None, "ttft", "mean", 1.0), [_ttft(0.1, 1)] * 7 + [_ttft(0.2, 1000)], None, 0.975)
+    assert found.value == pytest.approx(0.2, rel=0.01)
+    assert found.ci95 is not None
+    assert 0.0 <= found.ci95[0] <= found.value <= found.ci95[1]

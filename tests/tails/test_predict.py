@@ -10,7 +10,7 @@ import pytest
 from clusters import queue, served
 
 from fluidgate import FluidgateError, Scenario, simulate
-from fluidgate.model import Arrivals, EngineModel, Lengths, Pricing, Targets
+from fluidgate.model import Arrivals, EngineModel, Failures, Lengths, Pricing, Targets
 from fluidgate.tails import MEASURES, Prediction, predict
 
 POLICIES = ("index-and-pool", "vllm-round-robin", "vllm-least-loaded", "prefill-first-round-robin")
@@ -20,6 +20,13 @@ LOGNORMAL = Lengths(prompt="lognormal", output="lognormal", prompt_cv=1.2, outpu
 def cluster(rate: float, gpus: int, **fields: object) -> Scenario:
     """A load of the whole cluster, requests/s."""
     return served(rate / gpus, **fields).replace(cluster_gpus=gpus)  # type: ignore[arg-type]
+
+
+def test_failures_are_said_not_to_be_seen() -> None:
+    steady, failing = served(2.0), served(2.0).replace(failures=Failures(mtbf=100.0, mttr=10.0))
+    unseen = "GPUs that fail, or are scheduled, are not seen"
+    assert not any(unseen in doubt for doubt in predict(steady, 3).doubts)
+    assert any(unseen in doubt for doubt in predict(failing, 3).doubts)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -130,7 +137,7 @@ def test_a_closed_loop_is_refused_in_a_line() -> None:
     loop = served(1.0).replace(arrivals=Arrivals(process="closed", users=20))
     with pytest.raises(FluidgateError, match="closed loop"):
         predict(loop, 4)
-    with pytest.raises(FluidgateError, match="--gpus"):
+    with pytest.raises(FluidgateError, match="engines"):
         predict(served(1.0), 0)
     with pytest.raises(FluidgateError, match="unknown policy"):
         predict(served(1.0), 2, policy="nobody")

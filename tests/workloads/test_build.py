@@ -210,7 +210,7 @@ def test_the_mooncake_trace_is_as_published() -> None:
 
 def test_the_azure_example_is_what_its_command_makes() -> None:
     made = of_azure().to_toml("examples/azure.toml")
-    assert (ROOT / "examples" / "azure.toml").read_text() == made
+    assert (ROOT / "examples" / "azure.toml").read_text() == f"#:schema ./scenario.schema.json\n{made}"
 
 
 def test_the_azure_example_overloads_its_cluster_a_little() -> None:

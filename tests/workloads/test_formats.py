@@ -217,7 +217,7 @@ def test_mooncake_keys_whose_unit_nothing_tells(tmp_path: Path) -> None:
     told = refusal(tmp_path, text)
     assert told == (
         "timestamp: no whole numbers, such as Mooncake has in ms: their unit can't be told; "
-        "say it with --unit s, ms, us or ns"
+        "say with unit which: s, ms, us or ns"
     )
     is_the_sample(read(tmp_path, text, unit="s"))
     assert read(tmp_path, text, unit="ms").span == pytest.approx(0.0025)
@@ -228,7 +228,7 @@ def test_the_unit_given_wins(tmp_path: Path, unit: Any, span: float) -> None:
     for name in ("plain", "Qwen-Bailian", "Splitwise"):
         assert read(tmp_path, SAMPLES[name], unit=unit).span == pytest.approx(span)
     is_the_sample(read(tmp_path, SAMPLES["Azure"], unit=unit))
-    with pytest.raises(FluidgateError, match="unit: must be s, ms, us or ns, but is 'h'"):
+    with pytest.raises(FluidgateError, match="unit: must be 's', 'ms', 'us' or 'ns', but is 'h'"):
         read(tmp_path, SAMPLES["plain"], unit="h")
 
 
@@ -270,7 +270,7 @@ def test_a_named_column_holds_seconds_where_nothing_tells_and_that_is_said(tmp_p
     trace = read(tmp_path, "p,t,d\n300,1,20\n500,3.5,40\n", columns=MAP)
     is_the_sample(trace)
     assert trace.notes == (
-        "t.csv: the numbers of t are taken as seconds, 2.5 in all; say --unit s if they are, and ms, us or ns if not",
+        "t.csv: the numbers of t are taken as seconds, 2.5 in all; say unit='s' if they are, and ms, us or ns if not",
     )
 
 
@@ -294,10 +294,10 @@ def test_keys_inside_others_are_named_with_dots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "start"),
     [
-        ({"arrival": "t"}, "map: no standard column 'arrival'; did you mean 'arrival_time'?"),
+        ({"arrival": "t"}, "columns: no standard column 'arrival'; did you mean 'arrival_time'?"),
         (
             {"zzz": "t"},
-            "map: no standard column 'zzz'; the columns are arrival_time, prompt_tokens, output_tokens, class",
+            "columns: no standard column 'zzz'; the columns are arrival_time, prompt_tokens, output_tokens, class",
         ),
         ({**MAP, "arrival_time": "time"}, "line 1: no column 'time'; the columns are p, t, d"),
         ({"arrival_time": "t"}, "line 1: unknown header 'p,t,d'; the formats are "),
@@ -311,14 +311,14 @@ def test_mistakes_in_the_names(tmp_path: Path, columns: dict[str, str], start: s
 def test_a_class_column_given_twice(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("p,t,d\n300,1,20\n")
-    with pytest.raises(FluidgateError, match="class: --class-column and --map class=COLUMN name two columns; "):
+    with pytest.raises(FluidgateError, match=r"class: class_column and columns={'class': 'COLUMN'} name two columns; "):
         read_trace(path, "p", columns={**MAP, "class": "t"})
 
 
 def test_keys_that_no_request_has(tmp_path: Path) -> None:
     told = refusal(tmp_path, QWEN, columns={"output_tokens": "out"})
     assert told.startswith(
-        "out: missing in every request; --map output_tokens=KEY says which one it is (the keys are chat_id"
+        "out: missing in every request; columns={'output_tokens': 'KEY'} says which one it is (the keys are chat_id"
     )
 
 
@@ -365,7 +365,9 @@ def test_requests_that_never_ended_are_left_out_when_asked(tmp_path: Path) -> No
     assert trace.last_token.tolist() == pytest.approx([0.3, 2.9])
     for k, column in enumerate(["first_token_ts", "last_token_ts", "output_toks"]):
         told = refusal(tmp_path, lines(ended, aborted[k], later))
-        assert told == f"line 2: {column}: missing; give a finite number, or leave such requests out with --skip-empty"
+        assert (
+            told == f"line 2: {column}: missing; give a finite number, or leave such requests out with skip_empty=True"
+        )
 
     failed = {"metadata": {"request_start_ns": 1}, "metrics": {"error_isl": {"value": 5}}, "error": {"code": 499}}
     records = (failed, aiperf(10**9, 300, 20), aiperf(35 * 10**8, 500, 40))
@@ -395,19 +397,19 @@ def test_a_first_token_at_the_time_of_arrival_in_any_unit(tmp_path: Path) -> Non
 def test_tools_that_write_requests_as_they_end_need_no_sort(tmp_path: Path) -> None:
     records = lines(aiperf(3_500_000_000, 500, 40), aiperf(10**9, 300, 20))
     is_the_sample(read(tmp_path, records))
-    assert "--sort" in refusal(tmp_path, "\n".join(reversed(QWEN.splitlines())))
+    assert "sort=True" in refusal(tmp_path, "\n".join(reversed(QWEN.splitlines())))
 
 
 def test_of_several_benchmarks_one_is_chosen(tmp_path: Path) -> None:
     """Reports one a line, as `vllm bench serve --append-result` writes them, or several in one of guidellm."""
     again = {**BENCH, "start_times": [7200.0, 7201.0], "request_rate": 4.0}
     choice = "1 (request_rate inf), 2 (request_rate 4.0)"
-    assert refusal(tmp_path, lines(BENCH, again)) == f"2 benchmarks in it; choose one with --benchmark K: {choice}"
-    missing = f"no benchmark 3 in it; give --benchmark one of {choice}"
+    assert refusal(tmp_path, lines(BENCH, again)) == f"2 benchmarks in it; choose one with benchmark=K: {choice}"
+    missing = f"no benchmark 3 in it; give benchmark one of {choice}"
     assert refusal(tmp_path, lines(BENCH, again), benchmark=3) == missing
     is_the_sample(read(tmp_path, lines(BENCH, again), benchmark=1))
     assert read(tmp_path, lines(BENCH, again), benchmark=2).span == 1.0
-    assert "leave --benchmark out" in refusal(tmp_path, QWEN, benchmark=1)
+    assert "leave benchmark out" in refusal(tmp_path, QWEN, benchmark=1)
     report = guidellm(time="request_start_time")
     assert read(tmp_path, json.dumps(report)).notes == ()
     two = json.dumps({"benchmarks": report["benchmarks"] * 2})

@@ -99,7 +99,7 @@ def test_batching_is_written_where_it_goes_with_the_log(tmp_path: Path) -> None:
     assert "--batching token-budget" in found.command
     log = tmp_path / "vllm.log"
     log.write_text("INFO Asynchronous scheduling is enabled.\n")
-    with pytest.raises(FluidgateError, match="--batching single-prefill: async_scheduling: not simulated"):
+    with pytest.raises(FluidgateError, match="batching='single-prefill': async_scheduling: not simulated"):
         made(tmp_path / "m.jsonl", text, batching="single-prefill", engine_log=log)
 
 
@@ -112,7 +112,9 @@ def test_the_example_of_agents_is_what_is_drawn_and_made() -> None:
         trace, gpus=4, profile="h100/llama-3.1-8b", sessions_rate=0.2, patience_rate=0.0, batching="token-budget",
         batch_size=128, chunk_size=2048, name="agents-fleet",
     )  # fmt: skip
-    assert again.to_toml("examples/agents-fleet.toml") == (EXAMPLES / "agents-fleet.toml").read_text("utf-8")
+    schema, made = (EXAMPLES / "agents-fleet.toml").read_text("utf-8").split("\n", 1)
+    assert schema.startswith("#:schema ")
+    assert again.to_toml("examples/agents-fleet.toml") == made
 
 
 def test_sessions_of_agents(tmp_path: Path) -> None:
@@ -139,9 +141,9 @@ def test_starts_that_nobody_says_are_one_a_second(tmp_path: Path) -> None:
     assert found.scenario.classes[0].arrival_rate * 2 == pytest.approx(3.0)
     assert any("1 a second over the whole cluster is taken" in warning for warning in found.warnings)
     for rate in (0.0, float("inf")):
-        with pytest.raises(FluidgateError, match="--sessions-rate: must be above 0"):
+        with pytest.raises(FluidgateError, match="sessions_rate: must be above 0"):
             made(tmp_path / "s.jsonl", lines(session()), sessions_rate=rate)
-    with pytest.raises(FluidgateError, match="--sessions-rate: no trace has sessions"):
+    with pytest.raises(FluidgateError, match="sessions_rate: no trace has sessions"):
         made(tmp_path / "m.jsonl", mooncake((0, 600, [0, 1]), (9, 600, [0, 1])), sessions_rate=1.0)
 
 

@@ -133,11 +133,11 @@ GOOD = f"{PLAIN}\n0,1,2\n"
         ),
         (
             GOOD + "1,2,0\n",
-            "line 3: output_tokens: no tokens; correct it, or leave such requests out with --skip-empty",
+            "line 3: output_tokens: no tokens; correct it, or leave such requests out with skip_empty=True",
         ),
         (
             GOOD + "2,2,3\n\n1,2,3\n",
-            "line 5: arrival_time: earlier than the request before; sort the file, or have it sorted with --sort",
+            "line 5: arrival_time: earlier than the request before; sort the file, or have it sorted with sort=True",
         ),
         (
             f"{AZURE}\nyesterday,1,2\n",
@@ -148,7 +148,7 @@ GOOD = f"{PLAIN}\n0,1,2\n"
         ("{", "line 1: not JSON (Expecting property name enclosed in double quotes); give one object a line"),
         (
             '{"timestamp": 1}',
-            "input_length: missing in every request; --map prompt_tokens=KEY says which one it is (the keys are times",
+            "input_length: missing in every request; columns={'prompt_tokens': 'KEY'} says which one it is",
         ),
         ('{"t": 1, "p": 2}', f"line 1: unknown keys 't,p'; {FORMATS}"),
         ("[]", "no request in it; give a trace with requests"),

@@ -15,6 +15,7 @@ import orjson
 
 from fluidgate.calibration.live_probe.events import TokenEvents
 from fluidgate.errors import FluidgateError, one_line
+from fluidgate.no_answer import no_answer
 
 SILENCE = 120.0
 """s without a byte after which an engine is given up."""
@@ -190,8 +191,8 @@ class Client:
         return f"--url: {self.url} answers {status}" + (f" ({reason})" if reason else "") + f"; {mend}"
 
     def _unreachable(self, error: BaseException) -> FluidgateError:
-        reason = one_line(str(error)) or type(error).__name__
-        return FluidgateError(f"--url: {self.url} does not answer ({reason}); start the engine, or correct the address")
+        found = no_answer(error)
+        return FluidgateError(f"--url: {self.url} does not answer ({found.reason}); {found.mend}")
 
 
 class Stream:

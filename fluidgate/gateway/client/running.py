@@ -82,7 +82,7 @@ async def check(settings: GatewaySettings) -> Gateway:
             named = ", ".join(f"{engine.url} ({engine.why})" for engine in missing)
             raise FluidgateError(
                 f"{settings.source}: engines.urls: {len(engines) - len(missing)} of {len(engines)} engines are fit, "
-                f"not {named}; start or mend them, or take them out"
+                f"not {named}; mend them, or take them out"
             )
         return gateway
 

@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
             log.info("leaving: /ready says 503; requests are taken for %g s more", grace)
             await asyncio.sleep(grace)
         gateway.close_door()
-        log.info("draining: requests under way get %g s", seconds)
+        log.info("draining: requests under way get %g s; a second signal ends them", seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._frontend.under_way:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Mapping
 
-from fluidgate.errors import FluidgateError
+from fluidgate.errors import FluidgateError, one_line
 from fluidgate.gateway.cluster.backends import Backends
 from fluidgate.gateway.cluster.engine import Engine
-from fluidgate.gateway.engines import Adapter, EngineError, Facts
+from fluidgate.gateway.engines import Adapter, EngineError, EngineRefused, EngineUnreachable, Facts
+from fluidgate.no_answer import no_answer, refusal
 
 log = logging.getLogger("fluidgate.gateway")
 
@@ -58,17 +60,13 @@ class Joining:
         for engine, fact in found.items():
             if isinstance(fact, Facts):
                 engine.facts = fact
-                log.info("engine %s answers and serves %s", engine.url, ", ".join(fact.models))
             else:
                 engine.why = fact
-            for remark in fact.remarks if isinstance(fact, Facts) else (fact,):
-                log.warning("engine %s: %s", engine.url, remark)
         there = [engine for engine in engines if engine.facts is not None]
         if not there and not required:
             return
         if not there:
-            why = next(iter(found.values()), "no answer in time")
-            raise FluidgateError(f"{self._source}: engines.urls: no engine is fit ({why}); start or mend them")
+            raise FluidgateError(f"{self._source}: engines.urls: no engine is fit: {_causes(found)}")
         self._agree_on_models(there)
         if len(roles := {engine.role for engine in there}) == 1 and "both" not in roles:
             log.warning("all engines are the %s side of pairs: nothing is served until another joins", *roles)
@@ -105,7 +103,9 @@ class Joining:
         while waiting and now() < until:
             left = None if until == math.inf else until - now()
             done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            found |= {asking[task]: task.result() for task in done}
+            for task in done:
+                found[asking[task]] = task.result()
+                _tell(asking[task], task.result())
             if not patient and any(isinstance(fact, Facts) for fact in found.values()):
                 until = min(until, now() + FIRST_SECONDS)
         for task in waiting:
@@ -156,7 +156,20 @@ async def ask(adapter: Adapter) -> Facts | str:
         async with asyncio.timeout(CHECK_SECONDS):
             return await adapter.check()
     except UNREADABLE as error:
-        return str(error) or "no answer in time"
+        return _told(error, adapter.url)
+
+
+def _told(error: BaseException, url: str) -> str:
+    """What is wrong with an engine, and what mends it; without its URL, which stands before."""
+    if isinstance(error, EngineRefused):
+        said = one_line(error.body[:120].decode(errors="replace"))
+        found = refusal(error.status, "engines.api_key_env")
+        return f"{found.reason}{f', {said}' if error.status >= 500 and said else ''}; {found.mend}"
+    if isinstance(error, EngineUnreachable) and error.__cause__ is not None:
+        return str(no_answer(error.__cause__))
+    if isinstance(error, TimeoutError):
+        return str(no_answer(error))
+    return str(error).removeprefix(url).lstrip(": ") or type(error).__name__
 
 
 async def see_pair(one: Adapter, other: Adapter) -> str:
@@ -167,6 +180,25 @@ async def see_pair(one: Adapter, other: Adapter) -> str:
     except UNREADABLE as error:
         problem = str(error) or "it takes too long"
     return f"KV does not move from {one.url} to {other.url}: {problem}" if problem else ""
+
+
+def _tell(engine: Engine, fact: Facts | str) -> None:
+    """What an engine has answered, at once: the next may keep one waiting for a minute."""
+    if isinstance(fact, Facts):
+        log.info("engine %s answers and serves %s", engine.url, ", ".join(fact.models))
+    for remark in fact.remarks if isinstance(fact, Facts) else (fact,):
+        log.warning("engine %s: %s", engine.url, remark)
+
+
+def _causes(found: Mapping[Engine, Facts | str]) -> str:
+    """What is wrong with the first engine, and how many more there are of it, or with other troubles."""
+    if not found:
+        return "no answer in time; see whether they are up"
+    first, why = next(iter(found.items()))
+    others = len(found) - 1
+    same = sum(each == why for each in found.values()) - 1
+    alike = "" if same == 0 else ", for the same reason" if same == others else f", {same} for the same reason"
+    return f"{first.url}: {why}" + (f" (and {others} more{alike})" if others else "")
 
 
 def _listed(engines: list[Engine], most: int = 4) -> str:

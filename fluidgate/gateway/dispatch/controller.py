@@ -114,7 +114,7 @@ class Controller:
                 self.replanner.resize(engines * self._ranks, now)
             if self.replanner.solved > solved_before:
                 self._solved_at = now
-            self._hand_on(f"{engines} engines are up")
+            self._hand_on("1 engine is up" if engines == 1 else f"{engines} engines are up")
 
     def _look(self, now: float) -> Solved | None:
         with self._one_at_a_time:

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 
 from fluidgate.gateway.engines.errors import EngineError, EngineRefused, EngineSilent, EngineUnreachable, NoConnection
 from fluidgate.gateway.engines.sse import error_at_start
+from fluidgate.no_answer import no_answer
 
 CONNECT_TIMEOUT = 5.0
 """s."""
@@ -38,34 +40,43 @@ LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 
 
 class Connections:
-    """The connections of a gateway to its engines: kept ones, and for a second try fresh ones."""
+    """The connections of a gateway to its engines: kept ones, and for a second try fresh ones.
+
+    Nothing is opened before the first call, so that who never calls has nothing to close.
+    """
 
     def __init__(self, silence: float | None = None) -> None:
         """
         Args:
             silence: the longest that an engine may say nothing, s; None for ever.
         """
+        self._timeout = _timeout(silence)
+
+    @cached_property
+    def kept(self) -> aiohttp.ClientSession:
+        return self._session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, socket_factory=_socket))
+
+    @cached_property
+    def fresh(self) -> aiohttp.ClientSession:
+        return self._session(aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_socket))
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         reuse = aiohttp.TraceConfig()
         reuse.on_connection_reuseconn.append(_note_reuse)
-        timeout = _timeout(silence)
-
-        def session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                connector=connector,
-                timeout=timeout,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent",),
-                headers={"Accept-Encoding": "identity"},
-                trace_configs=[reuse],
-            )
-
-        self.kept = session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, socket_factory=_socket))
-        self.fresh = session(aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_socket))
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent",),
+            headers={"Accept-Encoding": "identity"},
+            trace_configs=[reuse],
+        )
 
     async def close(self) -> None:
-        await self.kept.close()
-        await self.fresh.close()
+        for name in ("kept", "fresh"):
+            if name in vars(self):
+                await vars(self)[name].close()
 
 
 def _timeout(silence: float | None) -> aiohttp.ClientTimeout:
@@ -277,4 +288,4 @@ def _broken(url: str, error: BaseException) -> EngineError:
     if isinstance(error, aiohttp.SocketTimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         return EngineSilent(url, "silent for too long", taken=True)
     connecting = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    return EngineUnreachable(url, str(error) or type(error).__name__, taken=not connecting)
+    return EngineUnreachable(url, no_answer(error).reason, taken=not connecting)

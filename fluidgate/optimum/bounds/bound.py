@@ -28,8 +28,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
-from fluidgate.model import Array, Rates, Scenario, Scheme
+from fluidgate.model import AnyScenario, Array, Rates, Scenario, Scheme
 from fluidgate.optimum.bounds.certificate import counted
 from fluidgate.optimum.bounds.fluid import FluidPrices, earned_at, fluid_prices
 from fluidgate.optimum.bounds.kernel import Integers, Network
@@ -39,6 +40,7 @@ from fluidgate.optimum.cluster import checked_gpus
 from fluidgate.planning import Planner, service_rates
 from fluidgate.planning.planner import check_scheme
 from fluidgate.policies import Policy
+from fluidgate.progress import Progress
 from fluidgate.simulation import compare
 
 log = logging.getLogger("fluidgate")
@@ -55,8 +57,9 @@ UNREAD, SHARED, TOTAL = ((0, 1), (2, 3)), ((0, 0), (2, 3)), ((0, 1), (0, 1))
 """Coordinates that count the requests of each group before, and after, the end of their prefill."""
 
 
+@checked
 def bound(
-    scenario: Scenario, *, gpus: int | None = None, scheme: Scheme | None = None, max_stages: int = MAX_STAGES
+    scenario: AnyScenario, *, gpus: int | None = None, scheme: Scheme | None = None, max_stages: int = MAX_STAGES
 ) -> Bound:
     """More than any policy earns in the long run, per GPU: whatever it decides, in the Markov network.
 
@@ -70,6 +73,7 @@ def bound(
         FluidgateError: an option is wrong, or arrivals are not Poisson.
         InfeasiblePlanError: classes that never leave exceed the capacity, so that there is no long run.
     """
+    scenario = Scenario.of(scenario)
     check_scheme(scheme)
     scenario.need_prices("the bound")
     if max_stages < 0:
@@ -102,6 +106,7 @@ def bound(
     return best
 
 
+@checked
 def measured_bound(
     found: Bound,
     policies: Sequence[str | Policy],
@@ -110,6 +115,7 @@ def measured_bound(
     replications: int = 5,
     seed: int = 0,
     workers: int | None = None,
+    progress: Progress | None = None,
 ) -> MeasuredBound:
     """What policies earn on the cluster of a bound, simulated in the Markov network.
 
@@ -124,6 +130,7 @@ def measured_bound(
         seed=seed,
         workers=workers,
         fidelity="markov",
+        progress=progress,
     )
     return MeasuredBound(found, results.policies)
 

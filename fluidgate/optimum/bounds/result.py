@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluidgate.model import Scenario
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
+from fluidgate.shown import Shown, rate, several
 from fluidgate.simulation import SimulationResult
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.results import warnings_of
+from fluidgate.wording import all_worded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Bound:
+@dataclass(frozen=True, repr=False)
+class Bound(Shown):
     """More than any policy earns in the long run on `gpus` GPUs. Rates are per GPU and second.
 
     Attributes:
@@ -41,6 +46,10 @@ class Bound:
     states: int
     starving: tuple[str, ...] = ()
 
+    def headline(self) -> str:
+        most = f"no policy earns more than {rate(self.revenue_rate)} /s per GPU"
+        return f"'{self.scenario.name}' on {several(self.gpus, 'GPU')}: {most}"
+
     @property
     def unavoidable(self) -> float | None:
         """The share of R* that no policy can earn; None where R* is 0."""
@@ -59,7 +68,7 @@ class Bound:
                 f"class {names}: nobody leaves, and a policy that never serves it may earn more than R*; the bound "
                 "counts such policies too",
             )
-        return (*starving, *looks_like_a_total(self.scenario, self.gpus), *unseen(self.scenario, ELSEWHERE))
+        return all_worded((*starving, *looks_like_a_total(self.scenario, self.gpus), *unseen(self.scenario, ELSEWHERE)))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -76,16 +85,25 @@ class Bound:
             "warnings": list(self.warnings),
         }
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row: what `to_dict` has of it."""
+        import pandas as pd
+
+        return pd.DataFrame([{key: value for key, value in self.to_dict().items() if not isinstance(value, list)}])
+
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
-@dataclass(frozen=True)
-class MeasuredBound:
+@dataclass(frozen=True, repr=False)
+class MeasuredBound(Shown):
     """What simulated policies earn beside a bound."""
 
     bound: Bound
     results: tuple[SimulationResult, ...]
+
+    def headline(self) -> str:
+        return f"{self.bound.headline()}; beside {several(len(self.results), 'policy')}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -118,6 +136,17 @@ class MeasuredBound:
             for result in self.results
         ]
         return {**self.bound.to_dict(), "run": run, "policies": policies, "warnings": list(self.warnings)}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a policy: its revenue, per GPU and second, and at least what share of the most that any can earn."""
+        import pandas as pd
+
+        rows = []
+        for each in self.results:
+            row: dict[str, Any] = {"policy": each.policy, **each.revenue_rate.columns("revenue_rate")}
+            row |= {"at_least": self.at_least(each), "explained": self.explained(each)}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)

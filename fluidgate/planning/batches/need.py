@@ -60,15 +60,23 @@ def need(scenario: Scenario, batching: Batching, served: Array | float = 1.0) ->
     Raises:
         FluidgateError: a trace of empirical lengths is wrong.
     """
-    classes = tuple(c.model_copy(update={"patience_rate": 0.0}) for c in scenario.classes)
-    patient = scenario.replace(classes=classes, pricing=TOKENS)
-    instance = BatchInstance.of(patient, "bundled", Indicators(), batching, False)
     program = BatchProgram()
-    wanted = replace(instance, chunks_end=True, arrival=instance.arrival * np.asarray(served))
-    vertex, share = least_gpus(program, wanted)
+    vertex, share = least_gpus(program, wanted_of(scenario, batching, served))
     prices = Prices.of(program, vertex)
     gpus = float(vertex.columns[program.capacity]) / share
     return Need(gpus, short_of(program, vertex), prices.prefill, prices.decode)
+
+
+def wanted_of(scenario: Scenario, batching: Batching, served: Array | float = 1.0) -> BatchInstance:
+    """What a share of each class asks of GPUs where nobody leaves, per GPU of the scenario's load.
+
+    Raises:
+        FluidgateError: a trace of empirical lengths is wrong.
+    """
+    classes = tuple(c.model_copy(update={"patience_rate": 0.0}) for c in scenario.classes)
+    patient = scenario.replace(classes=classes, pricing=TOKENS)
+    instance = BatchInstance.of(patient, "bundled", Indicators(), batching, False)
+    return replace(instance, chunks_end=True, arrival=instance.arrival * np.asarray(served))
 
 
 def least_gpus(program: BatchProgram, instance: BatchInstance) -> tuple[Vertex, float]:

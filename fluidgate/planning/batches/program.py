@@ -137,6 +137,11 @@ class BatchProgram(LinearProgram, ClassBlocks):
     def row_count(self) -> int:
         return len(self._matrix)
 
+    @property
+    def matrix(self) -> Array:
+        """Shape (rows, columns)."""
+        return self._matrix
+
     def row(self, name: str) -> int | None:
         """Where a row stands; None if the program has no such row."""
         return self._rows.get(name)

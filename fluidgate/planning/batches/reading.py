@@ -12,6 +12,7 @@ from fluidgate.planning.batches.instance import BatchInstance
 from fluidgate.planning.batches.solve import Solution
 from fluidgate.planning.partition import partition
 from fluidgate.planning.plan import Plan
+from fluidgate.wording import all_worded
 
 _ZERO = 1e-9
 """Values under it are 0."""
@@ -55,7 +56,7 @@ def read_plan(instance: BatchInstance, solution: Solution, gpus: int | None) -> 
         indicators=indicators,
         slots=_slots(instance),
         operating_point=running.point,
-        warnings=(*advice(instance.scenario, groups), *_beyond(earned, revenue)),
+        warnings=all_worded((*advice(instance.scenario, groups), *_beyond(earned, revenue))),
         partition=groups,
     )
 

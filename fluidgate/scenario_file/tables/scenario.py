@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field
 
 from fluidgate.engine_table import EngineFileTable, TargetsTable
+from fluidgate.fleet_table import FailuresTable, StepTable
 from fluidgate.scenario_file.tables.arrivals import ArrivalsTable, UnknownArrivals, arrivals_form
 from fluidgate.scenario_file.tables.classes import ClassOfCluster, ClassPerGpu, ClassTable, ClusterTable
 from fluidgate.scenario_file.tables.gpu import BatchedGpu, MeasuredGpu, ProfiledGpu, gpu_form
@@ -57,6 +58,12 @@ class ScenarioTable(Table, Generic[G, C, A]):
     options: list[OptionTable] = Field(
         [],
         description="what a fleet may be made of, each a table [[options]]",
+        json_schema_extra=without_default,
+    )
+    failures: FailuresTable | None = absent("the table [failures]: how GPUs fail")
+    schedule: list[StepTable] = Field(
+        [],
+        description="how many GPUs are up from when on, each a table [[schedule]]",
         json_schema_extra=without_default,
     )
 

@@ -18,11 +18,13 @@ from fluidgate.planning.partition import check_ranks
 from fluidgate.policies import PlacedPolicy, Policy, Tables
 from fluidgate.replanning import AnyPolicy, ReplannedPolicy
 from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.fleet import check_fleet_plan
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.pilot import Pilot, with_prompt_pool
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.published import check_pools, run_published
 from fluidgate.simulation.iteration.replanned import Replanned, run_replanned
+from fluidgate.simulation.iteration.resized import Resized
 from fluidgate.simulation.iteration.rules import Decisions
 from fluidgate.simulation.iteration.run import Run, TakeLog, run_requests
 from fluidgate.simulation.iteration.scenario_engine import check_batching, engine_of
@@ -81,6 +83,7 @@ class Behaviour(ABC):
         """
         check_batching(scenario, self.bare)
         check_ranks(gpus, scenario.engine.data_parallel)
+        check_fleet_plan(scenario, gpus)
         engine_of(scenario, self.batching)
 
     @abstractmethod
@@ -131,22 +134,29 @@ class Behaviour(ABC):
 
 @dataclass(frozen=True)
 class Planned(Behaviour):
-    """A policy that reads a plan, which stands."""
+    """A policy that reads a plan, which stands.
+
+    Attributes:
+        maker: the policy still able to make tables in a worker, where GPUs come and go; None where they don't.
+    """
 
     policy: Policy
+    maker: Policy | None = None
 
     @property
     def bare(self) -> Policy:
         return self.policy
 
     def ready(self, scenario: Scenario, source: Source, plans: Plans, gpus: int) -> Behaviour:
-        return replace(self, tables=self.bare.tabulate(plans.of(self.bare), gpus))
+        maker = replace(self.bare.for_worker(), tabulate=self.bare.tabulate) if scenario.has_fleet else None
+        return replace(self, tables=self.bare.tabulate(plans.of(self.bare), gpus), maker=maker)
 
     def run(
         self, blocks: Iterable[Requests], engine: Engine, run: Run, scenario: Scenario, take_log: TakeLog | None = None
     ) -> IterationOutcome:
         assert self.tables is not None
-        rules = Decisions(self.bare, self.tables)
+        resize = None if self.maker is None else Resized(scenario, self.maker, run.gpus, self.tables)
+        rules = Decisions(self.bare, self.tables, resize)
         return IterationOutcome(run_requests(blocks, engine, run, rules, take_log=take_log))
 
     def plan(self, plans: Plans) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.compiled import kept
 from fluidgate.simulation.iteration.kernel.audit import full_audit
+from fluidgate.simulation.iteration.kernel.fleet import move
 from fluidgate.simulation.iteration.kernel.record import close_segments
 
 
@@ -62,10 +63,16 @@ def close_kernel(cluster):
     close_segments(cluster)
 
 
+def fleet_kernel(cluster, kind, g):
+    """A change of the fleet, see `kernel.fleet.move`."""
+    move(cluster, kind, g)
+
+
 def audit_kernel(cluster):
     """The first broken invariant, 0 if there is none."""
     return full_audit(cluster)
 
 
 close = kept(close_kernel)
+change = kept(fleet_kernel, "failures", seconds=10)
 audit = kept(audit_kernel, "the audit of the iteration model", seconds=5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +15,16 @@ from fluidgate.simulation.events import (
     ARRIVAL,
     DECODE_ABANDONMENT,
     DECODE_END,
+    DECODE_LOSS,
     DECODE_PREEMPTION,
     GOOD,
     PREFILL_ABANDONMENT,
+    PREFILL_LOSS,
     PREFILL_PREEMPTION,
     REJECTION,
+    WAITING_LOSS,
 )
+from fluidgate.simulation.iteration.fleet import FleetTimes
 from fluidgate.simulation.iteration.kernel.cluster import (
     BINS,
     FIRST_BIN,
@@ -146,6 +152,7 @@ class IterationMeasurement:
         most_alive: most requests in the cluster at once.
         bytes_held: memory of the cluster's state.
         wall_seconds: time in the kernel.
+        fleet: GPU time that was paid for, up and wanted; None where all GPUs are up all the time.
     """
 
     gpus: int
@@ -163,6 +170,7 @@ class IterationMeasurement:
     most_alive: int
     bytes_held: int
     wall_seconds: float
+    fleet: FleetTimes | None = None
 
     @staticmethod
     def of(cluster: Cluster, wall_seconds: float) -> IterationMeasurement:
@@ -186,6 +194,22 @@ class IterationMeasurement:
             most_alive=int(cluster.tally[MOST_ALIVE]),
             bytes_held=sum(field.nbytes for field in cluster if isinstance(field, np.ndarray)),
             wall_seconds=wall_seconds,
+        )
+
+    def and_of(self, others: Sequence[IterationMeasurement]) -> IterationMeasurement:
+        """What this and other clusters measured of the same classes, as one, but for samples, which stay these."""
+        every = (self, *others)
+
+        def together(name: str) -> Any:
+            return sum(getattr(each, name) for each in every)
+
+        added = ("gpus", "histograms", "seconds", "events", "tokens", "occupancy", "mode_seconds", "iterations",
+                 "total_events", "most_alive", "bytes_held", "wall_seconds")  # fmt: skip
+        return replace(
+            self,
+            window=max(each.window for each in every),
+            kv_peak=max(each.kv_peak for each in every),
+            **{name: together(name) for name in added},
         )
 
     def distribution(self, quantity: str, cls: int | None = None) -> Distribution:
@@ -220,6 +244,23 @@ class IterationMeasurement:
     @property
     def preemptions(self) -> NDArray[np.int64]:
         return self.events[PREFILL_PREEMPTION] + self.events[DECODE_PREEMPTION]
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of GPUs that are up, start, or finish what they have."""
+        return (self.gpus * self.window if self.fleet is None else self.fleet.paid) / 3600.0
+
+    @property
+    def availability(self) -> float:
+        """Share of the time for which GPUs are meant to be up that they take requests; nan if there is none."""
+        if self.fleet is None:
+            return 1.0
+        return self.fleet.up / self.fleet.wanted if self.fleet.wanted > 0.0 else float("nan")
+
+    @property
+    def losses(self) -> NDArray[np.int64]:
+        """Requests that went elsewhere because their GPU failed, as often as each did."""
+        return self.events[WAITING_LOSS] + self.events[PREFILL_LOSS] + self.events[DECODE_LOSS]
 
     @property
     def rejections(self) -> NDArray[np.int64]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
+from fluidgate.arguments import checked, listed
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
-from fluidgate.model import Scenario, ThinkLaw
-from fluidgate.replanning import AnyPolicy, Replanning
+from fluidgate.model import AnyScenario, Scenario, ThinkLaw
+from fluidgate.progress import Progress, reported
+from fluidgate.replanning import AnyPolicies, Replanning
 from fluidgate.simulation.closed_loop import in_closed_loop, planned_load
 from fluidgate.simulation.iteration.logged import LoggedRun
 from fluidgate.simulation.iteration.other_load import other_rates
@@ -20,10 +22,10 @@ from fluidgate.simulation.iteration.results import ReplayComparison
 from fluidgate.simulation.iteration.source import Replayed
 from fluidgate.simulation.iteration.study import RequestStudy, TakeRows, behaviours
 from fluidgate.simulation.iteration.trace_scenario import ALL, scenario_of_traces
-from fluidgate.simulation.options import gpus_of, loop_of
-from fluidgate.simulation.study import Progress
+from fluidgate.simulation.options import SAMPLES, gpus_of, loop_of
 from fluidgate.time_units import TimeUnit
 from fluidgate.workloads.streams import (
+    AnyTraces,
     ClassTrace,
     Replay,
     check_played,
@@ -34,10 +36,11 @@ from fluidgate.workloads.streams import (
 )
 
 
+@checked
 def replay(
-    scenario: Scenario | str | Path,
-    traces: Sequence[str | Path | ClassTrace],
-    policies: Sequence[str | AnyPolicy],
+    scenario: AnyScenario,
+    traces: AnyTraces,
+    policies: AnyPolicies,
     *,
     gpus: int | None = None,
     times: Literal["once", "repeat", "resample"] = "once",
@@ -51,7 +54,7 @@ def replay(
     warmup: float = 0.0,
     replications: int = 1,
     seed: int = 0,
-    samples: int = 0,
+    samples: int = SAMPLES,
     class_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     unit: TimeUnit | None = None,
@@ -65,7 +68,7 @@ def replay(
     think: float | None = None,
     think_law: ThinkLaw | None = None,
     take_log: TakeRows | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ReplayComparison:
     """Run policies on the requests of traces, iteration by iteration; the first is the reference.
 
@@ -98,7 +101,8 @@ def replay(
     Raises:
         FluidgateError: an option, a trace or a policy is wrong; the message names it and the mend.
     """
-    if not policies:
+    traces, names = listed(traces), listed(policies, commas=True)
+    if not names:
         raise FluidgateError("--policy: none is named; name at least one, e.g. gate-and-route,vllm-round-robin")
     reading: dict[str, Any] = {
         "class_column": class_column,
@@ -112,9 +116,15 @@ def replay(
         files = [each for each in traces if not isinstance(each, ClassTrace)]
         if len(files) < len(traces):
             raise FluidgateError("scenario: a path goes with traces that are files; give a Scenario")
-        loops = users is not None
+        file, loops = os.fspath(scenario), users is not None
         scenario, traces = scenario_of_traces(
-            scenario, files, gpus=gpus, rate_scale=rate_scale, sessions_rate=sessions_rate, closed=loops, **reading
+            file,
+            files,
+            gpus=gpus,
+            rate_scale=rate_scale,
+            sessions_rate=sessions_rate,
+            closed=loops,
+            **reading,
         )
     found = gpus_of(scenario, gpus)
     scenario = in_closed_loop(scenario, users, think, think_law)
@@ -133,7 +143,7 @@ def replay(
     )
     scenario = scenario.for_gpus(found)
     load = planned_load(scenario, found)
-    chosen = behaviours(load, policies, found, replanning)
+    chosen = behaviours(load, names, found, replanning)
     paths = [each for each in traces if not isinstance(each, ClassTrace)]
     ready = [each for each in traces if isinstance(each, ClassTrace)]
     if paths or not ready:
@@ -184,7 +194,8 @@ def replay(
         remarks=(*notes, *(other_rates(scenario, ready, found, rate_scale, sessions_rate) if says_rates else ())),
         take_log=take_log,
     )
-    results = study.results(executor=executor, workers=workers, progress=progress)
+    with reported(progress, "playing") as tell:
+        results = study.results(executor=executor, workers=workers, progress=tell)
     return ReplayComparison(scenario.name, options, tuple(results), logged)
 
 

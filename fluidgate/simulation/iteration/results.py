@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from fluidgate.simulation.iteration.measure import Distribution, IterationMeasur
 from fluidgate.simulation.iteration.pilot import Pilot
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.times import TIMES
-from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, rows_of, statistic_row
+from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, measures_of
 from fluidgate.simulation.statistics import Statistic, statistic
 
 QUANTILES = ("p50", "p90", "p95", "p99")
@@ -32,13 +32,14 @@ EVERY = "all"
 """Name of the result over all classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TimeStatistic(Statistic):
     """A time in s: its mean over replications, and the quantiles of all its observations.
 
     Attributes:
         p50, p90, p95, p99: within 0.2 %; None if nothing was observed.
         quantile_ci95: of each of those, by name, the 95 % confidence interval of its mean over replications.
+        quantile_values: of each of those, by name, one a replication, nan where nothing was observed.
         count: observations in all replications.
         distribution: all of them.
     """
@@ -48,6 +49,7 @@ class TimeStatistic(Statistic):
     p95: float | None
     p99: float | None
     quantile_ci95: dict[str, tuple[float, float] | None]
+    quantile_values: dict[str, tuple[float, ...]] = field(repr=False, compare=False)
     count: int
     distribution: Distribution = field(repr=False, compare=False)
 
@@ -56,13 +58,22 @@ class TimeStatistic(Statistic):
         """One distribution a replication."""
         whole = Distribution(np.sum([part.counts for part in parts], axis=0), float(sum(part.total for part in parts)))
         mean = statistic([np.nan if part.mean is None else part.mean for part in parts])
+        quantiles = {name: _quantile(parts, name) for name in QUANTILES}
         return TimeStatistic(
             **vars(mean),
             **{name: getattr(whole, name) for name in QUANTILES},
-            quantile_ci95={name: _interval(parts, name) for name in QUANTILES},
+            quantile_ci95={name: each.ci95 for name, each in quantiles.items()},
+            quantile_values={name: each.values for name, each in quantiles.items()},
             count=whole.observations,
             distribution=whole,
         )
+
+    def parts(self) -> dict[str, Statistic]:
+        """Its percentiles: of all observations, with the spread of those of the replications."""
+        return {
+            name: replace(statistic(list(values)), mean=getattr(self, name))
+            for name, values in self.quantile_values.items()
+        }
 
     def to_dict(self) -> dict[str, object]:
         intervals = {name: None if found is None else list(found) for name, found in self.quantile_ci95.items()}
@@ -74,12 +85,12 @@ class TimeStatistic(Statistic):
         }
 
 
-def _interval(parts: Sequence[Distribution], name: str) -> tuple[float, float] | None:
+def _quantile(parts: Sequence[Distribution], name: str) -> Statistic:
     found = [getattr(part, name) for part in parts]
-    return statistic([np.nan if each is None else each for each in found]).ci95
+    return statistic([np.nan if each is None else each for each in found])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RequestClassResult(ClassResult):
     """Statistics of one class, or of all: what the Markov network has, after the tokens themselves, and more.
 
@@ -95,6 +106,7 @@ class RequestClassResult(ClassResult):
         prompt_token_rate, output_token_rate: prompts read and outputs of completed requests, tokens/s per GPU.
         preemption_rate: preemptions, 1/s per GPU.
         rejection_rate: requests that no GPU's memory could hold, 1/s per GPU.
+        loss_rate: requests that went elsewhere because their GPU failed, 1/s per GPU.
         prefix_hit_rate: tokens of prompts that were in memory when these were given theirs, over all of their tokens;
             no mean without prefix caching.
     """
@@ -111,10 +123,11 @@ class RequestClassResult(ClassResult):
     output_token_rate: Statistic
     preemption_rate: Statistic
     rejection_rate: Statistic
+    loss_rate: Statistic
     prefix_hit_rate: Statistic
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RequestResult(SimulationResult):
     """A policy simulated request by request.
 
@@ -129,6 +142,9 @@ class RequestResult(SimulationResult):
         iterations: in all replications.
         window: s, from the warm-up to the end, mean over replications.
         plan_path: how the plan followed the load; None where it stands.
+        gpu_hours: in the window, of GPUs that are up, start, or finish what they have.
+        availability: share of the time for which GPUs are meant to be up that they take requests.
+        has_fleet: whether GPUs may fail, or are started and drained.
     """
 
     batching: str
@@ -141,7 +157,10 @@ class RequestResult(SimulationResult):
     kv_peak: float
     iterations: int
     window: float
+    gpu_hours: Statistic
+    availability: Statistic
     plan_path: PlanPath | None = None
+    has_fleet: bool = False
 
     @property
     def window_seconds(self) -> float:
@@ -158,6 +177,8 @@ class RequestResult(SimulationResult):
             "kv_tokens": {**self.kv_tokens.to_dict(), "peak": self.kv_peak},
             "iterations": self.iterations,
             "window": self.window,
+            "gpu_hours": self.gpu_hours.to_dict(),
+            "availability": self.availability.to_dict(),
             **({"replanning": self.plan_path.to_dict()} if self.plan_path is not None else {}),
         }
 
@@ -173,15 +194,17 @@ class RequestResult(SimulationResult):
         found[THROUGHPUT] = None if rate is None else rate * self.run.gpus
         return found
 
-    def _rows(self) -> Any:
-        yield from super()._rows()
-        yield from rows_of(self.policy, self.overall)
+    def measures(self) -> Iterator[tuple[str | None, str, Statistic]]:
+        yield from super().measures()
+        yield from measures_of(self.overall)
         for mode, share in self.gpu_time.items():
-            yield statistic_row(self.policy, None, f"{mode}_time", share)
-        yield statistic_row(self.policy, None, "kv_tokens", self.kv_tokens)
+            yield None, f"{mode}_time", share
+        yield None, "kv_tokens", self.kv_tokens
+        yield None, "gpu_hours", self.gpu_hours
+        yield None, "availability", self.availability
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReplayComparison(Comparison):
     """Policies on the requests of traces.
 
@@ -273,6 +296,7 @@ def _class_result(
         output_token_rate=rate([m.output_tokens for m in measurements]),
         preemption_rate=rate([m.preemptions for m in measurements]),
         rejection_rate=rate([m.rejections for m in measurements]),
+        loss_rate=rate([m.losses for m in measurements]),
         prefix_hit_rate=statistic(found) if caches else nothing,
         **times,
     )

@@ -12,6 +12,7 @@ from fluidgate.policies.decisions.edpp import Edpp, new_edpp
 from fluidgate.policies.decisions.placement import NOTHING_SAID, Criteria
 from fluidgate.policies.decisions.tables import Placement, Tables
 from fluidgate.policies.policy import Policy
+from fluidgate.simulation.iteration.changes import Resize
 from fluidgate.simulation.iteration.engine import Engine, Pools
 from fluidgate.simulation.iteration.kernel.cluster import CHANGED, Cluster
 from fluidgate.simulation.iteration.law import linear_terms
@@ -92,10 +93,12 @@ class Decisions:
 
     Attributes:
         tables: of the policy for the run's GPUs.
+        resize: those for fewer, while others are down; None to keep them.
     """
 
     policy: Policy
     tables: Tables
+    resize: Resize | None = None
 
     def start(self, engine: Engine, run: Run, *, log: bool) -> Start:
         """
@@ -115,11 +118,13 @@ class Decisions:
         if self.tables.limited:
             cluster.board.state.pace[:] = 0.0
         kernel = build(engine.batching, gated=gated)
-        return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy)
+        return Start(kernel, cluster, (engine.law, self.tables), policy=self.policy, resize=self.resize)
 
 
 class Control(Protocol):
     """What gives a run new tables on its way: `fluidgate.replanning.Replanner`, or a timetable.
+
+    One that has `resize(gpus, now)` is told how many GPUs are up, where that changes.
 
     Attributes:
         tables: in force.
@@ -167,7 +172,13 @@ class ChangingDecisions:
         return start._replace(
             cluster=start.cluster._replace(estimates=self.control.rows),
             changes=TableChanges(engine, self.control, run.horizon, self.watch),
+            resize=self._resized if hasattr(self.control, "resize") else None,
         )
+
+    def _resized(self, gpus: int, now: float) -> Tables:
+        control: Any = self.control
+        control.resize(gpus, now)
+        return self.control.tables
 
 
 @dataclass(frozen=True)

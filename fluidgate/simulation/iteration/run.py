@@ -20,7 +20,10 @@ from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
 from fluidgate.simulation import pauses
 from fluidgate.simulation.invariants import InvariantError
+from fluidgate.simulation.iteration.changes import Changes, Resize
 from fluidgate.simulation.iteration.engine import Engine
+from fluidgate.simulation.iteration.fleet import Changing, Fleet, FleetPlan
+from fluidgate.simulation.iteration.fleet_changes import FleetChanges, check_fleet
 from fluidgate.simulation.iteration.kernel.cluster import (
     CURSOR,
     ENDED,
@@ -81,6 +84,7 @@ class Run:
         users: of a closed loop: the next request of the stream is sent when one of them is free, and the stream's own
             epochs are not read; 0 for requests that come by themselves.
         script: what the requests refer to.
+        fleet: which GPUs are up, and when; None for all, always.
     """
 
     gpus: int
@@ -95,6 +99,7 @@ class Run:
     audited: bool = False
     users: int = 0
     script: Script = NO_SCRIPT
+    fleet: FleetPlan | None = None
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or self.classes < 1:
@@ -115,17 +120,6 @@ class Run:
         return self.horizon if self.sample_over is None else self.sample_over
 
 
-class Changes(Protocol):
-    """When a run pauses, and what it goes on with."""
-
-    @property
-    def next(self) -> float:
-        """Epoch of the next pause, s; inf for none before the horizon."""
-
-    def at(self, epoch: float, cluster: Cluster) -> tuple[Cluster, tuple[Any, ...]]:
-        """The cluster and the arguments of the kernel from this epoch on."""
-
-
 class Start(NamedTuple):
     """A run about to begin.
 
@@ -135,6 +129,7 @@ class Start(NamedTuple):
         fixed: arguments that stay for now: the law, and the tables where there are some.
         changes: pauses for other arguments; None for none.
         policy: that decides, for a failure to name.
+        resize: its tables where another number of GPUs is up; None to keep those that there are.
     """
 
     kernel: Any
@@ -142,6 +137,7 @@ class Start(NamedTuple):
     fixed: tuple[Any, ...]
     changes: Changes | None = None
     policy: Policy | None = None
+    resize: Resize | None = None
 
 
 class Rules(Protocol):
@@ -160,6 +156,7 @@ def run_requests(
     take_log: TakeLog | None = None,
     take_segments: TakeSegments | None = None,
     progress: Progress | None = None,
+    fleet: Changing | None = None,
 ) -> IterationMeasurement:
     """Run a stream of requests through a cluster.
 
@@ -169,6 +166,7 @@ def run_requests(
         take_log: takes the finished requests, a block at a time.
         take_segments: takes what ran, a block at a time.
         progress: told how far the run is, some times a second.
+        fleet: decides which GPUs are up; None to go by what the run says of them.
 
     Raises:
         FluidgateError: a request is wrong, the engine does not batch as the rules need it, or a decision function can't
@@ -178,7 +176,21 @@ def run_requests(
     start = rules.start(engine, replace(run, script=checked_script(run.script, run.classes)), log=take_log is not None)
     if take_segments is not None:
         start = start._replace(cluster=start.cluster._replace(segments=np.zeros(SEGMENT_ROWS + run.gpus, SEGMENT)))
-    return _run(start, blocks, run, take_log, take_segments, progress)
+    if fleet is None and run.fleet is not None:
+        fleet = Fleet(run.fleet, run.gpus, ranks=engine.keys.data_parallel, warmup=run.warmup)
+    if fleet is not None:
+        start = _with_fleet(start, fleet, run)
+    measured, cluster = _run(start, blocks, run, take_log, take_segments, progress)
+    if fleet is None:
+        return measured
+    return replace(measured, fleet=fleet.times(float(cluster.clock[NOW]), cluster))
+
+
+def _with_fleet(start: Start, fleet: Changing, run: Run) -> Start:
+    check_fleet(start.cluster)
+    changes = FleetChanges(fleet, start.fixed, run.horizon, start.changes, start.resize)
+    cluster, fixed = changes.begin(start.cluster)
+    return start._replace(cluster=cluster, fixed=fixed, changes=changes)
 
 
 def new_cluster(
@@ -230,12 +242,12 @@ def _run(
     take_log: TakeLog | None,
     take_segments: TakeSegments | None,
     progress: Progress | None,
-) -> IterationMeasurement:
+) -> tuple[IterationMeasurement, Cluster]:
     from fluidgate.policies.decisions.own import describe_fault
     from fluidgate.simulation.iteration.builds import audit, close
     from fluidgate.simulation.iteration.kernel.audit import MESSAGES
 
-    kernel, cluster, fixed, changes, policy = start
+    kernel, cluster, fixed, changes, policy, _ = start
     requests = checked(blocks, run.classes, run.script)
     block = records(np.zeros(0, REQUEST))
     state, parts = by_reference(cluster), tuple(map(by_reference, fixed))
@@ -276,7 +288,7 @@ def _run(
             raise InvariantError(_located(fault, cluster, policy))
     close(state)
     _flush(cluster, take_log, take_segments)
-    return IterationMeasurement.of(cluster, wall)
+    return IterationMeasurement.of(cluster, wall), cluster
 
 
 def _located(what: str, cluster: Cluster, policy: Policy | None) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
+from numpy.random import SFC64, Generator, SeedSequence
+
 from fluidgate.model import Scenario
 from fluidgate.workloads.streams import (
     NO_SCRIPT,
@@ -23,6 +26,8 @@ from fluidgate.workloads.streams import (
 
 BLOCK = 8_192
 """Requests of a trace handed on at a time; progress is told as often."""
+SPLITS = 1000
+"""The place of splits among the random streams of a replication, beyond those of its requests."""
 
 
 class Source(Protocol):
@@ -101,3 +106,36 @@ class Replayed:
         return replayed_script(
             self.scenario, self.traces, self.replay, seed=self.seed, replication=replication, most=self.most
         )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Those requests of a source that go to one of several clusters, each by a draw of its own.
+
+    A session goes by its first request, and stays together. The parts of all clusters are all requests, each in one.
+
+    Attributes:
+        low, high: of each class, the draws from 0 to 1 that go here, at least `low` and below `high`.
+        seed: of the draws, one a request in order of arrival, whatever the parts.
+    """
+
+    source: Source
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seed: int
+
+    @property
+    def users(self) -> int:
+        return self.source.users
+
+    def requests(self, replication: int) -> Iterator[Requests]:
+        random = Generator(SFC64(SeedSequence(self.seed, spawn_key=(replication, SPLITS))))
+        low, high = np.array(self.low), np.array(self.high)
+        for block in self.source.requests(replication):
+            drawn = random.random(len(block))
+            here = block[(low[block["cls"]] <= drawn) & (drawn < high[block["cls"]])]
+            if len(here) > 0:
+                yield here
+
+    def script(self, replication: int) -> Script:
+        return self.source.script(replication)

@@ -17,6 +17,7 @@ from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
 from fluidgate.simulation.closed_loop import planned_load
 from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
+from fluidgate.simulation.iteration.fleet import fleet_plan
 from fluidgate.simulation.iteration.job import IterationJob, placement_seed, prepare, replicate
 from fluidgate.simulation.iteration.other_load import other_pool
 from fluidgate.simulation.iteration.results import (
@@ -103,6 +104,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             sample_over=self.seconds,
             audited=options.audited,
             users=self.source.users,
+            fleet=fleet_plan(self.scenario, options.seed, replication),
             **targets_of(self.scenario),
         )
         return IterationJob(self.scenario, policy.for_worker(), self.source, run, replication)
@@ -144,6 +146,9 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             kv_peak=max(m.kv_peak for m in runs),
             iterations=sum(m.iterations for m in runs),
             window=float(np.mean([m.window for m in runs])),
+            has_fleet=scenario.has_fleet,
+            gpu_hours=statistic([m.gpu_hours for m in runs]),
+            availability=statistic([m.availability for m in runs]),
             plan_path=policy.plan_path(gpus, measured),
         )
         known = (*policy.advice(plans), *policy.bare.remarks(scenario, gpus), *self.remarks)

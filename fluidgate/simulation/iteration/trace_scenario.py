@@ -13,7 +13,7 @@ from fluidgate.model import Scenario
 from fluidgate.planning import check_gpus
 from fluidgate.scenario_file import load_scenario
 from fluidgate.simulation.closed_loop import served_load
-from fluidgate.workloads.parts import NamedTrace, joined_parts
+from fluidgate.workloads.parts import NamedTrace, joined_parts, split_name
 from fluidgate.workloads.streams import ClassTrace, check_starts, starting_span
 from fluidgate.workloads.traces import Trace, read_trace
 
@@ -57,6 +57,12 @@ def scenario_of_traces(
             check_gpus(gpus)
         arrivals = file.get("arrivals")
         loops = closed or (isinstance(arrivals, dict) and arrivals.get("process") == "closed")
+        for each in traces:
+            name, alone = split_name(each)
+            if name is not None:
+                raise FluidgateError(
+                    f"{each}: {path} has no [[classes]], so that no trace is of one; give '{alone}' alone, or add them"
+                )
         parts = joined_parts([NamedTrace(read_trace(each, timeless=loops, **reading)) for each in traces])
         read.extend(part.trace for part in parts)
         keys = {"name": ALL, "patience_rate": 0.0, **_mean_lengths(read)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fluidgate.workloads.formats.agent_sessions import NAME
+from fluidgate.workloads.formats.brought import brought_names
 from fluidgate.workloads.formats.documents import ENDED, RUN, SETTING, USERS
 from fluidgate.workloads.formats.format import CLASS, FAILED, STANDARD, Format, Measured
 
@@ -150,6 +151,7 @@ SUMMARIES = {
 
 def known_formats() -> str:
     """For an error: what is known, and the way in for what is not."""
-    names = ", ".join(form.name for form in FORMATS if form not in (PLAIN, *VARIANTS))
+    own = [form.name for form in FORMATS if form not in (PLAIN, *VARIANTS)]
+    names = ", ".join([*own, *brought_names()])
     mapped = " ".join(f"--map {standard}=COLUMN" for standard in STANDARD)
     return f"the formats are {','.join(STANDARD)} and those of {names}, and {NAME}; {mapped} reads another"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import fail, shown
+from fluidgate.wording import named as option_or_keyword
+from fluidgate.workloads.formats.brought import brought_formats
 from fluidgate.workloads.formats.catalogue import FORMATS, PLAIN, SUMMARIES, known_formats
 from fluidgate.workloads.formats.format import (
     CLASS,
@@ -30,6 +32,8 @@ SUFFIXES: dict[str, TimeUnit] = {"ns": "ns", "us": "us", "ms": "ms", "s": "s", "
 def recognise(table: Table, columns: Mapping[str, str], source: str, timeless: bool = False) -> Format:
     """The format of a table, with the columns that the user names in the place of its own.
 
+    Formats that other packages bring are asked for where none of those here fits.
+
     Args:
         columns: the file's own name of a standard column (`NAMES`), where the user gave one.
         timeless: take a table that lacks nothing but the arrivals.
@@ -37,22 +41,35 @@ def recognise(table: Table, columns: Mapping[str, str], source: str, timeless: b
     Raises:
         FluidgateError: no format has these columns, or a column that the user names is not there.
     """
+    try:
+        return _recognise(table, columns, source, timeless, FORMATS)
+    except FluidgateError:
+        brought = [form for form, _ in brought_formats().values()]
+        if not brought:
+            raise
+    return _recognise(table, columns, source, timeless, (*FORMATS, *brought))
+
+
+def _recognise(
+    table: Table, columns: Mapping[str, str], source: str, timeless: bool, formats: Sequence[Format]
+) -> Format:
     for standard, name in columns.items():
         if standard not in NAMES:
             hint = nearest(standard, list(NAMES)) or f"; the columns are {', '.join(NAMES)}"
-            raise FluidgateError(f"map: no standard column {shown(standard)}{hint}")
+            what = option_or_keyword("map", "columns")
+            raise FluidgateError(f"{what}: no standard column {shown(standard)}{hint}")
         if not table.loose:
             _find(table, name, source)
     named = {standard: name for standard, name in columns.items() if standard in STANDARD}
-    found = next((form for form in FORMATS if _fits(form, table, named)), None)
+    found = next((form for form in formats if _fits(form, table, named)), None)
     if found is None and set(named) == set(STANDARD):
         found = replace(PLAIN, time=named["arrival_time"], unit=_unit_of(named["arrival_time"]))
     if found is None and table.loose:
-        found = next((form for form in FORMATS if {form.time, *form.marks} <= set(table.names)), None)
+        found = next((form for form in formats if {form.time, *form.marks} <= set(table.names)), None)
     if found is None and timeless and "arrival_time" not in named:
-        found = next((replace(form, time="") for form in _all_but_times(table)), None)
+        found = next((replace(form, time="") for form in _all_but_times(table, formats)), None)
     if found is None:
-        _refuse(table, named, source)
+        _refuse(table, named, source, formats)
     found = replace(found, measured=_measured(found, table, columns))
     if (time := named.get("arrival_time", found.time)) != found.time:
         found = replace(found, time=time, unit=_unit_of(time), whole=False)
@@ -123,20 +140,20 @@ def _fits(form: Format, table: Table, named: Mapping[str, str]) -> bool:
     return {*(own or form.columns.values()), *form.marks} <= set(table.names)
 
 
-def _all_but_times(table: Table) -> Iterator[Format]:
-    return (form for form in FORMATS if {form.prompt, form.output, *form.marks} <= set(table.names))
+def _all_but_times(table: Table, formats: Sequence[Format]) -> Iterator[Format]:
+    return (form for form in formats if {form.prompt, form.output, *form.marks} <= set(table.names))
 
 
 def _unit_of(column: str) -> TimeUnit | None:
     return SUFFIXES.get(column.replace(".", "_").rpartition("_")[2]) if "_" in column else None
 
 
-def _refuse(table: Table, named: Mapping[str, str], source: str) -> NoReturn:
+def _refuse(table: Table, named: Mapping[str, str], source: str, formats: Sequence[Format]) -> NoReturn:
     names = set(table.names)
     for key, reason in SUMMARIES.items():
         if key in names and not named:
             fail(source, [reason])
-    for form in () if "arrival_time" in named else _all_but_times(table):
+    for form in () if "arrival_time" in named else _all_but_times(table, formats):
         reason = f"no {form.time}: a file of {form.name} that does not say when its requests arrived"
         fail(source, [f"{reason}; {form.timeless}, or name the column with --map arrival_time=COLUMN"])
     what = "keys" if table.loose else "header"

@@ -1,6 +1,13 @@
 """Streams of requests for the simulator of iterations: arrivals and lengths, block by block, in bounded memory."""
 
-from fluidgate.workloads.streams.assignment import ClassTrace, assign_traces, notes_on, read_class_traces, trace_lengths
+from fluidgate.workloads.streams.assignment import (
+    AnyTraces,
+    ClassTrace,
+    assign_traces,
+    notes_on,
+    read_class_traces,
+    trace_lengths,
+)
 from fluidgate.workloads.streams.drawn import drawn_requests
 from fluidgate.workloads.streams.replay import (
     Replay,
@@ -22,6 +29,7 @@ __all__ = [
     "NO_SCRIPT",
     "PIECE",
     "REQUEST",
+    "AnyTraces",
     "ClassTrace",
     "DrawnSessions",
     "Pieces",

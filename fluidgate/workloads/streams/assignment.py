@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,10 @@ class ClassTrace:
     def texts(self) -> Texts:
         """The texts of its prompts."""
         return texts_of(self.trace)
+
+
+AnyTraces = str | os.PathLike[str] | ClassTrace | Sequence[str | os.PathLike[str] | ClassTrace]
+"""Traces, or paths of their files, or one."""
 
 
 def read_class_traces(
@@ -178,6 +183,10 @@ def _named(scenario: Scenario, path: str | Path) -> tuple[str | None, str | Path
     name, equals, rest = str(path).partition("=")
     if equals and name in scenario.class_names:
         return name, rest
+    if equals and name and "/" not in name and not Path(path).exists() and (rest == "-" or Path(rest).is_file()):
+        known = list(scenario.class_names)
+        hint = nearest(name, known) or f"; name one of them ({', '.join(known)})"
+        raise FluidgateError(f"{path}: the scenario has no class '{name}'{hint}")
     return None, path
 
 

@@ -173,7 +173,7 @@ def test_the_cost_is_bounded(bench: Bench, most: int) -> None:
 
 
 def test_a_bound_that_holds_nothing_is_refused(bench: Bench) -> None:
-    with pytest.raises(FluidgateError, match="--max-tokens: "):
+    with pytest.raises(FluidgateError, match="max_tokens: "):
         bench.probe(LINEAR, settings_of(max_tokens=1500), batching="token-budget")
 
 

@@ -143,10 +143,10 @@ async def unknown(_: web.Request) -> web.Response:
 @pytest.mark.parametrize(
     ("answer", "models", "message"),
     [
-        (whole, 200, r"^--url: http://127.0.0.1:\d+ does not stream its answers"),
-        (unknown, 200, r"^--url: http://127.0.0.1:\d+ answers 429 \(quota is used up\); it is too busy"),
-        (whole, 401, r"^--url: http://127.0.0.1:\d+ answers 401; give --api-key, or set OPENAI_API_KEY$"),
-        (whole, 404, r"^--url: http://127.0.0.1:\d+ answers 404; the engine needs /v1/models and /v1/completions"),
+        (whole, 200, r"^url: http://127.0.0.1:\d+ does not stream its answers"),
+        (unknown, 200, r"^url: http://127.0.0.1:\d+ answers 429 \(quota is used up\); it is too busy"),
+        (whole, 401, r"^url: http://127.0.0.1:\d+ answers 401; give api_key, or set OPENAI_API_KEY$"),
+        (whole, 404, r"^url: http://127.0.0.1:\d+ answers 404; the engine needs /v1/models and /v1/completions"),
     ],
 )
 async def test_engines_that_will_not(answer: Any, models: int, message: str) -> None:
@@ -159,13 +159,15 @@ async def test_engines_that_will_not(answer: Any, models: int, message: str) -> 
 @asynchronous
 async def test_a_model_that_is_not_there() -> None:
     async with stub(whole) as url:
-        with pytest.raises(FluidgateError, match=r"^--model: http://127.0.0.1:\d+ has no 'three'; it has one, two$"):
+        with pytest.raises(FluidgateError, match=r"^model: http://127.0.0.1:\d+ has no 'three'; it has one, two$"):
             await probe_live(quick(url, model="three"))
 
 
 @asynchronous
 async def test_nobody_there() -> None:
-    with pytest.raises(FluidgateError, match=r"^--url: http://127.0.0.1:\d+ does not answer \(.*\); start the engine"):
+    with pytest.raises(
+        FluidgateError, match=r"^url: http://127.0.0.1:\d+ does not answer \(connection refused.*\); start it"
+    ):
         await probe_live(quick(f"http://127.0.0.1:{unused_port()}"))
 
 

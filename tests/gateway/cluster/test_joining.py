@@ -65,7 +65,7 @@ async def test_what_a_gateway_does_not_start_with() -> None:
     adapters, backends = three()
     for adapter in adapters:
         adapter.facts = None
-    with pytest.raises(FluidgateError, match=r"no engine is fit \(http://[abc]: away\)"):
+    with pytest.raises(FluidgateError, match=r"no engine is fit: http://[abc]: away"):
         await start(backends)
 
 
@@ -84,6 +84,42 @@ async def test_one_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.Mon
 
 
 @asynchronous
+async def test_what_one_says_is_told_while_another_keeps_silent(caplog: pytest.LogCaptureFixture) -> None:
+    adapters, backends = three()
+    adapters[0].facts = None
+    answers = asyncio.Event()
+    check = adapters[2].check
+
+    async def slow() -> Facts:
+        await answers.wait()
+        return await check()
+
+    adapters[2].check = slow  # type: ignore[method-assign]
+    with caplog.at_level("INFO", "fluidgate.gateway"):
+        asking = asyncio.create_task(Joining(backends, "file", transfer=False).first(patient=True))
+        while not any("http://b answers" in line for line in caplog.messages):
+            await asyncio.sleep(0.001)
+        assert "engine http://a: away" in caplog.messages
+        answers.set()
+        await asking
+    assert sum("answers and serves" in line for line in caplog.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("reasons", "end"),
+    [
+        (["r"], "http://a: r"),
+        (["r", "r", "r"], "http://a: r (and 2 more, for the same reason)"),
+        (["r", "r", "s"], "http://a: r (and 2 more, 1 for the same reason)"),
+        (["r", "s"], "http://a: r (and 1 more)"),
+    ],
+)
+def test_of_several_that_are_not_fit_the_first_says_why(reasons: list[str], end: str) -> None:
+    _, backends = three()
+    assert joining._causes(dict(zip(backends, reasons, strict=False))) == end
+
+
+@asynchronous
 async def test_one_that_comes_late_or_comes_back_must_be_what_the_others_are() -> None:
     adapters, backends = three(model="m")
     await start(backends)
@@ -93,7 +129,7 @@ async def test_one_that_comes_late_or_comes_back_must_be_what_the_others_are() -
     adapters[0].facts = replace(facts, models=())
     assert await check.again(backends[0]) == "it serves no model, not m"
     adapters[0].facts = None
-    assert await check.again(backends[0]) == "http://a: away"
+    assert await check.again(backends[0]) == "away"
     adapters[0].facts = replace(facts, moves_kv=False)
     assert "hands no KV over" in await check.again(backends[0])
     adapters[0].facts = facts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fluidgate.gateway.dispatch.controller import Controller
 from fluidgate.gateway.dispatch.gated import Gated
 from fluidgate.gateway.dispatch.ticket import Ticket
@@ -14,7 +16,7 @@ from tests.gateway.asynchronous import asynchronous
 from tests.gateway.served import scenario
 
 
-def test_an_engine_of_several_ranks_is_so_many_gpus_of_the_plan() -> None:
+def test_an_engine_of_several_ranks_is_so_many_gpus_of_the_plan(caplog: pytest.LogCaptureFixture) -> None:
     ranks = EngineModel(data_parallel=2, kv_tokens=1000)
     of, policy = scenario(rate=2.0), find_any_policy("gate-and-route")
     of = of.replace(engine=ranks)
@@ -24,7 +26,9 @@ def test_an_engine_of_several_ranks_is_so_many_gpus_of_the_plan() -> None:
     assert controller.engines == 3
     assert 2 * int(controller.tables.mixed_gpus) == int(tables.mixed_gpus)
     assert controller.tables.target_prefill.tolist() == tables.target_prefill.tolist()
-    controller.resize(1, 1.0)
+    with caplog.at_level("INFO", "fluidgate.gateway"):
+        controller.resize(1, 1.0)
+    assert caplog.messages == ["new plan: 1 engine is up"]
     assert controller.engines == controller.replanner.gpus // 2 == 1
     assert (slots_of(of), kv_tokens_of(of)) == (2 * of.gpu.batch_size, 2000)
 

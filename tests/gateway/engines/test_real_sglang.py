@@ -1,4 +1,4 @@
-"""The adapter and the gateway before real SGLang engines that run already; docs/engines.md says how.
+"""The adapter and the gateway before real SGLang engines that run already; docs/guides/engines.md says how.
 
 FLUIDGATE_SGLANG="PREFILL_URL DECODE_URL WHOLE_URL"
 """

@@ -21,7 +21,9 @@ from fluidgate.policies.decisions.placement import Criteria
 from fluidgate.policies.decisions.tables import RouteRule
 from fluidgate.replanning.estimates import ESTIMATE
 from fluidgate.simulation.iteration.engine import Engine, Pools
+from fluidgate.simulation.iteration.fleet import Move
 from fluidgate.simulation.iteration.kernel.cluster import Placement
+from fluidgate.simulation.iteration.kernel.fleet import CLOSE, FAIL, OPEN
 from fluidgate.simulation.iteration.law import linear_law, linear_terms, table_law
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.rules import ChangingDecisions, Decisions, Placements
@@ -110,6 +112,7 @@ class Instance:
     tables: Tables | None = None
     changes: tuple[tuple[float, Tables], ...] = ()
     plan: Any = None
+    fleet: tuple[tuple[float, tuple[Move, ...]], ...] = ()
     script: Script = NO_SCRIPT
 
     def by_kernel(self, block: int = 7) -> tuple[IterationMeasurement, Any]:
@@ -117,7 +120,8 @@ class Instance:
         logs: list[Any] = []
         blocks = [self.requests[k : k + block] for k in range(0, len(self.requests), block)]
         run = replace(self.run, script=self.script)
-        measured = run_requests(blocks, self.engine, run, self.rules, take_log=logs.append)
+        fleet = Told(self.run.gpus, self.fleet) if self.fleet else None
+        measured = run_requests(blocks, self.engine, run, self.rules, take_log=logs.append, fleet=fleet)
         log = np.concatenate(logs) if logs else np.zeros(0)
         return measured, {int(row["number"]): row for row in log}
 
@@ -164,6 +168,7 @@ class Instance:
             horizon=self.run.horizon,
             warmup=self.run.warmup,
             changes=self.changes,
+            fleet=self.fleet,
             users=self.run.users,
             script=self.script,
         ).run()
@@ -487,6 +492,76 @@ def changing_instance(seed: int, policy: str) -> Instance:
         reserve = bool(instance.tables.reserve) if rng.random() < 0.5 else not instance.tables.reserve
         changes.append((float(epoch), instance.tables._replace(mixed_gpus=mixed, reserve=reserve)))
     return replace(instance, changes=tuple(changes))
+
+
+class Told:
+    """A fleet that does what it is told: (epoch, moves), in order."""
+
+    def __init__(self, gpus: int, orders: tuple[tuple[float, tuple[Move, ...]], ...]) -> None:
+        self._orders = list(orders)
+        self.up = gpus
+
+    @property
+    def next(self) -> float:
+        return self._orders[0][0] if self._orders else math.inf
+
+    @property
+    def away(self) -> int:
+        return sum(move.kind == OPEN for _, moves in self._orders for move in moves)
+
+    def apply(self, epoch: float, cluster: Any) -> tuple[Move, ...]:
+        moves = self._orders.pop(0)[1]
+        self.up += sum((move.kind == OPEN) - (move.kind == CLOSE) for move in moves)
+        return moves
+
+    def times(self, now: float, cluster: Any) -> None:
+        return None
+
+
+def fleet_instance(instance: Instance, seed: int) -> Instance:
+    """The same on GPUs that fail, are drained and come back, alone or several at once, all of them now and then."""
+    rng = np.random.default_rng([seed, 4])
+    ranks = instance.engine.keys.data_parallel
+    groups = instance.run.gpus // ranks
+    last = float(instance.requests["arrival"][-1])
+    span = min(1.3 * max(last, 0.5), instance.run.horizon)
+    epochs = on_grid(rng.uniform(0.0, span, int(rng.integers(2, 14))))
+    epochs[:2] = (0.0 if rng.random() < 0.3 else epochs[0]), instance.requests["arrival"][rng.integers(0, 5)]
+    out: set[int] = set()
+    failed: set[int] = set()
+    orders = []
+    for epoch in np.unique(epochs[epochs < instance.run.horizon]):
+        closes, fails, opens = [], [], []
+        for group in range(groups):
+            if rng.random() > 0.6:
+                continue
+            if group not in out:
+                closes.append(group)
+                if rng.random() < 0.6:
+                    fails.append(group)
+            elif group not in failed and rng.random() < 0.4:
+                fails.append(group)
+            else:
+                opens.append(group)
+        out = (out | set(closes)) - set(opens)
+        failed = (failed | set(fails)) - set(opens)
+        moves = [
+            Move(kind, g * ranks + r)
+            for kind, gs in ((CLOSE, closes), (FAIL, fails), (OPEN, opens))
+            for g in gs
+            for r in range(ranks)
+        ]
+        if moves:
+            orders.append((float(epoch), tuple(moves)))
+    return replace(plain_time(instance), fleet=tuple(orders))
+
+
+def plain_time(instance: Instance) -> Instance:
+    """The same without measured times, which beyond their nodes are none for all that is read again."""
+    if isinstance(instance.time, Coefficients):
+        return instance
+    time = Coefficients(0.02, 1e-3, 1e-3, 2e-6, (0.015, 8e-4, 1e-6))
+    return replace(instance, time=time, engine=replace(instance.engine, law=time.law()))
 
 
 def plan_for(rng: Generator, stream: Any, run: Run, engine: Engine) -> Any:

@@ -38,13 +38,14 @@ from typing import Any
 
 import numpy as np
 
+from fluidgate.simulation.iteration.kernel.fleet import CLOSE, OPEN
 from fluidgate.workloads.streams import NO_SCRIPT, Script
 from tests.oracles.edpp import PlainEdpp
 from tests.oracles.limits import Pace, VirtualQueues
 from tests.oracles.placements import Place, choose
 from tests.simulation.iteration.blocks import Block, Content, Store
 
-ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, ANSWER, CHANGE, RELEASE = range(9)
+FIRST, ARRIVAL, TRANSFER, BOUNDARY, COMPOSE, LANDING, PATIENCE, ANSWER, CHANGE, FLEET, RELEASE = range(-1, 10)
 PREFILL_QUEUE, MIXED_BUFFER, SOLO_BUFFER, PREFILL, MIXED_DECODE, SOLO_DECODE, GONE = range(7)
 
 
@@ -141,6 +142,7 @@ class Gpu:
     fetching: list[Request] = field(default_factory=list)  # decodes that wait for memory here
     barred: bool = False  # no prefill starts here for want of memory
     mixed: bool = True  # of the mixed group
+    out: bool = False  # it takes nothing
     leaving: bool = False  # it leaves that group when its prefill has ended
 
 
@@ -158,6 +160,7 @@ class Reference:
         policy: tables and the three decision functions, for single-prefill batching, or for GPUs that form their own
             batches and are given requests by the gate (without a limit to their memory).
         changes: (epoch, tables) that come into force later.
+        fleet: (epoch, moves) of GPUs that are closed, opened, or fail, each a kind and a number.
         users: of a closed loop; 0 if the requests come by themselves.
         script: what the requests refer to: texts of prompts, further requests of sessions.
     """
@@ -180,6 +183,7 @@ class Reference:
         horizon: float = math.inf,
         warmup: float = 0.0,
         changes: tuple[tuple[float, Any], ...] = (),
+        fleet: tuple[tuple[float, tuple[tuple[int, int], ...]], ...] = (),
         users: int = 0,
         script: Script = NO_SCRIPT,
     ) -> None:
@@ -230,6 +234,7 @@ class Reference:
         self.gated = policy is not None and self.batching != "SINGLE_PREFILL"
         if policy is not None:
             self.tables, self.gate, self.route, self.refill = policy
+            self.all_tables = self.tables
             mixed = int(self.tables.mixed_gpus)
             for g in self.gpus[mixed:]:
                 g.mixed = False
@@ -246,6 +251,10 @@ class Reference:
         self.look = math.inf  # the next release as known at the last event that decided nothing
         for epoch, tables in changes:
             self.push(epoch, CHANGE, 0, tables)
+        self.front: list[Request] = []  # on no GPU
+        self.unwritten = 0.0  # tokens of iterations that were broken off, counted as they went
+        for epoch, moves in fleet:
+            self.push(epoch, FLEET if epoch > 0 else FIRST, 0, moves)
 
     # --- the run
 
@@ -273,11 +282,21 @@ class Reference:
             epoch, kind, _, _, what = heapq.heappop(self.events)
             if kind == PATIENCE and (what[0].wait != what[1] or what[0].stage > SOLO_BUFFER):
                 continue
+            if kind in (FIRST, FLEET) and self.only_fleet() and self.admit_piles():
+                self.push(epoch, kind, 0, what)
+                continue
             if epoch > self.horizon:
                 self.pass_time(self.horizon)
                 break
             self.take_turn(epoch, kind)
             self.pass_time(epoch)
+            if kind in (FIRST, FLEET):
+                self.change_fleet(what)
+                self.check_memory()
+                continue
+            if kind == CHANGE:
+                self.all_tables = what
+                what = self.shrunk()
             if kind in (ARRIVAL, ANSWER):
                 kind, what = ARRIVAL, self.come(what)
             if self.batching == "SINGLE_PREFILL":
@@ -298,9 +317,132 @@ class Reference:
         return self
 
     def is_over(self) -> bool:
-        """Whether the tables may change yet, but for nobody."""
+        """Whether tables and fleet may change yet, but for nobody."""
         left = [event for event in self.events if event[1] != PATIENCE]
-        return all(kind == CHANGE for _, kind, *_ in left) and all(r.outcome > 0 for r in self.requests)
+        return all(kind in (FIRST, CHANGE, FLEET) for _, kind, *_ in left) and all(r.outcome > 0 for r in self.requests)
+
+    def only_fleet(self) -> bool:
+        """Whether nothing will happen but changes of the fleet."""
+        return not any(
+            event[1] not in (FIRST, FLEET)
+            and not (event[1] == PATIENCE and (event[4][0].wait != event[4][1] or event[4][0].stage > SOLO_BUFFER))
+            for event in self.events
+        )
+
+    def change_fleet(self, moves: tuple[tuple[int, int], ...]) -> None:
+        for kind, number in moves:
+            g = self.gpus[number]
+            if kind == CLOSE:
+                g.out, g.leaving = True, False
+                self.note_room(g)
+                g.mixed = False
+            elif kind == OPEN:
+                g.out, g.mixed = False, self.gated or g.seat is not None
+                self.note_room(g)
+            else:
+                self.fail(g)
+        if self.gated or self.batching == "SINGLE_PREFILL":
+            for r in sorted(self.front, key=lambda r: -r.number):
+                self.queue_in_front(r)
+            self.front = []
+            if self.gated:
+                self.step_gated(CHANGE, self.shrunk())
+            else:
+                self.asked = False
+                self.step_single(CHANGE, self.shrunk())
+            return
+        self.send_home()
+        waiting, self.front = sorted(self.front, key=lambda r: r.number), []
+        for r in waiting:
+            self.settle(r)
+
+    def shrunk(self) -> Any:
+        """The tables in force: their mixed group is no larger than what is up."""
+        up = sum(not g.out for g in self.gpus)
+        return self.all_tables._replace(mixed_gpus=min(int(self.all_tables.mixed_gpus), up))
+
+    def note_room(self, g: Gpu) -> None:
+        if self.gated:
+            self.look_over(g)
+        elif self.batching == "SINGLE_PREFILL":
+            self.refresh(g)
+
+    def fail(self, g: Gpu) -> None:
+        """The iteration under way is lost, and all that is there."""
+        if g.end is not None:
+            self.record_iteration(g, self.now)
+            self.unwritten += len(g.stepped) * (self.now - g.start) / (g.end - g.start)
+        lost = [r for r in self.requests if r.outcome == 0 and self.is_lost(g, r)]
+        self.forget(lambda kind, what: kind in (BOUNDARY, COMPOSE) and what is g)
+        for r in lost:
+            self.lose(g, r)
+        g.end, g.called, g.along, g.composing = None, False, False, False
+        g.chunks, g.stepped, g.running, g.waiting, g.piles = {}, [], [], [], {}
+        g.seat, g.reading, g.seated, g.pending, g.fetching = None, False, [], [], []
+        g.barred = g.short = False
+        g.free_blocks, g.reports = self.capacity, []
+        g.freed = [None] * self.capacity if self.caching else []
+        g.store = Store(self.capacity if self.limited and self.prefixes else None)
+        self.sent = [(when, number) for when, number in self.sent if number != g.number]
+        self.front += lost
+
+    def forget(self, void: Callable[[int, Any], bool]) -> None:
+        self.events = [event for event in self.events if not void(event[1], event[4])]
+        heapq.heapify(self.events)
+
+    def is_lost(self, g: Gpu, r: Request) -> bool:
+        if self.batching != "SINGLE_PREFILL" or r.stage in (PREFILL, MIXED_DECODE):
+            on = r.gpu == g.number and r not in self.front
+        else:
+            on = False
+        if self.batching != "SINGLE_PREFILL" or r.stage == PREFILL:
+            return on
+        away = r.stage in (MIXED_BUFFER, SOLO_BUFFER) or r.home is not None or self.is_sent(r)
+        return on or (away and r.prefill_gpu == g.number)
+
+    def is_sent(self, r: Request) -> bool:
+        return any(kind == TRANSFER and what is r for _, kind, _, _, what in self.events)
+
+    def lose(self, g: Gpu, r: Request) -> None:
+        self.tally("losses", r.cls)
+        if self.batching == "SINGLE_PREFILL" and r.stage in (MIXED_BUFFER, SOLO_BUFFER):
+            self.queues[r.stage][r.cls].remove(r)
+            r.wait += 1
+        elif self.batching == "SINGLE_PREFILL" and r.stage == MIXED_DECODE:
+            there, coming = self.gpus[r.gpu], self.is_sent(r)
+            self.forget(lambda kind, what: kind == TRANSFER and what is r)
+            if there is not g:
+                if r in there.fetching:
+                    there.fetching.remove(r)
+                if coming and self.prefixes:
+                    there.free_blocks += there.store.release(r.held, self.kept_of(there, r))
+                elif coming and self.limited:
+                    self.free(there, r)
+                there.seated.remove(r)
+                self.refresh(there)
+                self.recall(there)
+            elif r.home is not None and r.home is not g:
+                self.recall(self.let_go(r))
+        r.home, r.kept, r.blocks, r.moving = None, 0, 0, False
+        r.held, r.held_at_home, r.matched = [], [], 0
+        r.swapped = r.landed = False
+        r.to_read = r.whole = r.unread = r.prompt + r.written
+        r.preemptions += 1
+        r.stage, r.gpu = PREFILL_QUEUE, -1
+
+    def settle(self, r: Request) -> None:
+        """One that is placed as it arrives goes to a GPU, or stands at the front while none takes requests."""
+        if all(g.out for g in self.gpus):
+            self.front.append(r)
+            r.gpu = -1
+            return
+        g = self.gpus[self.place(r)]
+        r.gpu = r.prefill_gpu = g.number
+        r.unread = r.whole - self.has(g, r)
+        pile = g.piles.setdefault(r.cls, [])
+        pile.append(r)
+        if len(pile) >= self.thresholds[r.cls]:
+            self.admit_pile(g, r.cls)
 
     def take_turn(self, epoch: float, kind: int) -> None:
         """What is sent in answer to something of this epoch comes after the rest of it, and before what follows."""
@@ -358,7 +500,10 @@ class Reference:
     def pass_time(self, epoch: float) -> None:
         if self.limits is not None and self.limits.tables.limited:
             view = self.view()
-            self.limits.pass_time(epoch - self.now, view.prefilling, view.solo_decodes, self.pace_now())
+            self.limits.pass_time(
+                epoch - self.now, view.prefilling, view.solo_decodes, self.pace_now(), -self.unwritten
+            )
+            self.unwritten = 0.0 if epoch > self.now else self.unwritten
         seconds = max(epoch, self.warmup) - max(self.now, self.warmup)
         if seconds > 0:
             for r in self.requests:
@@ -608,6 +753,20 @@ class Reference:
         left = [self.content(r, k) if k < full else None for k in range(blocks)]
         return [None if content is not None and served and content[0] == "own" else content for content in left]
 
+    def kept_of(self, g: Gpu, r: Request) -> list[Content | None]:
+        """What the blocks hold whose KV never came: what was found there, and what others brought something behind."""
+        left: list[Content | None] = []
+        gone: set[Content] = set()
+        for k, block in reversed(list(enumerate(r.held))):
+            content = block.content
+            if content is not None and k >= r.matched:
+                behind = (other for other in g.store.there if other[2] > 0 and other not in gone)
+                if not any(self.before(other) == content for other in behind):
+                    gone.add(content)
+                    content = None
+            left.append(content)
+        return left[::-1]
+
     def matched(self, g: Gpu, r: Request, tokens: int) -> list[Block]:
         return g.store.matched(self.contents(r, tokens)) if self.prefixes else []
 
@@ -756,14 +915,8 @@ class Reference:
         self.send_home()
         if kind == ARRIVAL:
             if self.arrive(what):
-                g = self.gpus[self.place(what)]
-                what.gpu = what.prefill_gpu = g.number
-                what.unread = what.prompt - self.has(g, what)
                 self.be_patient(what)
-                pile = g.piles.setdefault(what.cls, [])
-                pile.append(what)
-                if len(pile) >= self.thresholds[what.cls]:
-                    self.admit_pile(g, what.cls)
+                self.settle(what)
         elif kind == LANDING:
             if self.limited:
                 self.wake(self.let_go(what))
@@ -772,6 +925,11 @@ class Reference:
             self.wake(self.gpus[what.gpu])
         elif kind == PATIENCE:
             r = what[0]
+            if r in self.front:
+                self.front.remove(r)
+                self.tally("prefill_abandonments", r.cls)
+                self.finish(r, 2)
+                return
             g = self.gpus[r.gpu]
             (g.waiting if r in g.waiting else g.piles[r.cls]).remove(r)
             self.tally("prefill_abandonments", r.cls)
@@ -830,7 +988,7 @@ class Reference:
         backlog = sum(r.to_read - g.chunks.get(r, 0) for r in g.waiting + g.running)
         decodes = sum(r.stage == MIXED_DECODE for r in g.running)
         full = self.taken(g) >= self.engine.batch_size or backlog + decodes >= self.engine.tokens
-        self.rank(g, not g.chunks and not full)
+        self.rank(g, not g.chunks and not full and not g.out)
 
     def admit_pile(self, g: Gpu, cls: int) -> None:
         for r in g.piles[cls]:
@@ -952,18 +1110,21 @@ class Reference:
         return rule(r, groups, [sum(map(self.load_of, group)) for group in groups])
 
     def round_robin(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
+        while groups[self.next_gpu % len(groups)][0].out:
+            self.next_gpu += 1
         self.next_gpu += 1
         return (self.next_gpu - 1) % len(groups)
 
     def least_loaded(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
-        return loads.index(min(loads))
+        return min((k for k, group in enumerate(groups) if not group[0].out), key=lambda k: loads[k])
 
     def power_of_two(self, r: Request, groups: list[list[Gpu]], loads: list[int]) -> int:
-        n = len(loads)
-        one = int(self.draws.random() * n)
+        up = [k for k, group in enumerate(groups) if not group[0].out]
+        n = len(up)
+        one = up[int(self.draws.random() * n)]
         if n == 1:
             return one
-        rest = [g for g in range(n) if g != one]
+        rest = [g for g in up if g != one]
         other = rest[int(self.draws.random() * (n - 1))]
         return other if loads[other] < loads[one] else one
 
@@ -976,9 +1137,12 @@ class Reference:
                 used=1.0 - sum(map(self.spare, group)) / (self.ranks * self.capacity) if self.limited else 0.0,
             )
             for group, load in zip(groups, loads, strict=True)
+            if not group[0].out
         ]
+        up = [k for k, group in enumerate(groups) if not group[0].out]
         found = {k: most for k, group in enumerate(groups) if (most := self.has_most(group, r)) > 0}
-        return choose(self.placement, places, r.prompt, found, self.criteria)
+        found = {up.index(k): most for k, most in found.items() if k in up}
+        return up[choose(self.placement, places, r.whole, found, self.criteria)]
 
     def has_most(self, group: list[Gpu], r: Request) -> int:
         return max(self.has(g, r) for g in group)
@@ -1354,8 +1518,8 @@ class Reference:
         self.tables = tables
         more = int(tables.mixed_gpus) - sum(g.mixed and not g.leaving for g in self.gpus)
         if more > 0:
-            room = [g for g in self.gpus if not g.mixed and len(g.seated) < self.engine.batch_size]
-            full = [g for g in self.gpus if not g.mixed and g not in room]
+            room = [g for g in self.gpus if not g.mixed and not g.out and len(g.seated) < self.engine.batch_size]
+            full = [g for g in self.gpus if not g.mixed and not g.out and g not in room]
             for g in ([g for g in self.gpus if g.leaving] + room + full)[:more]:
                 g.leaving = False
                 self.move(g, True)
@@ -1509,15 +1673,15 @@ class Reference:
         slots = self.engine.batch_size - (1 if prefills or (group == 0 and self.tables.reserve) else 0)
         can_start = group == 0 and not prefills and not g.barred and len(g.seated) < self.engine.batch_size
         for ready, belongs in (
-            (self.decode_ready[group], len(g.seated) < slots),
-            (self.beside_ready, prefills > 0 and len(g.seated) < self.engine.batch_size - 1),
+            (self.decode_ready[group], len(g.seated) < slots and not g.out),
+            (self.beside_ready, prefills > 0 and len(g.seated) < self.engine.batch_size - 1 and not g.out),
         ):
             if belongs and g.number not in ready:
                 ready.append(g.number)
             elif not belongs and g.number in ready:
                 ready[ready.index(g.number)] = ready[-1]
                 ready.pop()
-        self.rank(g, can_start)
+        self.rank(g, can_start and not g.out)
 
     @property
     def prefill_ready(self) -> list[int]:

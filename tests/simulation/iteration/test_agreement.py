@@ -64,7 +64,15 @@ def agree(instance: Instance) -> Reference:
                 for share in (0.1, 0.5, 0.9, 0.99):
                     exact = float(np.quantile(seen, share))
                     assert measured.distribution(name, i).quantile(share) == pytest.approx(exact, rel=5e-3, abs=2e-6)
-    for name in ("arrivals", "completions", "rejections", "prefill_abandonments", "decode_abandonments", "preemptions"):
+    for name in (
+        "arrivals",
+        "completions",
+        "rejections",
+        "prefill_abandonments",
+        "decode_abandonments",
+        "preemptions",
+        "losses",
+    ):
         assert getattr(measured, name).tolist() == [expected.count[name, i] for i in range(instance.run.classes)], name
     for row, name in enumerate(("prompt_read", "prompt_served", "output_served")):
         assert measured.tokens[row].tolist() == [expected.count[name, i] for i in range(instance.run.classes)], name

@@ -198,6 +198,6 @@ def test_a_trace_of_a_closed_loop_says_so_where_it_is_not_played_in_one(tmp_path
     trace = ClassTrace(replace(read_trace(file), users=2), np.zeros(3, np.int32))
     base = scenario(batch_size=4, prompt=90, output=40)
     as_it_came = replay(base, [trace], ["vllm-round-robin"], gpus=1)
-    assert any("(replay: --users 2)" in warning for warning in as_it_came.warnings)
+    assert any("(replay: users=2)" in warning for warning in as_it_came.warnings)
     looped = replay(base, [trace], ["vllm-round-robin"], gpus=1, users=2)
-    assert not any("--users" in warning for warning in looped.warnings)
+    assert not any("users" in warning for warning in looped.warnings)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
 TIMES = DATA / "rtx4090_llama31_8b_tau.csv"
 LOG = DATA / "vllm_rtx4090_llama31_8b_requests.jsonl"
-PAGE = ROOT / "docs" / "true-to-engines.md"
+PAGE = ROOT / "docs" / "background" / "true-to-engines.md"
 EXAMPLE = ROOT / "examples" / "vllm-rtx4090.toml"
 
 

@@ -10,7 +10,7 @@ from benchmarks.second_engine import HERE, KV_BYTES_PER_TOKEN, MEMORY_BANDWIDTH,
 from fluidgate.calibration import calibrate_batches, read_measurements
 from fluidgate.model import Scenario
 
-PAGE = Path(__file__).parents[3] / "docs" / "true-to-engines.md"
+PAGE = Path(__file__).parents[3] / "docs" / "background" / "true-to-engines.md"
 
 
 def test_a_law_from_one_run_predicts_another() -> None:

@@ -45,10 +45,11 @@ def start_prefill(cluster: Cluster, g: int, slot: int) -> None:
     if cluster.set.drift:
         begin_work(cluster, slot, g)
     tokens = request.unread
+    is_first = request.cached == NOWHERE
     cluster.gpu[g].held += tokens
     request.unread -= hold_prompt(cluster, g, slot, tokens)
     if cluster.set.prefixes:
-        note_found(cluster, slot, tokens - request.unread)
+        note_found(cluster, slot, tokens - request.unread, is_first)
         load(cluster, g, slot, request.unread)
     if np.isnan(request.scheduled):
         request.scheduled = cluster.clock[NOW]

@@ -21,6 +21,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     MIXED_GROUP,
     MIXED_POOL,
     NOW,
+    OUT,
     POOLS,
     READING,
     RUNNING,
@@ -125,6 +126,7 @@ def check_balances(cluster: Cluster) -> int:
     for i in range(counts.shape[1]):
         happened = cluster.events[:, i]
         dropped = 0 if keeps_slot(cluster) else happened[events.DECODE_PREEMPTION]
+        lost = happened[events.PREFILL_LOSS] + happened[events.DECODE_LOSS]
         started, read = happened[events.PREFILL_START], happened[events.PREFILL_END]
         seated, rejoined = happened[events.DECODE_START], happened[events.REJOIN]
         given_up = happened[events.PREFILL_PREEMPTION]
@@ -136,10 +138,10 @@ def check_balances(cluster: Cluster) -> int:
             if counts[stage, i] < 0:
                 return 1
         if (
-            counts[stages.PREFILL_QUEUE, i] != happened[events.ARRIVAL] + given_up + dropped - left
-            or counts[stages.PREFILL, i] != started - read - given_up
+            counts[stages.PREFILL_QUEUE, i] != happened[events.ARRIVAL] + given_up + dropped + lost - left
+            or counts[stages.PREFILL, i] != started - read - given_up - happened[events.PREFILL_LOSS]
             or buffered != read - seated - happened[events.DECODE_ABANDONMENT]
-            or decoding != seated + rejoined - happened[events.DECODE_END] - dropped
+            or decoding != seated + rejoined - happened[events.DECODE_END] - dropped - happened[events.DECODE_LOSS]
         ):
             return 1
     return 0 if alive == cluster.tally[ALIVE] else 1
@@ -166,7 +168,8 @@ def check_slots(cluster: Cluster, g: int) -> int:
     slots = cluster.batch_size
     if prefills == 1 or (cluster.board.reserve and here.group == MIXED and here.crowded == 0):
         slots -= 1
-    if seated > slots or seated + prefills != here.occupied or (prefills == 1 and here.group == SOLO):
+    closed = cluster.batch_size if here.group == OUT else 0
+    if seated > slots or seated + prefills + closed != here.occupied or (prefills == 1 and here.group == SOLO):
         return 2
     return 0 if here.mixed == prefills else 2
 
@@ -212,9 +215,10 @@ def check_room(cluster: Cluster, g: int) -> int:
     here = cluster.gpu[g]
     waiting, reading = gpu_line(cluster, g, WAITING), gpu_line(cluster, g, READING)
     held = here.decodes + cluster.lines[waiting].members + cluster.lines[reading].members
-    if here.occupied != held or held > cluster.batch_size:
+    closed = cluster.batch_size if here.group == OUT else 0
+    if here.occupied != held + closed or held > cluster.batch_size:
         return 2
-    if (here.barred == 0 and held < cluster.batch_size) != (here.prefill_position != NOWHERE):
+    if (here.barred == 0 and here.occupied < cluster.batch_size) != (here.prefill_position != NOWHERE):
         return 10
     if here.prefill_position != NOWHERE and not at_its_level(cluster.board, g):
         return 10

@@ -82,7 +82,8 @@ SESSIONS = 27  # begun, beside the users'
 SENDER = 28  # who has sent the request that arrives: a user, a session, or NOWHERE
 LOOKS_IN_VAIN = 29  # at which nothing was left to happen, one after the other
 ITERATIONS_THEN = 30  # at the last of them
-TALLY = 31
+AWAY = 31  # GPUs that take nothing now, and will
+TALLY = 32
 
 # Values of `tally[ASKED]`.
 ASK = 1  # memory is free again, or a slot of one that has given way
@@ -114,6 +115,9 @@ SHELVES = 31
 
 CALLED = 2
 """Of `along`: the rank forms a batch at the next boundary."""
+
+OUT = 2
+"""Group of the GPUs that take nothing, where a policy decides."""
 
 SLOT_BITS = 28
 SLOT_MASK = (1 << SLOT_BITS) - 1
@@ -359,7 +363,7 @@ class Cluster(NamedTuple):
         gpu: shape (n,).
         epochs: next boundary of each GPU, inf if idle, shape (n,); `tree` is the tournament over them.
         live: shape (grows,).
-        lines: of the policy, then of the GPUs.
+        lines: of the policy, then of the GPUs, then of the front, see `lines`.
         heaps: last iterations of the decodes of a GPU, shape (n, B), int64; those that have finished stand at its end.
         batch: decodes by (GPU, group, class), int32.
         growth: decodes of a GPU that take a new block in the iterations of a residue, int32, shape (n, block_tokens).
@@ -498,7 +502,7 @@ def empty_cluster(
     if settings.gated:  # who waits on a GPU waits for its prefill, but no longer in the policy's queue
         state = board.state._replace(waiting=np.zeros(classes, np.int64), prefilling=np.zeros(classes, np.int64))
         board = board._replace(state=state)
-    lines = np.zeros(stages.QUEUES * classes + LINES * n + (n * classes if settings.accumulate else 0), LINE)
+    lines = np.zeros(stages.QUEUES * classes + LINES * n + (n * classes if settings.accumulate else 0) + 1, LINE)
     lines["head"] = lines["tail"] = NOWHERE
     tree = tournament(n)
     pool_keys, pool_trees = empty_pools(settings, gpu)

@@ -33,6 +33,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     LATE,
     LEFT_PREFILL_QUEUE,
     NOW,
+    OUT,
     OVER,
     READING,
     SEATED,
@@ -110,6 +111,7 @@ def advance(cluster, law, tables, compose, block, budget):
         if tally[CHANGED] == 1:
             tally[CHANGED] = 0
             tally[LATE] = 1
+            look_again(cluster, tables)
             start_all(cluster, tables)
         elif arrives:
             arrive(cluster, tables, next_request(cluster, block))
@@ -143,6 +145,20 @@ def arrive(cluster, tables, arriving):
         wait_in(cluster, stages.PREFILL_QUEUE, slot)
         if len(cluster.shelves) > 0:
             put_on_shelf(cluster, slot, tables.priority[arriving.cls] > 0.0)
+
+
+@called
+def look_again(cluster: Cluster, tables: Tables) -> None:
+    """Tables, or the GPUs that are up, have changed: who stands in front of its class again is found there."""
+    if len(cluster.shelves) > 0:
+        for i in range(cluster.counts.shape[1]):
+            slot = cluster.lines[policy_line(cluster, stages.PREFILL_QUEUE, i)].head
+            while slot != NOWHERE and cluster.live[slot].shelf == NOWHERE:
+                put_on_shelf(cluster, slot, tables.priority[i] > 0.0)
+                slot = cluster.live[slot].next
+    if moves.decides_at_home(cluster.board, tables):
+        for g in range(cluster.gpus):
+            look_over(cluster, tables, g)
 
 
 @called
@@ -389,6 +405,8 @@ def look_over(cluster: Cluster, tables: Tables, g: int) -> None:
     for i in range(cluster.batch.shape[2]):
         cluster.board.state.prefilling[i] += cluster.batch[g, ASSIGNED, i]
     here.occupied = here.decodes + here.finished + cluster.lines[waiting].members + cluster.lines[reading].members
+    if here.group == OUT:
+        here.occupied += cluster.batch_size
     if cluster.set.kv_blocks > 0:
         taken = cluster.set.kv_blocks - here.blocks + promised_blocks(cluster, g)
         here.filled = (taken * WHOLE) // cluster.set.kv_blocks
@@ -398,7 +416,7 @@ def look_over(cluster: Cluster, tables: Tables, g: int) -> None:
         places.backlog[g] = backlog
         places.context[g] = here.context + backlog + here.held
         places.free[g] = here.blocks * cluster.set.keys.kv_block if cluster.set.kv_blocks > 0 else ENDLESS
-        show(places, tables, g, True)
+        show(places, tables, g, here.group != OUT)
     reads_on = here.busy == 1 and here.chunk > 0
     here.barred = 1 if reads_on or backlog + here.decodes >= cluster.set.tokens else 0
     update_ready(cluster.board, g)

@@ -19,7 +19,7 @@ from fluidgate.simulation.iteration.kernel.memory import (
     hold_kv,
     overwrite,
 )
-from fluidgate.simulation.iteration.kernel.prefixes import DROP, let_text_go
+from fluidgate.simulation.iteration.kernel.prefixes import DROP, LEAN, give_up, let_text_go
 from fluidgate.simulation.iteration.kernel.segment import end_after, under_way
 from fluidgate.simulation.iteration.kernel.transfer import transfer_seconds
 
@@ -76,7 +76,7 @@ def carry(cluster: Cluster, g: int, home: int, slot: int) -> int:
     at_home = cluster.live[slot].piece
     found = hold_kv(cluster, g, slot, tokens, 0)
     if cluster.set.caching:
-        let_text_go(cluster, home, at_home, 0)
+        let_text_go(cluster, home, at_home, tokens // cluster.set.keys.kv_block, False)
     return found
 
 
@@ -113,6 +113,22 @@ def let_go(cluster: Cluster, slot: int) -> None:
     tokens = read_tokens(cluster, slot)
     give_back(cluster, cluster.live[slot].kept, slot, tokens, tokens, DROP)
     cluster.live[slot].kept = NOWHERE
+
+
+@called
+def turn_back(cluster: Cluster, slot: int) -> None:
+    """The KV of a request never comes to the GPU that has memory for it: what was there before stays there."""
+    request = cluster.live[slot]
+    g = request.gpu
+    blocks = blocks_to_join(cluster, slot)
+    if cluster.set.caching:
+        record = request.there if request.reserved == 1 else request.piece
+        request.there = request.piece = NOWHERE
+        give_up(cluster, g, slot, record, blocks, request.cached, LEAN)
+    elif cluster.set.kv_blocks > 0:
+        cluster.gpu[g].blocks += blocks
+    if request.reserved == 1:
+        cluster.gpu[g].moving -= 1
 
 
 @called

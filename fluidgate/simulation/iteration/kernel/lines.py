@@ -25,6 +25,12 @@ def accumulating_line(cluster: Cluster, gpu: int, cls: int) -> int:
 
 
 @inlined
+def front_line(cluster: Cluster) -> int:
+    """Of those who are on no GPU because none takes requests, or theirs has failed, by number."""
+    return len(cluster.lines) - 1
+
+
+@inlined
 def push_back(cluster: Cluster, line: int, slot: int) -> None:
     here = cluster.lines[line]
     last = here.tail

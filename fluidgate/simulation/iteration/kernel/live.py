@@ -80,7 +80,7 @@ def enter(cluster, arriving):
     request.piece = NOWHERE
     request.own = NOWHERE
     request.awaited = 0
-    request.cached = 0
+    request.cached = NOWHERE
     request.loaded = 0
     request.decode_gpu = NOWHERE
     request.accumulating = 0

@@ -100,7 +100,8 @@ def find_prompt(cluster: Cluster, g: int, slot: int, tokens: int) -> int:
 def hold_kv(cluster: Cluster, g: int, slot: int, tokens: int, blocks: int) -> int:
     """Give `blocks` blocks of `g` to a request whose KV of `tokens` tokens comes there; how many it finds there."""
     if cluster.set.caching:
-        return min(take_over(cluster, g, slot, blocks) * cluster.set.keys.kv_block, tokens)
+        cluster.live[slot].cached = take_over(cluster, g, slot, blocks)
+        return min(cluster.live[slot].cached * cluster.set.keys.kv_block, tokens)
     if cluster.set.kv_blocks > 0:
         cluster.gpu[g].blocks -= blocks
     return 0

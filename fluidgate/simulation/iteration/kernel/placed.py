@@ -40,11 +40,12 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     PROMPT_READ,
     READING,
     TOTAL_EVENTS,
+    UNTIL,
     WAITING,
     Cluster,
 )
 from fluidgate.simulation.iteration.kernel.handover import arrived, shorten, spare_blocks
-from fluidgate.simulation.iteration.kernel.lines import accumulating_line, gpu_line, push_back, unlink
+from fluidgate.simulation.iteration.kernel.lines import accumulating_line, front_line, gpu_line, push_back, unlink
 from fluidgate.simulation.iteration.kernel.live import enter, refused, what_is_missing
 from fluidgate.simulation.iteration.kernel.memory import blocks_needed, give_back
 from fluidgate.simulation.iteration.kernel.pools import change_load, leaves, pair, ship, unbind
@@ -60,7 +61,14 @@ from fluidgate.simulation.iteration.kernel.segment import (
     last_start,
 )
 from fluidgate.simulation.iteration.kernel.timers import in_transit, next_timer, set_timer, stop_timer
-from fluidgate.simulation.iteration.kernel.users import hold_back, is_answer, next_arrival, next_request, take_turn
+from fluidgate.simulation.iteration.kernel.users import (
+    goes_on,
+    hold_back,
+    is_answer,
+    next_arrival,
+    next_request,
+    take_turn,
+)
 from fluidgate.simulation.iteration.times import TTFT
 
 POOLS = int(Placement.POOLS)
@@ -72,7 +80,7 @@ def advance(cluster, law, compose, block, budget):
     """Run up to `budget` events; returns a word of `pauses`.
 
     At one epoch arrivals come first, then the boundaries of GPUs, then landings of KV, then abandonments, in order of
-    arrival; then what is sent in answer.
+    arrival; then what is sent in answer. It pauses when all events up to `clock[UNTIL]` are over.
 
     Args:
         cluster: Cluster.
@@ -93,6 +101,9 @@ def advance(cluster, law, compose, block, budget):
         if epoch == np.inf and tally[ACCUMULATING] > 0:
             admit_the_rest(cluster)
             continue
+        if epoch > cluster.clock[UNTIL] and goes_on(cluster, epoch):
+            move_clock(cluster, cluster.clock[UNTIL])
+            return pauses.REACHED
         arrives = arrival <= epoch
         take_turn(cluster, epoch, arrives)
         if not move_clock(cluster, epoch):
@@ -114,6 +125,9 @@ def advance(cluster, law, compose, block, budget):
 def arrive(cluster, arriving):
     slot = enter(cluster, arriving)
     if refused(cluster, slot):
+        return
+    if cluster.loads.ups[0] == 0:
+        wait_at_front(cluster, slot)
         return
     if cluster.set.prefixes and asks_for_reuse(cluster.loads):
         look_for(cluster, slot, cluster.set.keys.data_parallel)
@@ -138,6 +152,16 @@ def arrive(cluster, arriving):
         accumulate(cluster, g, slot)
     else:
         wait(cluster, g, slot)
+
+
+@called
+def wait_at_front(cluster: Cluster, slot: int) -> None:
+    """No GPU takes requests: the one that has arrived waits until one does."""
+    request = cluster.live[slot]
+    count(cluster, stages.PREFILL_QUEUE, request.cls, 1)
+    push_back(cluster, front_line(cluster), slot)
+    if request.patience < np.inf:
+        set_timer(cluster, slot, request.arrival + request.patience)
 
 
 @called
@@ -250,9 +274,12 @@ def abandon(cluster: Cluster, slot: int) -> None:
     """The patience of a waiting request is at its end."""
     request = cluster.live[slot]
     g = request.gpu
+    stop_timer(cluster, slot)
+    if g == NOWHERE:
+        leave_front(cluster, slot)
+        return
     if cluster.set.keys.data_parallel > 1:
         report_so_far(cluster, g)
-    stop_timer(cluster, slot)
     line = gpu_line(cluster, g, WAITING)
     if request.accumulating == 1:
         line = accumulating_line(cluster, g, request.cls)
@@ -267,6 +294,16 @@ def abandon(cluster: Cluster, slot: int) -> None:
     retire(cluster, slot, LEFT_PREFILL_QUEUE)
     if was_first and cluster.lines[line].members > 0:
         call(cluster, g, False)
+
+
+@called
+def leave_front(cluster: Cluster, slot: int) -> None:
+    """One that is on no GPU leaves."""
+    request = cluster.live[slot]
+    unlink(cluster, front_line(cluster), slot)
+    count(cluster, stages.PREFILL_QUEUE, request.cls, -1)
+    cluster.events[events.PREFILL_ABANDONMENT, request.cls] += 1
+    retire(cluster, slot, LEFT_PREFILL_QUEUE)
 
 
 @inlined

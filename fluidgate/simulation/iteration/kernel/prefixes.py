@@ -412,9 +412,32 @@ def fill(cluster: Cluster, record: int) -> None:
         record = here.up
 
 
+@called
+def clear(cluster: Cluster, g: int) -> None:
+    """All that is on a GPU is lost, who waits there waits no more, and its blocks are free and hold nothing."""
+    for slot in range(len(cluster.live)):
+        request = cluster.live[slot]
+        if request.stage == NOWHERE:
+            continue
+        if request.reserved == 1 and request.there != NOWHERE and cluster.cached[request.there].gpu == g:
+            request.there = NOWHERE
+        if request.piece != NOWHERE and cluster.cached[request.piece].gpu == g:
+            request.piece = NOWHERE
+            request.awaited = 0
+        if request.own != NOWHERE and cluster.cached[request.own].gpu == g:
+            request.own = NOWHERE
+    for record in range(len(cluster.cached)):
+        if cluster.cached[record].gpu == g:
+            remove(cluster, record)
+    cluster.gpu[g].first_free = cluster.gpu[g].last_free = NOWHERE
+    if cluster.set.kv_blocks > 0:
+        push_hole(cluster, g, cluster.set.kv_blocks)
+
+
 # What becomes of it. Values of `keep`:
 DROP = 0  # what is the request's own holds nothing
 OWN = 1  # the request will want it again
+LEAN = 3  # the same of a text that never came, but for what others have brought behind it
 ANSWER = 2  # others will, if its answer is a piece of text
 
 
@@ -435,14 +458,14 @@ def give_up(cluster: Cluster, g: int, slot: int, record: int, blocks: int, read:
         cluster.gpu[g].blocks += blocks - shared
         if blocks - shared - own > 0:
             push_hole(cluster, g, blocks - shared - own)
-    if own > 0 and keep == OWN:
+    if own > 0 and keep != ANSWER:
         request.own = new_record(cluster, -1 - slot, g)
         cluster.cached[request.own].present = own
         if limited:
             push_free(cluster, g, request.own)
     elif own > 0:
         leave_answer(cluster, g, request.answer, record, own)
-    let_text_go(cluster, g, record, read)
+    let_text_go(cluster, g, record, read, keep == LEAN)
 
 
 @called
@@ -464,8 +487,12 @@ def leave_answer(cluster: Cluster, g: int, answer: int, text: int, blocks: int) 
 
 
 @called
-def let_text_go(cluster: Cluster, g: int, record: int, read: int) -> None:
-    """One less holds the text that ends with the piece of a record, of which `read` blocks are read."""
+def let_text_go(cluster: Cluster, g: int, record: int, read: int, has_more: bool) -> None:
+    """One less holds the text that ends with the piece of a record, of which `read` blocks are read.
+
+    Args:
+        has_more: whether pieces are whole that others have brought something behind.
+    """
     limited = cluster.set.kv_blocks > 0
     while record != NOWHERE:
         here = cluster.cached[record]
@@ -473,14 +500,16 @@ def let_text_go(cluster: Cluster, g: int, record: int, read: int) -> None:
         if here.refs > 0:
             return
         up = here.up
+        there = min(max(read - blocks_before(cluster, here.piece), 0), here.present)
+        if has_more and here.ties > 0:
+            there = here.present
         if limited:
             cluster.gpu[g].blocks += here.present
-            there = min(max(read - blocks_before(cluster, here.piece), 0), here.present)
             if there < here.present:
                 push_hole(cluster, g, here.present - there)
-            here.present = there
             if there > 0:
                 push_free(cluster, g, record)
+        here.present = there
         if here.present == 0 and here.ties == 0:
             remove(cluster, record)
             if up != NOWHERE:

@@ -64,10 +64,18 @@ def observe(cluster: Cluster, quantity: int, cls: int, seconds: float, epoch: fl
 
 
 @inlined
-def note_found(cluster: Cluster, slot: int, tokens: int) -> None:
-    """A request that is given memory for its prompt found `tokens` tokens of it there."""
+def take_back(cluster: Cluster, quantity: int, cls: int, seconds: float, epoch: float) -> None:
+    """A time that was to become known at `epoch` never will."""
+    if epoch >= cluster.set.warmup and epoch <= cluster.set.horizon:
+        cluster.histogram[quantity, cls, bin_of(seconds)] -= 1
+        cluster.seconds[quantity, cls] -= seconds
+
+
+@inlined
+def note_found(cluster: Cluster, slot: int, tokens: int, is_first: bool) -> None:
+    """A request that is given memory for its prompt, for the first time or again, found `tokens` tokens of it there."""
     request = cluster.live[slot]
-    if request.preemptions == 0:
+    if is_first:
         cluster.tokens[PROMPT_ADMITTED, request.cls] += request.prompt
         cluster.tokens[PROMPT_FOUND, request.cls] += tokens
 
@@ -278,13 +286,22 @@ def close_segments(cluster: Cluster) -> None:
         here = cluster.gpu[g]
         if here.busy == 0 or now <= here.start:
             continue
-        k = min(ended_by(here.origin, here.first, here.step, now), here.length)
-        record_segment(cluster, g, k)
-        begun = max(here.origin + span(here.first, here.step, k) if k > 0 else here.start, cluster.set.warmup)
-        mode = PREFILL_TIME
-        if here.batch > 0:
-            mode = MIXED_TIME if here.chunk > 0 else SOLO_TIME
-        rest = max(now - begun, 0.0)
-        cluster.mode_seconds[mode] += rest
-        cluster.mode_seconds[KV_TIME] += rest * (here.context + here.held + here.batch * k)
+        record_part(cluster, g)
         here.busy = 0
+
+
+@inlined
+def record_part(cluster: Cluster, g: int) -> int:
+    """Write down what the segment under way on `g` has done by now; its iterations that are over."""
+    here = cluster.gpu[g]
+    now = cluster.clock[NOW]
+    k = min(ended_by(here.origin, here.first, here.step, now), here.length)
+    record_segment(cluster, g, k)
+    begun = max(here.origin + span(here.first, here.step, k) if k > 0 else here.start, cluster.set.warmup)
+    mode = PREFILL_TIME
+    if here.batch > 0:
+        mode = MIXED_TIME if here.chunk > 0 else SOLO_TIME
+    rest = max(now - begun, 0.0)
+    cluster.mode_seconds[mode] += rest
+    cluster.mode_seconds[KV_TIME] += rest * (here.context + here.held + here.batch * k)
+    return k

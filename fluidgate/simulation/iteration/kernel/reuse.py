@@ -12,9 +12,9 @@ from fluidgate.workloads.streams.requests import NOTHING
 
 @inlined
 def to_read_on(cluster: Cluster, g: int, slot: int) -> int:
-    """Tokens of a prompt that arrives which are to be read if it is read on `g`."""
-    prompt = cluster.live[slot].prompt
-    return prompt - tokens_on(cluster, g, slot) if cluster.set.prefixes else prompt
+    """Tokens of a request that waits which are to be read if it is read on `g`."""
+    unread = cluster.live[slot].unread
+    return unread - tokens_on(cluster, g, slot) if cluster.set.prefixes else unread
 
 
 @called

@@ -15,6 +15,7 @@ from fluidgate.simulation.iteration.kernel.cluster import (
     ASK_FOR_DECODES,
     ASKED,
     BARRED,
+    CHANGED,
     COMPOSER,
     DUE,
     FETCHING,
@@ -210,7 +211,7 @@ def gives_way(cluster: Cluster, g: int) -> bool:
 def unblock(cluster: Cluster) -> bool:
     """No GPU is busy; if no KV moves either: whether something is done lest those who are there wait for good."""
     tally = cluster.tally
-    if tally[ALIVE] == 0 or tally[DUE] > 0 or tally[ASKED] != 0 or not all_stuck(cluster):
+    if tally[ALIVE] == 0 or tally[DUE] > 0 or tally[ASKED] + tally[CHANGED] > 0 or not all_stuck(cluster):
         return False
     tally[COMPOSER] = NOWHERE
     for g in range(cluster.gpus):

@@ -23,7 +23,7 @@ def shelf_of(unread: int) -> int:
 
 @called
 def put_on_shelf(cluster: Cluster, slot: int, by_reading: bool) -> None:
-    """A request has come to the policy's queue, as the last of its shelf.
+    """A request has come to the policy's queue, as the last of its shelf; or to its front again, before later ones.
 
     Args:
         by_reading: whether its class has an index.
@@ -31,16 +31,23 @@ def put_on_shelf(cluster: Cluster, slot: int, by_reading: bool) -> None:
     request = cluster.live[slot]
     look_for(cluster, slot, 1)
     request.found = cluster.loads.reuse.tokens[0] if cluster.loads.reuse.count[0] > 0 else 0
-    shelf = shelf_of(request.prompt - request.found) if by_reading else 0
+    shelf = shelf_of(request.unread - request.found) if by_reading else 0
     line = cluster.shelves[request.cls, shelf]
     request.shelf = shelf
-    request.shelf_next = NOWHERE
-    request.shelf_previous = line.tail
-    if line.tail == NOWHERE:
+    before = line.tail
+    while before != NOWHERE and cluster.live[before].number > request.number:
+        before = cluster.live[before].shelf_previous
+    after = line.head if before == NOWHERE else cluster.live[before].shelf_next
+    request.shelf_previous = before
+    request.shelf_next = after
+    if before == NOWHERE:
         line.head = slot
     else:
-        cluster.live[line.tail].shelf_next = slot
-    line.tail = slot
+        cluster.live[before].shelf_next = slot
+    if after == NOWHERE:
+        line.tail = slot
+    else:
+        cluster.live[after].shelf_previous = slot
     line.members += 1
 
 

@@ -16,6 +16,7 @@ from fluidgate.compiled import called, inlined
 from fluidgate.policies.decisions.board import NOWHERE
 from fluidgate.simulation.iteration.kernel.cluster import (
     ALIVE,
+    AWAY,
     COMPLETED,
     CURSOR,
     ITERATIONS,
@@ -104,13 +105,16 @@ def take_turn(cluster: Cluster, epoch: float, arrives: bool) -> None:
 def goes_on(cluster: Cluster, epoch: float) -> bool:
     """Whether the run does, up to the next look at its tables, where the next event is at `epoch`, inf for none.
 
-    Those who wait may be served by other tables. Without a horizon a few looks are waited for in vain.
+    Those who wait may be served by other tables, or by GPUs that come back. Without a horizon a few looks are waited
+    for in vain, where no GPU will.
     """
     tally = cluster.tally
     if epoch < np.inf:
         return True
     if tally[ALIVE] == 0:
         return False
+    if tally[AWAY] > 0:
+        return True
     if tally[ITERATIONS] > tally[ITERATIONS_THEN]:
         tally[LOOKS_IN_VAIN] = 0
         tally[ITERATIONS_THEN] = tally[ITERATIONS]

@@ -53,6 +53,7 @@ from fluidgate.simulation.iteration.kernel.handover import (
     carry,
     let_go,
     make_room,
+    read_tokens,
 )
 from fluidgate.simulation.iteration.kernel.keys import SWAP
 from fluidgate.simulation.iteration.kernel.lines import gpu_line, policy_line, push_back, push_front
@@ -236,7 +237,8 @@ def abandon(cluster: Cluster, slot: int) -> None:
         request.piece = NOWHERE
         recall(cluster, home)
     elif buffered and cluster.set.caching:
-        let_text_go(cluster, request.prefill_gpu, request.piece, 0)
+        read = read_tokens(cluster, slot) // cluster.set.keys.kv_block
+        let_text_go(cluster, request.prefill_gpu, request.piece, read, False)
         request.piece = NOWHERE
     retire(cluster, slot, LEFT_DECODE_BUFFER if buffered else LEFT_PREFILL_QUEUE)
 
@@ -328,9 +330,10 @@ def start_prefill(cluster: Cluster, slot: int, g: int) -> None:
         make_room(cluster, g, blocks_needed(cluster, g, slot, request.unread))
         request.reserved = 1
     tokens = request.unread
+    is_first = request.cached == NOWHERE
     request.unread -= hold_prompt(cluster, g, slot, tokens)
     if cluster.set.prefixes:
-        note_found(cluster, slot, tokens - request.unread)
+        note_found(cluster, slot, tokens - request.unread, is_first)
     request.stage = stages.PREFILL
     request.gpu = g
     request.prefill_gpu = g

@@ -1,0 +1,1 @@
+"""What fluidgate finds by the entry points in pyproject.toml."""

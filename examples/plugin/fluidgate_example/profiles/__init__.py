@@ -1,0 +1,1 @@
+"""Profiles: the TOML files of this folder."""
