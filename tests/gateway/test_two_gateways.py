@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -47,13 +48,19 @@ async def test_one_takes_over_from_another_without_a_refused_connection(tmp_path
         path.write_text(path.read_text().replace("port = 0", f"port = {free}\nreuse_port = true"))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         statuses: list[int] = []
+        resets: list[OSError] = []
 
         async def ask() -> None:
             while True:
                 body = {"model": "emulated", "prompt": "hi", "max_tokens": 2}
                 url = f"http://127.0.0.1:{free}/v1/completions"
-                async with session.post(url, json=body, headers={"connection": "close"}) as answer:
-                    statuses.append(answer.status)
+                try:
+                    async with session.post(url, json=body, headers={"connection": "close"}) as answer:
+                        statuses.append(answer.status)
+                except aiohttp.ClientOSError as error:
+                    if error.errno != errno.ECONNRESET:
+                        raise
+                    resets.append(error)  # who has just connected to the old one as it closes its socket
                 await asyncio.sleep(0.01)
 
         old = await started(path, free)
@@ -66,6 +73,7 @@ async def test_one_takes_over_from_another_without_a_refused_connection(tmp_path
             before = len(statuses)
             await asyncio.sleep(0.3)
             assert not asking.done(), "no connection was refused"
+            assert len(resets) <= 1
             assert len(statuses) > before
             assert set(statuses) <= {200, 503}
             assert statuses[-1] == 200

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, closing
 from fluidgate.errors import FluidgateError
 from fluidgate.gateway.client.frontend import Frontend
 from fluidgate.gateway.client.notify import ServiceManager
-from fluidgate.gateway.client.server import BACKLOG, listening_socket, raise_file_limit, server_of
+from fluidgate.gateway.client.server import listening_socket, raise_file_limit, server_of
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
 from fluidgate.gateway.gateway_tables import LOOPBACK
@@ -38,12 +38,14 @@ async def serve(settings: GatewaySettings, *, started: Callable[[str], None] | N
                 log.warning("listening on %s: whoever reaches this address reaches the engines", host)
             gc.collect()
             gc.freeze()  # what is there by now stays: to look through it all again holds up everybody for 80 ms
-            sock.listen(BACKLOG)  # who reads the URL may come at once
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            manager.ready(f"gateway on {url}")
-            if started is not None:
-                started(url)
-            await server_of(settings, gateway, frontend, manager).serve(sockets=[sock])
+
+            def announce() -> None:
+                manager.ready(f"gateway on {url}")
+                if started is not None:
+                    started(url)
+
+            await server_of(settings, gateway, frontend, manager, announce).serve(sockets=[sock])
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -34,13 +34,27 @@ class Server(uvicorn.Server):
     gateway file anew and opens the log anew.
     """
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, frontend: Frontend, manager: ServiceManager) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gateway: Gateway,
+        frontend: Frontend,
+        manager: ServiceManager,
+        announce: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._manager = manager
+        self._announce = announce
         self._gateway = gateway
         self._frontend = frontend
         self._leaving: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Signals are heeded by now: who is told of the gateway may send one at once."""
+        await super().startup(sockets=sockets)
+        if self._announce is not None:
+            self._announce()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -124,9 +138,18 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
 
 
 def server_of(
-    settings: GatewaySettings, gateway: Gateway, frontend: Frontend, manager: ServiceManager | None = None
+    settings: GatewaySettings,
+    gateway: Gateway,
+    frontend: Frontend,
+    manager: ServiceManager | None = None,
+    announce: Callable[[], None] | None = None,
 ) -> Server:
-    """The server of a gateway's HTTP side; `manager` is told of what it does."""
+    """The server of a gateway's HTTP side.
+
+    Args:
+        manager: is told of what it does.
+        announce: called once requests are taken.
+    """
     protocol = partial(Protocol, refused=frontend.refused, client_seconds=settings.server.client_seconds)
     config = uvicorn.Config(
         frontend.app,
@@ -142,7 +165,7 @@ def server_of(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    return Server(config, gateway, frontend, manager or ServiceManager())
+    return Server(config, gateway, frontend, manager or ServiceManager(), announce)
 
 
 def raise_file_limit() -> None:
