@@ -1,7 +1,8 @@
 """What whole engines of several types cost, beside fractions rounded up: `python -m benchmarks.whole_engines`.
 
-Forty drawn loads of about so many engines, on two or three types of GPU (or on four): on how many rounding up and taking
-engines away while it goes is dearer than the program in whole engines, by how much at most, and how long that takes.
+Forty drawn loads of about so many engines, on two or three types of GPU (or on four): on how many rounding up and
+taking engines away while it goes is dearer than the program in whole engines, by how much at most, and how long that
+takes.
 """
 
 from __future__ import annotations
