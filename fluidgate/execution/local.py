@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from fluidgate.errors import FluidgateError
@@ -14,6 +17,9 @@ from fluidgate.execution.executor import AsTheyEnd, Ended, Executor, InProcess, 
 
 LOSSES = 3
 """Times in a row that workers are lost, and no job ends, before no others are started."""
+
+FEEDER_PATIENCE = 2.0
+"""Seconds that a thread which fed workers gets to end."""
 
 
 class LocalProcesses(AsTheyEnd):
@@ -50,6 +56,7 @@ class LocalProcesses(AsTheyEnd):
 
         from loky import get_reusable_executor
 
+        _feeders_end_before_python()
         with interrupts_held():
             executor: Any = get_reusable_executor(max_workers=self.workers, timeout=60)  # type: ignore[no-untyped-call]
             running = {executor.submit(function, job): k for k, job in jobs.items()}
@@ -78,6 +85,22 @@ class ThisMachine(AsTheyEnd):
 
     def completed(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Ended:
         return completed(default_executor(self.workers, len(jobs)), function, jobs)
+
+
+@cache
+def _feeders_end_before_python() -> None:
+    """Wait, as Python ends, for the threads that fed workers.
+
+    They may be the last to hold the semaphores of their queue, and are killed wherever they are as Python ends: between
+    a semaphore's removal and the note of it, the resource tracker would report a leak on standard error.
+    """
+    atexit.register(_end_feeders)
+
+
+def _end_feeders() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(timeout=FEEDER_PATIENCE)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,41 @@ def test_an_executor_by_name(tmp_path: Path) -> None:
             executor_named(wrong)
     with pytest.raises(FluidgateError, match="workers: is of this machine; leave it out with executor='ray'"):
         executor_named("ray", workers=2)
+
+
+SLOW_FEEDER = """
+import importlib, threading, time
+import loky.process_executor
+from loky.backend import queues
+
+synchronize = importlib.import_module("loky.backend.synchronize")
+
+feed, unlink, exiting = queues.Queue._feed, synchronize.sem_unlink, loky.process_executor._python_exit
+
+def feed_slowly(*arguments):
+    feed(*arguments)
+    time.sleep(0.1)
+
+def unlink_slowly(name):
+    unlink(name)
+    if threading.current_thread().daemon:
+        time.sleep(0.5)
+
+def exit_slowly():
+    exiting()
+    time.sleep(0.3)
+
+queues.Queue._feed = staticmethod(feed_slowly)
+synchronize.sem_unlink = unlink_slowly
+loky.process_executor._python_exit = exit_slowly
+
+from fluidgate.execution import LocalProcesses
+ended = LocalProcesses(2).completed(time.sleep, [0.0, 60.0])
+print(next(ended))
+ended.close()
+"""
+
+
+def test_nothing_leaks_where_the_thread_that_feeds_is_the_last_to_hold_its_semaphores() -> None:
+    ended = subprocess.run([sys.executable, "-c", SLOW_FEEDER], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "(0, None)\n", "")
