@@ -1,7 +1,7 @@
 """Is the least number of engines right, and how soon is it there: `python -m benchmarks.sizing [DATA] [--rounds N]
-[--workers W] [--executor local|ray|ray://HOST:PORT] [--keep DIR]`.
+[--only TEXT] [--workers W] [--executor local|ray|ray://HOST:PORT] [--keep DIR]`.
 
-Twenty loads are sized, then every number of engines from the bound on is simulated, with other seeds and twice the
+Thirty loads are sized, then every number of engines from the bound on is simulated, with other seeds and twice the
 requests, until one keeps all targets by its means over eight replications. DATA is the folder of the traces; without it
 those loads are left out. Before that the case of docs/tutorials/size-a-fleet.md is timed: six settings of H100s under
 100 requests/s, proven, in one process with kernels compiled, median of some rounds.
@@ -66,6 +66,9 @@ def _class(prompt: int, output: int, rate: float, more: str = "", name: str = "c
 
 
 CHAT, LONG = _class(1155, 211, 90.0), _class(8000, 300, 12.0, name="long")
+SHORT, LONGER = _class(150, 40, 160.0), _class(14000, 120, 4.0, name="longer")
+OFTEN, RARE = _class(600, 200, 80.0), _class(5000, 200, 4.0, "ttft_p95 = 0.5", "rare")
+HASTY, PATIENT = _class(1500, 300, 50.0, patience=0.3), _class(6000, 100, 4.0, "served = 0.995", "patient", 0.05)
 LOGNORMAL = '[lengths]\nprompt = "lognormal"\nprompt_cv = 1.5\noutput = "lognormal"\noutput_cv = 1.0'
 BURSTS = '[arrivals]\nprocess = "gamma"\ncv = 4.0'
 PHASES = '[arrivals]\nprocess = "mmpp"\nlevels = [1.0, 3.0]\nsojourns = [20.0, 10.0]'
@@ -74,6 +77,12 @@ FIXED = '[lengths]\nprompt = "fixed"\noutput = "fixed"'
 TURNS = "turns = 5\nturn_tokens = 400\nthink = 10.0"
 CACHE = "[engine]\nprefix_caching = true"
 AZURE = "AzureLLMInferenceTrace"
+SPREAD = '[lengths]\noutput = "lognormal"\noutput_cv = 2.5'
+REGULAR = '[arrivals]\nprocess = "gamma"\ncv = 0.3'
+SHORT_PHASES = '[arrivals]\nprocess = "mmpp"\nlevels = [1.0, 6.0, 0.2]\nsojourns = [30.0, 4.0, 10.0]'
+RANKS = "[engine]\ndata_parallel = 2"
+FAILING = "[failures]\nmtbf = 600.0\nmttr = 60.0"
+ONE_FITS = f"[engine]\nkv_tokens = 4096\n{FIXED}"
 TP4, TP2 = "h100/llama-3.1-70b-tp4", "h100/qwen3-32b-tp2"
 
 CASES = (
@@ -95,6 +104,16 @@ CASES = (
     Case("tensor parallel", _file("ttft_p95 = 0.8\ntpot_p95 = 0.04", _class(1155, 211, 20.0), gpu=TP4)),
     Case("two GPUs an engine", _file("ttft_p99 = 1.0", _class(1155, 400, 25.0), gpu=TP2), "vllm-least-loaded"),
     Case("sessions", _file("ttft_p95 = 0.3", _class(2500, 200, 60.0, TURNS), CACHE)),
+    Case("answers of all lengths", _file("latency_p95 = 12.0", _class(700, 420, 30.0), SPREAD)),
+    Case("very unequal classes", _file("ttft_p90 = 1.5\ntpot_p90 = 0.025", SHORT + LONGER)),
+    Case("a rare class", _file("ttft_p95 = 1.0", OFTEN + RARE)),
+    Case("served, by class", _file("served = 0.9", HASTY + PATIENT)),
+    Case("regular gaps", _file("ttft_p99 = 0.09", _class(600, 300, 70.0), REGULAR)),
+    Case("three phases", _file("ttft_p95 = 1.0", _class(900, 250, 50.0), SHORT_PHASES)),
+    Case("memory for one", _file("ttft_p95 = 8.0", _class(3000, 600, 2.0), ONE_FITS, "rtx4090/llama-3.1-8b", "32 512")),
+    Case("a large fleet", _file("ttft_p99 = 0.5\ntpot_p95 = 0.02", _class(1200, 300, 500.0))),
+    Case("ranks in step", _file("ttft_p95 = 0.5\ntpot_p95 = 0.02", _class(900, 250, 60.0), RANKS)),
+    Case("failures", _file("ttft_p99 = 1.0\ntpot_p95 = 0.03", _class(1155, 211, 30.0), FAILING)),
     Case("Azure conversations", _file("ttft_p99 = 0.4\ntpot_p95 = 0.03", ""), trace=(f"{AZURE}_conv.csv", 12.0)),
     Case("Azure code", _file("ttft_p99 = 2.0", ""), "vllm-least-loaded", (f"{AZURE}_code.csv", 10.0)),
 )  # fmt: skip
@@ -106,10 +125,12 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--workers", type=int)
     add_options(arguments)
+    arguments.add_argument("--only", metavar="TEXT", default="", help="of the loads, those whose name has this")
     given = arguments.parse_args()
     timed(given.rounds)
     where = executor(given) or LocalProcesses(given.workers)
-    right = [report(case, given.data, where) for case in CASES if case.trace is None or given.data is not None]
+    cases = [case for case in CASES if given.only in case.name and (case.trace is None or given.data is not None)]
+    right = [report(case, given.data, where) for case in cases]
     found = [each for each in right if each is not None]
     print(f"\n{sum(abs(off) <= 1 for off in found)} of {len(found)} within 1, {found.count(0)} equal")
 
@@ -178,8 +199,9 @@ def _keeps(
     from fluidgate.simulation.iteration.job import prepare, replicate
     from fluidgate.simulation.plans import Plans
 
-    study = load.study(scenario, policy, engines)
-    plans = Plans(study.scenario, engines, by_iterations=True)
+    gpus = engines * scenario.engine.data_parallel
+    study = load.study(scenario, policy, gpus)
+    plans = Plans(study.scenario, gpus, by_iterations=True)
     ready = study.ready(study.policies[0], plans)
     jobs = [study.job(ready, k) for k in range(count)]
     prepare(jobs)

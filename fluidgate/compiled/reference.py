@@ -11,6 +11,7 @@ With `NUMBA_DISABLE_JIT=1` the tuple itself is taken, its record arrays so that 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -44,7 +45,7 @@ class Reference:
             TypeError: a field is no number, no contiguous array and no such tuple.
         """
         self.value = value
-        self._numba_type_ = ReferenceType(type_of(value))
+        self._numba_type_ = _referring(_kinds(value))
         self._memory = np.array(list(_words(value)), np.uint64)
         self.address = int(self._memory.ctypes.data)
 
@@ -87,23 +88,49 @@ class ReferenceType(types.Type):
 
 def type_of(value: Any) -> Any:
     """The type of such a tuple: all integers are int64, all arrays C-contiguous and writable."""
-    kinds: list[Any] = []
+    return _target(_kinds(value))
+
+
+def _kinds(value: Any) -> tuple[Any, ...]:
+    """What the type of a tuple depends on, cheap to make and to compare: its class, and what each field is."""
+    kinds: list[Any] = [type(value)]
     for name, each in zip(value._fields, value, strict=True):
         if isinstance(each, np.ndarray):
             if not each.flags.c_contiguous:
                 raise TypeError(f"{type(value).__name__}.{name} is no contiguous array")
-            kinds.append(types.Array(numba.from_dtype(each.dtype), each.ndim, "C"))
+            kinds.append((each.dtype, each.dtype.isalignedstruct, each.ndim))
         elif hasattr(each, "_fields"):
-            kinds.append(type_of(each))
+            kinds.append(_kinds(each))
         elif isinstance(each, bool | np.bool_):
-            kinds.append(types.boolean)
+            kinds.append(bool)
         elif isinstance(each, int | np.integer):
-            kinds.append(types.int64)
+            kinds.append(int)
         elif isinstance(each, float | np.floating):
-            kinds.append(types.float64)
+            kinds.append(float)
         else:
             raise TypeError(f"{type(value).__name__}.{name} is no number and no array, but {each!r}")
-    return types.NamedTuple(kinds, type(value))
+    return tuple(kinds)
+
+
+@lru_cache(maxsize=256)
+def _target(kinds: tuple[Any, ...]) -> Any:
+    cls, *fields = kinds
+    return types.NamedTuple([_field(kind) for kind in fields], cls)
+
+
+def _field(kind: Any) -> Any:
+    if not isinstance(kind, tuple):
+        return {bool: types.boolean, int: types.int64, float: types.float64}[kind]
+    if isinstance(kind[0], np.dtype):
+        dtype, _, dimensions = kind
+        return types.Array(numba.from_dtype(dtype), dimensions, "C")
+    return _target(kind)
+
+
+@lru_cache(maxsize=256)
+def _referring(kinds: tuple[Any, ...]) -> ReferenceType:
+    """A state is referred to again and again, at every pause of a run."""
+    return ReferenceType(_target(kinds))
 
 
 def _words(value: Any) -> Any:

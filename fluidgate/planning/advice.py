@@ -30,14 +30,19 @@ def advice(scenario: Scenario, partition: Partition | None) -> tuple[str, ...]:
         sentences += _of_speeds(gpu)
     sentences += of_ranks(scenario)
     sentences += _of_hits(scenario)
-    if partition is not None and partition.prefill_utilisation > _FULL:
-        sentences.append(
+    if partition is not None:
+        sentences += of_margin(partition)
+        sentences += looks_like_a_total(scenario, partition.gpus)
+    return tuple(sentences)
+
+
+def of_margin(partition: Partition) -> Iterator[str]:
+    """A mixed group that is hardly enough."""
+    if partition.prefill_utilisation > _FULL:
+        yield (
             f"prefill utilisation is {partition.prefill_utilisation:.1%} on {partition.mixed} mixed GPUs: "
             "the bare partition leaves no margin"
         )
-    if partition is not None:
-        sentences += looks_like_a_total(scenario, partition.gpus)
-    return tuple(sentences)
 
 
 def of_ranks(scenario: Scenario) -> Iterator[str]:
@@ -101,8 +106,7 @@ def of_profile(scenario: Scenario) -> Iterator[str]:
             f"profile {known.profile} is of {known.measured}: engines of today may take a fraction of such times; "
             "calibrate your own, or take a newer profile"
         )
-    if known.gpus > 1:
-        yield f"each GPU of this scenario is a group of {known.gpus} GPUs: {known.gpus} times as many are needed"
+    yield from of_group(gpu)
     yield from _beyond_sizes(gpu)
     yield from _beyond_contexts(scenario)
     if known.kv_memory:
@@ -110,6 +114,12 @@ def of_profile(scenario: Scenario) -> Iterator[str]:
             f"kv_tokens = {scenario.engine.kv_tokens} follows from {known.kv_memory}; "
             'give kv_tokens, or kv_memory = "unlimited", in [engine] for another'
         )
+
+
+def of_group(gpu: Gpu) -> Iterator[str]:
+    """What counts as a GPU."""
+    if (gpus := gpu.calibrated.gpus) > 1:
+        yield f"each GPU of this scenario is a group of {gpus} GPUs: {gpus} times as many are needed"
 
 
 def _beyond_sizes(gpu: Gpu) -> Iterator[str]:

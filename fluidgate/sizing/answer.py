@@ -104,7 +104,8 @@ class Answer:
             cheapest that does.
         proof: the trial without the spare engines.
         whole: the trial with them; the same where there are none.
-        one_less: what one engine less breaks.
+        one_less: what one engine less breaks; None where that was not tried, for the policy, failures or a schedule ask
+            for so many.
         bill: what the engines cost.
         utilisation: the load over what the engines can do at best, by the program.
         trials: all that were made, by engines.

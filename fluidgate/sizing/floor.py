@@ -40,17 +40,19 @@ def beyond_reach(choice: Choice, load: Load, sample: Sequence[Requests]) -> Floo
     """The first target that is missed by the requests' own work alone; None where that rules out none.
 
     Times of the very requests that a trial would send, each at least those of the law for its own tokens in the batches
-    that suit it best. Nothing is said where some may leave, or find no memory: those who stay may be the short ones.
+    that suit it best. Nothing is said where some may leave, and where some find no memory of shares alone: those who
+    stay may be the short ones.
 
     Args:
         sample: those of `requests_of`, by replication.
     """
     scenario = choice.scenario
-    some_leave = any(c.patience_rate > 0.0 for c in scenario.classes)
-    if some_leave or any(_rejected(scenario, requests) for requests in sample):
+    if any(c.patience_rate > 0.0 for c in scenario.classes):
         return None
-    pace = Pace.of(scenario, choice.policy)
+    pace, some_rejected = Pace.of(scenario, choice.policy), some_do_not_fit(scenario, sample)
     for target in load.targets:
+        if some_rejected and not target.is_share:
+            continue
         values = np.array([statistic(target, pace.best(target, requests, scenario)) for requests in sample])
         best = _sure(target, values)
         if math.isfinite(best) and not target.keeps(best):
@@ -101,9 +103,10 @@ class Pace:
         first, tokens = self.reading(requests["prompt"].astype(np.float64)), requests["output"]
         each = np.where(tokens > 1, self.token, np.nan)
         if target.measure == "served":
-            seen = np.ones(len(requests))
+            seen = fits(scenario, requests).astype(np.float64)
         elif target.measure == "goodput":
-            seen = within_limits(scenario, requests["cls"], first, each).astype(np.float64)
+            within = within_limits(scenario, requests["cls"], first, each)
+            seen = np.logical_and(within, fits(scenario, requests)).astype(np.float64)
         elif target.measure == "ttft":
             seen = first
         elif target.measure == "tpot":
@@ -133,7 +136,7 @@ def requests_of(choice: Choice, load: Load, engines: int) -> Iterator[Requests]:
     if choice.scenario.has_sessions:
         yield _least_of_all(choice.scenario)
         return
-    source = load.study(choice.scenario, choice.policy, engines).source
+    source = load.study(choice.scenario, choice.policy, engines * choice.ranks).source
     for replication in range(load.looks[0]):
         blocks, count = [], 0
         for block in source.requests(replication):
@@ -145,6 +148,12 @@ def requests_of(choice: Choice, load: Load, engines: int) -> Iterator[Requests]:
             yield np.concatenate(blocks)
 
 
+def turns_of(choice: Choice, load: Load, engines: int) -> list[Requests]:
+    """All requests of the sessions of a replication, at their full lengths."""
+    source = load.study(choice.scenario, choice.policy, engines * choice.ranks).source
+    return [*source.requests(0), source.script(0).rows[1:]]
+
+
 def _least_of_all(scenario: Scenario) -> Requests:
     """A request of each class with as little to do as may be."""
     made = np.zeros(len(scenario.classes), REQUEST)
@@ -152,9 +161,16 @@ def _least_of_all(scenario: Scenario) -> Requests:
     return made
 
 
-def _rejected(scenario: Scenario, requests: Requests) -> bool:
+def some_do_not_fit(scenario: Scenario, sample: Sequence[Requests]) -> bool:
+    """Whether a request of a sample is turned away by every engine."""
+    return any(not fits(scenario, requests).all() for requests in sample)
+
+
+def fits(scenario: Scenario, requests: Requests) -> Array:
+    """Which requests the KV memory of an engine holds to their end; the others are rejected as they come."""
     memory = scenario.engine.kv_tokens
-    return memory is not None and bool((requests["prompt"].astype(np.int64) + requests["output"] > memory).any())
+    tokens = requests["prompt"].astype(np.int64) + requests["output"]
+    return np.asarray(tokens <= (np.iinfo(np.int64).max if memory is None else memory))
 
 
 def _sure(target: Target, values: Array) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from fluidgate.simulation.iteration.source import Drawn, Replayed, Source
 from fluidgate.simulation.iteration.study import RequestStudy, behaviours, drawn_study
 from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
 from fluidgate.simulation.options import Options
-from fluidgate.sizing.parts import ByInterval, InParts, Logged, Whole, Work
+from fluidgate.sizing.parts import ByInterval, InParts, Logged, Watched, Whole, Work
 from fluidgate.sizing.peak import Intervals
 from fluidgate.sizing.targets import Target
 from fluidgate.sizing.trial import LOOKS
-from fluidgate.sizing.window import Window
+from fluidgate.sizing.window import Window, unseen, unsettled
 from fluidgate.workloads.measured_hits import measured_curves
 from fluidgate.workloads.streams import ClassTrace, Replay, check_played, read_class_traces, starting_span
 
@@ -53,6 +53,11 @@ class Load(ABC):
     def work(self) -> Work:
         """Runs a replication."""
 
+    @property
+    @abstractmethod
+    def over(self) -> Intervals | None:
+        """Parts of the period, or of the trace, of which each is looked at; None where there are none."""
+
     @abstractmethod
     def study(self, scenario: Scenario, policy: str, gpus: int) -> RequestStudy:
         """One policy on so many GPUs under this load.
@@ -74,6 +79,10 @@ class Load(ABC):
     @abstractmethod
     def seconds(self) -> float:
         """Over which the requests of a replication arrive."""
+
+    def doubts(self, scenario: Scenario) -> Iterator[str]:
+        """What its replications do not show of a scenario, a sentence each."""
+        return unseen(scenario, self.targets, self.seconds)
 
     @abstractmethod
     def bounded(self, gpus: float) -> float:
@@ -100,8 +109,12 @@ class DrawnLoad(Load):
         return Whole() if self.intervals is None else ByInterval(self.targets, self.intervals)
 
     @property
+    def over(self) -> Intervals | None:
+        return self.intervals
+
+    @property
     def logged_work(self) -> Work:
-        return Whole()
+        return Whole() if self.intervals is None else Watched(self.targets, self.intervals)
 
     def source(self, scenario: Scenario) -> Source:
         gpus = scenario.cluster_gpus or 1
@@ -122,6 +135,10 @@ class DrawnLoad(Load):
     @property
     def seconds(self) -> float:
         return self.window.horizon
+
+    def doubts(self, scenario: Scenario) -> Iterator[str]:
+        yield from unsettled(scenario, self.window)
+        yield from super().doubts(scenario)
 
     def bounded(self, gpus: float) -> float:
         return gpus
@@ -149,9 +166,12 @@ class TracedLoad(Load):
 
     @property
     def work(self) -> Work:
+        return InParts(self.targets, self.over)
+
+    @property
+    def over(self) -> Intervals | None:
         count = sum(map(len, self.traces))
-        course = None if self.closed else Intervals.of_trace(self.seconds, count, self.targets)
-        return InParts(self.targets, course)
+        return None if self.closed else Intervals.of_trace(self.seconds, count, self.targets)
 
     @property
     def logged_work(self) -> Work:

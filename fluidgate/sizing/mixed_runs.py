@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fluidgate.model import Array
+from fluidgate.model import Array, Scenario
 from fluidgate.simulation.iteration.job import IterationJob
 from fluidgate.simulation.iteration.source import Part
 from fluidgate.sizing.load import Load
 from fluidgate.sizing.mix import Mix, part_of
 from fluidgate.sizing.parts import Logged, Outcome, in_parts
+from fluidgate.sizing.peak import Course, Seen
 from fluidgate.sizing.runs import Runs, readings_of
 from fluidgate.sizing.trial import Reading, Trial
 
@@ -90,11 +91,27 @@ class MixedRuns:
             grows=any(growing.values()),
             replications=len(together),
             results=tuple(own.result for own in runs),
+            course=self._course(scenario),
             bought=self.engines,
             short=tuple(self._short(kind, growing, readings, parts is not None) for kind in range(len(self.engines))),
             kinds=tuple(self.runs),
             shares=self.shares,
         )
+
+    def _course(self, scenario: Scenario) -> Course | None:
+        """Over the requests of all types together."""
+        if self.load.over is None:
+            return None
+        courses = []
+        for outcomes in zip(*(own.outcomes for own in self.runs.values()), strict=True):
+            seen = Seen(self.load.targets, scenario, self.load.over)
+            for outcome in outcomes:
+                if outcome.seen is not None:
+                    seen.add(outcome.seen)
+                elif outcome.log is not None:
+                    seen.take(outcome.log)
+            courses.append(seen.course())
+        return Course.of(courses)
 
     def _short(self, kind: int, growing: dict[int, bool], readings: Sequence[Reading], traced: bool) -> float:
         """Of the targets that all together do not keep for sure; of all of them where all do."""

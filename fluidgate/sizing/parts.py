@@ -28,12 +28,14 @@ class Outcome:
             are independent.
         log: of its requests, dtype LOG; None where nobody reads it.
         course: of the targets over the period of the load; None where it has none.
+        seen: what targets look at in a period, where several fleets are judged together; None where it has none.
     """
 
     run: IterationOutcome
     parts: Array | None = None
     log: Any = None
     course: Course | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class ByInterval:
         seen = Seen(self.targets, job.scenario, self.intervals)
         run = replicate(job, None, seen.take)
         return Outcome(run, course=seen.course())
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Runs a job whose load repeats, one of several fleets that are judged together."""
+
+    targets: tuple[Target, ...]
+    intervals: Intervals
+
+    def __call__(self, job: IterationJob) -> Outcome:
+        seen = Seen(self.targets, job.scenario, self.intervals)
+        return Outcome(replicate(job, None, seen.take), seen=seen)
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Logged:
         return Outcome(run, log=np.concatenate(blocks) if blocks else None)
 
 
-Work = Whole | ByInterval | InParts | Logged
+Work = Whole | ByInterval | Watched | InParts | Logged
 
 
 def in_parts(targets: Sequence[Target], logs: Sequence[Any], scenario: Scenario) -> Array:

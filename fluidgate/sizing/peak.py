@@ -79,6 +79,11 @@ class Seen:
         self.places.append(self.intervals.place(log["arrival"]).astype(np.int16))
         self.values.append(np.array([observed(each, log, self.scenario) for each in self.targets], dtype=np.float32))
 
+    def add(self, other: Seen) -> None:
+        """What another fleet of the same load saw."""
+        self.places += other.places
+        self.values += other.values
+
     def course(self) -> Course:
         count = self.intervals.count
         if not self.places:

@@ -18,6 +18,9 @@ from fluidgate.sizing.parts import Outcome, Work
 from fluidgate.sizing.runs import Runs
 from fluidgate.sizing.trial import Trial
 
+NEAR = 1.0 / 64.0
+"""Share of the engines by which a search goes on from its guess at first: the theory of tails is about so right."""
+
 Steps = Generator[list[IterationJob], Sequence[Outcome], None]
 """Asks for jobs and is sent what they gave."""
 
@@ -56,8 +59,9 @@ class Search:
 
     def steps(self) -> Steps:
         """Widen until one number of engines keeps the targets, then halve what lies below it."""
-        low, high, step = self.bound - 1, None, 1
+        low, high = self.bound - 1, None
         tried = min(max(self.guess, self.bound), self.most)
+        step = max(1, round(NEAR * tried))
         while tried > low and (high is None or tried < high):
             trial = yield from self._try(tried)
             if trial.status == "met":

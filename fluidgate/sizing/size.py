@@ -12,6 +12,7 @@ from fluidgate.arguments import checked, listed
 from fluidgate.errors import FluidgateError
 from fluidgate.execution import Executor
 from fluidgate.model import AnyScenario, Scenario
+from fluidgate.planning.advice import of_group, of_margin
 from fluidgate.progress import Progress, reported
 from fluidgate.simulation.iteration.fleet import named_gpus
 from fluidgate.simulation.options import check_draws
@@ -21,15 +22,15 @@ from fluidgate.sizing.bounded import Bounded
 from fluidgate.sizing.choices import Choice, choices_of
 from fluidgate.sizing.closed_loop import at_pace, sent_by_users
 from fluidgate.sizing.cost import Bill, Paid
-from fluidgate.sizing.floor import Floor, beyond_reach, requests_of
+from fluidgate.sizing.floor import Floor, beyond_reach, requests_of, some_do_not_fit, turns_of
 from fluidgate.sizing.guess import guessed
 from fluidgate.sizing.load import DrawnLoad, Load, TracedLoad, check_load, check_scale, scaled, traced
 from fluidgate.sizing.peak import Intervals
 from fluidgate.sizing.search import Search, run
-from fluidgate.sizing.targets import Target, targets_of, with_targets
+from fluidgate.sizing.targets import Target, targets_of, with_served, with_targets
 from fluidgate.sizing.together import Together, check_mixed, served_together
 from fluidgate.sizing.trial import Trial
-from fluidgate.sizing.window import Window, unseen
+from fluidgate.sizing.window import Window
 from fluidgate.time_units import TimeUnit
 from fluidgate.wording import all_worded
 from fluidgate.workloads.streams import AnyTraces, ClassTrace, check_starts
@@ -138,6 +139,10 @@ def size(
     load = load_of(scenario, wanted, seed, ready, rate_scale, sessions_rate)
     bounded = [Bounded.of(choice, load) for choice in chosen]
     sample = list(requests_of(chosen[0], load, bounded[0].least))
+    sent = turns_of(chosen[0], load, bounded[0].least) if ready or scenario.has_sessions else sample
+    if any(some_do_not_fit(choice.scenario, sent) for choice in chosen):
+        wanted = with_served(wanted)
+        load = replace(load, targets=wanted)
     bounded = [replace(each, floor=beyond_reach(each.choice, load, sample)) for each in bounded]
     if executor is None:
         events = 3.0 * load.seconds * (scenario.cluster_gpus or 1) * float(scenario.rates.arrival.sum())
@@ -157,9 +162,7 @@ def size(
         seed=seed,
         wall_seconds=time.perf_counter() - started,
         currency=scenario.cost.currency,
-        warnings=all_worded(
-            (*_warnings(answers), *unseen(scenario, load.seconds), *_named(bounded), *together.remarks)
-        ),
+        warnings=all_worded((*_warnings(answers), *load.doubts(scenario), *_named(bounded), *together.remarks)),
         load=load,
     )
 
@@ -242,7 +245,7 @@ def _answer(each: Bounded, search: Search | None, spare: int) -> Answer:
         bound_engines=each.engines,
         proof=found,
         whole=whole,
-        one_less=OneLess.of(below, less + spare) if less > 0 else None,
+        one_less=OneLess.of(below, less + spare) if below is not None or 0 < less < each.engines else None,
         bill=Bill.of([Paid(choice.hourly(found.engines + spare), whole.result, each.need)]),
         utilisation=_utilisation(each, whole),
         trials=tuple(search.trials[n] for n in sorted(search.trials)),
@@ -291,6 +294,11 @@ def _why_not(each: Bounded, search: Search | None, spare: int) -> tuple[Status, 
 def _beyond_any(floor: Floor) -> str:
     """Why no number of engines keeps a target, and the mend."""
     target, value = floor.target, floor.value
+    if target.measure == "served":
+        return (
+            f"{target.name} is at most {target.shown(value)} with any number of engines: the KV memory of an engine "
+            "holds none of the other requests; give it more, by [engine] kv_tokens or larger GPUs, or a lower served"
+        )
     if target.is_share:
         return (
             f"{target.name} is at most {target.shown(value)} with any number of engines: the other requests miss "
@@ -304,5 +312,9 @@ def _beyond_any(floor: Floor) -> str:
 
 
 def _warnings(answers: Sequence[Answer]) -> tuple[str, ...]:
-    results = (result for each in answers if each.whole is not None for result in each.whole.results)
-    return tuple(dict.fromkeys(warning for result in results for warning in result.warnings))
+    """Of the runs of all answers, but what a plan alone warns of: here GPUs are counted, and the margin is proven."""
+    results = [result for each in answers if each.whole is not None for result in each.whole.results]
+    plans = [result.plan for result in results if result.plan is not None]
+    beside = {line for plan in plans for line in of_group(plan.scenario.gpu)}
+    beside |= {line for plan in plans if plan.partition is not None for line in of_margin(plan.partition)}
+    return tuple(dict.fromkeys(line for result in results for line in result.warnings if line not in beside))

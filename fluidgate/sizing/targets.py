@@ -18,8 +18,8 @@ from fluidgate.unit_doubts import LONGEST, milliseconds
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 LEAST_SERVED = 0.99
-"""Share of the requests that must be served where some may leave and nothing else is said of them: without it a fleet
-that turns most away would look fast."""
+"""Share of the requests that must be served where some may leave, or are longer than an engine's memory, and nothing
+else is said of them: without it a fleet that turns most away would look fast."""
 
 IN_TAIL = 100.0
 """Requests beyond a percentile in each replication, so that the percentile of one is hardly biased."""
@@ -77,6 +77,10 @@ class Target:
     def keeps(self, value: float) -> bool:
         return value >= self.limit if self.is_share else value <= self.limit
 
+    def possible(self, low: float, high: float) -> tuple[float, float]:
+        """What of an interval it may come to: nothing below 0, nor a share above 1."""
+        return max(low, 0.0), min(high, 1.0) if self.is_share else high
+
     def shown(self, value: float) -> str:
         """A time in s, or in ms beside a limit below 1 s; a share in percent."""
         if self.is_share:
@@ -123,9 +127,14 @@ def targets_of(scenario: Scenario) -> tuple[Target, ...]:
             "neither is there; add targets.ttft or targets.tpot, s"
         )
     some_leave = any(c.patience_rate > 0.0 for c in scenario.classes)
-    if some_leave and not any(each.is_share and each.cls is None for each in found):
-        found.append(Target(None, "served", "share", LEAST_SERVED, implied=True))
-    return tuple(found)
+    return with_served(found) if some_leave else tuple(found)
+
+
+def with_served(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The targets, and that most requests are served where nothing says how many of them."""
+    if any(each.is_share and each.cls is None for each in targets):
+        return tuple(targets)
+    return (*targets, Target(None, "served", "share", LEAST_SERVED, implied=True))
 
 
 def with_targets(scenario: Scenario, given: Sequence[str] | Mapping[str, float]) -> Scenario:

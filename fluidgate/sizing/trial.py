@@ -55,13 +55,13 @@ class Reading:
         else:
             status = "undecided"
         low, high = interval(seen, AT_LAST)
-        return Reading(target, value, (max(min(low, value), 0.0), max(high, value)), status)
+        return Reading(target, value, target.possible(min(low, value), max(high, value)), status)
 
     @staticmethod
     def of_parts(target: Target, measured: IterationMeasurement, cls: int | None, parts: Array) -> Reading:
         """Of a trace: it is what it is, and its parts say how far chance could move it; shape (parts,)."""
         value, seen = target.value(measured, cls), parts[np.isfinite(parts)]
-        about = interval(seen, AT_LAST, value) if len(seen) > 1 else None
+        about = target.possible(*interval(seen, AT_LAST, value)) if len(seen) > 1 else None
         return Reading(target, value, about, "met" if target.keeps(value) else "missed")
 
     @property

@@ -8,22 +8,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluidgate.model import Scenario
+from fluidgate.batching import Batching
+from fluidgate.model import Array, Scenario
+from fluidgate.planning.batches.need import need
+from fluidgate.planning.lengths import lengths_of
 from fluidgate.simulation.doubts import alone_by_class
-from fluidgate.sizing.targets import Target
+from fluidgate.sizing.targets import Target, least_served
 
 REQUESTS = (4_000.0, 400_000.0)
 """Of a replication, at least and at most."""
 STAYS = 20.0
-"""Mean times of a request alone that the window holds at least,"""
+"""Mean times of a request alone that the window holds at least, unless they bring more than"""
+PLENTY = 100_000.0
+"""requests: then so many, or `SETTLES` such times."""
 SETTLES = 5.0
-"""and that go before it."""
+"""Mean times of a request alone that go before it, and more where few answers are much longer than the others:"""
+UNSETTLED = 0.041
+"""until no more than this share of the memory that answers hold in the long run is still missing, which is after
+`SETTLES` means of an exponential law,"""
+FOR_SETTLING = 50_000.0
+"""unless that took more requests than these."""
+LONGEST_OF = 65_536
+"""Answers of a class, of which the longest is looked at."""
 SOJOURNS = 20.0
 """Rounds of all phases, where arrivals have phases, that the window holds at least."""
-ROUNDS = 20.0
-"""Failures and repairs of a unit, one after the other, that a run holds at least,"""
-FOR_FAILURES = 250_000.0
-"""unless it were of more requests than these."""
+FAILURES = 20.0
+"""Of the units of the fewest GPUs that serve the load, that a run holds,"""
+FEWEST_FAILURES = 5.0
+"""or at least so many: where not even these happen in"""
+FOR_FAILURES = 150_000.0
+"""requests, a run is not made longer for them."""
 SESSIONS = 4.0
 """Mean lives of a session, which the warm-up holds."""
 
@@ -41,20 +55,28 @@ class Window:
 
         A rate that repeats does so a whole number of times. GPUs fail often enough to count as they do in the long run,
         and whatever happens at given times is seen, unless that takes too many requests.
+
+        Raises:
+            FluidgateError: a trace of empirical lengths is wrong.
         """
-        rate = scenario.rates.arrival * load
+        rate = float(scenario.rates.arrival.sum()) * load
         stay = float(alone_by_class(scenario).max())
         needed = max(each.requests * _rarity(scenario, each) for each in targets)
-        seconds = float(np.clip(needed, *REQUESTS)) / float(rate.sum())
-        seconds = max(seconds, STAYS * stay)
-        before = max(SETTLES * (stay + scenario.arrivals.think), 0.1 * seconds, SESSIONS * _session(scenario))
+        seconds = float(np.clip(needed, *REQUESTS)) / rate
+        seconds = max(seconds, min(STAYS * stay, max(PLENTY / rate, SETTLES * stay)))
+        before = max(
+            SETTLES * (stay + scenario.arrivals.think),
+            min(_settling(scenario), FOR_SETTLING / rate),
+            0.1 * seconds,
+            SESSIONS * _session(scenario),
+        )
         arrivals = scenario.arrivals
         if arrivals.process == "mmpp":
             seconds = max(seconds, SOJOURNS * sum(arrivals.sojourns))
-        most = FOR_FAILURES / float(rate.sum())
-        whole = max(
-            before + seconds, *(each if each <= most else 0.0 for each in (_failing(scenario), _told(scenario)))
-        )
+        most, told = FOR_FAILURES / rate, _told(scenario)
+        between = _between_failures(scenario, load, targets)
+        fails = min(FAILURES * between, most) if FEWEST_FAILURES * between <= most else 0.0
+        whole = max(before + seconds, fails, told if told <= most else 0.0)
         if whole > before + seconds:
             failing = scenario.failures
             before = max(before, min(SETTLES * (failing.mttr or 0.0) if failing else 0.0, whole / 4.0))
@@ -64,10 +86,30 @@ class Window:
         return Window(_digits(before), _digits(before) + seconds)
 
 
-def _failing(scenario: Scenario) -> float:
-    """The seconds in which units fail often at random."""
+def _settling(scenario: Scenario) -> float:
+    """Seconds in which a fleet that begins empty comes to hold what answers hold in the long run.
+
+    `E[X^2; X > x] - x^2 P(X > x)`, over `E X^2`, is the share that those of the last `x` have yet to write.
+    """
+    sizes, seconds = lengths_of(scenario), 1.0 / scenario.rates.solo_decode
+    return max(float(mean) * _means(each.requests(LONGEST_OF)[1]) for each, mean in zip(sizes, seconds, strict=True))
+
+
+def _means(answers: Array) -> float:
+    """After so many means of a law all but `UNSETTLED` of what its answers hold is there."""
+    lengths = np.sort(answers)
+    squares = np.cumsum(lengths[::-1] ** 2)[::-1]
+    missing = (squares - lengths**2 * np.arange(len(lengths), 0, -1)) / squares[0]
+    return float(lengths[np.argmax(missing <= UNSETTLED)] / lengths.mean())
+
+
+def _between_failures(scenario: Scenario, load: int, targets: Sequence[Target]) -> float:
+    """The mean seconds from one random failure to the next of the fewest GPUs that serve a load; 0 where none fails."""
     failures = scenario.failures
-    return 0.0 if failures is None else ROUNDS * ((failures.mtbf or 0.0) + (failures.mttr or 0.0))
+    if failures is None or failures.mtbf is None or failures.mttr is None:
+        return 0.0
+    least = need(scenario, Batching.TOKEN_BUDGET, least_served(scenario, targets)).engines(load)
+    return (failures.mtbf + failures.mttr) / math.ceil(least / max(failures.units, scenario.engine.data_parallel))
 
 
 def _told(scenario: Scenario) -> float:
@@ -78,9 +120,19 @@ def _told(scenario: Scenario) -> float:
     return max(ends, default=0.0)
 
 
-def unseen(scenario: Scenario, seconds: float) -> Iterator[str]:
+def unsettled(scenario: Scenario, window: Window) -> Iterator[str]:
+    """That a fleet which begins empty is not yet as in the long run when the window begins, and the mend."""
+    if _settling(scenario) > window.warmup * (1.0 + 1e-2):
+        yield (
+            f"lengths: few answers are so much longer than the others that after {window.warmup:.4g} s, where the "
+            "window begins, those in progress still grow in number: a longer run may need more GPUs; give lengths that "
+            "end where the engine's context does"
+        )
+
+
+def unseen(scenario: Scenario, targets: Sequence[Target], seconds: float) -> Iterator[str]:
     """What a replication of so many seconds does not show of failures and schedule, and the mend."""
-    if _failing(scenario) > seconds * (1.0 + 1e-9):
+    if FEWEST_FAILURES * _between_failures(scenario, scenario.cluster_gpus or 1, targets) > seconds * (1.0 + 1e-2):
         assert scenario.failures is not None
         yield (
             f"failures: each run is of {seconds:.4g} s, too short for failures every {scenario.failures.mtbf:g} s of a "

@@ -89,6 +89,15 @@ def test_other_values_of_the_same_kinds_need_no_other_code() -> None:
     assert len(read.signatures) == before
 
 
+def test_the_type_of_a_tuple_is_made_once_for_all_of_its_kinds() -> None:
+    """A fleet that fails refers to its state at each of thousands of pauses."""
+    kind = by_reference(state())._numba_type_
+    assert by_reference(state(table=np.ones((4, 1)), size=np.int32(4)))._numba_type_ is kind
+    packed = np.dtype([("number", "i4"), ("share", "f8")])
+    for other in (state(size=1.0), state(table=np.ones(4)), state(pairs=np.zeros(2, packed))):
+        assert by_reference(other)._numba_type_ != kind
+
+
 def test_what_compiled_code_could_not_share_is_refused() -> None:
     with pytest.raises(TypeError, match=r"State.table is no contiguous array"):
         by_reference(state(table=np.ones((4, 4))[:, ::2]))

@@ -108,3 +108,36 @@ def test_nothing_is_said_where_requests_leave_or_are_found_in_memory() -> None:
     assert floor(shared) is None
     little = chat(targets=tight, more="[engine]\nkv_tokens = 4000")
     assert floor(little) is None
+
+
+def test_requests_that_no_engine_has_memory_for_count_as_lost() -> None:
+    """Prompt and output are geometric of one mean, so that their sum is beyond the memory by chance."""
+    equal = {"prompt": 500, "output": 500, "rate": 8.0, "targets": "ttft_p95 = 5.0"}
+    found = size(chat(more="[engine]\nkv_tokens = 1600", **equal), workers=1)
+    (answer,) = found.answers
+    assert [(each.name, each.implied) for each in found.targets] == [("ttft p95", False), ("served", True)]
+    assert answer.status == "impossible"
+    assert answer.reason is not None
+    fits = 1.0 - (1 - 1 / 500) ** 1600 * (1 + 1600 / 499)
+    assert float(answer.reason.split()[4]) == pytest.approx(100.0 * fits, abs=1.0)
+    assert "the KV memory of an engine holds none of the other requests" in answer.reason
+    few = size(chat(more="[engine]\nkv_tokens = 6000", **equal), workers=1)
+    assert few.best is not None
+    assert few.best.whole is not None
+    assert few.best.whole.readings[1].value > 0.99
+    asked = chat(more="[engine]\nkv_tokens = 1600", **{**equal, "targets": "ttft_p95 = 5.0\nserved = 0.5"})
+    assert size(asked, workers=1).best is not None
+
+
+def test_sessions_that_outgrow_the_memory_of_an_engine_count_as_lost() -> None:
+    turns = "turns = 5\nturn_tokens = 400\nthink = 1.0"
+    given = {"prompt": 2500, "rate": 6.0, "targets": "ttft_p95 = 5.0"}
+    cramped = size(
+        chat(more=f"{turns}\n[engine]\nprefix_caching = true\nkv_tokens = 4000", **given), max_gpus=6, workers=1
+    )
+    assert cramped.targets[1].implied
+    assert cramped.best is None
+    assert "served is 9" in (cramped.answers[0].reason or "")
+    roomy = size(chat(more=f"{turns}\n[engine]\nprefix_caching = true", **given), max_gpus=6, workers=1)
+    assert len(roomy.targets) == 1
+    assert roomy.best is not None

@@ -241,6 +241,8 @@ def test_a_trace_is_split_and_judged_in_parts() -> None:
         r.run.gpus * sum(c.completion_rate.mean or 0.0 for c in r.classes) * (r.window or 0.0) for r in trial.results
     ]
     assert sum(done) == pytest.approx(count), "every request on one type or the other"
+    assert trial.course is not None
+    assert trial.course.rates.sum() * trial.course.intervals.seconds == pytest.approx(count)
     assert done[0] == pytest.approx(long.sum() + 0.1 * (count - long.sum()), rel=0.1)
 
 
@@ -249,6 +251,11 @@ def test_a_load_that_repeats_is_split_too() -> None:
     trial = _run(plan_of(scenario), (3, 6), np.array([[0.2, 0.8], [1.0, 0.0]]))
     assert trial.status == "met"
     assert all(np.isfinite(each.value) for each in trial.readings)
+    assert trial.course is not None
+    assert trial.course.rates == pytest.approx([2 / 3 * (40.0 + 1.5), 4 / 3 * (40.0 + 1.5)], rel=0.1)
+    assert trial.peak is not None
+    assert trial.peak.begins == 20.0
+    assert trial.peak.value >= trial.binding.value
 
 
 def test_a_session_stays_on_the_type_of_its_first_request() -> None:

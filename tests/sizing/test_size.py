@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from fluidgate.batching import Batching
@@ -11,6 +14,7 @@ from fluidgate.planning import plan
 from fluidgate.planning.batches.need import need
 from fluidgate.simulation import simulate
 from fluidgate.sizing import Answer, size
+from fluidgate.sizing.search import Search
 from tests.sizing.instances import chat
 
 CASES = {
@@ -152,3 +156,54 @@ def test_rates_per_gpu_can_not_be_sized() -> None:
     per_gpu = chat().replace(cluster_gpus=None)
     with pytest.raises(FluidgateError, match=r"its rates are per GPU, .* add \[cluster\]"):
         size(per_gpu)
+
+
+def test_groups_are_counted_as_gpus_so_that_nothing_warns_of_it_nor_of_a_margin_that_was_simulated() -> None:
+    """Of a load on which a plan warns of both."""
+    scenario = chat(profile="h100/llama-3.1-70b-tp4", targets="ttft_p99 = 3.0", rate=12.0)
+    found = size(scenario, workers=1)
+    answer = found.best
+    assert answer is not None
+    assert answer.engines is not None
+    assert answer.gpus == 4 * answer.engines
+    planned = simulate(scenario, "index-and-pool", gpus=answer.engines, horizon=10, replications=1, workers=1).warnings
+    assert any("times as many" in warning for warning in planned)
+    assert any("no margin" in warning for warning in planned)
+    assert not any("times as many" in warning or "no margin" in warning for warning in found.warnings)
+    assert any("kv_tokens" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("guess", "least", "most"), [(337, 329, 6), (300, 329, 9), (7, 6, 4), (5, 6, 2), (259, 259, 1)]
+)
+def test_a_search_goes_on_from_its_guess_by_a_share_of_it(guess: int, least: int, most: int) -> None:
+    bound = 259 if least > 200 else 3
+    search = _Known(None, None, bound, guess, 9999, 0)  # type: ignore[arg-type]
+    search.least = least
+    assert list(search.steps()) == []
+    assert search.found is not None
+    assert search.found.engines == least
+    assert len(search.trials) <= most
+
+
+class _Known(Search):
+    """A search in which so many engines keep the targets at least."""
+
+    least: int
+
+    def _try(self, engines: int) -> Any:
+        self.trials[engines] = SimpleNamespace(  # type: ignore[assignment]
+            engines=engines, status="met" if engines >= self.least else "missed"
+        )
+        return self.trials[engines]
+        yield
+
+
+def test_ranks_in_step_are_bought_in_whole_groups() -> None:
+    found = size(chat(more="[engine]\ndata_parallel = 2"), workers=1).best
+    alone = size(chat(), workers=1).best
+    assert found is not None
+    assert alone is not None
+    assert found.engines is not None
+    assert found.gpus == 2 * found.engines
+    assert found.gpus >= (alone.gpus or 0)

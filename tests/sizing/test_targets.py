@@ -109,3 +109,16 @@ def test_the_interval_reaches_as_far_as_the_value() -> None:
     assert found.value == pytest.approx(0.2, rel=0.01)
     assert found.ci95 is not None
     assert 0.0 <= found.ci95[0] <= found.value <= found.ci95[1]
+
+
+def test_the_interval_of_a_share_ends_at_all_of_them() -> None:
+    target = Target(None, "served", "share", 0.9)
+    done = [SimpleNamespace(**_counts(completions=[served], rejections=[10 - served])) for served in (9, 10, 10, 10)]
+    assert (Reading.of(target, done, None, 0.975).ci95 or (0, 0))[1] == 1.0  # type: ignore[arg-type]
+    parts = np.array([0.9, 1.0, 1.0, 1.0])
+    assert (Reading.of_parts(target, done[1], None, parts).ci95 or (0, 0))[1] == 1.0  # type: ignore[arg-type]
+
+
+def _counts(**given: list[int]) -> dict[str, Any]:
+    none = {key: [0] for key in ("prefill_abandonments", "decode_abandonments", "rejections")}
+    return {name: np.array(counts) for name, counts in {**none, **given}.items()}
