@@ -49,7 +49,9 @@ def no_answer(error: BaseException) -> NoAnswer:
             return CLOSED
         case OSError() if number in CUT_OFF:
             return CLOSED
-        case aiohttp.ClientPayloadError() | aiohttp.ClientResponseError():
+        case aiohttp.ClientPayloadError():
+            return NoAnswer("it broke off within its answer", "see its log")
+        case aiohttp.ClientResponseError():
             return NoAnswer("its answer is no HTTP", "correct the port")
         case _:
             reason = one_line(str(error)) or type(error).__name__

@@ -15,7 +15,7 @@ from fluidgate.cli.bound import bound
 from fluidgate.cli.calibrate import calibrate
 from fluidgate.cli.compare import compare
 from fluidgate.cli.completion import completed, completion
-from fluidgate.cli.console import plugin_warnings, unit_warnings
+from fluidgate.cli.console import BAD_INPUT, plugin_warnings, unit_warnings
 from fluidgate.cli.engine import engine
 from fluidgate.cli.examples import examples
 from fluidgate.cli.frontier import frontier
@@ -37,7 +37,6 @@ from fluidgate.cli.workload import workload
 from fluidgate.errors import FluidgateError, one_line
 from fluidgate.wording import to_command_line
 
-BAD_INPUT = 2
 INTERRUPTED = 130
 
 

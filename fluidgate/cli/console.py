@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 WIDE = 200
 """Columns of a page that is no terminal."""
 
-LOGGED = "%(asctime)s %(levelname)s %(message)s"
-"""The form of notices of a server: time and level first."""
-
+BAD_INPUT = 2
+"""Exit status."""
+PLAIN = logging.Formatter("fluidgate: %(message)s")
 FORMATS = ("table", "csv", "markdown", "latex", "json")
 FORMAT = "fluidgate.format"
 """Where a command keeps the form of its output."""
@@ -37,17 +37,20 @@ def output_format() -> str:
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Print each distinct warning once, on standard error."""
+    """Print each distinct warning once, on standard error, or where a server's log goes."""
     for warning in dict.fromkeys(sentences):
-        click.echo(f"fluidgate: warning: {warning}", err=True)
+        if _logs:
+            _logs[-1].warning("%s", warning)
+        else:
+            click.echo(f"fluidgate: warning: {warning}", err=True)
 
 
 @contextmanager
-def notices(form: str = "%(message)s", level: str = "INFO") -> Iterator[None]:
-    """Show the library's notices on standard error, in the form of a `logging.Formatter`; a compilation as a bar."""
+def notices(form: logging.Formatter = PLAIN, level: str = "INFO") -> Iterator[None]:
+    """Show the library's notices on standard error; a compilation as a bar."""
     logger = logging.getLogger("fluidgate")
     handler = Notices(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"fluidgate: {form}", "%Y-%m-%dT%H:%M:%S%z"))
+    handler.setFormatter(form)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -91,6 +94,20 @@ class Notices(logging.StreamHandler[TextIO]):
 def bars_are_seen() -> bool:
     """Whether standard error is a terminal that can draw over a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+_logs: list[logging.Logger] = []
+"""Where warnings go while a server runs."""
+
+
+@contextmanager
+def warnings_to(logger: logging.Logger) -> Iterator[None]:
+    """Let `warn` log, so that all lines of a server have one form."""
+    _logs.append(logger)
+    try:
+        yield
+    finally:
+        _logs.remove(logger)
 
 
 _bars: list[Progress] = []

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluidgate.cli.console import LOGGED, notices
-from fluidgate.cli.options import NUMBER, log_level_option
+from fluidgate.cli.options import NUMBER, log_format_option, log_level_option
+from fluidgate.cli.server_log import server_log
 
 if TYPE_CHECKING:
     from fluidgate.emulator import EngineSettings
@@ -67,6 +67,7 @@ BATCH_SIZE, CHUNK_SIZE = 16, 256
               help="How late a request may still join an iteration that has begun, s.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the lengths of answers.")
 @log_level_option
+@log_format_option
 def engine(
     scenario: str | None,
     profile: str | None,
@@ -77,6 +78,7 @@ def engine(
     host: str,
     port: int,
     log_level: str,
+    log_format: str,
     **options: Any,
 ) -> None:
     """Serve emulated engines that speak vLLM's or SGLang's API, metrics and KV transfer, and take a GPU's time.
@@ -85,14 +87,14 @@ def engine(
     """
     from fluidgate.emulator.serve import run_engines
 
-    settings = engine_settings(scenario, profile, batch_size, chunk_size, options)
-    gpu = settings.gpu
+    with server_log(log_level, log_format):
+        settings = engine_settings(scenario, profile, batch_size, chunk_size, options)
+        gpu = settings.gpu
 
-    def ready(urls: list[str]) -> None:
-        for url in urls:
-            click.echo(f"engine on {url}: model {settings.model}, B = {gpu.batch_size}, C = {gpu.chunk_size}")
+        def ready(urls: list[str]) -> None:
+            for url in urls:
+                click.echo(f"engine on {url}: model {settings.model}, B = {gpu.batch_size}, C = {gpu.chunk_size}")
 
-    with notices(LOGGED, log_level):
         run_engines(settings, count, roles=roles, host=host, port=port, ready=ready)
 
 

@@ -52,6 +52,10 @@ log_level_option = click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True,
     callback=lambda context, parameter, value: value.upper(), help="The least of what is told on standard error.",
 )  # fmt: skip
+log_format_option = click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="How that is told; json: an object a line, for collectors of logs.",
+)  # fmt: skip
 PICTURES = (".png", ".svg", ".pdf")
 
 

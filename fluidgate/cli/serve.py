@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluidgate.cli.console import LOGGED, notices
-from fluidgate.cli.options import log_level_option, one_policy
+from fluidgate.cli.options import log_format_option, log_level_option, one_policy
+from fluidgate.cli.server_log import server_log
 
 if TYPE_CHECKING:
     from fluidgate.gateway.gateway_file import GatewaySettings
@@ -24,8 +24,15 @@ log = logging.getLogger("fluidgate.gateway")
 @click.option("--policy", callback=one_policy, help="Policy, in the place of the file's.")
 @click.option("--check", is_flag=True, help="Check the file and the engines, then leave.")
 @log_level_option
+@log_format_option
 def serve(
-    gateway_file: str, host: str | None, port: int | None, policy: str | None, check: bool, log_level: str
+    gateway_file: str,
+    host: str | None,
+    port: int | None,
+    policy: str | None,
+    check: bool,
+    log_level: str,
+    log_format: str,
 ) -> None:
     """Serve OpenAI's API in front of the engines of GATEWAY, a TOML file.
 
@@ -37,8 +44,8 @@ def serve(
     from fluidgate.event_loop import fast_loop
     from fluidgate.gateway.gateway_file import GatewaySettings
 
-    settings = GatewaySettings.load(gateway_file, host=host, port=port, policy=policy)
-    with notices(LOGGED, log_level), asyncio.Runner(loop_factory=fast_loop()) as runner:
+    with server_log(log_level, log_format), asyncio.Runner(loop_factory=fast_loop()) as runner:
+        settings = GatewaySettings.load(gateway_file, host=host, port=port, policy=policy)
         runner.run(checked(settings) if check else run(settings))
 
 

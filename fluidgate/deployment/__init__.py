@@ -8,10 +8,11 @@ from fluidgate.deployment import judge
 from fluidgate.deployment.compose import compose_text
 from fluidgate.deployment.emulation import emulation_script
 from fluidgate.deployment.fleet import Fleet
-from fluidgate.deployment.gateway import gateway_text, policy_file, scenario_text
+from fluidgate.deployment.gateway import gateway_text, policy_files, scenario_files
 from fluidgate.deployment.kubernetes import kubernetes_text
-from fluidgate.deployment.load import Sent, check_script, requests_text, targets_text
+from fluidgate.deployment.load import check_script, requests_text, targets_text
 from fluidgate.deployment.readme import readme_text
+from fluidgate.deployment.sent import Sent
 from fluidgate.deployment.vllm import vllm_script
 from fluidgate.errors import FluidgateError
 from fluidgate.sizing.answer import Sizing
@@ -19,6 +20,8 @@ from fluidgate.toml_file import fail, read_text, shown, write_whole
 
 __all__ = ["check_folder", "save"]
 
+LOG = "requests.log"
+"""The gateway's request log, in the folder where it is started."""
 SCRIPTS = ("check.sh", "emulate.sh", "vllm.sh")
 
 
@@ -53,9 +56,9 @@ def save(found: Sizing, folder: str | Path, *, force: bool = False, command: str
     fleet = Fleet.of(found.best)
     sent = Sent.of(fleet, found.load, found.seed)
     texts = {
-        "README.md": readme_text(fleet, found, command),
-        "scenario.toml": scenario_text(fleet),
-        "gateway.toml": gateway_text(fleet, {"urls": fleet.urls}),
+        "README.md": readme_text(fleet, found, sent, command),
+        **scenario_files(fleet),
+        "gateway.toml": gateway_text(fleet, {pool.label: fleet.urls(pool) for pool in fleet.pools}, LOG),
         "vllm.sh": vllm_script(fleet),
         "compose.yaml": compose_text(fleet),
         "kubernetes.yaml": kubernetes_text(fleet),
@@ -64,10 +67,8 @@ def save(found: Sizing, folder: str | Path, *, force: bool = False, command: str
         "targets.json": targets_text(fleet, sent),
         "judge.py": read_text(judge.__file__, "a script"),
         **{f"requests/{name}": text for name, text in requests_text(fleet, sent).items()},
+        **{name: read_text(path, "a policy file") for name, path in policy_files(fleet).items()},
     }
-    name, path = policy_file(fleet)
-    if path is not None:
-        texts[name.partition(":")[0]] = read_text(path, "a policy file")
     root = Path(folder)
     try:
         (root / "requests").mkdir(parents=True, exist_ok=True)

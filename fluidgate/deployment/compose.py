@@ -8,7 +8,8 @@ import yaml
 
 from fluidgate import __version__
 from fluidgate.deployment.fleet import GATEWAY_PORT, SIDE_CHANNEL, Fleet
-from fluidgate.deployment.gateway import gateway_text, policy_file
+from fluidgate.deployment.gateway import gateway_text, policy_files
+from fluidgate.deployment.pool import EnginePool
 from fluidgate.deployment.vllm import IMAGE, engine_flags, model_variable
 
 ENGINE_PORT = 8000
@@ -16,6 +17,8 @@ ENGINE_PORT = 8000
 HEALTH = f"http://127.0.0.1:{ENGINE_PORT}/health"
 FILES = "/etc/fluidgate"
 GATEWAY_IMAGE = f"fluidgate:{__version__}"
+CONTAINER_LOG = "-"
+"""The gateway's request log: on standard error, where what runs the container looks for it."""
 DRAIN = 75
 """Seconds from SIGTERM on that the gateway gets: its drain_seconds, and some."""
 HEAD = f"""\
@@ -28,16 +31,21 @@ HEAD = f"""\
 
 def compose_text(fleet: Fleet) -> str:
     """The file, for one machine that has all the GPUs."""
-    engines = {f"engine-{k + 1}": _engine(fleet, k) for k in range(fleet.engines)}
-    urls = [f"http://{name}:{ENGINE_PORT}" for name in engines]
+    engines, first = {}, 0
+    for number, pool in fleet.each:
+        engines[_service(number)] = _engine(fleet, pool, number, first)
+        first += pool.gpus
+    urls = {pool.label: [f"http://{_service(k)}:{ENGINE_PORT}" for k in pool.numbers] for pool in fleet.pools}
+    gateway = gateway_text(fleet, urls, CONTAINER_LOG)
     made = {
         "name": fleet.name,
         "services": {**engines, "gateway": _gateway(fleet, list(engines))},
-        "configs": {"gateway": {"content": gateway_text(fleet, {"urls": urls}).replace("$", "$$")}},
+        "configs": {"gateway": {"content": gateway.replace("$", "$$")}},
         "volumes": {"weights": {}},
     }
-    total = fleet.engines * fleet.gpus
-    machines = f"{total} GPUs: where no machine has so many, kubernetes.yaml or vllm.sh spread them over several."
+    machines = f"{fleet.gpus} GPUs: where no machine has so many, kubernetes.yaml or vllm.sh spread them over several."
+    if fleet.mixed:
+        machines = f"{_types(fleet)}: where no machine has these, kubernetes.yaml or vllm.sh spread them over several."
     return HEAD.format(machines=machines) + yaml_text(made)
 
 
@@ -46,12 +54,27 @@ def yaml_text(made: dict[str, Any]) -> str:
     return str(yaml.safe_dump(made, sort_keys=False, width=1000))  # type: ignore[no-untyped-call]
 
 
-def _engine(fleet: Fleet, number: int) -> dict[str, Any]:
-    ids = [str(number * fleet.gpus + k) for k in range(fleet.gpus)]
+def _types(fleet: Fleet) -> str:
+    """Which of the machine's GPUs are of which type."""
+    first, said = 0, []
+    for pool in fleet.pools:
+        last = first + pool.engines * pool.gpus - 1
+        said.append(f"GPU {first} is" if first == last else f"GPUs {first} to {last} are")
+        said[-1] += f" for {pool.title}"
+        first = last + 1
+    return ", ".join(said)
+
+
+def _service(number: int) -> str:
+    return f"engine-{number + 1}"
+
+
+def _engine(fleet: Fleet, pool: EnginePool, number: int, first: int) -> dict[str, Any]:
+    ids = [str(first + k) for k in range(pool.gpus)]
     environment = {"HF_TOKEN": "${HF_TOKEN:-}"}
-    if fleet.moves_kv:
+    if pool.moves_kv:
         environment |= {
-            "VLLM_NIXL_SIDE_CHANNEL_HOST": f"engine-{number + 1}",
+            "VLLM_NIXL_SIDE_CHANNEL_HOST": _service(number),
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(SIDE_CHANNEL),
         }
     reserved = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
@@ -62,7 +85,7 @@ def _engine(fleet: Fleet, number: int) -> dict[str, Any]:
             model_variable(fleet),
             "--port",
             str(ENGINE_PORT),
-            *(flag.replace("$", "$$") for flag in engine_flags(fleet)),
+            *(flag.replace("$", "$$") for flag in engine_flags(pool)),
         ],
         "environment": environment,
         "ipc": "host",
@@ -80,7 +103,7 @@ def _engine(fleet: Fleet, number: int) -> dict[str, Any]:
 
 
 def _gateway(fleet: Fleet, engines: list[str]) -> dict[str, Any]:
-    files = ["scenario.toml"] + ([policy_file(fleet)[0].partition(":")[0]] if policy_file(fleet)[1] else [])
+    files = [*(pool.scenario_file for pool in fleet.pools), *policy_files(fleet)]
     return {
         "image": GATEWAY_IMAGE,
         "read_only": True,

@@ -6,6 +6,7 @@ import shlex
 
 from fluidgate.batching import DISCIPLINES
 from fluidgate.deployment.fleet import Fleet
+from fluidgate.deployment.pool import EnginePool
 from fluidgate.deployment.vllm import model_line
 
 SCRIPT = """\
@@ -17,14 +18,17 @@ cd "$(dirname "$0")"
 {model}
 FLUIDGATE=${{FLUIDGATE:-fluidgate}}
 
-$FLUIDGATE engine {engine} --model "$MODEL" --log-level warning &
-engines=$!
+engines=
 trap 'kill $engines ${{gateway:-}} 2>/dev/null' EXIT
 trap 'exit 0' INT TERM
-health=http://127.0.0.1:{last}/health
-until python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' $health 2>/dev/null; do
-    kill -0 $engines
-    sleep 0.2
+
+{starts}
+for port in {ports}; do
+    until python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' \\
+            "http://127.0.0.1:$port/health" 2>/dev/null; do
+        kill -0 $engines
+        sleep 0.2
+    done
 done
 $FLUIDGATE serve gateway.toml "$@" &
 gateway=$!
@@ -34,14 +38,20 @@ wait $gateway
 
 def emulation_script(fleet: Fleet) -> str:
     """A shell script that starts the engines, then the gateway; its arguments go to `fluidgate serve`."""
-    return SCRIPT.format(model=model_line(fleet), engine=shlex.join(_options(fleet)), last=fleet.ports[-1])
+    starts = (
+        f'$FLUIDGATE engine {shlex.join(_options(fleet, pool))} --model "$MODEL" --log-level warning &\n'
+        'engines="$engines $!"'
+        for pool in fleet.pools
+    )
+    ports = " ".join(str(fleet.port(pool.numbers[-1])) for pool in fleet.pools)
+    return SCRIPT.format(model=model_line(fleet), starts="\n".join(starts), ports=ports)
 
 
-def _options(fleet: Fleet) -> list[str]:
-    options = ["scenario.toml", "--count", str(fleet.engines), "--port", str(fleet.ports[0])]
-    if not DISCIPLINES[fleet.batching].by_policy:
-        budget = max(fleet.batched_tokens, fleet.scenario.gpu.batch_size)
+def _options(fleet: Fleet, pool: EnginePool) -> list[str]:
+    options = [pool.scenario_file, "--count", str(pool.engines), "--port", str(fleet.port(pool.first))]
+    if not DISCIPLINES[pool.batching].by_policy:
+        budget = max(pool.batched_tokens, pool.scenario.gpu.batch_size)
         options += ["--batching", "token-budget", "--max-num-batched-tokens", str(budget)]
-    if not fleet.caches_prefixes:
+    if not pool.caches_prefixes:
         options.append("--no-prefix-caching")
     return options

@@ -1,29 +1,26 @@
-"""What an answer means for who runs it: so many engines of one kind, and a gateway before them."""
+"""What an answer means for who runs it: pools of engines, one a kind, and a gateway before them."""
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fluidgate.batching import DISCIPLINES, Batching
-from fluidgate.engine_table import EngineModel
+from fluidgate.deployment.pool import EnginePool
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
-from fluidgate.policies import PlacedPolicy, Policy, find_any_policy
-from fluidgate.profiles import find_profile
-from fluidgate.profiles.facts import language_model_of
-from fluidgate.profiles.kv_memory import OVERHEAD, UTILIZATION
-from fluidgate.profiles.profile import Profile
-from fluidgate.sizing.answer import Answer
+from fluidgate.sizing.answer import Answer, Pool
+from fluidgate.sizing.choices import Choice
 from fluidgate.sizing.mix import Mix
 
 FIRST_PORT = 8001
 GATEWAY_PORT = 8080
 SIDE_CHANNEL = 5600
 """First port of NIXL's side channels."""
-HOST_GPUS = 8
-"""Of a machine of several engines."""
+
+
+LONGEST_NAME, LONGEST_LABEL = 30, 14
+"""Letters of a fleet's name, and of a pool's: with what is added, a host's name on Kubernetes has 63 at most."""
 
 
 @dataclass(frozen=True)
@@ -31,126 +28,94 @@ class Fleet:
     """The engines of an answer.
 
     Attributes:
-        scenario: the sized one: its `cluster_gpus` are the ranks of all engines.
-        policy_name: as it was given.
-        policy: for these engines.
-        profile: of the GPUs; None where the scenario's own times are no shipped profile's.
+        load: the whole of it, on the engines of the first pool.
+        pools: one a kind of engine.
     """
 
     answer: Answer = field(repr=False)
-    scenario: Scenario
-    engines: int
-    policy_name: str
-    policy: Policy | PlacedPolicy = field(repr=False)
-    profile: Profile | None
+    load: Scenario
+    pools: tuple[EnginePool, ...]
 
     @staticmethod
     def of(answer: Answer) -> Fleet:
         """Of an answer that has engines.
 
         Raises:
-            FluidgateError: it has none, or the gateway does not run its policy.
+            FluidgateError: it has none, the gateway does not run a policy, or two types serve different models.
         """
-        choice = answer.choice
         if answer.engines is None:
             raise FluidgateError("--save: no choice keeps the targets, so there is nothing to run; give other choices")
-        if isinstance(choice, Mix):
+        if isinstance(answer.choice, Mix):
+            pools = tuple(_pools(answer.fleet))
+            first, ranks = answer.fleet[0].choice, sum(each.engines * each.choice.ranks for each in answer.fleet)
+        else:
+            pools = (EnginePool.of(answer.choice, answer.engines),)
+            first, ranks = answer.choice, answer.engines * answer.choice.ranks
+        load = first.scenario.for_gpus(ranks).replace(options=(), cluster_gpus=ranks)
+        models = {each.model for each in pools}
+        if len(models) > 1:
+            names = " and ".join(sorted(each or "one that the profile does not name" for each in models))
             raise FluidgateError(
-                f"--save: the cheapest is a mix of GPU types, {choice.profile}, but what is saved is of one type; size "
-                "without --mixed, or each type alone with the classes that go there"
+                f"--save: the types of this mix were measured with different models, {names}; give "
+                "profiles of one model"
             )
-        policy = find_any_policy(choice.policy)
-        if isinstance(policy, PlacedPolicy) and not policy.only_places:
-            raise FluidgateError(
-                f"--save: policy '{choice.policy}' is more than a placement of requests, which no gateway runs; "
-                "size with another policy, such as vllm-least-loaded"
-            )
-        ranks = answer.engines * choice.ranks
-        scenario = choice.scenario.for_gpus(ranks).replace(options=(), cluster_gpus=ranks)
-        return Fleet(answer, scenario, answer.engines, choice.policy, policy.on(scenario), _profile(scenario))
+        return Fleet(answer, load, pools)
+
+    @property
+    def mixed(self) -> bool:
+        return len(self.pools) > 1
+
+    @property
+    def engines(self) -> int:
+        return sum(each.engines for each in self.pools)
+
+    @property
+    def gpus(self) -> int:
+        """Of all engines."""
+        return sum(each.engines * each.gpus for each in self.pools)
 
     @property
     def name(self) -> str:
         """Of the scenario, as Compose and Kubernetes take names."""
-        plain = re.sub(r"[^a-z0-9]+", "-", self.scenario.name.lower()).strip("-")[:40].strip("-")
+        plain = _plain(self.load.name)[:LONGEST_NAME].strip("-")
         return plain if plain and plain[0].isalpha() else f"fleet-{plain}".strip("-")
 
     @property
-    def engine(self) -> EngineModel:
-        return self.scenario.engine
-
-    @property
-    def tensor_parallel(self) -> int:
-        """GPUs of a rank."""
-        return self.scenario.gpu.calibrated.gpus
-
-    @property
-    def gpus(self) -> int:
-        """Of an engine."""
-        return self.engine.data_parallel * self.tensor_parallel
-
-    @property
-    def batching(self) -> Batching:
-        return Batching(self.policy.batching)
-
-    @property
-    def moves_kv(self) -> bool:
-        """Whether a prompt that one engine has read may be answered by another."""
-        return DISCIPLINES[self.batching].by_policy
-
-    @property
-    def reads_several(self) -> bool:
-        """Whether a gate feeds engines that were simulated reading several prompts in an iteration."""
-        return isinstance(self.policy, Policy) and not DISCIPLINES[self.batching].by_policy
-
-    @property
-    def batched_tokens(self) -> int:
-        """Of an iteration at most: a chunk beside the decodes where the policy gives out prompts."""
-        gpu, known = self.scenario.gpu, DISCIPLINES[self.batching]
-        if known.by_policy:
-            return gpu.chunk_size + gpu.batch_size - 1
-        return self.engine.max_batched_tokens or known.default_tokens(gpu.batch_size, gpu.chunk_size)
-
-    @property
-    def caches_prefixes(self) -> bool:
-        """What moves its decodes finds prompts that stay by the prefix cache."""
-        return self.moves_kv or self.engine.prefix_caching
-
-    @property
     def model(self) -> str | None:
-        """The weights on Hugging Face; None where the profile does not say which."""
-        said = self.profile.model if self.profile is not None else ""
-        if "/" in said:
-            return said
-        known = language_model_of(said)
-        return None if known is None else known.repository
+        """The weights on Hugging Face; None where the profiles do not say which."""
+        return self.pools[0].model
 
     @property
-    def memory_share(self) -> float:
-        """Of a GPU's memory that the engine takes, so that its KV memory holds what was simulated."""
-        profile, tokens = self.profile, self.engine.kv_tokens
-        if profile is None or tokens is None:
-            return UTILIZATION
-        memory, weights, kv = profile.memory_bytes, profile.weights_bytes, profile.kv_bytes_per_token
-        if memory is None or weights is None or kv is None:
-            return UTILIZATION
-        share = math.ceil(100.0 * (tokens * kv + weights + (profile.gpus or 1) * OVERHEAD) / memory) / 100.0
-        return share if share < 1.0 else UTILIZATION
+    def each(self) -> Iterator[tuple[int, EnginePool]]:
+        """Every engine: its number, from 0 on, and its pool."""
+        return ((number, pool) for pool in self.pools for number in pool.numbers)
 
     @property
-    def ports(self) -> range:
-        """Of the engines on one machine."""
-        return range(FIRST_PORT, FIRST_PORT + self.engines)
+    def policy_names(self) -> list[str]:
+        """Of all pools, each once."""
+        return list(dict.fromkeys(each.policy_name for each in self.pools))
 
-    @property
-    def urls(self) -> list[str]:
-        return [f"http://127.0.0.1:{port}" for port in self.ports]
+    def port(self, number: int) -> int:
+        """Of an engine on one machine."""
+        return FIRST_PORT + number
+
+    def urls(self, pool: EnginePool) -> list[str]:
+        """Of the engines of a pool on one machine."""
+        return [f"http://127.0.0.1:{self.port(number)}" for number in pool.numbers]
 
 
-def _profile(scenario: Scenario) -> Profile | None:
-    """The shipped profile that the scenario's GPU has."""
-    try:
-        found = find_profile(scenario.gpu.calibrated.profile) if scenario.gpu.calibrated.profile else None
-    except FluidgateError:
-        return None
-    return found
+def _pools(fleet: Sequence[Pool]) -> Iterator[EnginePool]:
+    labels, first = _labels([each.choice for each in fleet]), 0
+    for label, each in zip(labels, fleet, strict=True):
+        yield EnginePool.of(each.choice, each.engines, label=label, first=first, shares=each.shares)
+        first += each.engines
+
+
+def _labels(choices: Sequence[Choice]) -> list[str]:
+    """The GPUs' names, with a number where two are the same."""
+    names = [_plain(each.profile.partition("/")[0])[:LONGEST_LABEL].strip("-") or "own" for each in choices]
+    return [name if names.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(names, 1)]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

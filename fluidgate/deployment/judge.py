@@ -16,7 +16,10 @@ METRICS = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "latenc
 
 def main(arguments: list[str]) -> int:
     asked, folder = json.loads(Path(arguments[0]).read_text("utf-8")), Path(arguments[1])
-    classes = {name: requests(folder / str(k), asked["warmup"]) for k, name in enumerate(asked["classes"], 1)}
+    classes = {
+        name: [each for part in parts for each in requests(folder / part, asked["warmup"])]
+        for name, parts in asked["classes"].items()
+    }
     print(f"{sum(map(len, classes.values()))} requests after {asked['warmup']:g} s of warm-up")
     kept = True
     for target in asked["targets"]:
@@ -35,7 +38,11 @@ def main(arguments: list[str]) -> int:
 
 def requests(folder: Path, warmup: float) -> list[dict[str, float] | None]:
     """Times of each request that began after the warm-up, s by measure; None for one that failed."""
-    lines = (folder / "profile_export.jsonl").read_text("utf-8").splitlines()
+    export = folder / "profile_export.jsonl"
+    if not export.is_file():
+        print(f"judge.py: no file {export}; {folder.parent.name}-{folder.name}.log says why", file=sys.stderr)
+        sys.exit(2)
+    lines = export.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines if line.strip()]
     start = min((each["metadata"]["request_start_ns"] for each in records), default=0)
     return [times(each) for each in records if each["metadata"]["request_start_ns"] - start >= 1e9 * warmup]

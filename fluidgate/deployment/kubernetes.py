@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from fluidgate.deployment.compose import DRAIN, ENGINE_PORT, FILES, GATEWAY_IMAGE, yaml_text
+from fluidgate.deployment.compose import CONTAINER_LOG, DRAIN, ENGINE_PORT, FILES, GATEWAY_IMAGE, yaml_text
 from fluidgate.deployment.fleet import GATEWAY_PORT, SIDE_CHANNEL, Fleet
-from fluidgate.deployment.gateway import gateway_text, policy_file, scenario_text
+from fluidgate.deployment.gateway import gateway_text, policy_files, scenario_files
+from fluidgate.deployment.pool import EnginePool
 from fluidgate.deployment.vllm import IMAGE, engine_flags
 from fluidgate.toml_file import read_text
 
@@ -25,24 +26,35 @@ UNKNOWN = "MODEL"
 UNKNOWN_HEAD = (
     f"# Put the model that was measured in the place of {UNKNOWN}: its folder, or its name on Hugging Face.\n"
 )
+NODE_LABEL = "fluidgate-gpu"
+MIXED_HEAD = "# Each type of engine goes to nodes of its GPUs. Say which those are, for each node:\n"
 
 
 def kubernetes_text(fleet: Fleet) -> str:
     """Engines by name, a gateway, their Services and its files, in the namespace that they are applied to."""
-    engines, gateway = f"{fleet.name}-engines", f"{fleet.name}-gateway"
-    urls = [f"http://{engines}-{k}.{engines}:{ENGINE_PORT}" for k in range(fleet.engines)]
-    files = {"gateway.toml": gateway_text(fleet, {"urls": urls}), "scenario.toml": scenario_text(fleet)}
-    name, path = policy_file(fleet)
-    if path is not None:
-        files[name.partition(":")[0]] = read_text(path, "a policy file")
+    gateway = f"{fleet.name}-gateway"
+    names = {pool.label: "-".join(filter(None, (fleet.name, pool.label, "engines"))) for pool in fleet.pools}
+    urls = {
+        pool.label: [f"http://{names[pool.label]}-{k}.{names[pool.label]}:{ENGINE_PORT}" for k in range(pool.engines)]
+        for pool in fleet.pools
+    }
+    files = {
+        "gateway.toml": gateway_text(fleet, urls, CONTAINER_LOG),
+        **scenario_files(fleet),
+        **{name: read_text(path, "a policy file") for name, path in policy_files(fleet).items()},
+    }
     objects = [
-        _service(engines, ENGINE_PORT, ENGINE_PORT, headless=True),
-        _engines(engines, fleet),
+        *(_service(name, ENGINE_PORT, ENGINE_PORT, headless=True) for name in names.values()),
+        *(_engines(names[pool.label], pool) for pool in fleet.pools),
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(gateway), "data": files},
         _service(gateway, 80, GATEWAY_PORT),
         _deployment(gateway, _gateway(gateway), files),
     ]
     head = HEAD + (UNKNOWN_HEAD if fleet.model is None else "")
+    if fleet.mixed:
+        head += MIXED_HEAD + "".join(
+            f"#   kubectl label nodes NODE {NODE_LABEL}={pool.label}\n" for pool in fleet.pools
+        )
     return head + "".join("---\n" + yaml_text(each) for each in objects)
 
 
@@ -60,18 +72,18 @@ def _service(name: str, port: int, target: int, *, headless: bool = False) -> di
     return {"apiVersion": "v1", "kind": "Service", "metadata": _named(name), "spec": spec}
 
 
-def _engines(name: str, fleet: Fleet) -> dict[str, Any]:
+def _engines(name: str, pool: EnginePool) -> dict[str, Any]:
     labels = _named(name)["labels"]
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": _named(name),
         "spec": {
-            "replicas": fleet.engines,
+            "replicas": pool.engines,
             "serviceName": name,
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": _engine(fleet)},
+            "template": {"metadata": {"labels": labels}, "spec": _engine(pool)},
         },
     }
 
@@ -92,21 +104,21 @@ def _deployment(name: str, pod: dict[str, Any], files: dict[str, str]) -> dict[s
     }
 
 
-def _engine(fleet: Fleet) -> dict[str, Any]:
+def _engine(pool: EnginePool) -> dict[str, Any]:
     token = {"secretKeyRef": {"name": SECRET, "key": "token", "optional": True}}
     environment: list[dict[str, Any]] = [{"name": "HF_TOKEN", "valueFrom": token}]
-    if fleet.moves_kv:
+    if pool.moves_kv:
         own = {"fieldRef": {"fieldPath": "status.podIP"}}
         environment += [
             {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": own},
             {"name": "VLLM_NIXL_SIDE_CHANNEL_PORT", "value": str(SIDE_CHANNEL)},
         ]
-    limits = {"nvidia.com/gpu": str(fleet.gpus)}
+    limits = {"nvidia.com/gpu": str(pool.gpus)}
     container = {
         "name": "vllm",
         "image": IMAGE,
         "command": ["vllm", "serve"],
-        "args": [fleet.model or UNKNOWN, "--port", str(ENGINE_PORT), *engine_flags(fleet)],
+        "args": [pool.model or UNKNOWN, "--port", str(ENGINE_PORT), *engine_flags(pool)],
         "env": environment,
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
         "startupProbe": _probe("/health", "http", 5, 5, START // 5),
@@ -120,6 +132,7 @@ def _engine(fleet: Fleet) -> dict[str, Any]:
         ],
     }
     return {
+        **({"nodeSelector": {NODE_LABEL: pool.label}} if pool.label else {}),
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": PRE_STOP + DRAIN,
         "containers": [container],

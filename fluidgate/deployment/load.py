@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from fluidgate.deployment.fleet import GATEWAY_PORT, Fleet
 from fluidgate.deployment.gateway import HEADER, class_headers
+from fluidgate.deployment.sent import Part, Sent
 from fluidgate.deployment.vllm import model_line
-from fluidgate.model import Scenario
-from fluidgate.simulation.doubts import alone_by_class
-from fluidgate.sizing.load import Load, TracedLoad
-from fluidgate.workloads.streams import NO_SCRIPT, NOTHING, Requests, Script, drawn_requests, drawn_sessions
+from fluidgate.gateway.client.completions import WAIT_HEADER
 
 VERSION = "0.13"
 """Of aiperf, with which the command was tried."""
-REQUESTS = 4_000.0
-"""To be measured, where that takes neither less nor more time than"""
-SECONDS = (120.0, 1_200.0)
-SETTLES = 5.0
-"""Times of the longest request alone before that,"""
-WARMUP = 30.0
-"""s, and at least so long."""
-ROUNDS = 20
-"""Requests, or sessions, for each user of a closed loop."""
 GUIDELLM = "0.8"
 """With which its line was tried."""
 SCRIPT = """\
@@ -43,13 +30,13 @@ URL=${{1:-http://127.0.0.1:{port}}}
 {model}
 rm -rf measured
 
-send() {{ # number of the class, value of its header, kind of endpoint, further flags
-    number=$1 header=$2 endpoint=$3
+send() {{ # which requests, the class in their header, kind of endpoint, further flags
+    part=$1 header=$2 endpoint=$3
     shift 3
     aiperf profile --model "$MODEL" --tokenizer "${{TOKENIZER:-$MODEL}}" --url "$URL" --endpoint-type "$endpoint" \\
         --streaming --use-server-token-count --extra-inputs ignore_eos:true --header "{header}:$header" \\
-        --input-file "requests/$number.jsonl" --custom-dataset-type mooncake-trace "$@" --random-seed {seed} \\
-        --artifact-dir "measured/$number" --ui-type none > "measured-$number.log" 2>&1
+        --input-file "requests/$part.jsonl" --custom-dataset-type mooncake-trace "$@" --random-seed {seed} \\
+        --artifact-dir "measured/$part" --ui-type none > "measured-$part.log" 2>&1
 }}
 
 {lines}
@@ -65,73 +52,14 @@ python3 judge.py targets.json measured
 """
 
 
-@dataclass(frozen=True)
-class Sent:
-    """The requests of a check.
-
-    Attributes:
-        first: those that come by themselves, in order of arrival, from 0 s on.
-        script: the further turns of their sessions.
-        warmup, seconds: s that are not measured, and that are.
-    """
-
-    first: Requests
-    script: Script
-    warmup: float
-    seconds: float
-
-    @staticmethod
-    def of(fleet: Fleet, load: Load | None, seed: int) -> Sent:
-        """Of traces their own; else drawn. Where the load rises and falls, those of the peak that binds."""
-        scenario = fleet.scenario
-        warmup, seconds = _span(scenario)
-        ranks, users = fleet.engines * fleet.engine.data_parallel, scenario.arrivals.users
-        traced = isinstance(load, TracedLoad)
-        peak, begins, script = fleet.answer.peak, 0.0, NO_SCRIPT
-        if traced and users is None and load is not None and load.seconds <= warmup + seconds:
-            warmup, seconds = 0.0, load.seconds
-        elif peak is not None:
-            begins = max(0.0, min(peak.begins, peak.period - warmup - seconds) if traced else peak.begins)
-        ends = begins + warmup + seconds
-        if traced and load is not None:
-            source = load.study(scenario, fleet.policy_name, ranks).source
-            first, script = _joined(source.requests(0), begins), source.script(0)
-        elif scenario.has_sessions:
-            most = None if users is None else ROUNDS * users
-            drawn = drawn_sessions(scenario, ranks, seed=seed, horizon=ends, most=most)
-            first, script = drawn.first, drawn.script
-        elif users is None:
-            first = _joined(drawn_requests(scenario, ranks, seed=seed, horizon=ends), begins)
-        else:
-            first = _joined(drawn_requests(scenario, ranks, seed=seed, most=ROUNDS * users))
-        if users is not None:
-            return Sent(first, script, 0.0, seconds)
-        first = first[(first["arrival"] >= begins) & (first["arrival"] <= ends)].copy()
-        first["arrival"] -= begins
-        return Sent(first, script, warmup, seconds)
-
-    def of_class(self, cls: int) -> Requests:
-        """Those that come by themselves."""
-        return np.asarray(self.first[self.first["cls"] == cls])
-
-    def goes_on(self, cls: int) -> bool:
-        """Whether sessions of the class have a second turn."""
-        return bool((self.of_class(cls)["then"] != NOTHING).any())
-
-
 def check_script(fleet: Fleet, sent: Sent, seed: int) -> str:
-    """A shell script that starts aiperf once for each class, then judges."""
+    """A shell script that starts aiperf once for each part of the load, then judges."""
     lines = ["processes="]
     together = concurrency(fleet)
     for k, said in enumerate(class_headers(fleet).values()):
-        sessions = sent.goes_on(k)
-        how = "chat " if sessions else "completions "
-        if together is None:
-            how += "--fixed-schedule"
-        else:
-            count = "--conversation-num" if sessions else "--request-count"
-            how += f"--no-fixed-schedule --concurrency {together[k]} {count} {max(len(sent.of_class(k)), together[k])}"
-        lines += [f"send {k + 1} {shlex.quote(said)} {how} &", 'processes="$processes $!"']
+        for part in sent.parts[k]:
+            how = " ".join(_flags(part, None if together is None else together[k]))
+            lines += [f"send {part.name} {shlex.quote(said)} {how} &", 'processes="$processes $!"']
     return SCRIPT.format(
         minutes=(sent.warmup + sent.seconds) / 60.0,
         version=VERSION,
@@ -143,9 +71,23 @@ def check_script(fleet: Fleet, sent: Sent, seed: int) -> str:
     )
 
 
+def _flags(part: Part, together: int | None) -> list[str]:
+    flags = ["chat" if part.goes_on else "completions"]
+    if together is None:
+        flags.append("--fixed-schedule")
+    else:
+        count = "--conversation-num" if part.goes_on else "--request-count"
+        flags += ["--no-fixed-schedule", "--concurrency", str(together), count, str(max(part.starts, together))]
+    if part.block is not None:
+        flags += ["--isl-block-size", str(part.block)]
+    if part.wait is not None:
+        flags += ["--header", f"{WAIT_HEADER}:{part.wait:.2e}"]  # of any other form aiperf makes a number, and fails
+    return flags
+
+
 def concurrency(fleet: Fleet) -> list[int] | None:
     """Users of each class of a closed loop, as many as wait on average: those that think send nothing; None else."""
-    scenario, whole = fleet.scenario, fleet.answer.whole
+    scenario, whole = fleet.load, fleet.answer.whole
     users, rates = scenario.arrivals.users, scenario.rates.arrival
     if users is None:
         return None
@@ -161,7 +103,8 @@ def concurrency(fleet: Fleet) -> list[int] | None:
 
 def guidellm_line(fleet: Fleet) -> str | None:
     """A command that sends the first class by guidellm; None where it would not send what was sized for."""
-    if fleet.scenario.arrivals.closed or fleet.scenario.has_sessions or len(fleet.scenario.classes) > 1:
+    scenario, (cls, *others) = fleet.load, fleet.load.classes
+    if scenario.arrivals.closed or scenario.has_sessions or others or cls.patience_rate > 0.0:
         return None
     model = fleet.model or "MODEL"
     return (
@@ -173,21 +116,22 @@ def guidellm_line(fleet: Fleet) -> str | None:
 
 
 def requests_text(fleet: Fleet, sent: Sent) -> dict[str, str]:
-    """The requests of each class by file, a line each as Mooncake's traces have it: ms, tokens in, tokens out."""
+    """The requests of each part by file."""
     return {
-        f"{k + 1}.jsonl": "".join(f"{json.dumps(line)}\n" for line in _lines(sent.of_class(k), sent.script))
-        for k in range(len(fleet.scenario.classes))
+        f"{part.name}.jsonl": "".join(f"{json.dumps(line)}\n" for line in part.lines)
+        for k in range(len(fleet.load.classes))
+        for part in sent.parts[k]
     }
 
 
 def targets_text(fleet: Fleet, sent: Sent) -> str:
     """What `judge.py` reads: the targets, and what they came to in the simulation of the whole fleet."""
-    scenario, whole = fleet.scenario, fleet.answer.whole
+    scenario, whole = fleet.load, fleet.answer.whole
     known = zip(scenario.class_names, scenario.ttft_targets, scenario.tpot_targets, strict=True)
     return json.dumps(
         {
             "warmup": sent.warmup,
-            "classes": list(scenario.class_names),
+            "classes": {name: [part.name for part in sent.parts[k]] for k, name in enumerate(scenario.class_names)},
             "targets": [
                 {**each.target.to_dict(), "simulated": each.value} for each in (whole.readings if whole else ())
             ],
@@ -198,38 +142,3 @@ def targets_text(fleet: Fleet, sent: Sent) -> str:
         },
         indent=2,
     )
-
-
-def _span(scenario: Scenario) -> tuple[float, float]:
-    """Seconds of warm-up, and seconds that are measured."""
-    warmup = max(WARMUP, SETTLES * float(alone_by_class(scenario).max()))
-    rate = float(scenario.rates.arrival.sum()) * (scenario.cluster_gpus or 1)
-    return float(np.ceil(warmup)), float(np.ceil(np.clip(REQUESTS / rate, *SECONDS)))
-
-
-def _joined(blocks: Iterator[Requests], begins: float = 0.0) -> Requests:
-    """Those that come from `begins` on, s."""
-    return np.concatenate([block[block["arrival"] >= begins] for block in blocks])
-
-
-def _lines(first: Requests, script: Script) -> Iterator[dict[str, object]]:
-    """A line a request; of a session one a turn, with what is new of its prompt, ms after the answer before it."""
-    for number, request in enumerate(first, 1):
-        line: dict[str, object] = {
-            "timestamp": round(1e3 * float(request["arrival"]), 1),
-            "input_length": int(request["prompt"]),
-            "output_length": int(request["output"]),
-        }
-        if request["then"] == NOTHING:
-            yield line
-            continue
-        yield {"session_id": str(number), **line}
-        while request["then"] != NOTHING:
-            before, request = request, script.rows[request["then"]]
-            new = int(request["prompt"]) - int(before["prompt"]) - int(before["output"])
-            yield {
-                "session_id": str(number),
-                "delay": round(1e3 * float(before["think"]), 1),
-                "input_length": max(new, 1),
-                "output_length": int(request["output"]),
-            }

@@ -36,6 +36,7 @@ class EndedRequest:
         prefill_engine, decode_engine: URLs; None if it has been on none.
         attempts: prefills begun; `lost_kv`, how often one was begun again because the KV was lost.
         times: of what happened to it, `end` among them.
+        error: what the gateway itself told the client, "" if nothing.
     """
 
     id: str
@@ -56,6 +57,7 @@ class EndedRequest:
     attempts: int
     lost_kv: int
     times: Times
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RefusedRequest:
     Attributes:
         status: of HTTP.
         reason: as in `x-fluidgate-reason`.
+        error: what the client was told.
         path, client_id, client: as in `EndedRequest`, "" where they are not known; `class_name` and `key`, None.
     """
 
@@ -75,3 +78,4 @@ class RefusedRequest:
     class_name: str | None = None
     key: str | None = None
     client: str = ""
+    error: str = ""

@@ -1,15 +1,17 @@
-"""The gateway behind its HTTP side: groups of engines, one a model, that come and go as its file says."""
+"""The gateway behind its HTTP side: groups of engines that come and go as its file says."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fluidgate.gateway.engines import Connections
 from fluidgate.gateway.gateway_file import GatewaySettings, GroupSettings
 from fluidgate.gateway.group import ModelGroup
+from fluidgate.gateway.shares import Sharing
 
 log = logging.getLogger("fluidgate.gateway")
 
@@ -21,7 +23,7 @@ class Gateway:
 
     Attributes:
         settings: the file in force.
-        groups: one a model, in the order of the file.
+        groups: one a model, or several that share it, in the order of the file.
         started: epoch, s.
         draining: whether a load balancer should send nothing more; `closed`, whether new requests are refused.
     """
@@ -35,6 +37,7 @@ class Gateway:
         self.clock = time.monotonic
         self._connections = Connections(silence=settings.limits.token_seconds)
         self.groups = [ModelGroup(each, self._connections) for each in settings.groups]
+        self._sharing = sharing_of(self.groups)
         self.started = time.time()
         self.draining = False
         self.closed = False
@@ -50,7 +53,9 @@ class Gateway:
             FluidgateError: a group has no engine that is fit, one can't serve what the scenario says, or KV does not
                 move.
         """
-        await asyncio.gather(*(group.start(patient=patient) for group in self.groups))
+        await asyncio.gather(*(_start(group, patient=patient) for group in self.groups))
+        for sharing in self._sharing.values():
+            sharing.check()
 
     async def close(self) -> None:
         for task in self._retiring:
@@ -78,6 +83,7 @@ class Gateway:
                 await kept[each.name].adopt(each)
         retired = [group for group in self.groups if group not in groups]
         self.groups, self.settings = groups, settings
+        self._sharing = sharing_of(groups)
         for group in retired:
             log.info("group %s retires once its %d requests have ended", group.settings.name, group.under_way)
             self._retire(group)
@@ -91,12 +97,21 @@ class Gateway:
         if not model:
             return self.groups[0], model
         for group in self.groups:
-            if model in group.settings.aliases and group.backends.models:
-                return group, group.backends.models[0]
-            if model in group.backends.models:
-                return group, model
+            if (known := _known_as(group, model)) is not None:
+                return group, known
         unknown = (group for group in self.groups if not group.backends.models)
         return next(((group, model) for group in unknown), None)
+
+    def drawn(
+        self, group: ModelGroup, model: str, cls: int, tokens: int, session: str | None
+    ) -> tuple[ModelGroup, str]:
+        """The group that takes a request of a class and so many tokens, of those that share the model of `group`, and
+        what its engines call that."""
+        sharing = self._sharing.get(group.settings.name)
+        if sharing is None:
+            return group, model
+        chosen = sharing.drawn(cls, tokens, session)
+        return chosen, _known_as(chosen, model) or model
 
     @property
     def class_names(self) -> list[str]:
@@ -130,7 +145,7 @@ class Gateway:
         made = {each.name: ModelGroup(each, self._connections) for each in wanted}
         try:
             for group in made.values():
-                await group.start()
+                await _start(group)
         except BaseException:
             for group in made.values():
                 await group.close()
@@ -147,3 +162,25 @@ class Gateway:
         task = asyncio.create_task(away())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+
+
+async def _start(group: ModelGroup, *, patient: bool = False) -> None:
+    """A group that shares its model may lack its engines: others serve what would go there."""
+    await group.start(patient=patient, alone=group.settings.shares is None)
+
+
+def _known_as(group: ModelGroup, model: str) -> str | None:
+    """What the engines of a group call a model that clients ask for; None if they do not serve it."""
+    models = group.backends.models
+    if model in group.settings.aliases and models:
+        return models[0]
+    return model if model in models else None
+
+
+def sharing_of(groups: Sequence[ModelGroup]) -> dict[str, Sharing]:
+    """Of groups that share a model, by the name of each."""
+    together: dict[str | None, list[ModelGroup]] = {}
+    for group in groups:
+        if group.settings.shares is not None:
+            together.setdefault(group.settings.model, []).append(group)
+    return {group.settings.name: sharing for each in together.values() for sharing in [Sharing(each)] for group in each}

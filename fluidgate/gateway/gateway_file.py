@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from fluidgate.unit_doubts import milliseconds
 
 LONG_WAIT = 3600.0
 """s; the longest wait from which on its unit is doubted."""
+LOOSE = 1e-3
+"""By so much may shares come to more than 1, or less: they are written with few digits."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class GroupSettings:
     """Engines of one model.
 
     Attributes:
-        name: of the group: its model's, or its scenario's.
+        name: of the group: its own, its model's, or its scenario's.
+        shares: of each class that come here, of several groups that serve one model; None where all do.
         stated: the scenario of the file; `scenario`, the same with rates per GPU for the engines of the file.
         policy: whose decisions are taken.
         limits: of the whole gateway; max_wait, max_waiting: by class.
@@ -70,6 +73,7 @@ class GroupSettings:
     scenario: Scenario = field(compare=False)
     policy: Policy | PlacedPolicy
     model: str | None
+    shares: tuple[float, ...] | None
     aliases: tuple[str, ...]
     engines: EnginesTable
     limits: LimitsTable
@@ -87,7 +91,8 @@ class GroupSettings:
 
     def differs_lightly(self, other: GroupSettings) -> bool:
         """Whether `other` could take this one's place while its requests run: engines, rules, limits, names."""
-        light = ("aliases", "rules", "limits", "max_wait", "max_waiting", "default_class", "engines", "source")
+        limits = ("limits", "max_wait", "max_waiting")
+        light = ("aliases", "shares", "rules", *limits, "default_class", "engines", "source")
         mine = replace(self, **{name: getattr(other, name) for name in light})
         lists = {"urls": [], "pass_headers": [], "ask_usage": True}
         return mine == other and self.engines.model_copy(update=lists) == other.engines.model_copy(update=lists)
@@ -98,7 +103,8 @@ class GatewaySettings:
     """A gateway file, read and checked.
 
     Attributes:
-        groups: one a model.
+        groups: one a model, or several that share it.
+        session_header: in lower case; None where sessions are not told apart.
         admin: the key of the admin API; None where there is none, as with `tracing`.
         reload: reads the file anew.
     """
@@ -112,6 +118,7 @@ class GatewaySettings:
     keys: tuple[Key, ...]
     tokens: TokensTable
     tokenizer: Path | None
+    session_header: str | None = None
     reload: Callable[[], GatewaySettings] | None = field(default=None, compare=False)
 
     @staticmethod
@@ -154,6 +161,8 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         fail(source, found)
     tables = [(f"groups[{k}].", each) for k, each in enumerate(file.groups)] or [("", file)]
     groups = tuple(_group(table, where, file, source, folder, policy) for where, table in tables)
+    if found := list(_problems_of_shares(groups)):
+        fail(source, found)
     return GatewaySettings(
         source=source,
         groups=groups,
@@ -164,6 +173,7 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         keys=tuple(_key(each, file.quota, source) for each in file.keys),
         tokens=file.tokens,
         tokenizer=folder / file.tokens.tokenizer if file.tokens.tokenizer else None,
+        session_header=file.session_header.lower() if file.session_header else None,
     )
 
 
@@ -196,11 +206,12 @@ def _group(
     numbers = file.replanning.model_dump(exclude={"enabled"})
     return GroupSettings(
         source=source,
-        name=table.model or scenario.name,
+        name=table.name or table.model or scenario.name,
         stated=scenario,
         scenario=scenario.for_gpus(max(1, len(engines.urls))),
         policy=chosen,
         model=table.model,
+        shares=None if table.shares is None else tuple(table.shares.get(name, 0.0) for name in names),
         aliases=tuple(table.aliases),
         engines=engines,
         limits=file.limits,
@@ -245,11 +256,19 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
             yield f"{where}scenario: missing; name the scenario file"
         if group.engines is None:
             yield f"{where}engines: missing; write the table with kind and urls"
-    names = [name for group in file.groups for name in (group.model, *group.aliases)]
-    if len(file.groups) > 1 and None in names:
+    shared = {group.model for group in file.groups if group.shares is not None}
+    alone = [group for group in file.groups if group.model not in shared]
+    names = [name for group in alone for name in (group.model, *group.aliases)]
+    for model in shared:
+        names.extend({name for group in file.groups if group.model == model for name in (model, *group.aliases)})
+    models = {group.model for group in file.groups}
+    if len(file.groups) > 1 and None in models and (len(models) > 1 or None not in shared):
         yield "groups: each of several needs a model; name it"
     for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
-        yield f"groups: {shown(name)} stands twice; name each model once"
+        yield f"groups: {shown(name)} stands twice; name each model once, or give groups of one model their shares"
+    own = [group.name or group.model for group in file.groups]
+    for name in sorted({name for name in own if name is not None and own.count(name) > 1}):
+        yield f"groups: two are called {shown(name)}; give each of them a name of its own"
     for k, origin in enumerate(file.server.cors_origins):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+", origin):
             yield f"server.cors_origins[{k}]: {shown(origin)} is no origin; give one such as 'https://chat.example.org'"
@@ -340,6 +359,32 @@ def _class_names(file: GroupTable) -> Iterator[tuple[str, str]]:
         yield f"classes[{k}].name", each.name
     for k, rule in enumerate(file.rules):
         yield f"rules[{k}].class", rule.cls
+    for name in file.shares or ():
+        yield f"shares.{name}", name
+
+
+def _problems_of_shares(groups: Sequence[GroupSettings]) -> Iterator[str]:
+    """One "KEY: REASON; MEND" for what does not go together in groups that serve one model."""
+    for model in dict.fromkeys(group.model for group in groups if group.shares is not None):
+        (at, first), *others = [(k, group) for k, group in enumerate(groups) if group.model == model]
+        if not others:
+            yield f"groups[{at}].shares: no other group has its model; remove this key, or add that group"
+            continue
+        where, names = f"groups[{at}], which serves the same model", first.scenario.class_names
+        for k, group in others:
+            for key in ("aliases", "rules", "default_class"):
+                if getattr(group, key) != getattr(first, key):
+                    yield f"groups[{k}].{key}: differs from that of {where}; write the same"
+            if group.scenario.class_names != names:
+                yield f"groups[{k}].scenario: its classes are not those of {where}; give both the same, in one order"
+        sharing = [first, *(group for _, group in others)]
+        shares = [group.shares for group in sharing if group.shares is not None and len(group.shares) == len(names)]
+        if len(shares) < len(sharing):
+            yield f"groups[{at}].shares: all groups of one model need shares; give each of them those of every class"
+            continue
+        for name, each in zip(names, zip(*shares, strict=True), strict=True):
+            if abs(sum(each) - 1.0) > LOOSE:
+                yield f"groups: the shares of class {shown(name)} come to {sum(each):g} in all; make them come to 1"
 
 
 def _key(table: KeyTable, usual: QuotaTable, source: str) -> Key:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -186,7 +186,14 @@ class GroupTable(Table):
     policy: str = Field(
         "index-and-pool", min_length=1, description="the name of a policy, of a policy file, or PATH.py:NAME"
     )
+    name: str = absent(
+        "how plan, metrics and log call the group; its model, or its scenario's name, if absent", min_length=1
+    )
     model: str = absent("the model name that clients ask for; the engines' own if absent", min_length=1)
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = absent(
+        "the share of each class, by its name, that comes to this group, of several that serve one model",
+        examples=[{"chat": 0.4, "document": 1.0}],
+    )
     aliases: list[str] = Field(default_factory=list, description="further names that clients may call the model by")
     default_class: str = absent("the class of requests that no rule names; the first of the scenario if absent")
     seed: int = Field(0, ge=0, le=LARGEST_WHOLE, description="the seed of the policy's draws")
@@ -201,6 +208,11 @@ class GatewayTable(GroupTable):
     schema_: SchemaKey = Field(SCHEMA, alias="schema")
     groups: list[GroupTable] = Field(
         default_factory=list, description="tables [[groups]], one for each model, in the place of the keys of one"
+    )
+    session_header: str = absent(
+        "the header by which clients say the session of a request: it stays with one of the groups that share a model",
+        min_length=1,
+        examples=["x-session-id"],
     )
     server: ServerTable = Field(default_factory=ServerTable, description="the table [server]")
     tracing: TracingTable | None = Field(None, description="the table [tracing]; without it there are no spans")

@@ -85,18 +85,19 @@ class ModelGroup:
         )
         self._following: asyncio.Task[None] | None = None
 
-    async def start(self, *, patient: bool = False) -> None:
+    async def start(self, *, patient: bool = False, alone: bool = True) -> None:
         """Find the engines, check them, and begin to look after them.
 
         Args:
             patient: whether to wait for each until it has answered or failed to.
+            alone: whether nobody else serves the model, so that an engine must be there.
 
         Raises:
             FluidgateError: no engine is fit, one can't serve what the scenario says, or KV does not move.
         """
         await self.membership.first()
         await self.backends.start()
-        await self._joining.first(patient=patient, required=not self.membership.changes)
+        await self._joining.first(patient=patient, required=alone and not self.membership.changes)
         await self.monitor.first_look()
         self.monitor.start()
         self.membership.start()
@@ -134,9 +135,11 @@ class ModelGroup:
     def snapshot(self) -> dict[str, Any]:
         """The plan in force and the engines now, for /v1/plan, the metrics and `fluidgate watch`."""
         now, counts, settings = self.clock(), self.dispatcher.counts(), self.settings
+        shares = settings.shares
         return {
             "model": settings.name,
             "models": list(self.backends.models),
+            "shares": None if shares is None else dict(zip(settings.scenario.class_names, shares, strict=True)),
             "scenario": settings.scenario.name,
             "policy": settings.policy.name,
             "binding": self.binding,
@@ -209,6 +212,7 @@ class ModelGroup:
             settings.replanning,
             stays=binding == "stay",
             pairs=binding == "pairs",
+            group=settings.name,
             now=self.clock(),
         )
         dispatcher = Gated(

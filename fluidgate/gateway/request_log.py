@@ -53,7 +53,9 @@ class RequestLog:
         if self._file is not None:
             known = {"time": round(time.time(), 6), "client_id": request.client_id, "path": request.path[:100]}
             whose = {"client": request.client, "class": request.class_name, "key": request.key}
-            self._line({**known, **whose, "status": request.status, "outcome": request.reason})
+            self._line(
+                {**known, **whose, "status": request.status, "outcome": request.reason, "error": request.error or None}
+            )
 
     def _line(self, values: dict[str, object]) -> None:
         """A disk that is full costs lines, not requests."""
@@ -100,6 +102,7 @@ def record(request: EndedRequest) -> dict[str, object]:
         "stream": request.stream,
         "status": request.status,
         "outcome": request.outcome,
+        "error": request.error or None,
         "prompt_tokens": request.prompt_tokens,
         "output_tokens": request.output_tokens,
         "prefill_engine": request.prefill_engine,

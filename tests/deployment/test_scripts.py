@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from fluidgate.deployment import fleet as fleets
 from fluidgate.deployment import judge, save
 from fluidgate.sizing import size
-from tests.deployment.fleets import TWO, fleet, saved
+from tests.deployment.fleets import TWO, fleet, mixed, saved
 from tests.sizing.instances import chat
 
 ROOT = Path(__file__).parents[2]
@@ -85,42 +86,72 @@ def free_ports(count: int) -> int:
     raise AssertionError("no ports are free")
 
 
-def test_the_set_runs_before_emulated_engines_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = free_ports(3)
-    monkeypatch.setattr(fleets, "FIRST_PORT", first)
-    folder = saved(tmp_path / "set", engines=2, rate=20.0, more=TWO)
+@contextmanager
+def emulated(folder: Path, first: int, engines: int) -> Iterator[str]:
+    """A saved set before emulated engines, started by its own script; the gateway's URL."""
     env = {**os.environ, "FLUIDGATE": f"{shlex.quote(sys.executable)} -m fluidgate", "PYTHONPATH": str(ROOT)}
-    with (tmp_path / "log").open("w") as log:
+    url, log = f"http://127.0.0.1:{first + engines}", folder.parent / "log"
+    with log.open("w") as file:
         started = subprocess.Popen(
-            ["sh", "emulate.sh", "--port", str(first + 2)], cwd=folder, env=env, stdout=log, stderr=log,
+            ["sh", "emulate.sh", "--port", str(first + engines)], cwd=folder, env=env, stdout=file, stderr=file,
             start_new_session=True,
         )  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{first + 2}"
         end = time.monotonic() + SECONDS
         while not answers(f"{url}/ready"):
-            assert started.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            assert started.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        for header in ("chat", "class-2"):
-            body = {
-                "model": "meta-llama/Llama-3.1-8B-Instruct",
-                "prompt": [1] * 50,
-                "max_tokens": 3,
-                "ignore_eos": True,
-            }
-            asked = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"x-class": header})
-            with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
-                assert json.load(answer)["usage"]["completion_tokens"] == 3
-        with urllib.request.urlopen(f"{url}/metrics", timeout=SECONDS) as answer:
-            counted = [line for line in answer.read().decode().splitlines() if "fluidgate_requests_total{" in line]
-        assert len([line for line in counted if line.endswith(" 1.0") and 'outcome="completed"' in line]) == 2
+        yield url
         started.terminate()
         started.wait(SECONDS)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
         started.wait()
+
+
+def ask(url: str, header: str) -> None:
+    """Three tokens of an answer to a request of a class."""
+    body = {"model": "meta-llama/Llama-3.1-8B-Instruct", "prompt": [1] * 50, "max_tokens": 3, "ignore_eos": True}
+    asked = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"x-class": header})
+    with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
+        assert json.load(answer)["usage"]["completion_tokens"] == 3
+
+
+def completed(url: str) -> dict[tuple[str, str], int]:
+    """By group and class, as the metrics have it."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=SECONDS) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (
+        re.fullmatch(r'fluidgate_requests_total\{class="(.*)",model="(.*)",outcome="completed"\} (.*)', line)
+        for line in lines
+    )
+    return {(each[2], each[1]): int(float(each[3])) for each in found if each}
+
+
+def test_the_set_runs_before_emulated_engines_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_ports(3)
+    monkeypatch.setattr(fleets, "FIRST_PORT", first)
+    folder = saved(tmp_path / "set", engines=2, rate=20.0, more=TWO)
+    with emulated(folder, first, 2) as url:
+        for header in ("chat", "class-2"):
+            ask(url, header)
+        assert sorted(completed(url).values()) == [1, 1]
+
+
+def test_a_mix_runs_before_emulated_engines_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_ports(4)
+    monkeypatch.setattr(fleets, "FIRST_PORT", first)
+    folder = tmp_path / "set"
+    save(mixed(policy="vllm-least-loaded"), folder)
+    with emulated(folder, first, 3) as url:
+        for header in ["chat"] * 20 + ["document"] * 2:
+            ask(url, header)
+        done = completed(url)
+    assert (done["h100", "document"], done["rtx4090", "document"]) == (2, 0)
+    assert done["h100", "chat"] + done["rtx4090", "chat"] == 20
+    assert done["rtx4090", "chat"] >= 10, "15 are wanted"
 
 
 def answers(url: str) -> bool:
@@ -135,7 +166,7 @@ def test_the_load_is_that_of_the_scenario(tmp_path: Path) -> None:
     made = fleet(more=TWO)
     folder = saved(tmp_path / "set", more=TWO)
     spans, measured = [], json.loads((folder / "targets.json").read_text("utf-8"))
-    for k, cls in enumerate(made.scenario.classes, 1):
+    for k, cls in enumerate(made.load.classes, 1):
         lines = [json.loads(line) for line in (folder / f"requests/{k}.jsonl").read_text("utf-8").splitlines()]
         seconds = lines[-1]["timestamp"] / 1e3
         spans.append(seconds)
@@ -164,6 +195,59 @@ def test_sessions_are_sent_turn_by_turn(tmp_path: Path) -> None:
     assert sum(new) / len(new) == pytest.approx(300.0, rel=0.1)
     assert "send 1 chat chat --fixed-schedule &" in (folder / "check.sh").read_text("utf-8")
     assert "guidellm" not in (folder / "README.md").read_text("utf-8")
+
+
+def test_prefixes_are_shared_as_they_were(tmp_path: Path) -> None:
+    more = "prefix_tokens = 800\nprefixes = 3\nturns = 2\nturn_tokens = 300\n[engine]\nprefix_caching = true"
+    folder = saved(tmp_path / "set", prompt=2500, more=more)
+    sent = _sent(folder)
+    begun = [line["hash_ids"] for line in sent if "timestamp" in line]
+    assert {tuple(each) for each in begun} == {(0,), (1,), (2,)}
+    assert not any("hash_ids" in line for line in sent if "delay" in line)
+    assert "--isl-block-size 800" in (folder / "check.sh").read_text("utf-8")
+    assert "Prefixes that several prompts of a class share are sent alike" in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_traces_shared_blocks_are_sent(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    rows = [(1, 2, 10 + k) if k % 2 else (1, 20 + k, 40 + k) for k in range(20)]
+    path.write_text(
+        "".join(
+            json.dumps({"timestamp": 100 * k, "input_length": 1300, "output_length": 20, "hash_ids": list(ids)}) + "\n"
+            for k, ids in enumerate(rows)
+        )
+    )
+    scenario = chat(targets="ttft_p90 = 5.0", more="[engine]\nprefix_caching = true")
+    save(size(scenario, traces=[path], workers=1), tmp_path / "set")
+    blocks = [line.get("hash_ids", []) for line in _sent(tmp_path / "set")]
+    assert {len(each) for each in blocks[::2]} == {1}
+    assert {len(each) for each in blocks[1::2]} == {2}
+    assert len({tuple(each) for each in blocks}) == 2
+    assert "--isl-block-size 512" in (tmp_path / "set/check.sh").read_text("utf-8")
+
+
+def test_the_impatient_leave_in_groups(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set", more=TWO.replace("patience_rate = 0.0", "patience_rate = 0.25"))
+    script = (folder / "check.sh").read_text("utf-8")
+    found = re.findall(r"send 2-\d class-2 .* --header x-fluidgate-max-wait:(\S+e\S+) &", script)
+    waits = [float(each) for each in found]
+    assert waits == pytest.approx([0.55, 1.91, 3.96, 9.58], rel=0.15), "quarters of an exponential law of 4 s"
+    assert "send 1 chat completions --fixed-schedule &" in script
+    parts = json.loads((folder / "targets.json").read_text("utf-8"))["classes"]
+    assert list(parts.values()) == [["1"], ["2-1", "2-2", "2-3", "2-4"]]
+    sizes = [len((folder / f"requests/{name}.jsonl").read_text("utf-8").splitlines()) for name in parts['code: "é"']]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_sub_agents_come_too(tmp_path: Path) -> None:
+    sub = TWO.replace("total_arrival_rate = 20.0", "total_arrival_rate = 15.0")
+    agents = 'subagents = 1.5\nsubagent_class = "code: \\"é\\""'
+    more = f"turns = 2\nturn_tokens = 300\nthink = 7.0\n{agents}\n[engine]\nprefix_caching = true\n"
+    folder = saved(tmp_path / "set", prompt=2500, rate=20.0, more=more + sub)
+    own = sum("timestamp" in line for line in _sent(folder))
+    assert len(_sent(folder, 2)) / own == pytest.approx(1.5, rel=0.15)
+    assert "send 2 class-2 completions --fixed-schedule &" in (folder / "check.sh").read_text("utf-8")
+    assert "Sub-agents come when they would" in (folder / "README.md").read_text("utf-8")
 
 
 def test_a_trace_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -226,6 +310,9 @@ def test_a_check_that_could_not_be_made_is_no_answer(tmp_path: Path) -> None:
     assert checked.returncode == 2
     assert "measured-1.log" in "".join(each.name for each in folder.iterdir())
     assert "aiperf failed" in checked.stderr
+    silent = run(folder / "check.sh", env=program(tmp_path / "bin", "aiperf", "#!/bin/sh\n"))
+    assert (silent.returncode, silent.stdout) == (2, "")
+    assert silent.stderr == "judge.py: no file measured/1/profile_export.jsonl; measured-1.log says why\n"
 
 
 def test_failed_requests_count_against_shares() -> None:

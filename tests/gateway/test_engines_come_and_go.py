@@ -207,6 +207,35 @@ async def test_nothing_is_lost_by_what_is_planned(tmp_path: Path, kind: str) -> 
         await live.until(live.idle)
 
 
+@asynchronous
+async def test_the_log_says_when_an_engine_may_be_stopped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fluidgate.gateway")
+    async with before_moody_engines(tmp_path, 2, more=ADMIN) as (live, engines):
+        slow = [asyncio.create_task(live.post(prompt="hi", max_tokens=2, user="slow")) for _ in range(2)]
+        await live.until(lambda: all(engine.running for engine in engines))
+        await order(live, "engines/drain", {"url": engines[0].url})
+        assert f"engine {engines[0].url} is cordoned: it holds 1 request" in caplog.text
+        assert "may be stopped" not in caplog.text
+        await asyncio.gather(*slow)
+        await live.until(lambda: f"{engines[0].url} is cordoned and holds nothing: it may be stopped" in caplog.text)
+        await engines[1].stop()
+        await live.until(lambda: "is down" in caplog.text)
+        (down,) = [line for line in caplog.messages if "is down" in line]
+        assert down.count(engines[1].url) == 1
+
+
+@asynchronous
+async def test_engines_that_are_there_at_the_start_make_one_plan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fluidgate.gateway")
+    async with before_moody_engines(tmp_path, 4) as (live, _):
+        assert live.gateway.backends.up_count == 4
+        assert not [line for line in caplog.messages if line.startswith("new plan")], "that of the file is for four"
+        assert live.gateway.controller is not None
+        assert live.gateway.controller.engines == 4
+
+
 @asynccontextmanager
 async def two_groups(folder: Path) -> AsyncIterator[tuple[Live, list[MoodyEngine], Path]]:
     async with AsyncExitStack() as stack:

@@ -109,6 +109,8 @@ def test_after_the_first_token_the_stream_ends_with_an_error(tmp_path: Path, kin
             reply = await live.complete(9)
             assert error_of(reply)["code"] == "engine_failed"
             records = await settled(live, requests=1, outcome="engine_failed")
+            assert records[0]["error"] == error_of(reply)["message"]
+            assert "it broke off within its answer" in records[0]["error"]
             assert records[0]["output_tokens"] in (1, 2)
 
     asyncio.run(run())

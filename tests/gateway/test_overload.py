@@ -370,6 +370,11 @@ def test_a_signal_lets_requests_end_and_leaves_nothing(tmp_path: Path, how: str)
                     assert [reply.status for reply in replies] == [200] * 3
                     assert all(reply.done and reply.tokens == 400 for reply in replies[1:])
                 assert await process.end() == 0
+                assert process.child.stderr is not None
+                last = process.child.stderr.read().decode()
+                assert (
+                    "leaving at once: broken off: 3 requests" if how == "twice" else "no request is under way"
+                ) in last
                 assert process.group() == []
                 served = [r for r in live.records() if "id" in r and r["outcome"] != "queue_full"]
                 assert len(served) == 3

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluidgate.deployment import save
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.reports.sizing import sizing_tables
@@ -294,13 +293,11 @@ def test_where_one_type_is_best_it_says_so() -> None:
     assert any("no mix" in each for each in same.warnings) or any(isinstance(each, Mix) for each in same.pruned)
 
 
-def test_what_can_not_be_mixed_is_refused_in_a_line(found: Sizing, tmp_path: Any) -> None:
+def test_what_can_not_be_mixed_is_refused_in_a_line() -> None:
     with pytest.raises(FluidgateError, match=r"mixed: all choices are of one type of GPU.*give two (--)?profile"):
         size(fleet(), profiles=["h100/llama-3.1-8b"], gpu_hour=1.0, mixed=True)
     with pytest.raises(FluidgateError, match="mixed: arrivals"):
         size(fleet(more='[arrivals]\nprocess = "closed"\nusers = 40'), mixed=True)
-    with pytest.raises(FluidgateError, match="save: the cheapest is a mix of GPU types"):
-        save(found, tmp_path / "set")
 
 
 def test_a_job_is_the_same_wherever_it_runs() -> None:

@@ -116,7 +116,7 @@ class App:
                 await self._pages.model(response, path.removeprefix(MODEL))
         except ApiError as error:
             whose = error.class_name, key, client_of(scope.get("client"))
-            self._refused(RefusedRequest(error.status, error.reason, path, client_id, *whose))
+            self._refused(RefusedRequest(error.status, error.reason, path, client_id, *whose, error.message))
             await response.fail(error)
         except ClientGone:
             return

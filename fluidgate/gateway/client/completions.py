@@ -48,6 +48,7 @@ class Completions:
     def __init__(
         self,
         find: Callable[[str], tuple[Service, str] | None],
+        drawn: Callable[[Service, CompletionRequest, int, Header], tuple[Service, str]],
         meter: PromptMeter,
         limits: LimitsTable,
         ping_seconds: float,
@@ -59,6 +60,7 @@ class Completions:
         """
         Args:
             find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
+            drawn: gives what serves a request of a class, by what `find` gave for it, and its headers.
             meter: says how long a prompt is.
             ping_seconds: between comments on a stream that waits; 0 for none.
             quotas: what each key may use.
@@ -66,6 +68,7 @@ class Completions:
             ended: called with what each request has left behind.
         """
         self._find = find
+        self._drawn = drawn
         self._meter = meter
         self._limits = limits
         self._ping_seconds = ping_seconds
@@ -104,12 +107,14 @@ class Completions:
         request = await self._request(scope["path"], raw)
         asked = request.model
         service, request = self._served_by(request)
+        name = request.end_point.name
+        cls = service.classifier.class_of(Traits(header, key, asked, name, request.prompt_tokens))
+        service, model = self._drawn(service, request, cls, header)
+        request = request if model == request.model else request.of_model(model)
         service.admission.check(request)
         if request.end_point.work is Work.NONE:
             await self._passing_by.serve(service, self._call(service, request, header), response)
             return
-        name = request.end_point.name
-        cls = service.classifier.class_of(Traits(header, key, asked, name, request.prompt_tokens))
         max_wait = min(service.max_wait[cls], client_max_wait(header))
         drop_usage = service.group.settings.engines.ask_usage and request.stream and not request.wants_usage
         call = self._call(service, request.with_usage() if drop_usage else request, header)
@@ -266,4 +271,5 @@ def ended_request(
         attempts=ticket.attempts,
         lost_kv=handler.lost_kv,
         times=handler.times,
+        error=handler.error,
     )

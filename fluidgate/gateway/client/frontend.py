@@ -6,6 +6,8 @@ import asyncio
 
 from fluidgate.gateway.client.admin import Admin
 from fluidgate.gateway.client.app import App
+from fluidgate.gateway.client.classifier import Header
+from fluidgate.gateway.client.completion_request import CompletionRequest
 from fluidgate.gateway.client.completions import Completions
 from fluidgate.gateway.client.cors import Cors
 from fluidgate.gateway.client.dashboard import Feed, LiveStream, Readings
@@ -47,6 +49,7 @@ class Frontend:
         self._quotas = Quotas(self.tenants, gateway.clock)
         self._completions = Completions(
             self._find,
+            self._drawn,
             self._meter(settings),
             settings.limits,
             ping,
@@ -123,6 +126,14 @@ class Frontend:
         """What serves a model, and what the engines call it; of "", which is any, the first group."""
         found = self._gateway.find(model) if model else (self._gateway.groups[0], model)
         return None if found is None else (self._services[found[0].settings.name], found[1])
+
+    def _drawn(self, service: Service, request: CompletionRequest, cls: int, header: Header) -> tuple[Service, str]:
+        """What takes a request of a class, of the groups that share its model."""
+        named = self._gateway.settings.session_header
+        session = header(named)[:1] if named is not None else ()
+        tokens = (request.longest_ids or request.prompt_tokens) + (request.output_limit or 0)
+        group, model = self._gateway.drawn(service.group, request.model, cls, tokens, session[0] if session else None)
+        return self._services[group.settings.name], model
 
     def _ended(self, request: EndedRequest) -> None:
         self._metrics.ended(request)

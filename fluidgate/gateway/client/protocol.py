@@ -148,7 +148,9 @@ class Protocol(HttpToolsProtocol):
         self._refuse(error)
 
     def _refuse(self, error: ApiError) -> None:
-        self._report_refused(RefusedRequest(error.status, error.reason, client=client_of(self.client)))
+        self._report_refused(
+            RefusedRequest(error.status, error.reason, client=client_of(self.client), error=error.message)
+        )
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()
             return

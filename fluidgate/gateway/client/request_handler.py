@@ -49,7 +49,7 @@ class RequestHandler:
         max_wait: s, for a prefill and again for a decode.
         drop_usage: whether the gateway asked for the stream's usage, and the client did not.
         trace: gets a step for each leg and each wait.
-        outcome: how it ended: "completed", or the reason why not.
+        outcome: how it ended: "completed", or the reason why not; `error`, what the client was told of it then.
         prompt_tokens, output_tokens: counted by the engine where it says so.
         lost_kv: how often the prompt was read again because its KV was lost.
         prefill_engine, decode_engine: those of the last attempt, None if it came to none.
@@ -66,6 +66,7 @@ class RequestHandler:
     times: Times
     trace: RequestTrace = UNTRACED
     outcome: str = ""
+    error: str = ""
     prompt_tokens: int = 0
     output_tokens: int = 0
     lost_kv: int = 0
@@ -103,6 +104,7 @@ class RequestHandler:
         finally:
             self._leave()
         if error is not None:
+            self.error = error.message
             await self._tell(error)
 
     def _leave(self) -> None:

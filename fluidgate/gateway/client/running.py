@@ -81,7 +81,8 @@ async def check(settings: GatewaySettings) -> Gateway:
     async with started_gateway(settings, patient=True) as (gateway, _):
         engines = [engine for group in gateway.groups for engine in group.backends]
         if missing := [engine for engine in engines if not engine.up]:
-            named = ", ".join(f"{engine.url} ({engine.why})" for engine in missing)
+            whys = dict.fromkeys(engine.why for engine in missing)
+            named = ", ".join(f"{', '.join(each.url for each in missing if each.why == why)} ({why})" for why in whys)
             raise FluidgateError(
                 f"{settings.source}: engines.urls: {len(engines) - len(missing)} of {len(engines)} engines are fit, "
                 f"not {named}; mend them, or take them out"

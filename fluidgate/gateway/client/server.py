@@ -20,6 +20,7 @@ from fluidgate.gateway.client.notify import ServiceManager
 from fluidgate.gateway.client.protocol import Protocol
 from fluidgate.gateway.gateway import Gateway
 from fluidgate.gateway.gateway_file import GatewaySettings
+from fluidgate.shown import several
 
 log = logging.getLogger("fluidgate.gateway")
 
@@ -70,6 +71,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._leaving is not None:
+            log.warning("leaving at once: broken off: %s", several(self._frontend.under_way, "request"))
             self._frontend.break_off()
             self.should_exit = True
             return
@@ -90,6 +92,10 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(seconds):
                 while self._frontend.under_way:
                     await asyncio.sleep(0.02)
+        if broken := self._frontend.under_way:
+            log.warning("leaving: broken off after %g s: %s", seconds, several(broken, "request"))
+        else:
+            log.info("leaving: no request is under way any more")
         self._frontend.break_off()
         self.should_exit = True
 

@@ -57,6 +57,7 @@ class Joining:
         log.info("asking %d engine%s: %s", len(engines), "s"[: len(engines) > 1], _listed(engines))
         asking = {asyncio.create_task(ask(engine.adapter)): engine for engine in engines}
         found = await self._answers(asking, patient)
+        _tell_remarks(found)
         for engine, fact in found.items():
             if isinstance(fact, Facts):
                 engine.facts = fact
@@ -66,7 +67,7 @@ class Joining:
         if not there and not required:
             return
         if not there:
-            raise FluidgateError(f"{self._source}: engines.urls: no engine is fit: {_causes(found)}")
+            raise FluidgateError(f"{self._source}: engines.urls: no engine is fit: {causes(found)}")
         self._agree_on_models(there)
         if len(roles := {engine.role for engine in there}) == 1 and "both" not in roles:
             log.warning("all engines are the %s side of pairs: nothing is served until another joins", *roles)
@@ -186,11 +187,21 @@ def _tell(engine: Engine, fact: Facts | str) -> None:
     """What an engine has answered, at once: the next may keep one waiting for a minute."""
     if isinstance(fact, Facts):
         log.info("engine %s answers and serves %s", engine.url, ", ".join(fact.models))
-    for remark in fact.remarks if isinstance(fact, Facts) else (fact,):
-        log.warning("engine %s: %s", engine.url, remark)
+    else:
+        log.warning("engine %s: %s", engine.url, fact)
 
 
-def _causes(found: Mapping[Engine, Facts | str]) -> str:
+def _tell_remarks(found: Mapping[Engine, Facts | str]) -> None:
+    """What is to be known of engines that are fit, once for all of which it is true."""
+    true_of: dict[str, list[Engine]] = {}
+    for engine, fact in found.items():
+        for remark in fact.remarks if isinstance(fact, Facts) else ():
+            true_of.setdefault(remark, []).append(engine)
+    for remark, engines in true_of.items():
+        log.warning("engine%s %s: %s", "s"[: len(engines) > 1], _listed(engines), remark)
+
+
+def causes(found: Mapping[Engine, Facts | str]) -> str:
     """What is wrong with the first engine, and how many more there are of it, or with other troubles."""
     if not found:
         return "no answer in time; see whether they are up"

@@ -12,6 +12,7 @@ from fluidgate.gateway.cluster.monitor import Monitor
 from fluidgate.gateway.cluster.sources import Listed, Source, SourceError
 from fluidgate.gateway.dispatch.dispatcher import Dispatcher
 from fluidgate.gateway.engines import Adapter
+from fluidgate.shown import several
 
 log = logging.getLogger("fluidgate.gateway")
 
@@ -52,6 +53,7 @@ class Membership:
         self._problems: dict[Source, str] = {}
         self._removed: set[str] = set()
         self._leaving: dict[Engine, asyncio.Task[None]] = {}
+        self._emptying: dict[Engine, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
@@ -72,7 +74,9 @@ class Membership:
             self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._following, *self._leaving.values()) if task is not None]
+        tasks = [
+            task for task in (self._following, *self._leaving.values(), *self._emptying.values()) if task is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,8 +131,23 @@ class Membership:
         if not cordoned and engine in self._leaving:
             self._removed.discard(engine.url)
             self._stay(engine)
+        if cordoned != engine.cordoned:
+            self._tell(engine, cordoned)
         self._monitor.cordon(engine, cordoned)
-        log.info("engine %s is %s", engine.url, "cordoned" if cordoned else "no longer cordoned")
+
+    def _tell(self, engine: Engine, cordoned: bool) -> None:
+        """Log that an engine is cordoned, and then that it may be stopped; or that it is so no longer."""
+        if (emptying := self._emptying.pop(engine, None)) is not None:
+            emptying.cancel()
+        if not cordoned:
+            log.info("engine %s is no longer cordoned", engine.url)
+            return
+        log.info("engine %s is cordoned: it holds %s", engine.url, several(self._held(engine), "request"))
+        self._emptying[engine] = asyncio.create_task(self._tell_empty(engine))
+
+    async def _tell_empty(self, engine: Engine) -> None:
+        await self.empty(engine)
+        log.info("engine %s is cordoned and holds nothing: it may be stopped", engine.url)
 
     def remove(self, engine: Engine) -> None:
         """Drain an engine and forget it, by an operator's will."""

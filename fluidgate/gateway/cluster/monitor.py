@@ -92,9 +92,14 @@ class Monitor:
         self._at_once: set[asyncio.Task[None]] = set()
 
     async def first_look(self) -> None:
-        """Look at all engines that are known by now, before anything is served."""
+        """Look at all engines that are known by now, before anything is served; they come up as one."""
         known = [engine for engine in self._backends if engine.facts is not None]
-        await asyncio.gather(*(self._look(engine) for engine in known))
+        resized, self._resized = self._resized, lambda up: None
+        try:
+            await asyncio.gather(*(self._look(engine) for engine in known))
+        finally:
+            self._resized = resized
+        self._resized(self._backends.up_count)
 
     def start(self) -> None:
         for engine in self._backends:
@@ -335,7 +340,7 @@ class Monitor:
             self._tell_up(engine, excess)
 
     def _go_down(self, engine: Engine, reason: str, why: str) -> None:
-        was_up = engine.up
+        was_up, why = engine.up, why.removeprefix(f"{engine.url}: ")
         engine.answers, engine.load, engine.why = False, None, why
         engine.since = self._clock()
         if self._prefixes is not None:

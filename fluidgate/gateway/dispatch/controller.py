@@ -37,6 +37,7 @@ class Controller:
         *,
         stays: bool,
         pairs: bool = False,
+        group: str = "",
         now: float,
     ) -> None:
         """
@@ -44,6 +45,7 @@ class Controller:
             rule: when the plan is solved again; None for a plan that stands.
             stays: whether decodes stay on the engine of their prefill.
             pairs: whether engines either read prompts or write answers.
+            group: whose plan it is, for the log.
 
         Raises:
             InfeasiblePlanError: the scenario has no plan.
@@ -52,6 +54,7 @@ class Controller:
         self.replanner = Replanner(scenario, policy, engines * self._ranks, rule or NEVER, start=now)
         self._stays = stays
         self._pairs = pairs
+        self._whose = f" for {group}" if group else ""
         self._solved_at = now
         self._happened = -1
         self._one_at_a_time = Lock()
@@ -123,7 +126,7 @@ class Controller:
     def _hand_on(self, why: str) -> None:
         if self._dispatcher is not None:
             self._dispatcher.adopt(self.tables)
-        log.info("new plan: %s", why)
+        log.info("new plan%s: %s", self._whose, why)
 
     def to_dict(self, now: float) -> dict[str, Any]:
         """The plan and the load it is for."""

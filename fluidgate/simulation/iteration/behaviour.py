@@ -208,6 +208,12 @@ class Published(Behaviour):
     def check(self, scenario: Scenario, gpus: int) -> None:
         super().check(scenario, gpus)
         check_pools(self.policy, gpus)
+        if self.policy.has_pools and scenario.has_fleet:
+            raise FluidgateError(
+                f"policy '{self.name}': GPUs that fail, or are started and drained, are not simulated in pools for "
+                "prompts and for tokens; name a policy without pools, such as vllm-least-loaded, or remove [failures] "
+                "and [[schedule]]"
+            )
 
     def ready(self, scenario: Scenario, source: Source, plans: Plans, gpus: int) -> Behaviour:
         policy, pilot = with_prompt_pool(self.policy, scenario, source, gpus)

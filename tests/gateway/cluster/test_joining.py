@@ -116,7 +116,7 @@ async def test_what_one_says_is_told_while_another_keeps_silent(caplog: pytest.L
 )
 def test_of_several_that_are_not_fit_the_first_says_why(reasons: list[str], end: str) -> None:
     _, backends = three()
-    assert joining._causes(dict(zip(backends, reasons, strict=False))) == end
+    assert joining.causes(dict(zip(backends, reasons, strict=False))) == end
 
 
 @asynchronous

@@ -21,14 +21,14 @@ def test_an_engine_of_several_ranks_is_so_many_gpus_of_the_plan(caplog: pytest.L
     of, policy = scenario(rate=2.0), find_any_policy("gate-and-route")
     of = of.replace(engine=ranks)
     assert isinstance(policy, Policy)
-    controller = Controller(of, policy, 3, None, stays=False, now=0.0)
+    controller = Controller(of, policy, 3, None, stays=False, group="h100", now=0.0)
     tables = policy.tabulate(plan(of), 6)
     assert controller.engines == 3
     assert 2 * int(controller.tables.mixed_gpus) == int(tables.mixed_gpus)
     assert controller.tables.target_prefill.tolist() == tables.target_prefill.tolist()
     with caplog.at_level("INFO", "fluidgate.gateway"):
         controller.resize(1, 1.0)
-    assert caplog.messages == ["new plan: 1 engine is up"]
+    assert caplog.messages == ["new plan for h100: 1 engine is up"]
     assert controller.engines == controller.replanner.gpus // 2 == 1
     assert (slots_of(of), kv_tokens_of(of)) == (2 * of.gpu.batch_size, 2000)
 

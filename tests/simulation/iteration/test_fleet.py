@@ -197,7 +197,7 @@ def test_what_is_not_simulated_is_refused(message: str) -> None:
 
 def test_pools_are_refused() -> None:
     scenario = failing(schedule=[{"time": 1.0, "gpus": 3}])
-    with pytest.raises(FluidgateError, match="not simulated with pools"):
+    with pytest.raises(FluidgateError, match=r"policy 'distserve': GPUs that fail, .* not simulated in pools"):
         compare(scenario, ["distserve"], gpus=4, horizon=5.0, replications=1, workers=1)
 
 
