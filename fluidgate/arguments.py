@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from fluidgate.errors import ArgumentError, nearest
+from fluidgate.errors import ArgumentError, nearest, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,14 +38,20 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            given = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise _wrong_call(function.__name__, signature, kwargs, error) from None
-        for name, value in given.items():
-            check_kind(name, value, _hint(function, name))
-        return function(*args, **kwargs)
+        for name, value in given.arguments.items():
+            given.arguments[name] = plain(value)
+            check_kind(name, given.arguments[name], _hint(function, name))
+        return function(*given.args, **given.kwargs)
 
     return call
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as one of Python, which JSON takes and which does not overflow."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def listed(values: Any, *, commas: bool = False) -> list[Any]:
@@ -77,14 +83,16 @@ def check_kind(name: str, value: Any, hint: Any) -> None:
 
 
 def _wrong_call(function: str, signature: inspect.Signature, given: dict[str, Any], error: TypeError) -> ArgumentError:
-    known = [name for name, each in signature.parameters.items() if each.kind is not each.VAR_KEYWORD]
+    taken = [name for name, each in signature.parameters.items() if each.kind is not each.VAR_KEYWORD]
+    known = [name for name in taken if name not in ("self", "cls")]
     for name in given:
         if name not in known:
             mend = nearest(name, known) or f"; it takes {', '.join(known)}"
             return ArgumentError(f"{function}() has no argument '{name}'{mend}")
     if "too many positional" in str(error):
-        first = [name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
-        return ArgumentError(f"{function}(): {error}; give all but {', '.join(first)} by name")
+        first = [name for name in known if signature.parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        mend = f"give all but {', '.join(first)} by name" if first else "it takes none"
+        return ArgumentError(f"{function}(): {error}; {mend}")
     return ArgumentError(f"{function}(): {error}")
 
 
@@ -122,13 +130,15 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return value in get_args(kind) and isinstance(value, str)
     if origin in LISTS:
-        if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
+        if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__") or hasattr(value, "columns"):
             return False
         (item, *_) = get_args(kind)
         kinds = list(_kinds(item))
         return not kinds or not hasattr(value, "__len__") or all(any(_fits(v, k) for k in kinds) for v in value)
     if origin is collections.abc.Callable:
         return callable(value)
+    if origin is collections.abc.Mapping and get_args(kind) == (str, str):
+        return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
     kind = origin or kind
     if kind is bool:
         return isinstance(value, bool)
@@ -147,6 +157,8 @@ def _words(kind: Any) -> str:
         return f"a list of {_either([_several(item) for item in dict.fromkeys(items)])}" if items else "a list"
     if origin is collections.abc.Callable:
         return "a function"
+    if origin is collections.abc.Mapping and get_args(kind) == (str, str):
+        return "a dictionary of texts"
     kind = origin or kind
     if isinstance(kind, type) and issubclass(kind, os.PathLike):
         return "a path"
@@ -174,7 +186,7 @@ def shown_value(value: Any) -> str:
     """A value as an error shows it, short."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:37] + "...")
-    text = repr(value)
+    text = one_line(repr(value))
     kind = type(value).__name__
     plain = value is None or isinstance(value, bool | int | float)
     if plain:

@@ -1,5 +1,7 @@
 """Errors a user can cause and mend."""
 
+from pathlib import Path
+
 from fluidgate.wording import worded
 
 
@@ -31,12 +33,25 @@ class ArgumentError(FluidgateError, TypeError, ValueError):
 
 
 class UnitWarning(UserWarning):
-    """A number looks as if it was meant in another unit."""
+    """A number looks as if it was meant in another unit; it speaks as a `FluidgateError` does."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(worded(message))
+
+
+LEAST_BEGINNING = 3
+"""Letters of a beginning that is taken for a name."""
 
 
 def one_line(text: str) -> str:
     """`text` with every run of white space folded into one blank."""
     return " ".join(text.split())
+
+
+def shown_file(file: str) -> str:
+    """A file's path as a user would type it from here."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
@@ -45,4 +60,6 @@ def nearest(word: str, known: list[str], cutoff: float = 0.5) -> str:
 
     lower = {name.lower(): name for name in reversed(known)}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
+    if not close and len(word) >= LEAST_BEGINNING:
+        close = [name for name in lower if name.startswith(word.lower())][-1:]
     return f"; did you mean '{lower[close[0]]}'?" if close else ""

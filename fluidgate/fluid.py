@@ -7,6 +7,7 @@ any step; transients are right to first order in the step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -81,8 +82,8 @@ def fluid_trajectory(
     scenario = Scenario.of(scenario)
     if policy not in get_args(FluidPolicy):
         raise FluidgateError(f"fluid policy: must be one of {', '.join(get_args(FluidPolicy))}, but is '{policy}'")
-    if not horizon > 0 or points < 2 or (step is not None and not step > 0):
-        raise FluidgateError("fluid trajectory: horizon and step must be above 0 s, and points at least 2")
+    if not 0 < horizon < math.inf or points < 2 or (step is not None and not 0 < step < math.inf):
+        raise FluidgateError("fluid trajectory: horizon and step must be above 0 s and finite, and points at least 2")
     rates = plan.rates.of_demand(scenario.rates)
     fastest = max(rates.prefill.max(), rates.solo_decode.max(), rates.mixed_decode.max(), rates.patience.max())
     interval = horizon / (points - 1)

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from fluidgate.arguments import check_kind
+from fluidgate.arguments import check_kind, checked
 from fluidgate.engine_table import BatchingName as BatchingName
 from fluidgate.engine_table import EngineModel as EngineModel
 from fluidgate.engine_table import Targets as Targets
@@ -482,13 +482,13 @@ class Scenario(Shown, Noun):
         return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
 
     @staticmethod
+    @checked
     def load(path: str | os.PathLike[str]) -> Scenario:
         """Read a scenario file (TOML).
 
         Raises:
             FluidgateError: the file is missing or wrong; the message names file, key and mend.
         """
-        check_kind("path", path, str | os.PathLike[str])
         scenario: Scenario = read_scenario(os.fspath(path))
         return scenario
 
@@ -498,6 +498,7 @@ class Scenario(Shown, Noun):
 
         return pd.DataFrame([each.model_dump() for each in self.classes])
 
+    @checked
     def for_gpus(self, gpus: int) -> Scenario:
         """The scenario when `gpus` GPUs share the load; itself when its rates are per GPU."""
         if gpus < 1:

@@ -25,7 +25,10 @@ def said(noun: BaseModel) -> dict[str, Any]:
 class Spoken(BaseModel):
     """A model that says in one line why it refuses what it is made of, and shows no more than what it was given."""
 
-    def __init__(self, /, **fields: Any) -> None:
+    def __init__(self, /, *values: Any, **fields: Any) -> None:
+        if values:
+            kind, known = type(self).__name__, ", ".join(type(self).model_fields)
+            raise ArgumentError(f"{kind}: give its fields by name ({known})")
         try:
             super().__init__(**fields)
         except ValidationError as error:

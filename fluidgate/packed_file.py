@@ -15,10 +15,23 @@ from fluidgate.errors import one_line
 from fluidgate.toml_file import decoded, fail, read_bytes, shown, source_of
 
 PARQUET = b"PAR1"
+OTHER_FILES = {".toml": "TOML", ".py": "Python", ".html": "a web page", ".md": "Markdown"}
+"""Endings of files that are neither traces nor measurements."""
+SPREADSHEETS = (".xls", ".xlsx", ".ods")
 DEEPEST = 4
 """Times that a file is unpacked: a member of an archive may be packed itself."""
 
 BROKEN = (OSError, EOFError, ValueError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
+
+
+def refuse_other_kind(source: str, what: str) -> None:
+    """Refuse a file whose name says that it is no table of `what`.
+
+    Raises:
+        FluidgateError: naming what it is.
+    """
+    if kind := OTHER_FILES.get(Path(source).suffix.lower()):
+        fail(source, [f"{kind}, not {what}, as its name says; give another file"])
 
 
 def read_packed(path: str | Path, what: str) -> bytes:
@@ -28,6 +41,8 @@ def read_packed(path: str | Path, what: str) -> bytes:
         FluidgateError: the file is missing, a folder, unreadable, damaged, packed otherwise, or an archive of several.
     """
     source, content = source_of(path), read_bytes(path, what)
+    if Path(source).suffix.lower() in SPREADSHEETS:
+        fail(source, ["a spreadsheet; save it as CSV, and give that"])
     for _ in range(DEEPEST):
         kind = next((kind for magic, kind in PACKED.items() if content.startswith(magic)), None)
         if content[257:262] == b"ustar":

@@ -57,6 +57,8 @@ def limit_broken(error: ErrorDetails, value: str) -> str | None:
             return f"must be a number, but is {value}"
         case "int_type" | "int_parsing" | "int_from_float":
             return f"must be a whole number, but is {value}"
+        case "bool_type" | "bool_parsing":
+            return f"must be true or false, but is {value}"
         case "string_too_short":
             return "must not be empty"
     return None

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fluidgate.arguments import checked
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -56,6 +58,7 @@ class Shown:
 class Drawn(Shown):
     """A result with a picture too."""
 
+    @checked
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """The picture that `--plot` draws, as a figure of matplotlib, which a notebook shows.
 

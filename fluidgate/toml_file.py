@@ -22,12 +22,16 @@ from pydantic_core import ErrorDetails
 from fluidgate.errors import FluidgateError, nearest, one_line
 from fluidgate.noun import Spoken
 from fluidgate.refusals import limit_broken
+from fluidgate.toml_mends import mend_of
 
 SCHEMA = 1
 LARGEST_WHOLE = 2**31 - 1
 
 STDIN = "stdin"
 """What standard input is called."""
+
+LARGEST_OF_A_DEVICE = 2**26
+"""Bytes; `/dev/zero` has no end."""
 
 MOST_NAMES = 5000
 """Files of a folder that are looked at for one that was meant."""
@@ -111,7 +115,7 @@ def read_bytes(path: str | Path, what: str) -> bytes:
     if not str(path):
         raise FluidgateError(f"the name of {what} is empty; give its path")
     try:
-        return Path(path).read_bytes()
+        return _device(path, what) if Path(path).is_char_device() else Path(path).read_bytes()
     except FileNotFoundError:
         fail(str(path), [f"no such file; {_meant(Path(path)) or f'give the path of {what}'}"])
     except IsADirectoryError:
@@ -119,6 +123,15 @@ def read_bytes(path: str | Path, what: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         fail(str(path), [f"cannot be read ({reason}); give {what} that can"])
+
+
+def _device(path: str | Path, what: str) -> bytes:
+    """What a device gives, up to its end."""
+    with Path(path).open("rb") as stream:
+        content = stream.read(LARGEST_OF_A_DEVICE)
+    if len(content) == LARGEST_OF_A_DEVICE:
+        fail(str(path), [f"a device that gives bytes without end; give the path of {what}"])
+    return content
 
 
 _input: list[tuple[object, bytes]] = []
@@ -138,6 +151,10 @@ def _standard_input(what: str) -> bytes:
 def _meant(path: Path) -> str:
     """The mend for the path of a file that is not there, where it can be told."""
     name, equals, rest = str(path).partition("=")
+    if re.match(r"(\w+=)?\w+:/", str(path)):
+        return "URLs are not read, so download it first, and give the file"
+    if name.startswith("~"):
+        return "'~' stands for no folder here, so give the whole path"
     if equals and not rest:
         return f"name the file behind {shown(f'{name}=')}"
     if equals and Path(rest).is_file():
@@ -193,11 +210,38 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         if twice := re.fullmatch(r"Cannot declare \((.*?),?\) twice", what):
             table = ".".join(part.strip(" '") for part in twice[1].split(","))
             fail(source, [f"{where}: the table [{table}] is given twice; write its keys into one"])
-        fail(source, [f"{where}: not TOML: {what}; mend this line"])
+        fail(source, [f"{where}: not TOML: {what}; {mend_of(_line(text, where))}"])
     except RecursionError:
         fail(source, ["not TOML: too deeply nested; remove the brackets that nest"])
     except ValueError as error:
         fail(source, [f"not TOML: {error}; mend this value"])
+
+
+def _line(text: str, where: str) -> str:
+    """The line that `line 7, column 3` names."""
+    lines, found = text.splitlines(), re.match(r"line (\d+)", where)
+    number = int(found[1]) if found else 1
+    return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+KINDS = {
+    "engines": "a gateway file",
+    "groups": "a gateway file",
+    "gpu": "a scenario",
+    "classes": "a scenario",
+    "policy": "a policy file",
+    "alpha": "a profile file",
+    "law": "a profile file",
+}
+"""What a file is that has such a key, the first of these."""
+
+
+def other_kind(data: Mapping[str, Any], wanted: str) -> str | None:
+    """What a file is that is not what is wanted; None where nothing says so."""
+    kind = next((kind for key, kind in KINDS.items() if key in data), wanted)
+    if isinstance(data.get("gpu"), str) and data.keys() & {"alpha", "law"}:
+        kind = "a profile file"  # it says of which card it is
+    return None if kind == wanted else kind
 
 
 def check(table: type[T], data: Mapping[str, Any], source: str) -> T:

@@ -8,10 +8,30 @@ leaves them as they are; who calls the library reads `rate_scale` and `list_poli
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-KEYWORDS = {"map": "columns", "policy": "policies", "trace": "traces", "target": "targets", "engine-log": "engine_log"}
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+KEYWORDS = {
+    "classes": "clusters",
+    "engine-log": "engine_log",
+    "estimate-over": "replanning",
+    "from": "low",
+    "look-every": "replanning",
+    "map": "columns",
+    "max-num-batched-tokens": "max_batched_tokens",
+    "max-num-queued-reqs": "max_queued",
+    "policy": "policies",
+    "replan-every": "replanning",
+    "replan-moved": "replanning",
+    "target": "targets",
+    "to": "high",
+    "trace": "traces",
+}
 """Keywords of functions that options of other names set."""
 SWITCHES = ("cuda-graphs", "force", "match-load", "pooled", "skip-empty", "sort")
 """Options without a value."""
@@ -52,6 +72,22 @@ def to_command_line() -> Iterator[None]:
         yield
     finally:
         _commands -= 1
+
+
+@dataclass(frozen=True)
+class InSameWords(Generic[Job, Result]):
+    """A function that speaks in another process to who is spoken to here."""
+
+    function: Callable[[Job], Result]
+    commands: bool
+
+    @classmethod
+    def of(cls, function: Callable[[Job], Result]) -> InSameWords[Job, Result]:
+        return cls(function, _commands > 0)
+
+    def __call__(self, job: Job) -> Result:
+        with to_command_line() if self.commands else nullcontext():
+            return self.function(job)
 
 
 def worded(text: str) -> str:

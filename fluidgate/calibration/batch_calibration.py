@@ -136,9 +136,9 @@ def calibrate_batches(
         FluidgateError: the file or an argument is wrong, or the rows do not tell the coefficients, or make no table.
     """
     if not 1 <= min_chunk <= LARGEST_WHOLE:
-        raise FluidgateError(f"min_chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
+        raise FluidgateError(f"--min-chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
     if name is not None and not name:
-        raise FluidgateError("name: must not be empty; give the profile a name")
+        raise FluidgateError("--name: must not be empty; give the profile a name")
     rows = measurements if isinstance(measurements, Measurements) else read_measurements(measurements)
     told = provenance_of(rows, facts)
     if context is not None:

@@ -155,9 +155,9 @@ def calibrate(
             alpha, beta and gamma.
     """
     if not 1 <= min_chunk <= LARGEST_WHOLE:
-        raise FluidgateError(f"min_chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
+        raise FluidgateError(f"--min-chunk: must be from 1 to {LARGEST_WHOLE}, but is {min_chunk}; give tokens")
     if name is not None and not name:
-        raise FluidgateError("name: must not be empty; give the profile a name")
+        raise FluidgateError("--name: must not be empty; give the profile a name")
     rows = measurements if isinstance(measurements, Measurements) else read_measurements(measurements)
     if batch_size is not None:
         rows = _at_batch_size(rows, batch_size)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.model import Array
-from fluidgate.packed_file import read_packed_text
+from fluidgate.packed_file import read_packed_text, refuse_other_kind
+from fluidgate.separators import separator_of
 from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, fail, shown, source_of
 
@@ -151,6 +152,7 @@ def read_measurements(
     if unit not in UNITS:
         raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
     text = read_packed_text(path, "a CSV file of iteration times")
+    refuse_other_kind(source, "measured iterations")
     rows = _rows(text, source)
     try:
         line, header = next(rows)
@@ -221,13 +223,14 @@ def _names(columns: Mapping[str, str]) -> dict[str, str]:
     for standard in columns:
         if standard not in known:
             hint = nearest(standard, known) or f"; the columns are {', '.join(known)}"
-            raise FluidgateError(f"map: no standard column {shown(standard)}{hint}")
+            raise FluidgateError(f"--map: no standard column {shown(standard)}{hint}")
     return {standard: columns.get(standard, standard) for standard in known}
 
 
 def _rows(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each row with its line number, blank lines and comments left out."""
-    reader = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    header = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    reader = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True, delimiter=separator_of(header))
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells) and not cells[0].lstrip().startswith("#"):
@@ -237,6 +240,8 @@ def _rows(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _column(name: str, standard: str | None, header: list[str], line: int, source: str) -> int:
+    if header.count(name) > 1:
+        fail(source, [f"line {line}: the column {shown(name)} is there twice; remove one of the two"])
     if name in header:
         return header.index(name)
     hint = nearest(name, header) if name != standard else ""

@@ -13,12 +13,14 @@ import click
 from fluidgate import __version__
 from fluidgate.cli.bound import bound
 from fluidgate.cli.calibrate import calibrate
+from fluidgate.cli.click_words import message_of
 from fluidgate.cli.compare import compare
 from fluidgate.cli.completion import completed, completion
 from fluidgate.cli.console import BAD_INPUT, plugin_warnings, unit_warnings
 from fluidgate.cli.engine import engine
 from fluidgate.cli.examples import examples
 from fluidgate.cli.frontier import frontier
+from fluidgate.cli.given import looked_over
 from fluidgate.cli.optimum import optimum
 from fluidgate.cli.paper import paper
 from fluidgate.cli.plan import plan
@@ -92,7 +94,7 @@ for command in (
     paper,
     completion,
 ):
-    app.add_command(completed(command))
+    app.add_command(looked_over(completed(command)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -109,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(str(error))
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fluidgate"
-        _leave(f"{error.format_message()} (see `{where} --help`)")
+        _leave(f"{message_of(error, sys.argv[1:] if arguments is None else arguments)} (see `{where} --help`)")
     except MemoryError:
         _leave("out of memory; simulate fewer GPUs or a smaller batch_size")
     except (Interrupted, KeyboardInterrupt, click.Abort):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluidgate.cli.calibrate_from_log import OF_TABLES, TEXTS, from_log, from_log_options
 from fluidgate.cli.calibrate_from_log import OPTIONS as OF_LOGS
-from fluidgate.cli.calibrate_from_log import TEXTS, from_log, from_log_options
 from fluidgate.cli.calibrated import hand_over
+from fluidgate.cli.given import is_given, only_with
 from fluidgate.cli.options import NUMBER, assignments, file_path, json_option, plot_option
 from fluidgate.errors import FluidgateError
 
@@ -21,9 +23,16 @@ ONLY_LINEAR = ("kv_bytes_per_token", "memory_bandwidth", "kv_tokens", "context")
 WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in OF_LOGS}
 
 
+def profile_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a file that no scenario could name as its profile."""
+    if value and Path(value).suffix != ".toml" and not Path(value).is_char_device() and not Path(value).is_dir():
+        raise click.BadParameter(f"'{value}': scenarios name profile files by .toml; give such a name")
+    return file_path(context, parameter, value)
+
+
 @click.command(short_help="Fit an iteration-time profile to measured iterations.")
 @click.argument("measurements", metavar="[MEASUREMENTS]", required=False)
-@click.option("-o", "--output", metavar="FILE", callback=file_path,
+@click.option("-o", "--output", metavar="FILE", callback=profile_path,
               help="The profile file to write; without it only the tables are shown.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the profile; default: the name of the measurements file.")
 @click.option("--gpu", default="", metavar="TEXT",
@@ -98,6 +107,7 @@ def calibrate(
     if "from_log" in of_log:
         if measurements is not None:
             raise FluidgateError("MEASUREMENTS: not with --from-log; give measured iterations as --table MEASUREMENTS")
+        _check_from_log(click.get_current_context(), columns, given)
         texts = {key: value for key in TEXTS if (value := given.pop(key, None))}
         reading = {"unit": unit, "where": where, **given}
         from_log(str(of_log["from_log"]), {**of_log, **texts}, columns, output, plot, as_json, reading)
@@ -115,6 +125,21 @@ def calibrate(
         raise FluidgateError(f"--{misplaced[0].replace('_', '-')}: only with --law {other}; leave one of the two out")
     made, tables, draw = _paper(rows, given) if law == "paper" else _linear(rows, {**given, "table": law == "table"})
     hand_over(made, tables, draw, output=output, plot=plot, as_json=as_json)
+
+
+def _check_from_log(context: click.Context, columns: dict[str, str], given: dict[str, object]) -> None:
+    """Refuse options of measured iterations that a calibration from a log does not read.
+
+    Raises:
+        FluidgateError: naming the option.
+    """
+    for name in ("law", *ONLY_PAPER):
+        if is_given(context, name):
+            raise FluidgateError(f"--{name.replace('_', '-')}: not with --from-log; leave it out")
+    only_with(context, "table", "unit", "where", *(name for name in given if name not in TEXTS))
+    for column in OF_TABLES if context.params["table"] is None else ():
+        if column in columns:
+            raise FluidgateError(f"--map {column}: a column of --table, which is not given; give it, or leave this out")
 
 
 def _paper(rows: Measurements, options: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from fluidgate.cli.console import show
+from fluidgate.cli.given import only_with
 from fluidgate.cli.options import json_option
 
 
@@ -24,6 +25,7 @@ def examples(folder: str | None, names: tuple[str, ...], force: bool, as_json: b
     from fluidgate.example_files import copy_examples
     from fluidgate.example_files import examples as all_examples
 
+    only_with(click.get_current_context(), "folder", "force")
     if folder is not None:
         copied = [str(path) for path in copy_examples(folder, names, force=force)]
         if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.given import only_with
 from fluidgate.cli.options import NUMBER, gpus_option, json_option, plot_option, policies_option, scenario_argument
 
 
@@ -54,6 +55,7 @@ def optimum(
     from fluidgate.optimum import yardstick
     from fluidgate.policies import find_policy
 
+    only_with(click.get_current_context(), "policies", "horizon", "replications")
     loaded = Scenario.load(scenario)
     for name in policies:
         find_policy(name)

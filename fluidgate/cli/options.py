@@ -61,8 +61,8 @@ PICTURES = (".png", ".svg", ".pdf")
 
 def picture_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuse a picture that could not be written, or drawn, before the work for it begins."""
-    if value is None:
-        return None
+    if not value:
+        return value
     require("matplotlib")
     path = Path(value)
     if path.suffix.lower() not in PICTURES:
@@ -74,9 +74,9 @@ def picture_path(context: click.Context, parameter: click.Parameter, value: str 
 
 def file_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuse a file that could not be written before the work for it begins."""
-    if value is not None and not Path(value).parent.is_dir():
+    if value and not Path(value).parent.is_dir():
         raise click.BadParameter(f"'{value}': no folder '{Path(value).parent}'; make it first")
-    if value is not None and Path(value).is_dir():
+    if value and Path(value).is_dir():
         raise click.BadParameter(f"'{value}' is a folder; name a file")
     return value
 
@@ -213,7 +213,7 @@ def float_of(value: Any, kind: click.ParamType[Any], param: click.Parameter | No
     try:
         return float(value)
     except ValueError:
-        kind.fail(f"'{value}' is not a valid number", param, ctx)
+        kind.fail(f"'{value}' is not a valid number.", param, ctx)
 
 
 def finite(value: float, kind: click.ParamType[Any], param: click.Parameter | None, ctx: click.Context | None) -> float:

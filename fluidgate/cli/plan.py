@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluidgate.cli.console import progress_bar, show, warn
+from fluidgate.cli.given import only_with
 from fluidgate.cli.options import (
     ABOVE_0,
     Within,
@@ -63,6 +64,7 @@ def plan(
     from fluidgate.planning import check_gpus
     from fluidgate.planning import plan as solve
 
+    only_with(click.get_current_context(), "traces", "sessions_rate")
     loaded = Scenario.load(scenario)
     if prefix_hit_rate is not None:
         loaded = _found(loaded, prefix_hit_rate, traces)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.given import is_given
 from fluidgate.cli.options import (
     ABOVE_0,
     NUMBER,
@@ -25,6 +26,7 @@ from fluidgate.cli.options import (
     trace_options,
     user_options,
 )
+from fluidgate.errors import FluidgateError
 
 READING = ("class_column", "columns", "unit", "benchmark", "skip_empty", "sort")
 """Options of how traces are read."""
@@ -85,6 +87,8 @@ def replay(
     from fluidgate.simulation.iteration.replay import replay as run
     from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
 
+    if is_given(click.get_current_context(), "stretch") and options["times"] != "resample":
+        raise FluidgateError("--stretch: only with --times resample; give it, or leave this out")
     reading = {key: options[key] for key in READING}
     loops = options["users"] is not None
     loaded, read = scenario_of_traces(

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from fluidgate.cli.given import is_given
+from fluidgate.errors import FluidgateError
+
 KINDS = ("scenario", "policy", "gateway")
 
 
@@ -20,6 +23,8 @@ def schema(kind: str, save: str | None) -> None:
     A file that begins with `#:schema ./scenario.schema.json` beside such a schema is checked by editors that know this
     line (Even Better TOML, Taplo) while it is written.
     """
+    if save is not None and is_given(click.get_current_context(), "kind"):
+        raise FluidgateError("KIND: --save writes the schemas of all kinds; leave one of the two out")
     if save is None:
         click.echo(text_of(kind), nl=False)
         return

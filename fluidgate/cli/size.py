@@ -9,6 +9,7 @@ import click
 
 from fluidgate.cli.command_line import command_line
 from fluidgate.cli.console import notices, progress_bar, show, warn
+from fluidgate.cli.given import only_with
 from fluidgate.cli.options import (
     ABOVE_0,
     NUMBER,
@@ -72,6 +73,7 @@ def size(
     """
     from fluidgate.sizing import size as run
 
+    only_with(click.get_current_context(), "folder", "force")
     if folder is not None:
         from fluidgate.deployment import check_folder
 

@@ -10,6 +10,7 @@ import click
 
 from fluidgate.batching import Batching
 from fluidgate.cli.console import progress_bar, show, told, warn
+from fluidgate.cli.given import only_with
 from fluidgate.cli.options import ABOVE_0, NUMBER, each_once, file_path, json_option, picture_path, trace_options
 
 
@@ -66,6 +67,7 @@ def workload(
     from fluidgate.workloads import workload as build
 
     if not traces and engine_log is not None:
+        _refuse_unread(click.get_current_context())
         _show_engine(engine_log, as_json)
         return
     if not traces:
@@ -106,6 +108,15 @@ def _show_formats(as_json: bool) -> None:
     from fluidgate.reports.tables import format_table
 
     show(format_table(known))
+
+
+def _refuse_unread(context: click.Context) -> None:
+    """Options that go with a trace, where the log of an engine stands alone.
+
+    Raises:
+        FluidgateError: naming the option.
+    """
+    only_with(context, "traces", *(name for name in context.params if name not in ("engine_log", "as_json")))
 
 
 def _show_engine(path: str, as_json: bool) -> None:

@@ -35,7 +35,7 @@ async def serve_engines(
         FluidgateError: a port is taken, or there are none so high.
     """
     if count < 1:
-        raise FluidgateError(f"engine: count must be at least 1, but is {count}")
+        raise FluidgateError(f"--count: must be at least 1, but is {count}")
     if port + count - 1 > LAST_PORT:
         raise FluidgateError(f"engine: {count} ports from {port} on go beyond {LAST_PORT}; give a lower --port")
     clock = Clock(settings.speed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -211,4 +212,5 @@ class EngineServer:
 def _reason(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "unknown host"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)

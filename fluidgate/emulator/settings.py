@@ -12,6 +12,8 @@ from fluidgate.model import Gpu
 
 EngineBatching = Literal["single-prefill", "token-budget"]
 EngineKind = Literal["vllm", "sglang", "openai"]
+OPTIONS = {"max_queued": "max-num-queued-reqs"}
+"""Options of `fluidgate engine` that are called otherwise than what they set."""
 EngineRole = Literal["null", "prefill", "decode"]
 KvLoadFailure = Literal["fail", "recompute", "garbage"]
 
@@ -72,7 +74,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         if not self.model.strip():
-            raise FluidgateError("engine: model must not be empty; give the name that the API serves")
+            raise FluidgateError("--model: must not be empty; give the name that the API serves")
         for name in ("speed", "kv_lease", "pair_timeout"):
             _check(name, getattr(self, name), 0.0 < getattr(self, name) < math.inf, "above 0")
         for name in ("transfer_latency", "grace"):
@@ -81,24 +83,27 @@ class EngineSettings:
         _check("output_tokens", self.output_tokens, 1.0 <= self.output_tokens < math.inf, "at least 1")
         _check("max_model_len", self.max_model_len, self.max_model_len >= 2, "at least 2")
         if self.role != "null" and self.kind != "sglang":
-            raise FluidgateError(f"engine: role {self.role} goes with kind sglang; leave it out")
+            raise FluidgateError(f"--role {self.role}: goes with --kind sglang; leave it out, or give that")
         _check("data_parallel", self.data_parallel, self.data_parallel >= 1, "at least 1")
         if self.data_parallel > 1 and self.kind == "sglang":
             raise FluidgateError("engine: data_parallel is emulated with kinds vllm and openai; leave it out")
+        _check("seed", self.seed, self.seed >= 0, "at least 0")
         if self.max_queued is not None:
             _check("max_queued", self.max_queued, self.max_queued >= 0, "at least 0")
         if self.kv_events is not None and self.kind != "vllm":
-            raise FluidgateError("engine: KV events are told by kind vllm; leave --kv-events out")
+            raise FluidgateError("--kv-events: told by --kind vllm only; leave it out, or the kind")
         if self.kv_tokens is not None and self.kv_tokens < self.max_model_len:
             raise FluidgateError(
-                f"engine: kv_tokens {self.kv_tokens} hold no request of max_model_len {self.max_model_len}; "
-                "raise kv_tokens, or lower max_model_len"
+                f"--kv-tokens: {self.kv_tokens} hold no request of --max-model-len {self.max_model_len}; "
+                "raise the one, or lower the other"
             )
         if self.max_batched_tokens is not None and self.batching != "token-budget":
-            raise FluidgateError("engine: max_batched_tokens is read under token-budget batching only; leave it out")
+            raise FluidgateError(
+                "--max-num-batched-tokens: only with --batching token-budget; leave one of the two out"
+            )
         if self.batching == "token-budget" and self.budget < self.gpu.batch_size:
             raise FluidgateError(
-                f"engine: a budget of {self.budget} tokens an iteration is below the batch size "
+                f"--max-num-batched-tokens: {self.budget} tokens an iteration are below the batch size "
                 f"{self.gpu.batch_size}; raise the budget, or lower the batch size"
             )
 
@@ -124,4 +129,4 @@ def blocks(tokens: int) -> int:
 
 def _check(name: str, value: float, good: bool, rule: str) -> None:
     if not good:
-        raise FluidgateError(f"engine: {name} must be {rule}, but is {value:g}")
+        raise FluidgateError(f"--{OPTIONS.get(name, name).replace('_', '-')}: must be {rule}, but is {value:g}")

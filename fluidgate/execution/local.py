@@ -14,6 +14,7 @@ from typing import Any
 
 from fluidgate.errors import FluidgateError
 from fluidgate.execution.executor import AsTheyEnd, Ended, Executor, InProcess, completed
+from fluidgate.wording import InSameWords
 
 LOSSES = 3
 """Times in a row that workers are lost, and no job ends, before no others are started."""
@@ -59,7 +60,7 @@ class LocalProcesses(AsTheyEnd):
         _feeders_end_before_python()
         with interrupts_held():
             executor: Any = get_reusable_executor(max_workers=self.workers, timeout=60)  # type: ignore[no-untyped-call]
-            running = {executor.submit(function, job): k for k, job in jobs.items()}
+            running = {executor.submit(InSameWords.of(function), job): k for k, job in jobs.items()}
         try:
             for future in as_completed(list(running)):
                 k = running.pop(future)

@@ -18,6 +18,7 @@ from fluidgate.execution.executor import AsTheyEnd, Ended
 from fluidgate.execution.local import interrupts_held
 from fluidgate.execution.version import code_version
 from fluidgate.plugins import modules
+from fluidgate.wording import InSameWords
 
 RETRIES = 5
 """Times that a job runs again whose worker or node was lost."""
@@ -66,7 +67,7 @@ class RayCluster(AsTheyEnd):
         try:
             while True:
                 for k, job in islice(following, ahead - len(running)):
-                    running[run.remote(version, cloudpickle.dumps((function, job)))] = k
+                    running[run.remote(version, cloudpickle.dumps((InSameWords.of(function), job)))] = k
                 if not running:
                     return
                 [ended], _ = ray.wait(list(running))

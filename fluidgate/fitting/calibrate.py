@@ -66,7 +66,7 @@ def calibrate_from_log(
     """
     if not (math.isfinite(hold_out) and 0.0 <= hold_out < 1.0):
         raise FluidgateError(
-            f"hold-out: must be at least 0 and below 1, but is {hold_out:g}; give a share, such as 0.5"
+            f"--hold-out: must be at least 0 and below 1, but is {hold_out:g}; give a share, such as 0.5"
         )
     run = _run_of(log)
     count = len(run.arrival) - int(hold_out * len(run.arrival))

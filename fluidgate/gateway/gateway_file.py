@@ -280,6 +280,9 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
     for k, each in enumerate(file.keys):
         if (each.env is None) == (each.sha256 is None):
             yield f"keys[{k}] ({shown(each.name)}): needs env or sha256, and one of them only; give where the key is"
+    if file.tracing is not None and not is_base_url(file.tracing.endpoint):
+        what = shown(file.tracing.endpoint)
+        yield f"tracing.endpoint: {what} is no base URL; give one such as 'http://127.0.0.1:4318'"
     if file.admin is not None and (file.admin.env is None) == (file.admin.sha256 is None):
         yield "admin: needs env or sha256, and one of them only; give where the key is"
 
@@ -308,8 +311,9 @@ def _problems(
     for k, url in enumerate(engines.urls):
         if not is_base_url(url):
             yield f"engines.urls[{k}]: {shown(url)} is no base URL; give one such as 'http://127.0.0.1:8001'"
-        elif url.rstrip("/").endswith("/v1"):
-            yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '/v1'"
+        elif below := re.search(r"/v1(/.*)?$", url.rstrip("/")):
+            path = below[0]
+            yield f"engines.urls[{k}]: {shown(url)} is where the API lies, not the server; give it without '{path}'"
     places = [_place_of(url) for url in engines.urls]
     for k, place in enumerate(places):
         if (first := places.index(place)) < k:
@@ -325,6 +329,9 @@ def _problems(
             yield f"rules[{k}].key: no key is named {shown(rule.key)}{nearest(rule.key, keys)}; add it as [[keys]]"
         if not rule.model_dump(exclude_none=True, exclude={"cls"}):
             yield f"rules[{k}]: has no condition; add one, or give default_class"
+        least, most = rule.min_prompt_tokens, rule.max_prompt_tokens
+        if least is not None and most is not None and least > most:
+            yield f"rules[{k}]: min_prompt_tokens {least} is above max_prompt_tokens {most}; exchange them"
     if prefixes.kv_events_port is not None and engines.kind not in ("vllm", "vllm-coupled"):
         yield f"prefixes.kv_events_port: {engines.kind} tells no KV events; remove this key"
     if isinstance(policy, PlacedPolicy) and not policy.only_places:
@@ -344,7 +351,7 @@ def _place_of(url: str) -> tuple[str, str, int | None, str]:
 
 def is_base_url(text: str) -> bool:
     """Whether it is the URL of a server: no user, query or fragment, and a port that there is."""
-    if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", text):
+    if not re.fullmatch(r"https?://[^/?#\s@,${}\\<>|*]+(/[^?#\s]*)?", text):
         return False
     try:
         return urlsplit(text).port != 0

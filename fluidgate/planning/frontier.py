@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.arguments import checked
-from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest
+from fluidgate.errors import FluidgateError, InfeasiblePlanError, UnitWarning, nearest
 from fluidgate.model import AnyScenario, Array, Indicators, Pricing, Scenario
 from fluidgate.planning.partition import check_gpus
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.planner import Planner
 from fluidgate.shown import Drawn, rate, several
-from fluidgate.wording import named
+from fluidgate.unit_doubts import LONGEST, milliseconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,6 +182,9 @@ def frontier(
     scenario = Scenario.of(scenario)
     scenario.need_prices("a frontier")
     name = _checked(indicator, points)
+    for end, limit in (("--from", low), ("--to", high)):
+        if name == "max_tpot" and limit is not None and LONGEST["tpot"] <= limit < np.inf:
+            warnings.warn(milliseconds(end, limit), UnitWarning, stacklevel=2)
     if gpus is not None:
         check_gpus(gpus)
         scenario = scenario.for_gpus(gpus)
@@ -280,25 +284,25 @@ def _checked(indicator: str, points: int) -> Limit:
     known = next((limit for limit in LIMITS if limit == indicator), None)
     if known is None:
         hint = nearest(indicator, list(LIMITS)) or f"; give one of {', '.join(LIMITS)}"
-        raise FluidgateError(f"indicator: no limit is named '{indicator}'{hint}")
+        raise FluidgateError(f"--indicator: no limit is named '{indicator}'{hint}")
     if not 2 <= points <= MOST_POINTS:
-        raise FluidgateError(f"points: must be from 2 to {MOST_POINTS}, but is {points}; give another number")
+        raise FluidgateError(f"--points: must be from 2 to {MOST_POINTS}, but is {points}; give another number")
     return known
 
 
 def _range(name: Limit, low: float | None, high: float | None, least: float, free: float) -> tuple[float, float]:
-    for end, value in ((named("from", "low"), low), (named("to", "high"), high)):
+    for end, value in (("--from", low), ("--to", high)):
         if value is not None and not 0 <= value < np.inf:
-            raise FluidgateError(f"{end}: must be at least 0 and finite, but is {value}; give another limit")
+            raise FluidgateError(f"{end}: must be at least 0 and finite, but is {value:g}; give another limit")
     if low is None and high is None and free <= least:
         raise FluidgateError(
-            f"indicator: {name} costs nothing from the least limit that can be met ({least:.6g}) on; "
-            f"give another, or a range ({named('from', 'low')}, {named('to', 'high')}) to see the flat frontier"
+            f"--indicator: {name} costs nothing from the least limit that can be met ({least:.6g}) on; "
+            f"give another, or a range (--from, --to) to see the flat frontier"
         )
     first = least if low is None else low
     last = free if high is None else high
     if not first < last:
         least_one = f"the least limit that can be met, {first:.9g},"
-        begin = least_one if low is None else f"{named('from', 'low')} {first:.9g}"
-        raise FluidgateError(f"{named('to', 'high')}: {last:.9g} is not above {begin}; give a larger limit")
+        begin = least_one if low is None else f"--from {first:.9g}"
+        raise FluidgateError(f"--to: {last:.9g} is not above {begin}; give a larger limit")
     return first, last

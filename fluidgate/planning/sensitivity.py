@@ -20,12 +20,13 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from fluidgate.arguments import checked
+from fluidgate.arguments import checked, shown_value
 from fluidgate.errors import FluidgateError, InfeasiblePlanError, nearest, one_line
 from fluidgate.model import AnyScenario, Array, Gpu, Indicators, IterationTime, Noun, Pricing, RequestClass, Scenario
 from fluidgate.planning.frontier import LIMITS
 from fluidgate.planning.plan import Plan
 from fluidgate.planning.planner import Planner
+from fluidgate.refusals import limit_broken
 from fluidgate.shown import Drawn, several
 
 if TYPE_CHECKING:
@@ -412,8 +413,12 @@ class _Place:
         try:
             checked = self._adapter.validate_python(value)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should be", "must be")
-            raise FluidgateError(one_line(f"{self.path}: {reason}, but is {value!r}; {self._mend}")) from None
+            first = error.errors()[0]
+            reason = (
+                limit_broken(first, shown_value(value))
+                or f"{first['msg'].replace('Input should', 'must')}, but is {value!r}"
+            )
+            raise FluidgateError(one_line(f"{self.path}: {reason}; {self._mend}")) from None
         if self.name == GPUS and checked is None:
             raise FluidgateError(f"{self.path}: must be a number, but is None; {self._mend}")
         return checked

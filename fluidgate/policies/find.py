@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
-from fluidgate.policies.catalogue import listed_policy
+from fluidgate.policies.catalogue import REPLAN, listed_policy
 from fluidgate.policies.own_file import is_own, own_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
@@ -29,7 +29,16 @@ def find_any_policy(name: str | os.PathLike[str], folder: str | Path = "") -> Po
         return own_policy(name, folder)
     if name.endswith(".toml"):
         return load_policy(Path(folder, name) if folder else name)
-    return listed_policy(name)
+    try:
+        return listed_policy(name)
+    except FluidgateError:
+        path = Path(folder, name.rpartition(":")[0] or name)
+        if name.endswith(REPLAN) or not path.exists():
+            raise
+        what = "folder" if path.is_dir() else "file"
+        raise FluidgateError(
+            f"policy '{name}': a {what}, and no policy; a policy file ends in .toml, one of your own is PATH.py:NAME"
+        ) from None
 
 
 @checked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluidgate.arguments import checked
 from fluidgate.policies.catalogue import ALIASES, all_policies
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
@@ -37,6 +38,7 @@ class PolicyList(Shown, tuple[Policy | PlacedPolicy, ...]):
         )
 
 
+@checked
 def list_policies() -> PolicyList:
     """The policies that `simulate`, `compare`, `replay` and `size` know by name, other packages' among them."""
     return PolicyList(all_policies().values())

@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -74,7 +74,8 @@ def load(path: str) -> ModuleType:
     read_text(path, "a Python file with a policy")
     whole = Path(path).resolve()
     try:
-        return importlib.import_module(f"{__name__}.{str(whole).encode().hex()}_{whole.stat().st_mtime_ns:x}")
+        with redirect_stdout(sys.stderr):  # standard output is the command's own
+            return importlib.import_module(f"{__name__}.{str(whole).encode().hex()}_{whole.stat().st_mtime_ns:x}")
     except (Exception, SystemExit) as error:
         where = _line(error, str(whole))
         reason = one_line(str(error)) or "no message"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
-from fluidgate.errors import FluidgateError, nearest
+from fluidgate.arguments import checked
+from fluidgate.errors import FluidgateError, nearest, one_line, shown_file
 from fluidgate.model import BatchingName, Scenario, Scheme
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import Tables
@@ -109,6 +112,7 @@ class BasePolicy:
         found = {p: self.settings.get(p.name, p.default) for p in self.parameters}
         return {p.name: int(value) if p.whole else value for p, value in found.items()}
 
+    @checked
     def with_parameters(self, values: Mapping[str, float]) -> Self:
         """This policy with other values of some parameters.
 
@@ -186,6 +190,7 @@ class Policy(BasePolicy):
         own: BatchingName = "token-budget" if as_engines_do else self.batching
         return replace(self, batching=scenario.engine.batching or own)
 
+    @checked
     def with_parameters(self, values: Mapping[str, float]) -> Self:
         changed = super().with_parameters(values)
         numbers = {p.name: changed.settings[p.name] for p in self.parameters if p.name in values}
@@ -205,6 +210,7 @@ class Policy(BasePolicy):
         """The decision functions in the place of the shipped ones, by name."""
         return {"gate": self.gate, "route": self.route, "refill": self.refill}
 
+    @checked
     def with_functions(
         self,
         name: str,
@@ -255,17 +261,28 @@ class Checked:
         Raises:
             FluidgateError: it gives no tables, or a field of another kind.
         """
-        tables = self.tabulate(plan, gpus, **parameters)
+        try:
+            with redirect_stdout(sys.stderr):
+                tables = self.tabulate(plan, gpus, **parameters)
+        except FluidgateError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = f"raises {type(error).__name__}: {error}; mend the function"
+            raise FluidgateError(one_line(f"{self._place()} {reason}")) from error
         if not isinstance(tables, Tables):
             raise FluidgateError(f"{self._place()} gives no Tables, but {tables!r:.60}; return tables_of(plan, gpus)")
         try:
-            return tables.checked(len(plan.scenario.classes))
+            return tables.checked(len(plan.scenario.classes), gpus)
         except FluidgateError as error:
             raise FluidgateError(f"{self._place()}: {error}") from None
 
     def _place(self) -> str:
         code = getattr(self.tabulate, "__code__", None)
-        return "tabulate" if code is None else f"{code.co_filename}, line {code.co_firstlineno}: {code.co_name}"
+        return (
+            "tabulate"
+            if code is None
+            else f"{shown_file(code.co_filename)}, line {code.co_firstlineno}: {code.co_name}"
+        )
 
 
 def _tabulated_before(plan: Plan, gpus: int) -> Tables:

@@ -23,6 +23,7 @@ from fluidgate.toml_file import (
     Table,
     check,
     fail,
+    other_kind,
     parse_toml,
     read_text,
     shown,
@@ -63,6 +64,8 @@ def parse_policy(text: str, source: str = "<string>") -> Policy | PlacedPolicy:
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write a policy: schema, policy and [parameters]"])
+    if kind := other_kind(data, "a policy file"):
+        fail(source, [f"{kind}, not a policy file; give a name that `fluidgate policies` lists, or a policy file"])
     file = check(PolicyTable, data, source)
     base = _base(file.policy, source)
     if problems := base.problems(file.parameters):

@@ -39,6 +39,7 @@ def all_profiles() -> dict[str, tuple[Profile, str]]:
     return {**own, **brought_profiles(own)}
 
 
+@checked
 def list_profiles() -> ProfileList:
     """The profiles that go by name, with those of other installed packages, as a list that shows itself."""
     return ProfileList(profile for profile, _ in all_profiles().values())

@@ -26,7 +26,7 @@ from fluidgate.profiles.profile import (
     Range,
 )
 from fluidgate.profiles.terms import BATCH_TERMS, BatchTerms, has_batch_terms, reason_of
-from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, parse_toml
+from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, SchemaKey, Table, check, fail, other_kind, parse_toml
 
 Size = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
 Sizes = Annotated[list[Size], Field(min_length=2, max_length=2)]
@@ -126,6 +126,8 @@ def parse_profile(text: str, source: str) -> Profile:
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write the keys of a profile: name, alpha, beta, gamma"])
+    if kind := other_kind(data, "a profile file"):
+        fail(source, [f"{kind}, not a profile file; give a name that `fluidgate profiles` lists, or a profile file"])
     if "law" in data:
         return _law_profile(check(LawProfileTable, data, source), source)
     form: type[SingleProfileTable] | type[BatchProfileTable]

@@ -2,7 +2,7 @@
 
 from fluidgate.replanning.estimator import Estimate, Estimator
 from fluidgate.replanning.replanned_policy import AnyPolicies, AnyPolicy, ReplannedPolicy, find_replanned_policy
-from fluidgate.replanning.replanner import Replanner, Replanning, Solved, Timetable
+from fluidgate.replanning.replanner import Replanner, Replanning, Solved, Timetable, rule_named
 
 __all__ = [
     "AnyPolicies",
@@ -15,4 +15,5 @@ __all__ = [
     "Solved",
     "Timetable",
     "find_replanned_policy",
+    "rule_named",
 ]

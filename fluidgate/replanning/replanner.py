@@ -15,6 +15,7 @@ from fluidgate.planning import Plan, Planner
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.policy import Policy
 from fluidgate.replanning.estimator import Estimate, Estimator, check_window
+from fluidgate.wording import named
 
 SAME = 1e-9
 """Tables whose numbers differ by less, relatively, are the same."""
@@ -62,6 +63,11 @@ class Replanning:
         check_window(self.window, 0.0 if self.prior is None else self.prior)
         if not (self.moved >= 0 and self.deviations >= 0):
             raise FluidgateError("replanning: what counts as moved must be at least 0")
+
+
+def rule_named() -> str:
+    """What gives the rule."""
+    return named("--replan-every, --look-every, --estimate-over, --replan-moved", "replanning")
 
 
 class TableMaker:

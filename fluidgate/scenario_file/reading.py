@@ -34,20 +34,18 @@ from fluidgate.scenario_file.tables.lengths import LengthsTable
 from fluidgate.scenario_file.tables.scenario import AnyTable, ClusterScenarioTable, form_of
 from fluidgate.scenario_file.unit_doubts import doubt_units
 from fluidgate.size_table import Cost, FleetOption, OptionTable
-from fluidgate.toml_file import check, fail, parse_toml, read_text, source_of
+from fluidgate.toml_file import check, fail, other_kind, parse_toml, read_text, source_of
 
 ClassMaker = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The keys of the one class of a file that has none, from what it has."""
 
 
 OTHER_FILES = {
-    "engines": ("a gateway file", "give the file that its key scenario names"),
-    "groups": ("a gateway file", "give the file that its key scenario names"),
-    "policy": ("a policy file", "give it as --policy, and the path of a scenario here"),
-    "alpha": ("a profile file", "name it as [gpu] profile of a scenario"),
-    "law": ("a profile file", "name it as [gpu] profile of a scenario"),
+    "a gateway file": "give the file that its key scenario names",
+    "a policy file": "give it as --policy, and the path of a scenario here",
+    "a profile file": "name it as [gpu] profile of a scenario",
 }
-"""By a key that no scenario has: whose it is, and the mend."""
+"""By what a file is: the mend where a scenario is wanted."""
 
 
 def load_scenario(
@@ -83,9 +81,8 @@ def parse_scenario(
     data = parse_toml(text, source)
     if not data:
         fail(source, ["empty; write a scenario: name, [gpu], [[classes]], and [pricing] where something is earned"])
-    for key, (kind, mend) in OTHER_FILES.items():
-        if key in data and "gpu" not in data:
-            fail(source, [f"{kind}, not a scenario; {mend}"])
+    if (kind := other_kind(data, "a scenario")) in OTHER_FILES and not isinstance(data.get("gpu"), dict):
+        fail(source, [f"{kind}, not a scenario; {OTHER_FILES[kind]}"])
     if one_class is not None and "classes" not in data:
         data["classes"] = [one_class(data)]
     gpu = data.get("gpu")

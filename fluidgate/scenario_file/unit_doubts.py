@@ -25,7 +25,7 @@ LEAST_PATIENCE = 0.1
 """s that who waits may stay on average."""
 
 OVERLOAD = 20.0
-"""Times the prompts that one GPU can read."""
+"""Times the prompts that one GPU can read, or the answers that it can write."""
 
 SECONDS = {
     "engine": {"overhead": 1.0, "overhead_per_decode": 0.1, "front_end": 10.0, "front_end_first": 10.0,
@@ -90,12 +90,17 @@ def _of_rates(data: Mapping[str, Any], scenario: Scenario) -> Iterator[str]:
     offered = sum(each.arrival_rate * each.prompt_tokens for each in scenario.classes)
     share_read = 1.0 - float(scenario.hit_rates.min())
     most = scenario.gpu.chunk_size / scenario.gpu.tau
-    times = share_read * offered / most
+    written = sum(each.arrival_rate * each.output_tokens for each in scenario.classes)
+    loads = {
+        "prompts that one can read": share_read * offered / most,
+        "answers that one can write": written / (scenario.gpu.batch_size * scenario.gpu.gamma),
+    }
+    what, times = max(loads.items(), key=lambda each: each[1])
     if times > OVERLOAD:
         total = sum(each.arrival_rate for each in scenario.classes)
         yield (
-            f"classes: arrival_rate: {total:g} requests a second for each GPU are {times:.0f} times the prompts that "
-            "one can read; if they are of the whole cluster write [cluster] gpus, and total_arrival_rate"
+            f"classes: arrival_rate: {total:g} requests a second for each GPU are {times:.4g} times the {what}; if "
+            "they are of the whole cluster write [cluster] gpus, and total_arrival_rate"
         )
 
 

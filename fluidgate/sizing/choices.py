@@ -13,6 +13,7 @@ from fluidgate.model import Gpu, Scenario
 from fluidgate.profiles import find_profile
 from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.size_table import FleetOption
+from fluidgate.toml_file import LARGEST_WHOLE
 from fluidgate.wording import named
 
 POLICY = "index-and-pool"
@@ -110,9 +111,9 @@ def choices_of(
 
 def _sizes(option: str, values: Sequence[int]) -> tuple[int, ...]:
     for value in values:
-        if value < 1:
-            raise FluidgateError(f"{option}: must be at least 1, but is {value}")
-    return tuple(values)
+        if not 1 <= value <= LARGEST_WHOLE:
+            raise FluidgateError(f"{option}: must be at least 1 and at most {LARGEST_WHOLE}, but is {value}")
+    return tuple(map(int, values))
 
 
 def _combined(scenario: Scenario, option: FleetOption, price: float | None, most: int | None) -> list[Choice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,6 +283,18 @@ def check_scale(factor: float) -> None:
     """
     if not 0.0 < factor < math.inf:
         raise FluidgateError(f"--rate-scale: must be a number above 0, but is {factor:g}")
+
+
+def check_unread(reading: Mapping[str, Any]) -> None:
+    """Refuse how traces are to be read where there are none.
+
+    Raises:
+        FluidgateError: naming the option.
+    """
+    for name, value in reading.items():
+        if value not in (None, False) and value != {}:
+            option = "map" if name == "columns" else name.replace("_", "-")
+            raise FluidgateError(f"--{option}: says how a trace is read, and there is none; give --trace FILE too")
 
 
 def scaled(scenario: Scenario, factor: float) -> Scenario:

@@ -24,7 +24,7 @@ from fluidgate.sizing.closed_loop import at_pace, sent_by_users
 from fluidgate.sizing.cost import Bill, Paid
 from fluidgate.sizing.floor import Floor, beyond_reach, requests_of, some_do_not_fit, turns_of
 from fluidgate.sizing.guess import guessed
-from fluidgate.sizing.load import DrawnLoad, Load, TracedLoad, check_load, check_scale, scaled, traced
+from fluidgate.sizing.load import DrawnLoad, Load, TracedLoad, check_load, check_scale, check_unread, scaled, traced
 from fluidgate.sizing.peak import Intervals
 from fluidgate.sizing.search import Search, run
 from fluidgate.sizing.targets import Target, targets_of, with_served, with_targets
@@ -121,6 +121,7 @@ def size(
         scenario = scaled(Scenario.of(scenario), rate_scale)
         check_load(scenario)
         check_starts((), sessions_rate, scenario.arrivals.closed)
+        check_unread(reading)
     scenario = with_targets(scenario, targets)
     wanted = targets_of(scenario)
     if scenario.arrivals.closed:

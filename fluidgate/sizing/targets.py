@@ -148,10 +148,14 @@ def with_targets(scenario: Scenario, given: Sequence[str] | Mapping[str, float])
     keys: dict[str, float] = {}
     known = sorted({*TARGET_KEYS, "ttft", "tpot"})
     for each in given:
-        key, _, text = each.partition("=")
+        key, equals, text = each.partition("=")
         if key.strip() not in known:
             hint = nearest(key.strip(), known) or f"; the keys are {', '.join(known)}"
             raise FluidgateError(f"--target: must be KEY=VALUE such as ttft_p99=1.0, but is '{each}'{hint}")
+        if not equals:
+            raise FluidgateError(f"--target: must be KEY=VALUE such as {key.strip()}=1.0, but is '{each}'")
+        if key.strip() in keys:
+            raise FluidgateError(f"--target: {key.strip()} is given twice; give it once")
         try:
             keys[key.strip()] = value = float(text)
         except ValueError:
@@ -164,7 +168,14 @@ def with_targets(scenario: Scenario, given: Sequence[str] | Mapping[str, float])
             )
         if value >= LONGEST.get(key.strip().partition("_")[0], math.inf):
             warnings.warn(f"--target: {milliseconds(key.strip(), value)}", UnitWarning, stacklevel=2)
-    return scenario.replace(targets=scenario.targets.model_copy(update=keys)) if keys else scenario
+    found = scenario.replace(targets=scenario.targets.model_copy(update=keys)) if keys else scenario
+    for key in {"ttft", "tpot"} & set(keys):
+        if not any(each[0] == "goodput" for part in (found.targets, *found.classes) for each in part.of_statistics):
+            raise FluidgateError(
+                f"--target: {key} is the limit that goodput counts by, and no goodput is asked for; give a statistic, "
+                f"such as --target {key}_p99={keys[key]:g}, or a goodput too"
+            )
+    return found
 
 
 def least_served(scenario: Scenario, targets: Sequence[Target]) -> Array:

@@ -260,7 +260,7 @@ def workload(
     found, profile_name, profile_option = _profile(profile)
     memory = kv_memory(found, None, block=EngineModel().kv_block)
     if not 0 < found.iteration.mixed(chunk_size) < math.inf:
-        raise FluidgateError("chunk_size: alpha + beta * chunk_size must be greater than 0; give a larger one")
+        raise FluidgateError("--chunk-size: alpha + beta * chunk_size must be greater than 0; give a larger one")
     reading: dict[str, Any] = {
         "columns": columns,
         "unit": unit,
@@ -347,17 +347,17 @@ def _check_arguments(
 ) -> None:
     if not files:
         raise FluidgateError("no trace files; give at least one")
-    for key, size in {"gpus": gpus, "batch_size": batch_size, "chunk_size": chunk_size}.items():
+    for key, size in {"gpus": gpus, "batch-size": batch_size, "chunk-size": chunk_size}.items():
         if not 1 <= size <= LARGEST_WHOLE:
-            raise FluidgateError(f"{key}: must be from 1 to {LARGEST_WHOLE}, but is {size}; give another number")
+            raise FluidgateError(f"--{key}: must be from 1 to {LARGEST_WHOLE}, but is {size}; give another number")
     if not 0 <= patience_rate < math.inf:
-        raise FluidgateError(f"patience_rate: must be at least 0 and finite, but is {patience_rate}; give 1/s")
+        raise FluidgateError(f"--patience-rate: must be at least 0 and finite, but is {patience_rate:g}; give 1/s")
     if not 0 < scale < math.inf:
-        raise FluidgateError(f"scale: must be greater than 0 and finite, but is {scale}; give a factor")
+        raise FluidgateError(f"--scale: must be greater than 0 and finite, but is {scale:g}; give a factor")
     if seed < 0:
-        raise FluidgateError(f"seed: must be at least 0, but is {seed}; give another number")
+        raise FluidgateError(f"--seed: must be at least 0, but is {seed}; give another number")
     if clusters is not None and class_column is not None:
-        raise FluidgateError("classes: either clusters or a class column; give one of the two")
+        raise FluidgateError("--classes: not together with --class-column; give one of the two")
 
 
 def _profile(profile: str | Path | Profile | IterationTime) -> tuple[Profile, str | None, str | None]:
@@ -390,7 +390,7 @@ def _request_class(
 ) -> RequestClass:
     rate = _rounded(found.arrival_rate * scale)
     if not 0 < rate / gpus < math.inf:
-        raise FluidgateError(f"scale: the arrival rate of '{found.name}' becomes {rate}; give another factor")
+        raise FluidgateError(f"--scale: the arrival rate of '{found.name}' becomes {rate}; give another factor")
     return RequestClass(
         name=found.name,
         prompt_tokens=_rounded(found.mean_prompt),

@@ -143,7 +143,7 @@ def _clusters(traces: Sequence[Trace], spans: Sequence[float], clusters: int, se
     distinct = len(np.unique(lengths, axis=0))
     if not 1 <= clusters <= distinct:
         raise FluidgateError(
-            f"classes: {clusters} clusters asked for; give a number from 1 to {distinct}, the distinct pairs of lengths"
+            f"--classes: {clusters} asked for; give a number from 1 to {distinct}, the distinct pairs of lengths"
         )
     found = _by_member(traces, spans, _k_means(lengths, clusters, seed))
     found.sort(key=lambda c: -c.arrival_rate)
@@ -171,7 +171,7 @@ def _k_means(points: Array, clusters: int, seed: int) -> NDArray[np.int32]:
         if distance < least:
             best, least = members, distance
     if best is None:
-        raise FluidgateError(f"classes: no split into {clusters} clusters found; ask for fewer")
+        raise FluidgateError(f"--classes: no split into {clusters} found; ask for fewer")
     return best
 
 

@@ -99,8 +99,8 @@ def test_options_that_click_refuses(arguments: list[str], reason: str) -> None:
         (["--map", "chunk=C"], "map: no standard column 'chunk'; did you mean 'chunk_size'?"),
         (["--batch-size", "7"], "--batch-size 7: no such row; the batch sizes are 8, 16, 32, 64"),
         (["--law", "paper", "--min-chunk", "2048"], "only one chunk size, 2048, from --min-chunk 2048 up"),
-        (["--law", "paper", "--min-chunk", "0"], "min_chunk: must be from 1"),
-        (["--min-chunk", "0"], "min_chunk: must be from 1"),
+        (["--law", "paper", "--min-chunk", "0"], "--min-chunk: must be from 1"),
+        (["--min-chunk", "0"], "--min-chunk: must be from 1"),
         (["--name", ""], "name: must not be empty"),
     ],
 )

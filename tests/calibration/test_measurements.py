@@ -86,7 +86,7 @@ def test_mistakes_in_the_file(tmp_path: Path, old: str, new: str, start: str) ->
 
 
 def test_mistakes_in_the_options(tmp_path: Path) -> None:
-    assert refusal(tmp_path, GOOD, {"chunk": "C"}) == "map: no standard column 'chunk'; did you mean 'chunk_size'?"
+    assert refusal(tmp_path, GOOD, {"chunk": "C"}) == "columns: no standard column 'chunk'; did you mean 'chunk_size'?"
     known = "; the columns are batch_size, chunk_size, seconds, context, read_before"
     assert refusal(tmp_path, GOOD, {"zzz": "C"}).endswith(known)
     assert refusal(tmp_path, GOOD, {"seconds": "tau"}).startswith("line 1: no column 'tau'; the columns are ")

@@ -44,6 +44,15 @@ def test_it_goes_by_its_path_and_name(fluidgate: Command, mine: str, fidelity: s
     assert alone.notices == []
 
 
+def test_what_it_prints_is_no_part_of_the_output(fluidgate: Command, scenario: Scenario) -> None:
+    scenario()
+    loud = MINE.replace("NUMBER = 3", "print('loaded')").replace("    tables =", "    print('tabulated')\n    tables =")
+    Path("mine.py").write_text(loud, "utf-8")
+    outcome = fluidgate("simulate", "s.toml", "--policy", "mine.py:MINE", *SMALL, "--workers", "1")
+    assert outcome.json["policy"] == "mine.py:MINE"
+    assert outcome.notices == ["loaded", "tabulated"]
+
+
 def test_workers_find_it_too(fluidgate: Command, mine: str) -> None:
     here = fluidgate("simulate", "s.toml", "--policy", mine, *SMALL, "--workers", "1").json
     there = fluidgate("simulate", "s.toml", "--policy", mine, *SMALL, "--workers", "2").json

@@ -115,7 +115,7 @@ def test_plan_as_if_so_much_was_found(fluidgate: Command) -> None:
     ("arguments", "message"),
     [
         ((TWO_CLASS, "--prefix-hit-rate", "0.5"), "belongs to an engine with prefix caching"),
-        ((AGENTS, "--prefix-hit-rate", "1"), "0.0<=x<1.0"),
+        ((AGENTS, "--prefix-hit-rate", "1"), "must be at least 0 and less than 1, but is 1"),
         ((AGENTS, "--prefix-hit-rate", "0", "--trace", SESSIONS), "give one of the two"),
     ],
 )

@@ -163,7 +163,7 @@ def test_what_is_refused(
     ("command", "words"),
     [
         (("simulate", "--policy", "fi-wsp+replan"), ("'fi-wsp+replan'", "--fidelity iteration")),
-        (("simulate", "--policy", "fi-wsp", "--replan-every", "9"), ("replanning", "--fidelity iteration")),
+        (("simulate", "--policy", "fi-wsp", "--replan-every", "9"), ("--replan-every", "--fidelity iteration")),
         (("compare", "--policy", "fi-wsp,gi-wsp+replan"), ("'gi-wsp+replan'", "--fidelity iteration")),
     ],
     ids=lambda value: " ".join(value)[-40:],

@@ -69,7 +69,7 @@ def test_where_nothing_keeps_the_targets_the_status_says_so(fluidgate: Command) 
     [
         (("--target", "ttft_p9=1"), "--target: must be KEY=VALUE such as ttft_p99=1.0"),
         (("--batch-size", "many"), "must be whole numbers, but is 'many'"),
-        (("--batch-size", "0"), "--batch-size: must be at least 1, but is 0"),
+        (("--batch-size", "0"), "--batch-size: must be at least 1 and at most 2147483647, but is 0"),
         (("--spare", "-1"), "--spare: must be at least 0, but is -1"),
         (("--max-gpus", "0"), "--max-gpus: must be at least 1, but is 0"),
         (("--gpu-hour", "0"), "--gpu-hour: must be a price above 0, but is 0"),

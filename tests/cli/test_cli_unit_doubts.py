@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command import ROOT, Command
 
+from fluidgate import frontier
 from fluidgate.errors import UnitWarning
 from fluidgate.model import Scenario
 from fluidgate.sizing.targets import with_targets
@@ -19,7 +20,9 @@ DOUBTS = {
     "patience": (
         (("patience_rate = 0.1 ", "patience_rate = 30 "), "patience_rate: 30 is read as 30 a second", "write 0.03333")
     ),
-    "rate": ((("arrival_rate = 0.5 ", "arrival_rate = 900 "), "requests a second for each GPU", "total_arrival_rate")),
+    "answers": ((("arrival_rate = 0.5 ", "arrival_rate = 30 "), "answers that one can write", "total_arrival_rate")),
+    "rate": ((("prompt_tokens = 3000", "prompt_tokens = 900000"), "prompts that one can read", "total_arrival_rate")),
+    "rates": ((("arrival_rate = 0.5 ", "arrival_rate = 900 "), "requests a second for each GPU", "total_arrival_rate")),
 }
 
 
@@ -57,6 +60,11 @@ def test_targets_of_a_command_and_waits_of_a_gateway(
     assert "limits.max_wait: 30000 is read as 30000 s; if you meant milliseconds write 30" in doubted[0]
     with pytest.warns(UnitWarning, match="ttft_p99: 500 is read as 500 s; if you meant milliseconds write 0.5"):
         with_targets(Scenario.load(ROOT / "examples" / "chat-fleet.toml"), ["ttft_p99=500"])
+
+
+def test_limits_of_a_frontier_are_doubted() -> None:
+    with pytest.warns(UnitWarning, match=r"low: 25 is read as 25 s; if you meant milliseconds write 0\.025$"):
+        frontier(Scenario.load(ROOT / "examples" / "two-class.toml"), "max_tpot", low=25.0, high=30.0, points=2)
 
 
 def test_measurements_and_traces_are_doubted(

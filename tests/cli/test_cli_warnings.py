@@ -53,8 +53,9 @@ def test_a_doubt_is_said_beside_table_and_object(fluidgate: Command, scenario: S
 
 def test_optimum_and_its_policies(fluidgate: Command, scenario: Scenario) -> None:
     small = scenario(("batch_size = 16", "batch_size = 1"), more="[engine]\nkv_tokens = 50000\n")
-    words = ("optimum", small, "--gpus", "1", "--accuracy", "1e-2", "--horizon", "500", "--replications", "1")
-    alone, beside = fluidgate(*words, "--json").json, fluidgate(*words, "--policy", "gate-and-route", "--json")
+    words = ("optimum", small, "--gpus", "1", "--accuracy", "1e-2", "--json")
+    simulated = ("--policy", "gate-and-route", "--horizon", "500", "--replications", "1")
+    alone, beside = fluidgate(*words).json, fluidgate(*words, *simulated)
     assert any("[engine] kv_tokens" in warning for warning in alone["warnings"])
     assert any("no request is completed" in warning for warning in beside.json["policies"][0]["warnings"])
     assert set(alone["warnings"]) | set(beside.json["policies"][0]["warnings"]) == set(beside.json["warnings"])

@@ -106,14 +106,14 @@ def test_kv_events_without_their_packages(capsys: pytest.CaptureFixture[str], mo
     [
         (["missing.toml"], "missing.toml"),
         (["--profile", "nothing"], "unknown profile"),
-        (["--speed", "0"], "speed must be above 0"),
+        (["--speed", "0"], "--speed: must be above 0"),
         (["--speed", "nan"], "--speed"),
-        (["--count", "0"], "count must be at least 1"),
+        (["--count", "0"], "--count: must be at least 1"),
         (["--port", "65535", "--count", "2"], "go beyond 65535"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
         (["--kv-tokens", "100", "--max-model-len", "200"], "hold no request"),
-        (["--max-num-batched-tokens", "100"], "token-budget batching only"),
-        (["--kv-events", "5557", "--kind", "sglang"], "KV events are told by kind vllm"),
+        (["--max-num-batched-tokens", "100"], "only with --batching token-budget"),
+        (["--kv-events", "5557", "--kind", "sglang"], "told by --kind vllm only"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:

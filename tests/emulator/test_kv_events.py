@@ -180,7 +180,7 @@ def test_a_port_that_is_taken() -> None:
 
 def test_only_vllm_tells() -> None:
     async def run() -> None:
-        with pytest.raises(FluidgateError, match="KV events are told by kind vllm"):
+        with pytest.raises(FluidgateError, match="kv_events: told by kind vllm only; leave it out, or the kind"):
             async with cluster(kind="openai", kv_events=0, gpu=GPU):
                 pass
 

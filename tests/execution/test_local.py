@@ -13,7 +13,8 @@ from fluidgate.errors import FluidgateError
 from fluidgate.execution import LocalProcesses, executor_named
 from fluidgate.execution.local import LOSSES, ThisMachine
 from fluidgate.simulation.invariants import InvariantError
-from tests.execution.work import killed, killed_once, refused
+from fluidgate.wording import to_command_line
+from tests.execution.work import killed, killed_once, missing, refused
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
@@ -34,6 +35,13 @@ def test_failures_arrive_as_themselves() -> None:
         list(LocalProcesses(2).map(refused, ["input"]))
     with pytest.raises(InvariantError, match=r"^a request was lost \(event 7\)$"):
         list(LocalProcesses(2).map(refused, ["invariant"]))
+
+
+def test_workers_speak_to_whom_this_process_speaks() -> None:
+    with to_command_line(), pytest.raises(FluidgateError, match=r"^--max-gpus: missing$"):
+        list(LocalProcesses(2).map(missing, ["max-gpus"]))
+    with pytest.raises(FluidgateError, match=r"^max_gpus: missing$"):
+        list(LocalProcesses(2).map(missing, ["max-gpus"]))
 
 
 def test_results_come_in_the_order_of_the_jobs_or_as_they_end() -> None:

@@ -72,3 +72,8 @@ def refused(job: str) -> None:
     if job == "input":
         raise FluidgateError("file.toml: key: is wrong; mend it")
     raise InvariantError("a request was lost (event 7)")
+
+
+def missing(option: str) -> None:
+    """Refuse to work without an option."""
+    raise FluidgateError(f"--{option}: missing")

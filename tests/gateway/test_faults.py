@@ -129,7 +129,9 @@ def test_a_whole_answer_that_breaks_off_is_begun_again(tmp_path: Path) -> None:
 
 @STREAMS
 @KINDS
-def test_an_engine_that_is_silent_to_all_is_left(tmp_path: Path, kind: str, stream: bool) -> None:
+def test_an_engine_that_is_silent_to_all_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, stream: bool
+) -> None:
     """It answers looks, but none of the requests on it: they go elsewhere, and it is down in the end."""
 
     async def run() -> None:
@@ -141,6 +143,9 @@ def test_an_engine_that_is_silent_to_all_is_left(tmp_path: Path, kind: str, stre
             await live.until(lambda: "failures" in live.gateway.backends[0].downs)
 
     asyncio.run(run())
+    told = [line for line in caplog.messages if " is down (" in line]
+    assert told
+    assert [line.count("http://") for line in told] == [1] * len(told)
 
 
 @STREAMS

@@ -6,6 +6,8 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import fluidgate
@@ -21,6 +23,7 @@ TWO_CLASS = Scenario.load("examples/two-class.toml")
 NAMES = {name: getattr(fluidgate, name) for name in fluidgate.__all__} | {
     "fluid_trajectory": fluid_trajectory,
     "found": plan(TWO_CLASS),
+    "frame": pd.DataFrame({"arrival_time": [0.0], "prompt_tokens": [1], "output_tokens": [1]}),
     "optimum": optimum,
     "read_trace": read_trace,
     "scenario": TWO_CLASS,
@@ -58,6 +61,15 @@ def test_a_replaced_field_is_checked_by_itself() -> None:
     assert fewer.classes == TWO_CLASS.classes[:1]
     assert TWO_CLASS.replace(cluster_gpus=7).cluster_gpus == 7
     assert not Scenario(name="free", gpu=TWO_CLASS.gpu, classes=TWO_CLASS.classes).replace(name="x").priced
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    short = {"horizon": np.float32(20), "replications": np.int64(1), "seed": np.uint8(3)}
+    ran = simulate(TWO_CLASS, np.str_("fi-wsp"), gpus=np.int32(2), **short)  # type: ignore[arg-type]
+    assert ran.to_json().count('"gpus": 2,') == 1
+    assert plan(TWO_CLASS, gpus=np.uint16(7), with_indicators=np.True_).to_json() == plan(TWO_CLASS, gpus=7).to_json()  # type: ignore[arg-type]
+    sized = fluidgate.size("examples/chat-fleet.toml", batch_sizes=np.array([64]), max_gpus=np.int64(1))
+    assert '"batch_size": 64' in sized.to_json()
 
 
 def test_an_error_stays_the_same_on_its_way_from_a_worker() -> None:

@@ -178,7 +178,9 @@ WRONG = {
     'size("examples/chat-fleet.toml", targets="ttft_p99")': (
         "targets: must be a list of texts or a dictionary, but is 'ttft_p99'"
     ),
-    'size("examples/chat-fleet.toml", batch_sizes=[-8])': "batch_sizes: must be at least 1, but is -8",
+    'size("examples/chat-fleet.toml", batch_sizes=[-8])': (
+        "batch_sizes: must be at least 1 and at most 2147483647, but is -8"
+    ),
     'size("examples/chat-fleet.toml", batch_sizes=64)': "batch_sizes: must be a list of whole numbers, but is 64",
     'size("examples/chat-fleet.toml", batchsizes=[64])': (
         "size() has no argument 'batchsizes'; did you mean 'batch_sizes'?"
@@ -216,8 +218,8 @@ WRONG = {
     'measured_bound(found, ["fi-wsp"])': "found: must be a Bound, but is a Plan",
     'frontier(scenario, "max_tpt")': "indicator: no limit is named 'max_tpt'; did you mean 'max_tpot'?",
     'frontier(scenario, "max_tpot", points=1)': "points: must be from 2 to 10000, but is 1; give another number",
-    'frontier(scenario, "max_tpot", low=-1.0)': "low: must be at least 0 and finite, but is -1.0; give another limit",
-    'frontier(scenario, "max_tpot", low=0.03, high=0.02)': "high: 0.02 is not above low 0.03; give a larger limit",
+    'frontier(scenario, "max_tpot", low=-1.0)': "low: must be at least 0 and finite, but is -1; give another limit",
+    'frontier(scenario, "max_tpot", low=0.03, high=0.02)': "high: 0.02 is not above low=0.03; give a larger limit",
     'frontier(scenario, "max_tpot", gpus=0)': (
         "gpus: must be at least 1 and at most 2147483647, but is 0; give another number"
     ),
@@ -226,7 +228,7 @@ WRONG = {
     ),
     'sweep(scenario, "gpu.batch_size", [])': "gpu.batch_size: no values; give at least one",
     'sweep(scenario, "gpu.batch_size", [0])': (
-        "gpu.batch_size: must be greater than or equal to 1, but is 0; give another (most requests in a"
+        "gpu.batch_size: must be at least 1, but is 0; give another (most requests in a batch, B)"
     ),
     'sweep(scenario, "gpu.batch_size", 3)': "values: must be a list, but is 3",
     'heat_map(scenario, "gpu.batch_size", [1], "gpu.batch_size", [2])': (
@@ -268,7 +270,7 @@ WRONG = {
         "batch_size: must be from 1 to 2147483647, but is -1; give another number"
     ),
     'workload(trace, gpus=1, profile="h100/llama-3.1-8b", scale=0.0)': (
-        "scale: must be greater than 0 and finite, but is 0.0; give a factor"
+        "scale: must be greater than 0 and finite, but is 0; give a factor"
     ),
     'read_trace("nothing.csv")': "nothing.csv: no such file; give the path of a trace file",
     'read_trace(trace, columns={"arival_time": "t"})': (
@@ -278,11 +280,55 @@ WRONG = {
         "policy: must be 'gate-and-route' or 'sli-aware', but is 'gate-and-rout'; did you mean"
     ),
     "fluid_trajectory(scenario, found, horizon=-1.0)": (
-        "fluid trajectory: horizon and step must be above 0 s, and points at least 2"
+        "fluid trajectory: horizon and step must be above 0 s and finite, and points at least 2"
     ),
     "fluid_trajectory(scenario, found, points=1)": (
-        "fluid trajectory: horizon and step must be above 0 s, and points at least 2"
+        "fluid trajectory: horizon and step must be above 0 s and finite, and points at least 2"
     ),
     "fluid_trajectory(scenario, scenario)": "plan: must be a Plan, but is a Scenario",
+    'fluid_trajectory(scenario, found, horizon=float("inf"))': "fluid trajectory: horizon and step must be above 0 s",
+    'Scenario.load("s.toml", "x")': "load(): too many positional arguments; give all but path by name",
+    "found.plot(3)": "path: must be a text or a path, but is 3",
+    'found.plot(b"x.png")': "path: must be a text or a path, but is a bytes, b'x.png'",
+    "found.plot(file='x.png')": "plot() has no argument 'file'; it takes path",
+    'scenario.for_gpus("5")': "gpus: must be a whole number, but is '5'",
+    "list_policies(3)": "list_policies(): too many positional arguments; it takes none",
+    'list_profiles("h100")': "list_profiles(): too many positional arguments; it takes none",
+    "Gpu(16, 256)": "Gpu: give its fields by name (batch_size, chunk_size, iteration, context_tokens, calibrated)",
+    'find_policy("gate-and-route").with_functions("m", gat=len)': (
+        "with_functions() has no argument 'gat'; did you mean 'gate'?"
+    ),
+    'find_policy("gate-and-route").with_functions("m", gate=3)': "gate: must be a function, but is 3",
+    'find_policy("index-and-pool").with_parameters(3)': "values: must be a dictionary, but is 3",
+    'replay(scenario, trace, "fi-wsp", gpus=5, columns={"prompt_tokens": 3})': (
+        "columns: must be a dictionary of texts, but is a dict, {'prompt_tokens': 3}"
+    ),
+    'replay(scenario, frame, "fi-wsp", gpus=5)': (
+        "traces: must be a text, a path, a ClassTrace or a list of texts, paths or ClassTraces, but is a DataFrame"
+    ),
+    'workload(frame, gpus=1, profile="h100/llama-3.1-8b")': "paths: must be a text, a path or a list of texts or",
+    'size("examples/chat-fleet.toml", batch_sizes=[10**20])': (
+        "batch_sizes: must be at least 1 and at most 2147483647, but is 100000000000000000000"
+    ),
+    'size("examples/chat-fleet.toml", targets=["ttft_p99=1", "ttft_p99=2"])': (
+        "targets: ttft_p99 is given twice; give it once"
+    ),
+    'size("examples/chat-fleet.toml", targets={"ttft": 1})': (
+        "targets: ttft is the limit that goodput counts by, and no goodput is asked for; give a statistic, such as "
+        "targets=['ttft_p99=1'], or a goodput too"
+    ),
+    'size("examples/chat-fleet.toml", unit="ms")': (
+        "unit: says how a trace is read, and there is none; give traces=FILE too"
+    ),
+    'size("examples/chat-fleet.toml", columns={"class": "x"})': "columns: says how a trace is read, and there is none",
+    'size("examples/chat-fleet.toml", sort=True)': "sort: says how a trace is read, and there is none",
+    'sweep(scenario, "gpu.batch_size", ["a"])': (
+        "gpu.batch_size: must be a whole number, but is 'a'; give another (most requests in a batch, B)"
+    ),
+    'find_profile("examples/two-class.toml")': "examples/two-class.toml: a scenario, not a profile file; give a name",
+    'find_profile("h100")': "unknown profile 'h100'; did you mean 'h100/llama-3.1-70b-tp4'?",
+    'find_policy("examples")': "policy 'examples': a folder, and no policy; a policy file ends in .toml, one of your",
+    'load_policy("examples/two-class.toml")': "examples/two-class.toml: a scenario, not a policy file; give a name",
+    'Scenario.load("https://example.com/s.toml")': "https://example.com/s.toml: no such file; URLs are not read, so",
     'found.plot("nowhere/picture.png")': "nowhere/picture.png: can't be written (no such folder); name another file",
 }

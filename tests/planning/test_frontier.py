@@ -150,7 +150,7 @@ def test_a_cluster_shares_its_load():
     [
         ("max_tpott", {}, r"indicator: no limit is named 'max_tpott'; did you mean 'max_tpot'\?"),
         ("max_tpot", {"points": 1}, "points: must be from 2 to 10000, but is 1"),
-        ("max_tpot", {"low": 0.03}, r"high: 0\.0242852963 is not above low 0\.03; give a larger limit"),
+        ("max_tpot", {"low": 0.03}, r"high: 0\.0242852963 is not above low=0\.03; give a larger limit"),
         ("max_tpot", {"high": 0.02}, r"high: 0\.02 is not above the least limit that can be met, 0\.0220022002,"),
         ("max_tpot", {"low": float("nan")}, "low: must be at least 0 and finite, but is nan"),
         ("max_solo_gap", {"high": float("inf")}, "high: must be at least 0 and finite"),

@@ -48,7 +48,7 @@ def test_no_target_is_refused() -> None:
     ("given", "said"),
     [
         ("ttft_p98=1", "did you mean 'ttft_p9"),
-        ("ttft_p99", "ttft_p99 must be a time above 0 s, but is ''"),
+        ("ttft_p99", "must be KEY=VALUE such as ttft_p99=1.0, but is 'ttft_p99'"),
         ("tpot_p95=-1", "tpot_p95 must be a time above 0 s, but is '-1'"),
         ("goodput=99", "goodput must be a share above 0 and at most 1, but is '99'"),
         ("latency_mean=inf", "latency_mean must be a time above 0 s"),

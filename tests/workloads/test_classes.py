@@ -124,7 +124,7 @@ def test_clusters_of_requests_that_differ_in_one_length_only() -> None:
 @pytest.mark.parametrize("clusters", [0, -1, 3])
 def test_more_clusters_than_distinct_requests(clusters: int) -> None:
     same = trace("a.csv", [0, 1, 2], [5, 5, 6], [1, 1, 1])
-    with pytest.raises(FluidgateError, match=f"classes: {clusters} clusters asked for; give a number from 1 to 2"):
+    with pytest.raises(FluidgateError, match=f"clusters: {clusters} asked for; give a number from 1 to 2"):
         classes_of([same], clusters=clusters)
 
 

@@ -138,7 +138,8 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
         sock.close()
         reason = error.strerror or str(error)
         raise FluidgateError(
-            f"{settings.source}: server: can't listen on {host}:{port} ({reason}); give another"
+            f"{settings.source}: server: can't listen on {host}:{port} ({reason}); give another host or port there, or "
+            "--host or --port"
         ) from None
     return sock
 

@@ -346,7 +346,7 @@ class Monitor:
         if self._prefixes is not None:
             self._prefixes.forget(engine.place)
         engine.downs[reason] = engine.downs.get(reason, 0) + 1
-        log.warning("engine %s is down (%s): %s", engine.url, reason, why)
+        log.warning("engine %s is down (%s): %s", engine.url, reason, why.replace(f"{engine.url}: ", ""))
         self._backends.note_models()
         if was_up:
             self._tell_down(engine)

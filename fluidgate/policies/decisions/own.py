@@ -10,13 +10,15 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
+from fluidgate.arguments import a
 from fluidgate.compiled import by_reference, inlined, pointer_to
-from fluidgate.errors import FluidgateError, nearest, one_line
+from fluidgate.errors import FluidgateError, nearest, one_line, shown_file
 from fluidgate.policies.decisions import stages
 from fluidgate.policies.decisions.board import GPU_FIELDS, Functions, empty_board
 from fluidgate.policies.decisions.moves import FAULTS
@@ -53,12 +55,14 @@ def describe_fault(fault: int, functions: dict[str, Decision | None]) -> str:
 def _address(kind: str, function: Decision | None) -> int:
     if function is None:
         return 0
+    if not isinstance(_plain(function), FunctionType):
+        raise FluidgateError(f"decision function '{_name(function)}': no Python function; write one, def {kind}(...)")
     view, tables = _samples()
     decide: Any = function if hasattr(function, "py_func") else inlined(function)
     try:
         what = f"decision function '{_name(function)}' of {shown_file(_file(function))}"
         return pointer_to(_as_pointer(kind, decide), view, tables, what)
-    except NumbaError as error:
+    except (NumbaError, UnsupportedBytecodeError) as error:
         raise FluidgateError(_cause(str(error), function)) from error
     except TypeError as error:
         raise FluidgateError(f"{_place(function)}: decision function '{_name(function)}': {error}; {ALLOWED}") from None
@@ -112,6 +116,12 @@ def _reason(report: str) -> str:
         return f"{unknown[2].lower()} has no field '{unknown[1]}'{nearest(unknown[1], list(fields))}"
     if missing := re.match(r"No implementation of function Function\(<[\w-]+ (?:function )?(\S+?)[ >]", reason):
         return f"it calls {missing[1]}, which compiled code does not have for such arguments"
+    if unsupported := re.search(r"unsupported opcode \((\w+)\)", reason):
+        return "it imports; do so at the top of the file" if "IMPORT" in unsupported[1] else f"it has {unsupported[1]}"
+    if outside := re.search(r"Untyped global name '(\w+)'.*<class '(\w+)'>", reason):
+        if outside[2] == "function":
+            return f"it calls {outside[1]}, which is not compiled (numba.njit before it compiles it), or itself"
+        return f"it reads {outside[1]}, {a(outside[2])} from outside, which compiled code has not"
     if reason.startswith("Cannot bind"):
         return "a gate takes (view, tables), a route (view, tables, cls, draw), a refill (view, tables, group, draw)"
     return reason.rstrip(":. ")
@@ -131,9 +141,3 @@ def _file(function: Decision) -> str:
 
 def _place(function: Decision) -> str:
     return f"{shown_file(_file(function))}, line {_plain(function).__code__.co_firstlineno}"
-
-
-def shown_file(file: str) -> str:
-    """A file's path as a user would type it from here."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

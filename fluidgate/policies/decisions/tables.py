@@ -181,14 +181,25 @@ class Tables(NamedTuple):
             **no_homes(classes),
         )
 
-    def checked(self, classes: int) -> Tables:
+    def checked(self, classes: int, gpus: int) -> Tables:
         """The same with every field of its type; lists become arrays.
 
         Raises:
-            FluidgateError: a field has another shape, or is no number; the message names it.
+            FluidgateError: a field has another shape, is no number, or out of range; the message names it.
         """
         right = Tables.nothing(classes)
-        return Tables(*map(_checked, self._fields, self, right))
+        found = Tables(*map(_checked, self._fields, self, right))
+        most = {
+            "mixed_gpus": gpus,
+            "gate_rule": max(GateRule),
+            "route_rule": max(RouteRule),
+            "refill_rule": max(RefillRule),
+        }
+        for name, limit in most.items():
+            value = getattr(found, name)
+            if not 0 <= value <= limit:
+                raise FluidgateError(f"tables.{name}: must be from 0 to {int(limit)}, but is {value}")
+        return found
 
 
 def no_homes(classes: int) -> dict[str, Any]:
@@ -225,13 +236,18 @@ def _checked(name: str, value: Any, right: Any) -> Any:
             array = np.ascontiguousarray(value, right.dtype)
         except (TypeError, ValueError):
             raise FluidgateError(f"tables.{name}: {value!r} is no array of numbers; give {wanted}") from None
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise FluidgateError(f"tables.{name}: holds nan; give numbers")
         if array.shape != right.shape:
             raise FluidgateError(f"tables.{name}: an array of shape {array.shape}; give {wanted}")
         return array
     try:
-        return type(right)(value)
-    except (TypeError, ValueError):
+        number = type(right)(value)
+    except (OverflowError, TypeError, ValueError):
         raise FluidgateError(f"tables.{name}: {value!r} is no number; give one") from None
+    if number != number:
+        raise FluidgateError(f"tables.{name}: is nan; give a number")
+    return number
 
 
 def paired(tables: Tables) -> Tables:

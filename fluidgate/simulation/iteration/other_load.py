@@ -8,7 +8,7 @@ import numpy as np
 
 from fluidgate.model import Scenario
 from fluidgate.simulation.doubts import FAR
-from fluidgate.workloads.streams import ClassTrace, matching_scale, read_class_traces, starting_span
+from fluidgate.workloads.streams import ClassTrace, length_traces, matching_scale, starting_span
 
 FEW = 0.02
 """Share of all requests below which the rate of a class says little of the load."""
@@ -47,7 +47,7 @@ def other_pool(scenario: Scenario) -> Iterator[str]:
     """Classes whose empirical lengths have another mean than the plan is for, by `FAR` or more."""
     if not scenario.lengths.empirical:
         return
-    traces = read_class_traces(scenario, scenario.lengths.traces)
+    traces = length_traces(scenario)
     cls = np.concatenate([each.cls for each in traces])
     for what in ("prompt", "output"):
         if getattr(scenario.lengths, what) != "empirical":

@@ -13,7 +13,7 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.policies import REPLAN, find_any_policy
-from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy
+from fluidgate.replanning import AnyPolicy, Replanning, find_replanned_policy, rule_named
 from fluidgate.simulation.closed_loop import planned_load
 from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.iteration.behaviour import Behaviour, IterationOutcome, behaviour_of
@@ -39,6 +39,9 @@ from fluidgate.simulation.study import Study, Tell, refuse_duplicates
 
 TakeRows = Callable[[str, int, Any], None]
 """Called with a policy's name, a replication and finished requests, dtype LOG, in the order in which they ended."""
+
+TINY = np.finfo(float).tiny
+"""In the place of a window of no time, in which nothing is counted."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
         runs = [outcome.measurement for outcome in measured]
         revenue = revenue_rates(scenario, runs)
         penalties = np.array(
-            [penalty_rate(scenario, m.occupancy / gpus, m.completions / (gpus * m.window)) for m in runs]
+            [penalty_rate(scenario, m.occupancy / gpus, m.completions / max(gpus * m.window, TINY)) for m in runs]
         )
         gaps = [math.nan if (mean := m.distribution("gap").mean) is None else mean for m in runs]
         closed = self.source.users > 0  # a load that waits for the cluster: no plan bounds it
@@ -197,7 +200,7 @@ def behaviours(
     refuse_duplicates([policy.name for policy in chosen])
     if replanning is not None and not any(policy.follows for policy in chosen):
         raise FluidgateError(
-            f"replanning: a rule is given, but no policy follows the load; name one with {REPLAN}, "
+            f"{rule_named()}: a rule is given, but no policy follows the load; name one with {REPLAN}, "
             f"e.g. index-and-pool{REPLAN}"
         )
     for policy in chosen:

@@ -12,7 +12,7 @@ from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
 from fluidgate.policies import Policy, Tables, find_policy
 from fluidgate.policies.limits import at_speeds
-from fluidgate.replanning import AnyPolicy
+from fluidgate.replanning import AnyPolicy, rule_named
 from fluidgate.simulation.doubts import doubted
 from fluidgate.simulation.events import DECODE_END
 from fluidgate.simulation.fidelity import MARKOV_ARRIVALS, unseen
@@ -59,7 +59,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             )
         if options.replanning is not None:
             raise FluidgateError(
-                "replanning: a rule is given, which only the fidelity of iterations follows; "
+                f"{rule_named()}: a rule is given, which only the fidelity of iterations follows; "
                 "give --fidelity iteration, or leave the rule out"
             )
         chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]

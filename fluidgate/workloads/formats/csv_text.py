@@ -9,14 +9,13 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fluidgate.errors import one_line
-from fluidgate.toml_file import fail
+from fluidgate.separators import SEPARATORS, separator_of
+from fluidgate.toml_file import fail, shown
 from fluidgate.workloads.formats.catalogue import known_formats
 from fluidgate.workloads.formats.table import Table, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SEPARATORS = ",;\t"
 
 
 def csv_table(text: str, source: str) -> Table:
@@ -33,17 +32,22 @@ def csv_table(text: str, source: str) -> Table:
         cells = pd.read_csv(
             StringIO(text),
             header=None,
-            sep=max(SEPARATORS, key=header.count),
+            sep=separator_of(header),
             dtype=str,
             skiprows=before,
             skip_blank_lines=False,
             keep_default_na=False,
         )
     except pd.errors.ParserError as error:
+        if not any(mark in header for mark in SEPARATORS):
+            fail(source, [f"line {before + 1}: unknown header {shown(header.strip())}; {known_formats()}"])
         _refuse(error, source)
     names = [str(cell).strip() for cell in cells.iloc[0]]
 
     def take(wanted: Sequence[str], lists: Sequence[str] = ()) -> pd.DataFrame:
+        for name in (*wanted, *lists):
+            if names.count(name) > 1:
+                fail(source, [f"line {before + 1}: the column {shown(name)} is there twice; remove one of the two"])
         places = [names.index(name) for name in (*wanted, *lists)]
         table = cells.iloc[1:, places].set_axis([*wanted, *lists], axis="columns")
         table.index = table.index + before + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluidgate.packed_file import PARQUET
+from fluidgate.packed_file import PARQUET, refuse_other_kind
 from fluidgate.toml_file import decoded, fail
 from fluidgate.workloads.formats.catalogue import known_formats
 from fluidgate.workloads.formats.csv_text import csv_table
@@ -19,7 +19,10 @@ def read_table(content: bytes, source: str) -> Table:
     """
     if content.startswith(PARQUET):
         return parquet_table(content, source)
+    refuse_other_kind(source, "a trace")
     text = decoded(content, source).replace("\r\n", "\n").replace("\r", "\n")
+    if text.lstrip()[:9].lower().startswith(("<!doctype", "<html", "<?xml")):
+        fail(source, ["a web page, not a trace; fetch the file itself"])
     if not text.strip():
         fail(source, [f"empty; {known_formats()}"])
     if text.lstrip().startswith(("{", "[")):

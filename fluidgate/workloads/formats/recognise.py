@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -9,7 +11,6 @@ from typing import NoReturn
 from fluidgate.errors import FluidgateError, nearest
 from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import fail, shown
-from fluidgate.wording import named as option_or_keyword
 from fluidgate.workloads.formats.brought import brought_formats
 from fluidgate.workloads.formats.catalogue import FORMATS, PLAIN, SUMMARIES, known_formats
 from fluidgate.workloads.formats.format import (
@@ -27,6 +28,9 @@ from fluidgate.workloads.formats.table import Table
 
 SUFFIXES: dict[str, TimeUnit] = {"ns": "ns", "us": "us", "ms": "ms", "s": "s", "sec": "s", "seconds": "s"}
 """Last words of a column's name that say its unit, as in `sent_ms`."""
+
+
+MEASURED = "measured iterations are read by `fluidgate calibrate`"
 
 
 def recognise(table: Table, columns: Mapping[str, str], source: str, timeless: bool = False) -> Format:
@@ -56,8 +60,7 @@ def _recognise(
     for standard, name in columns.items():
         if standard not in NAMES:
             hint = nearest(standard, list(NAMES)) or f"; the columns are {', '.join(NAMES)}"
-            what = option_or_keyword("map", "columns")
-            raise FluidgateError(f"{what}: no standard column {shown(standard)}{hint}")
+            raise FluidgateError(f"--map: no standard column {shown(standard)}{hint}")
         if not table.loose:
             _find(table, name, source)
     named = {standard: name for standard, name in columns.items() if standard in STANDARD}
@@ -103,14 +106,14 @@ def _measured(form: Format, table: Table, columns: Mapping[str, str]) -> Measure
     """
     given = {name for name in (*TIMES, *DURATIONS) if name in columns}
     if given and given not in (set(TIMES), set(DURATIONS)):
-        raise FluidgateError("map: first_token goes with last_token, and ttft with latency; give the two of one pair")
+        raise FluidgateError("--map: first_token goes with last_token, and ttft with latency; give the two of one pair")
     own = {name: name for name in NAMES if name in table.names} if form.name == PLAIN.name else {}
     named = {**own, **columns}
     pair = next((pair for pair in (TIMES, DURATIONS) if set(pair) <= (given or set(own))), None)
     if pair is not None:
         first, last = (named[name] for name in pair)
         if _unit_of(first) != _unit_of(last):
-            raise FluidgateError(f"map: the names of {first} and {last} end in two units; give columns of one unit")
+            raise FluidgateError(f"--map: the names of {first} and {last} end in two units; give columns of one unit")
         return Measured(first, last, "client", pair == DURATIONS, _unit_of(first), named.get(SCHEDULED))
     measured = form.measured
     if measured is None or columns.get("arrival_time", form.time) != form.time:
@@ -148,13 +151,30 @@ def _unit_of(column: str) -> TimeUnit | None:
     return SUFFIXES.get(column.replace(".", "_").rpartition("_")[2]) if "_" in column else None
 
 
+def _alike(name: str, names: Sequence[str]) -> str | None:
+    """A column whose name differs but by case, blanks, hyphens or dots."""
+    plain = {re.sub(r"[^a-z]", "", each.lower()): each for each in names}
+    return plain.get(name.replace("_", ""))
+
+
 def _refuse(table: Table, named: Mapping[str, str], source: str, formats: Sequence[Format]) -> NoReturn:
     names = set(table.names)
     for key, reason in SUMMARIES.items():
         if key in names and not named:
             fail(source, [reason])
+    absent = [name for name in STANDARD if name not in {*names, *named}]
+    close = {name: alike for name in absent if (alike := _alike(name, table.names))}
+    if close and len(close) == len(absent):
+        reason = f"no column {shown(absent[0])}; did you mean '{close[absent[0]]}'?"
+        fail(source, [f"{table.header}: {reason} --map {absent[0]}={shlex.quote(close[absent[0]])} says so"])
     for form in () if "arrival_time" in named else _all_but_times(table, formats):
         reason = f"no {form.time}: a file of {form.name} that does not say when its requests arrived"
         fail(source, [f"{reason}; {form.timeless}, or name the column with --map arrival_time=COLUMN"])
+    if table.names and table.names[0].startswith("#"):
+        fail(source, [f"{table.header}: a comment where traces have their header; remove it ({MEASURED})"])
+    if {"batch_size", "chunk_size", "seconds"} <= names:
+        fail(source, [f"no trace but {MEASURED}"])
+    if 0 < len(absent) < len(STANDARD) - len(named):
+        fail(source, [f"{table.header}: no column {shown(absent[0])}; --map {absent[0]}=COLUMN says which one it is"])
     what = "keys" if table.loose else "header"
     fail(source, [f"{table.header}: unknown {what} {shown(','.join(table.names))}; {known_formats()}"])

@@ -155,6 +155,18 @@ def pool_of(scenario: Scenario, traces: Sequence[ClassTrace]) -> Pool:
     return Pool.of([of_class(prompt, k) for k in classes], [of_class(output, k) for k in classes])
 
 
+def length_traces(scenario: Scenario) -> list[ClassTrace]:
+    """The traces of `[lengths]`.
+
+    Raises:
+        FluidgateError: a file is wrong, or its class is unclear.
+    """
+    try:
+        return read_class_traces(scenario, scenario.lengths.traces)
+    except FluidgateError as error:
+        raise FluidgateError(f"scenario '{scenario.name}': lengths.traces: {error}") from None
+
+
 def trace_lengths(scenario: Scenario) -> list[tuple[Array, Array]]:
     """Prompt and output lengths of the requests of each class in the traces of `[lengths]`, shape (requests,) each.
 
@@ -166,7 +178,7 @@ def trace_lengths(scenario: Scenario) -> list[tuple[Array, Array]]:
     key = (tuple(scenario.class_names), paths, changed)
     if key not in _read_before:
         _read_before.clear()
-        _read_before[key] = pool_of(scenario, read_class_traces(scenario, paths))
+        _read_before[key] = pool_of(scenario, length_traces(scenario))
     pool = _read_before[key]
     return [
         (pool.prompt[start : start + count].astype(float), pool.output[start : start + count].astype(float))

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from fluidgate.model import Array, Scenario
-from fluidgate.workloads.streams.assignment import pool_of, read_class_traces
+from fluidgate.workloads.streams.assignment import length_traces, pool_of
 from fluidgate.workloads.streams.epochs import epochs
 from fluidgate.workloads.streams.lengths import PairDrawer, Pool, pair_drawer
 from fluidgate.workloads.streams.patience import patience_drawer
@@ -55,7 +55,7 @@ def drawn_requests(
         return until(drawn_sessions(scenario, gpus, **given).blocks(size), horizon, most)  # type: ignore[arg-type]
     scenario = scenario.for_gpus(gpus)
     if pool is None and scenario.lengths.traces:
-        pool = pool_of(scenario, read_class_traces(scenario, scenario.lengths.traces))
+        pool = pool_of(scenario, length_traces(scenario))
     random = RandomStreams.of(seed, replication)
     lengths = pair_drawer(scenario, random, pool)
     return until(_blocks(scenario, gpus, random, lengths, size), horizon, most)

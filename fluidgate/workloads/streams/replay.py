@@ -299,9 +299,9 @@ def check_played(scenario: Scenario, traces: Sequence[ClassTrace], replay: Repla
                 f"--times {replay.times}: the prompts of {each.source} would come back as they were, and be found "
                 "whole by [engine] prefix_caching; play it once, or leave prefix_caching out"
             )
-    for name, value in (("scale", replay.scale), ("stretch", replay.stretch)):
+    for name, value in (("rate-scale", replay.scale), ("stretch", replay.stretch)):
         if not 0 < value < math.inf:
-            raise FluidgateError(f"{name}: must be greater than 0 and finite, but is {value}; give another number")
+            raise FluidgateError(f"--{name}: must be greater than 0 and finite, but is {value:g}; give another number")
     if replay.times != "once" and not closed:
         for each in traces:
             _circle(each)

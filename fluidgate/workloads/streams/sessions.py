@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, RequestClass, Scenario
 from fluidgate.workloads.selection import LONGEST
-from fluidgate.workloads.streams.assignment import pool_of, read_class_traces
+from fluidgate.workloads.streams.assignment import length_traces, pool_of
 from fluidgate.workloads.streams.epochs import epochs
 from fluidgate.workloads.streams.lengths import Classes, Pool, turn_drawer
 from fluidgate.workloads.streams.patience import patience_drawer
@@ -82,7 +82,7 @@ def drawn_sessions(
         raise FluidgateError("--horizon: sessions are drawn before a run begins; give a finite horizon")
     scenario = scenario.for_gpus(gpus)
     if pool is None and scenario.lengths.traces:
-        pool = pool_of(scenario, read_class_traces(scenario, scenario.lengths.traces))
+        pool = pool_of(scenario, length_traces(scenario))
     random = RandomStreams.of(seed, replication)
     texts = Texts(scenario.classes)
     limit = Limit(scenario, horizon, most)

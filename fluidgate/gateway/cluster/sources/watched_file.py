@@ -32,7 +32,8 @@ class WatchedFile(Source):
                 self._urls = tuple(dict.fromkeys(_read(self._path.read_text("utf-8-sig"))))
                 self._stamp = stamp
         except (OSError, ValueError) as error:
-            raise SourceError(f"{self._path}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise SourceError(f"{self._path}: {reason}") from error
         return self._urls
 
 
