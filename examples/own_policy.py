@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fluidgate import Plan, Scenario, compare, find_policy
 from fluidgate.policies import Tables, tables_of
-from fluidgate.policies.view import HOLD
+from fluidgate.policies.view import HOLD, View
 
 
 def tabulate(plan: Plan, gpus: int) -> Tables:
@@ -15,7 +15,7 @@ def tabulate(plan: Plan, gpus: int) -> Tables:
     return tables_of(plan, gpus)._replace(mixed_gpus=mixed, max_prefills=mixed, priority=price)
 
 
-def gate(view, tables):
+def gate(view: View, tables: Tables) -> int:
     """The class whose oldest waiting request starts its prefill now, or HOLD."""
     best, dearest = HOLD, 0
     for i in range(view.waiting.size):
@@ -37,5 +37,4 @@ if __name__ == "__main__":
     result = compare(scenario, ["gate-and-route", MINE], gpus=100, horizon=1000)
     for each in result.policies:
         print(f"{each.policy:15} {each.optimality_ratio.mean:.3f} of R*")
-    low, high = result.paired[0].revenue_difference.ci95
-    print(f"mine earns {low:.2f} to {high:.2f} /s per GPU more (95 % confidence)")
+    print(f"mine earns {result.paired[0].revenue_difference} /s per GPU more (95 % confidence)")

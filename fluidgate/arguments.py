@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fluidgate.errors import ArgumentError, nearest, one_line
 
@@ -37,13 +37,22 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        further = _further(function)
         try:
             given = signature.bind(*args, **kwargs)
+            if further and (unknown := given.arguments.get(further.name, {}).keys() - further.hints):
+                raise TypeError(f"unknown: {unknown}")
         except TypeError as error:
-            raise _wrong_call(function.__name__, signature, kwargs, error) from None
+            known = () if further is None else tuple(further.hints)
+            raise _wrong_call(function.__name__, signature, kwargs, error, known) from None
         for name, value in given.arguments.items():
-            given.arguments[name] = plain(value)
-            check_kind(name, given.arguments[name], _hint(function, name))
+            if further is None or name != further.name:
+                given.arguments[name] = plain(value)
+                check_kind(name, given.arguments[name], _hint(function, name))
+            else:
+                given.arguments[name] = {key: plain(each) for key, each in value.items()}
+                for key, each in given.arguments[name].items():
+                    check_kind(key, each, further.hints[key])
         return function(*given.args, **given.kwargs)
 
     return call
@@ -79,18 +88,38 @@ def check_kind(name: str, value: Any, hint: Any) -> None:
     known = [repr(word) for kind in words for word in get_args(kind)]
     others = dict.fromkeys(_words(kind) for kind in kinds if kind not in (*words, NoneType))
     hint_of = nearest(value, [word for kind in words for word in get_args(kind)]) if isinstance(value, str) else ""
+    if not hint_of and any(_fits(getattr(value, name, None), kind) for kind in kinds if kind not in (NoneType, str)):
+        hint_of = f"; give its {name}"
     raise ArgumentError(f"{name}: must be {_either([*known, *others])}, but is {shown_value(value)}{hint_of}")
 
 
-def _wrong_call(function: str, signature: inspect.Signature, given: dict[str, Any], error: TypeError) -> ArgumentError:
-    taken = [name for name, each in signature.parameters.items() if each.kind is not each.VAR_KEYWORD]
-    known = [name for name in taken if name not in ("self", "cls")]
+class _Further(NamedTuple):
+    """Keywords that a function takes as one `**name: Unpack[TypedDict]`, with what each may be."""
+
+    name: str
+    hints: dict[str, Any]
+
+
+@cache
+def _further(function: Callable[..., Any]) -> _Further | None:
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind is each.VAR_KEYWORD and isinstance(each.annotation, str) and each.annotation.startswith("Unpack["):
+            kind = eval(each.annotation.removeprefix("Unpack[").removesuffix("]"), function.__globals__)
+            return _Further(name, get_type_hints(kind))
+    return None
+
+
+def _wrong_call(
+    function: str, signature: inspect.Signature, given: dict[str, Any], error: TypeError, further: tuple[str, ...]
+) -> ArgumentError:
+    own = {name: each for name, each in signature.parameters.items() if name not in ("self", "cls")}
+    known = [*(name for name, each in own.items() if each.kind is not each.VAR_KEYWORD), *further]
     for name in given:
         if name not in known:
             mend = nearest(name, known) or f"; it takes {', '.join(known)}"
             return ArgumentError(f"{function}() has no argument '{name}'{mend}")
     if "too many positional" in str(error):
-        first = [name for name in known if signature.parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        first = [name for name, each in own.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
         mend = f"give all but {', '.join(first)} by name" if first else "it takes none"
         return ArgumentError(f"{function}(): {error}; {mend}")
     return ArgumentError(f"{function}(): {error}")
@@ -132,8 +161,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in LISTS:
         if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__") or hasattr(value, "columns"):
             return False
-        (item, *_) = get_args(kind)
-        kinds = list(_kinds(item))
+        (item, *others) = get_args(kind)
+        kinds = list(_kinds(item)) if others in ([], [...]) else []  # of several parts, each of its own kind
         return not kinds or not hasattr(value, "__len__") or all(any(_fits(v, k) for k in kinds) for v in value)
     if origin is collections.abc.Callable:
         return callable(value)

@@ -1,8 +1,13 @@
 """Errors a user can cause and mend."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 from fluidgate.wording import worded
+
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class FluidgateError(Exception):
@@ -14,6 +19,18 @@ class FluidgateError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(worded(message))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows under a cell: where the caller's own code called the library, and the message.
+
+        `%debug` still goes into all of it.
+        """
+        import traceback
+        from itertools import dropwhile, takewhile
+
+        frames = takewhile(lambda each: not each.filename.startswith(PACKAGE), traceback.extract_tb(self.__traceback__))
+        own = dropwhile(lambda each: f"{os.sep}IPython{os.sep}" in each.filename, frames)
+        return [*(text.rstrip() for text in traceback.format_list(list(own))), f"{type(self).__name__}: {self}"]
 
 
 class InfeasiblePlanError(FluidgateError):

@@ -43,11 +43,13 @@ class FluidState:
         return f"<FluidState of {several(len(self.prefill), 'class')}: {held}>"
 
     @staticmethod
+    @checked
     def empty(classes: int) -> FluidState:
         """A cluster with nobody in it."""
         return FluidState(*(np.zeros(classes) for _ in range(5)))
 
     @staticmethod
+    @checked
     def of_plan(plan: Plan) -> FluidState:
         """The steady state that a plan aims at."""
         return FluidState(plan.prefill_queue, plan.prefill, plan.decode_queue, plan.mixed_decode, plan.solo_decode)
@@ -100,7 +102,8 @@ def fluid_trajectory(
         policy == "sli-aware",
         np.stack([rates.arrival, rates.patience, rates.prefill, rates.mixed_decode, rates.solo_decode]),
     )
-    return Trajectory(np.linspace(0.0, horizon, points), *(path[:, k] for k in range(5)))
+    time, names = np.linspace(0.0, horizon, points), tuple(scenario.class_names)
+    return Trajectory(time, path[:, 0], path[:, 1], path[:, 2], path[:, 3], path[:, 4], names)
 
 
 def _grouped(scenario: Scenario, plan: Plan, start: FluidState) -> Array:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 
 from fluidgate.interpolation import multilinear
 from fluidgate.noun import NonNegative, NonNegativeInt, Noun, Positive
+from fluidgate.shown import Brief
 
 Array = NDArray[np.float64]
 Nodes = tuple[NonNegativeInt, ...]
@@ -33,8 +34,8 @@ NOWHERE = (0.0,)
 Axes = tuple[Tokens, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Surface:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surface(Brief):
     """Iteration times at nodes; between and beyond them as `multilinear` says.
 
     Attributes:
@@ -45,6 +46,9 @@ class Surface:
 
     axes: Axes
     times: Array
+
+    def headline(self) -> str:
+        return f"of {' x '.join(str(len(nodes)) for nodes in self.axes)} nodes"
 
     def at(self, *place: float) -> float:
         return multilinear(self.axes, self._nested, place)

@@ -32,13 +32,13 @@ from fluidgate.noun import NonNegative as NonNegative
 from fluidgate.noun import NonNegativeInt as NonNegativeInt
 from fluidgate.noun import Noun as Noun
 from fluidgate.noun import Positive as Positive
-from fluidgate.scenario_reader import read_scenario
+from fluidgate.scenario_reader import read_scenario, scenario_text
 from fluidgate.session_table import ClassOfSessions, SessionTable, own_starts, subagent_problems
 from fluidgate.session_table import ThinkLaw as ThinkLaw
-from fluidgate.shown import Shown, rate, several
+from fluidgate.shown import Drawn, rate, several
 from fluidgate.size_table import Cost, FleetOption
 from fluidgate.target_table import StatisticTargetTable
-from fluidgate.toml_file import LARGEST_WHOLE
+from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -422,7 +422,7 @@ def _distinct(classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
     return classes
 
 
-class Scenario(Shown, Noun):
+class Scenario(Drawn, Noun):
     """A cluster and its load, per GPU.
 
     Without `pricing` nothing is earned, and plans serve as many tokens as they can.
@@ -492,6 +492,23 @@ class Scenario(Shown, Noun):
         scenario: Scenario = read_scenario(os.fspath(path))
         return scenario
 
+    def to_dict(self) -> dict[str, Any]:
+        """What is not at its default, rates per GPU and second; `to_toml` has it as files say it."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json", exclude_defaults=True)}
+
+    def to_toml(self) -> str:
+        """The text of its file, which `load` reads as an equal scenario."""
+        return scenario_text(self)
+
+    @checked
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write its file, whole or not at all.
+
+        Raises:
+            FluidgateError: the file can't be written.
+        """
+        write_whole(os.fspath(path), self.to_toml())
+
     def to_dataframe(self) -> pd.DataFrame:
         """A row a class: what it says of each."""
         import pandas as pd
@@ -508,14 +525,6 @@ class Scenario(Shown, Noun):
         share = self.cluster_gpus / gpus
         classes = tuple(c.model_copy(update={"arrival_rate": c.arrival_rate * share}) for c in self.classes)
         return self.replace(classes=classes, cluster_gpus=gpus)
-
-    def replace(self, **fields: Any) -> Scenario:
-        """A copy with some fields replaced, each checked by itself, not what goes together.
-
-        Raises:
-            FluidgateError: there is no such field, or it can't take that value.
-        """
-        return self.with_fields(**fields)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As of any noun; the context of the decodes is that of the copy's classes."""

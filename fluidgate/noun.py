@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fluidgate.errors import ArgumentError
-from fluidgate.refusals import refused, unknown_field
+from fluidgate.refusals import by_name, refused, unknown_field
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -25,10 +25,9 @@ def said(noun: BaseModel) -> dict[str, Any]:
 class Spoken(BaseModel):
     """A model that says in one line why it refuses what it is made of, and shows no more than what it was given."""
 
-    def __init__(self, /, *values: Any, **fields: Any) -> None:
-        if values:
-            kind, known = type(self).__name__, ", ".join(type(self).model_fields)
-            raise ArgumentError(f"{kind}: give its fields by name ({known})")
+    def __init__(self, /, *places: object, **fields: Any) -> None:
+        if places:
+            raise ArgumentError(by_name(type(self)))
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -57,8 +56,12 @@ class Noun(Spoken):
         except ValidationError as error:
             raise refused(type(self), error) from None
 
-    def with_fields(self, **fields: Any) -> Self:
-        """The same with other values of some fields, each checked by itself, not what goes together (for sweeps)."""
+    def replace(self, **fields: Any) -> Self:
+        """The same with other values of some fields, each checked by itself, not what goes together.
+
+        Raises:
+            FluidgateError: there is no such field, or it can't take that value.
+        """
         for name in fields:
             if name not in type(self).model_fields:
                 raise unknown_field(type(self), name)

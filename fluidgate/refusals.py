@@ -26,6 +26,14 @@ def refused(model: type[BaseModel], error: ValidationError) -> ArgumentError:
     return ArgumentError(one_line(f"{model.__name__}: {path}{': ' if path else ''}{reason}{more}"), one_line(reason))
 
 
+def by_name(model: type[BaseModel]) -> str:
+    """Why fields don't go by place."""
+    needed = [name for name, field in model.model_fields.items() if field.is_required()]
+    read = f", and {model.__name__}.load(...) reads a file" if hasattr(model, "load") else ""
+    given = ", ".join(f"{name}=..." for name in needed or model.model_fields)
+    return f"{model.__name__}: fields go by name: {model.__name__}({given}){read}"
+
+
 def unknown_field(model: type[BaseModel], name: str) -> ArgumentError:
     """A name that is no field of a `model`."""
     return ArgumentError(f"{model.__name__}: {name}: {_no_field(model, name)}")
@@ -82,7 +90,9 @@ def _reason(model: type[BaseModel], error: ErrorDetails) -> str:
             hint = nearest(given, words) if isinstance(given, str) else ""
             return f"must be {known}, but is {value}{hint or meaning}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be {a(error.get('ctx', {}).get('class_name', 'dictionary'))}, but is {value}"
+            kind = error.get("ctx", {}).get("class_name", "dictionary")
+            has_it = type(getattr(error["input"], str(loc[-1]), None)).__name__ == kind
+            return f"must be {a(kind)}, but is {value}{f'; give its {loc[-1]}' if has_it else ''}"
         case "too_short":
             return f"must have at least {error['ctx']['min_length']}, but has {error['ctx']['actual_length']}"
         case "value_error":

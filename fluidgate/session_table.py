@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fluidgate.shown import Brief
 from fluidgate.toml_file import LARGEST_WHOLE, Table, absent
 
 PrefixLaw = Literal["uniform", "zipf"]
@@ -157,8 +158,8 @@ class SessionTable(Table):
         return bool(getattr(self, name) != SessionTable.model_fields[name].default)
 
 
-@dataclass(frozen=True)
-class ClassOfSessions:
+@dataclass(frozen=True, repr=False)
+class ClassOfSessions(Brief):
     """What tells how many sessions of a class start, and who sets them off; `rate` is that of its requests."""
 
     name: str

@@ -6,14 +6,20 @@ Tables and pictures stand on the top floor, in `fluidgate.reports`. So no lower 
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fluidgate.arguments import checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LONGEST = 60
+"""Letters of a value that stands in one line with others."""
 
 
 class Reports(Protocol):
@@ -34,18 +40,39 @@ def use_reports(reports: Callable[[], Reports]) -> None:
     _reports = reports
 
 
-class Shown:
-    """A result with tables."""
+class Brief:
+    """What shows itself in one line, a part of a result: its texts and numbers, unless it has better words."""
 
     def headline(self) -> str:
         """What it is and its first number, in a few words."""
-        raise NotImplementedError
+        parts = ((each.name, getattr(self, each.name)) for each in fields(self) if each.repr)  # type: ignore[arg-type]
+        return ", ".join(f"{name}={text}" for name, value in parts if (text := _in_short(value)))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.headline()}>"
+        return f"<{f'{type(self).__name__} {self.headline()}'.strip()}>"
 
     def __str__(self) -> str:
         return repr(self)
+
+
+class Shown(Brief):
+    """A result with tables."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def warnings(self) -> Sequence[str]:
+            """What a reader should know, a sentence each."""
+    else:
+        warnings = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its numbers, fit for JSON."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _repr_html_(self) -> str:
         return _reports().html_of(self)
@@ -60,7 +87,7 @@ class Drawn(Shown):
 
     @checked
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """The picture that `--plot` draws, as a figure of matplotlib, which a notebook shows.
+        """Its picture, as a figure of matplotlib, which a notebook shows.
 
         Args:
             path: also written there; the suffix says the kind (.png, .svg, .pdf).
@@ -74,9 +101,19 @@ class Drawn(Shown):
         return figure
 
 
+def _in_short(value: Any) -> str:
+    """Nothing of what is long, empty or absent."""
+    if value is None or hasattr(value, "dtype") or (isinstance(value, Sized) and not len(value)):
+        return ""
+    text = rate(value) if isinstance(value, float) else repr(value)
+    return text if len(text) <= LONGEST else ""
+
+
 def rate(value: float | None) -> str:
-    """A number with 4 digits, as headlines have them."""
-    return "-" if value is None else f"{value:.4g}"
+    """A number with 4 digits, as headlines have them; all of those before the point."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def several(count: int, noun: str) -> str:

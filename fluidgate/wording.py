@@ -109,7 +109,7 @@ def in_python(text: str) -> str:
     """A message with keywords and functions in the place of options and commands."""
     if "--" not in text and "fluidgate" not in text:
         return text
-    return SPELLED.sub(_spelled, text)
+    return SPELLED.sub(_spelled, text).replace("} columns={", ", ")
 
 
 def _spelled(found: re.Match[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from fluidgate.calibration.repeats import refuse_unlike_repeats
 from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime, TimeTable
 from fluidgate.profiles import Profile
+from fluidgate.shown import Drawn, several
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
 from fluidgate.wording import all_worded
 
@@ -33,8 +33,8 @@ MOST_OF_IT = 0.9
 """Share of a measured time that slopes of context and of tokens read before may have in it."""
 
 
-@dataclass(frozen=True)
-class BatchCalibration:
+@dataclass(frozen=True, repr=False)
+class BatchCalibration(Drawn):
     """A law over chunk, decodes and context, fitted, checked, and made a profile.
 
     Attributes:
@@ -49,6 +49,11 @@ class BatchCalibration:
     fit: BatchFit
     profile: Profile
     assumed: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        worst = float(np.abs(self.fit.relative).max())
+        points = f"{self.law} law of {several(len(self.fit.points.seconds), 'point')}"
+        return f"'{self.profile.name}': {points}, the fit {100 * worst:.2g} % off at most"
 
     @property
     def coefficients(self) -> dict[str, Estimate]:
@@ -83,9 +88,6 @@ class BatchCalibration:
             "warnings": list(self.warnings),
             "profile": self.profile.to_dict(),
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a point: sizes, context of a decode and read_before (tokens), mean seconds, law (s), relative."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fluidgate.calibration.estimate import Estimate, estimate
 from fluidgate.calibration.measurements import Measurements, Tokens
 from fluidgate.model import Array
+from fluidgate.shown import Brief, rate
 from fluidgate.toml_file import fail
 
 SMALL_CHUNK = 256
@@ -34,8 +35,8 @@ SEVERAL = 1.5
 NONE_AT_ALL = Estimate(0.0, None, None)
 
 
-@dataclass(frozen=True)
-class Points:
+@dataclass(frozen=True, repr=False)
+class Points(Brief):
     """The distinct sizes, contexts and tokens read before, each with the mean of its repeats; shape (points,) each.
 
     Attributes:
@@ -137,8 +138,8 @@ def _widths(nodes: NDArray[Any]) -> Array:
     return np.append(gaps, 0.0) + np.insert(gaps, 0, 0.0)
 
 
-@dataclass(frozen=True)
-class Region:
+@dataclass(frozen=True, repr=False)
+class Region(Brief):
     """How far the law lies from the measurements in one part of the table.
 
     Attributes:
@@ -167,8 +168,8 @@ class Region:
         }
 
 
-@dataclass(frozen=True)
-class BatchFit:
+@dataclass(frozen=True, repr=False)
+class BatchFit(Brief):
     """`alpha + beta C + delta B + epsilon context + zeta read` on mixed iterations; without a chunk a law of their own.
 
     Attributes:
@@ -194,6 +195,9 @@ class BatchFit:
     points: Points
     min_chunk: int
     beyond_memory: int = 0
+
+    def headline(self) -> str:
+        return ", ".join(f"{key} {rate(each.value)}" for key, each in self.coefficients.items())
 
     @property
     def coefficients(self) -> dict[str, Estimate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import IterationTime
 from fluidgate.profiles import Profile
 from fluidgate.profiles.law import LawRow, table_of
+from fluidgate.shown import Drawn, several
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, fail
 from fluidgate.wording import all_worded
 
@@ -36,8 +36,8 @@ DIGITS = 6
 LONGEST_LIKELY = 5.0
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Drawn):
     """Iteration times fitted, checked, and made a profile.
 
     Attributes:
@@ -55,6 +55,11 @@ class Calibration:
     flatness: Flatness
     left_out: tuple[int, ...]
     profile: Profile
+
+    def headline(self) -> str:
+        largest = self.largest_deviation
+        rows = f"{several(len(self.fits), 'fit')} to {several(len(self.measurements), 'row')}"
+        return f"'{self.profile.name}': {rows}, {low_or_high(largest.relative)} at most, at {place(largest)}"
 
     @property
     def largest_deviation(self) -> Deviation:
@@ -99,9 +104,6 @@ class Calibration:
             "warnings": list(self.warnings),
             "profile": self.profile.to_dict(),
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a pair: batch_size, chunk_size, repeats, seconds (mean), line (s; of mixed pairs), fitted."""

@@ -11,10 +11,11 @@ from fluidgate.calibration.estimate import Estimate
 from fluidgate.calibration.measurements import Measurements
 from fluidgate.calibration.regression import FTest, f_test, least_squares
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 
 
-@dataclass(frozen=True)
-class Slope:
+@dataclass(frozen=True, repr=False)
+class Slope(Brief):
     """How an iteration time changes with the batch size.
 
     Attributes:
@@ -31,8 +32,8 @@ class Slope:
         return {**self.slope.to_dict(), "t": self.slope.t, "p": self.p, "change": self.change}
 
 
-@dataclass(frozen=True)
-class Flatness:
+@dataclass(frozen=True, repr=False)
+class Flatness(Brief):
     """Solo and mixed iteration time against the batch size; None where there is one batch size only."""
 
     solo: Slope | None

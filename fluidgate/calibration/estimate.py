@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fluidgate.shown import Brief, rate
 
-@dataclass(frozen=True)
-class Estimate:
+
+@dataclass(frozen=True, repr=False)
+class Estimate(Brief):
     """A value, its standard error and its 95 % confidence interval (Student t).
 
     The last two are None where the data leave no degree of freedom to tell them.
@@ -17,6 +19,10 @@ class Estimate:
     value: float
     std_error: float | None
     ci95: tuple[float, float] | None
+
+    def headline(self) -> str:
+        half = "" if self.ci95 is None else f" ±{(self.ci95[1] - self.ci95[0]) / 2:.2g}"
+        return f"{rate(self.value)}{half}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -13,11 +13,12 @@ from fluidgate.calibration.knee import Knee, find_knee
 from fluidgate.calibration.measurements import Measurements, Pairs
 from fluidgate.calibration.regression import least_squares
 from fluidgate.profiles.profile import Range
+from fluidgate.shown import Brief, rate
 from fluidgate.toml_file import fail
 
 
-@dataclass(frozen=True)
-class Deviation:
+@dataclass(frozen=True, repr=False)
+class Deviation(Brief):
     """How far the line lies from one measured pair.
 
     `relative` is the line over the measured time, less 1: -0.3 where the line lies 30 % low.
@@ -42,8 +43,8 @@ class Deviation:
         }
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Brief):
     """`tau = alpha + beta C` on mixed iterations and `gamma` from solo ones.
 
     Attributes:
@@ -67,6 +68,11 @@ class Fit:
     knee: Knee | None
     pairs: Pairs
     min_chunk: int
+
+    def headline(self) -> str:
+        sizes = " to ".join(map(str, dict.fromkeys(self.batch_sizes)))
+        law = f"alpha {rate(self.alpha.value)} s, beta {rate(self.beta.value)} s/token"
+        return f"at batch size {sizes}: {law}, gamma {rate(self.gamma.value)} tokens/s"
 
     def mixed(self, chunk_size: float) -> float:
         """Seconds of a mixed iteration by the line, (3)."""

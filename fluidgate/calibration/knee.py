@@ -10,12 +10,13 @@ import numpy as np
 
 from fluidgate.calibration.regression import FTest, f_test, least_squares
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 
 SIGNIFICANT = 0.01
 
 
-@dataclass(frozen=True)
-class Knee:
+@dataclass(frozen=True, repr=False)
+class Knee(Brief):
     """`tau(b) = c + a max(0, b - b0)`, where `b` counts the tokens of the iteration (chunk + decodes).
 
     Attributes:

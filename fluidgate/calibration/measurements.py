@@ -21,10 +21,12 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.model import Array
 from fluidgate.packed_file import read_packed_text, refuse_other_kind
 from fluidgate.separators import separator_of
+from fluidgate.shown import Brief, several
 from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, fail, shown, source_of
 
@@ -37,8 +39,8 @@ OPTIONAL = ("context", "read_before")
 COMMENT = re.compile(r"#\s*([a-z_]+)\s*:\s*(.*?)\s*$")
 
 
-@dataclass(frozen=True)
-class Pairs:
+@dataclass(frozen=True, repr=False)
+class Pairs(Brief):
     """The distinct pairs of batch size and chunk size, each with the mean of its repeats; arrays of shape (pairs,).
 
     Attributes:
@@ -53,12 +55,15 @@ class Pairs:
     repeats: Tokens
     seconds: Array
 
+    def headline(self) -> str:
+        return f"of sizes, {len(self.seconds):,}"
+
     def select(self, kept: NDArray[np.bool_]) -> Pairs:
         return Pairs(self.batch_size[kept], self.chunk_size[kept], self.repeats[kept], self.seconds[kept])
 
 
-@dataclass(frozen=True)
-class Measurements:
+@dataclass(frozen=True, repr=False)
+class Measurements(Brief):
     """Iteration times, a row each; arrays of shape (rows,).
 
     Attributes:
@@ -80,6 +85,9 @@ class Measurements:
     others: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
     known_read_before: Array | None = None
     said: Mapping[str, str] = field(default_factory=dict)
+
+    def headline(self) -> str:
+        return f"of '{self.source}': {several(len(self), 'row')}, {several(len(self.pairs.seconds), 'pair')} of sizes"
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -129,6 +137,7 @@ class Measurements:
         return Pairs(distinct[:, 0], distinct[:, 1], repeats, seconds)
 
 
+@checked
 def read_measurements(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
@@ -149,8 +158,6 @@ def read_measurements(
     """
     source = source_of(path)
     names = _names(columns or {})
-    if unit not in UNITS:
-        raise FluidgateError(f"unit: must be s, ms, us or ns, but is {shown(unit)}")
     text = read_packed_text(path, "a CSV file of iteration times")
     refuse_other_kind(source, "measured iterations")
     rows = _rows(text, source)

@@ -13,6 +13,7 @@ import numpy as np
 
 from fluidgate.calibration.estimate import Estimate, estimate
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 
 ROUNDING = 1e-13
 """Residuals below this share of the response are rounding, and count as none."""
@@ -45,8 +46,8 @@ class Regression:
         return estimate(float(self.coefficients[index]), variance, self.degrees)
 
 
-@dataclass(frozen=True)
-class FTest:
+@dataclass(frozen=True, repr=False)
+class FTest(Brief):
     """Whether a larger fit is better than chance allows.
 
     `f` is None where the larger fit leaves no residual, `p` too where the smaller one leaves none either.

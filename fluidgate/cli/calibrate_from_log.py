@@ -13,7 +13,6 @@ from fluidgate.cli.options import NUMBER
 from fluidgate.errors import FluidgateError
 
 if TYPE_CHECKING:
-    from fluidgate.model import Scenario
     from fluidgate.profiles import Profile
 
 Command = Callable[..., Any]
@@ -83,21 +82,8 @@ def from_log(
     )
     chosen = {key: value for key in ("what", "hold_out", *TEXTS) if (value := given.get(key)) is not None}
     with notices(), progress_bar("fitting"):
-        made = calibrate_from_log(trace, _scenario(str(given["scenario"])), known=known, **chosen)
+        made = calibrate_from_log(trace, str(given["scenario"]), known=known, **chosen)
     hand_over(made, log_calibration_tables, draw_log_calibration, output=output, plot=plot, as_json=as_json)
-
-
-def _scenario(path: str) -> Scenario:
-    """The engine of a scenario file; what it lacks of load and times has no part in a calibration."""
-    from fluidgate.fitting import LIKELY
-    from fluidgate.scenario_file import load_scenario
-
-    some = {"prompt_tokens": 1.0, "output_tokens": 1.0, "patience_rate": 0.0}
-
-    def one_class(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {"name": "all", **some, "total_arrival_rate" if "cluster" in data else "arrival_rate": 1.0}
-
-    return load_scenario(path, one_class, LIKELY)
 
 
 def _known(given: Mapping[str, Any], columns: Mapping[str, str], table_options: Mapping[str, Any]) -> Profile | None:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fluidgate.cli.console import progress_bar, show, told, warn
 from fluidgate.cli.options import NUMBER
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from fluidgate.calibration.live_probe import Probed
 
 Command = Callable[..., Any]
 
@@ -97,6 +92,8 @@ def live(url: str, output: str | None, as_json: bool, options: dict[str, Any], c
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
     else:
+        from fluidgate.reports.probe import live_table
+
         show(live_table(made))
         if output is not None and made.rows:
             told(f"Measurements written to {output}; next: fluidgate calibrate {output} --law linear")
@@ -110,25 +107,3 @@ def live(url: str, output: str | None, as_json: bool, options: dict[str, Any], c
 def say(line: str) -> None:
     """A notice of the live probe, on standard error."""
     click.echo(f"fluidgate: {line}", err=True)
-
-
-def live_table(made: Probed) -> Table:
-    """Median and range of the iteration times of an engine, ms."""
-    from statistics import median
-
-    from fluidgate.reports.tables import number, table
-
-    heads = ("decodes", "chunk C", "read before", "context", "median", "least", "most", "times")
-    rows = table(live_title(made), *heads)
-    for (decodes, chunk, context, before), same in made.kinds():
-        seconds = [row.seconds for row in same]
-        times = (f"{number(1000 * each)} ms" for each in (median(seconds), min(seconds), max(seconds)))
-        rows.add_row(str(decodes), str(chunk), str(before), str(context), *times, str(len(seconds)))
-    return rows
-
-
-def live_title(made: Probed) -> str:
-    """What was probed, and what that took."""
-    front = "" if made.front_end is None else f", front end {1000 * made.front_end:.3g} ms"
-    cost = f"{made.requests} requests, {made.prompt_tokens} + {made.output_tokens} tokens, {made.seconds:.0f} s"
-    return f"{made.facts.engine or 'engine'}, {made.facts.model}{front} ({cost})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -11,11 +11,6 @@ from click.core import ParameterSource
 from fluidgate.cli.console import progress_bar, show, told
 from fluidgate.cli.live_probe import LIVE, live, live_options, sizes
 from fluidgate.cli.options import file_path, json_option
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from fluidgate.calibration.probe import Measurements
 
 KERNELS = (
     "preset_name", "layers", "hidden", "heads", "kv_heads", "head_dim", "feed_forward", "vocabulary", "context",
@@ -105,21 +100,8 @@ def kernels(output: str | None, as_json: bool, options: dict[str, Any]) -> None:
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
         return
+    from fluidgate.reports.probe import measurement_table
+
     show(measurement_table(made))
     if output is not None:
         told(f"Measurements written to {output}; next: fluidgate calibrate {output} --map batch_size=requests")
-
-
-def measurement_table(made: Measurements) -> Table:
-    """Median and range of the iteration times, ms."""
-    from fluidgate.reports.tables import number, table
-
-    settings = made.settings
-    title = f"{settings.shape.name}, {number(made.parameters / 1e9, 3)} B parameters, {settings.dtype}, {made.device}"
-    rows = table(title, "iteration", "requests B", "decodes", "chunk C", "median", "least", "most", text=1)
-    for each in made.measurements:
-        case = each.case
-        times = (f"{number(1000 * seconds)} ms" for seconds in (each.median, min(each.seconds), max(each.seconds)))
-        kind = "mixed" if case.chunk_size else "solo"
-        rows.add_row(kind, str(case.requests), str(case.decodes), str(case.chunk_size), *times)
-    return rows

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from fluidgate.arguments import checked
 from fluidgate.batching import DISCIPLINES, Batching
 from fluidgate.errors import FluidgateError
-from fluidgate.fitting.coefficients import Coefficients, Overhead, WholeLaw
+from fluidgate.fitting.coefficients import LIKELY, Coefficients, Overhead, WholeLaw
 from fluidgate.fitting.fit import fit
 from fluidgate.fitting.result import LogCalibration, Z
-from fluidgate.model import Scenario
-from fluidgate.profiles import Profile
+from fluidgate.model import AnyScenario, Scenario
+from fluidgate.profiles import Profile, find_profile
+from fluidgate.scenario_file import load_scenario
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.logged import LoggedRun
 from fluidgate.simulation.iteration.scenario_engine import engine_of
 from fluidgate.simulation.iteration.what_ran import WhatRan
 from fluidgate.toml_file import fail
-from fluidgate.workloads.traces import MEASURED, Trace
+from fluidgate.workloads.traces import MEASURED, Trace, read_trace
 
 What = Literal["overhead", "law"]
 FEWEST = 20
@@ -31,11 +34,12 @@ FEWEST = 20
 HOLD_OUT = 0.5
 
 
+@checked
 def calibrate_from_log(
-    log: Trace,
-    scenario: Scenario,
+    log: Trace | str | Path,
+    scenario: AnyScenario,
     *,
-    known: Profile | None = None,
+    known: Profile | str | Path | None = None,
     what: What | None = None,
     hold_out: float = HOLD_OUT,
     name: str | None = None,
@@ -51,9 +55,10 @@ def calibrate_from_log(
     All of them are replayed on the scenario's engine; those that arrived first are fitted.
 
     Args:
-        log: with the times of first and last tokens.
-        scenario: its [engine] and its batch size say how the logged engine was set; its load has no part.
-        known: iteration times upon which the overhead is fitted, such as those of a table.
+        log: with the times of first and last tokens; or its path, as `read_trace` reads it.
+        scenario: its [engine] and its batch size say how the logged engine was set; its load has no part, and its file
+            need not have any.
+        known: iteration times upon which the overhead is fitted, such as those of a table; or the name of a profile.
         what: `overhead` on known times, which are the scenario's own if there are no others; `law` for all
             coefficients. By default the overhead where times are known.
         hold_out: share of the requests that are not fitted but predicted, those that arrived last.
@@ -68,6 +73,10 @@ def calibrate_from_log(
         raise FluidgateError(
             f"--hold-out: must be at least 0 and below 1, but is {hold_out:g}; give a share, such as 0.5"
         )
+    if not isinstance(log, Trace):
+        log = read_trace(log, sort=True)
+    scenario = _scenario_of(scenario)
+    known = known if known is None or isinstance(known, Profile) else find_profile(known)
     run = _run_of(log)
     count = len(run.arrival) - int(hold_out * len(run.arrival))
     if count < FEWEST:
@@ -94,6 +103,18 @@ def calibrate_from_log(
     )
     remarks = tuple(_remarks(log, coefficients))
     return LogCalibration(profile, chosen_what, found, coefficients.names, run, chosen, remarks)
+
+
+def _scenario_of(scenario: AnyScenario) -> Scenario:
+    """What a file lacks of load and times has no part in a calibration."""
+    if isinstance(scenario, Scenario):
+        return scenario
+    some = {"prompt_tokens": 1.0, "output_tokens": 1.0, "patience_rate": 0.0}
+
+    def one_class(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {"name": "all", **some, "total_arrival_rate" if "cluster" in data else "arrival_rate": 1.0}
+
+    return load_scenario(os.fspath(scenario), one_class, LIKELY)
 
 
 def _run_of(log: Trace) -> LoggedRun:

@@ -12,6 +12,7 @@ from fluidgate.fitting.coefficients import Coefficients
 from fluidgate.fitting.regression import Equations, redrawn, resolved, robust
 from fluidgate.fitting.rows import ReplayedRun, Rows, replayed_rows
 from fluidgate.model import Array, Gpu, IterationTime
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import law_of
 from fluidgate.simulation.iteration.logged import LoggedRun
@@ -25,8 +26,8 @@ SYSTEMATIC = 0.2
 """Of what one iteration of a request differs at random from the law, what all of them together do."""
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Brief):
     """Coefficients fitted to part of a log, the delay between client and engine the last of them, s.
 
     Attributes:

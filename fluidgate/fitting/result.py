@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,11 @@ from numpy.typing import NDArray
 from fluidgate.fitting.doubts import far_off, unexplained
 from fluidgate.fitting.fit import Fit
 from fluidgate.profiles import Profile
+from fluidgate.shown import Brief, Drawn, several
 from fluidgate.simulation.iteration.logged import Agreement, LoggedRun, agreement
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SURE = 0.5
 """Least resolution of a coefficient that the log tells, and largest half of its interval over its value."""
@@ -22,8 +25,8 @@ TOGETHER = 0.95
 Z = 1.96
 
 
-@dataclass(frozen=True)
-class Coefficient:
+@dataclass(frozen=True, repr=False)
+class Coefficient(Brief):
     """A number that was fitted.
 
     Attributes:
@@ -47,8 +50,8 @@ class Coefficient:
         return {"value": self.value, "ci95": interval, "resolution": self.resolution, "identified": self.identified}
 
 
-@dataclass(frozen=True)
-class LogCalibration:
+@dataclass(frozen=True, repr=False)
+class LogCalibration(Drawn):
     """An iteration time fitted to a log.
 
     Attributes:
@@ -68,6 +71,11 @@ class LogCalibration:
     run: LoggedRun
     chosen: NDArray[np.bool_]
     remarks: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        rows = {(row.quantity, row.statistic): row.relative for row in self.held_out or self.fitted}
+        means = ", ".join(f"{quantity} {100 * off:+.1f} %" for (quantity, kind), off in rows.items() if kind == "mean")
+        return f"'{self.profile.name}' of {several(len(self.chosen), 'request')}: replayed mean {means}"
 
     @property
     def coefficients(self) -> tuple[Coefficient, ...]:
@@ -134,6 +142,14 @@ class LogCalibration:
                 "back, which no profile holds"
             )
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a part of the log (fitted, held out, all), quantity and statistic: measured, simulated (s, or tokens/s)
+        and relative, the one over the other less 1."""
+        import pandas as pd
+
+        parts = {"fitted": self.fitted, "held out": self.held_out, "all": self.everything}
+        return pd.DataFrame([{"part": part, **row} for part, rows in parts.items() for row in _rows(rows)])
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "schema": 1,
@@ -151,9 +167,6 @@ class LogCalibration:
             "warnings": list(self.warnings),
             "profile": self.profile.to_dict(),
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
 
 
 def _interval(each: Coefficient) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array, Gpu
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.logged import LoggedRun, replayed
 from fluidgate.simulation.iteration.what_ran import TERMS, WhatRan
@@ -16,8 +17,8 @@ from fluidgate.simulation.iteration.what_ran import TERMS, WhatRan
 ITERATIONS = (TERMS.index("mixed iterations"), TERMS.index("solo iterations"))
 
 
-@dataclass(frozen=True)
-class Rows:
+@dataclass(frozen=True, repr=False)
+class Rows(Brief):
     """Two rows a request: from its first token to its last, and from when the queue was last empty to its first.
 
     The second is of what the engine has done while somebody waited. Arrivals after the queue was last empty move
@@ -37,6 +38,9 @@ class Rows:
     shifted: Array
     request: NDArray[np.int64]
 
+    def headline(self) -> str:
+        return f"of a replayed log, {len(self.took):,}"
+
     @property
     def iterations(self) -> Array:
         return np.asarray(self.terms[:, list(ITERATIONS)].sum(axis=1))
@@ -46,8 +50,8 @@ class Rows:
         return Rows(self.took[kept], self.late[kept], self.terms[kept], self.shifted[kept], self.request[kept])
 
 
-@dataclass(frozen=True)
-class ReplayedRun:
+@dataclass(frozen=True, repr=False)
+class ReplayedRun(Brief):
     """The replay of a run.
 
     Attributes:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array, Scenario
 from fluidgate.optimum.space import Counts, GpuState, Integers, Space, State
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
-from fluidgate.shown import Drawn, Shown, rate, several
+from fluidgate.shown import Brief, Drawn, rate, several
 from fluidgate.simulation import SimulationResult
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.results import warnings_of
@@ -37,8 +37,8 @@ class Action(NamedTuple):
     gpu: GpuState
 
 
-@dataclass(frozen=True, eq=False)
-class PolicyTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class PolicyTable(Brief):
     """The optimal decisions in every state, and how often each state is met.
 
     Attributes:
@@ -53,6 +53,9 @@ class PolicyTable:
     after: Integers
     visited: Integers
     chance: Array
+
+    def headline(self) -> str:
+        return f"of {several(len(self.value), 'state')}, {len(self.visited):,} met"
 
     def actions(self, state: State) -> tuple[Action, ...]:
         """The decisions due in `state`, in order; none where it is best to hold."""
@@ -165,6 +168,7 @@ class Optimum(Drawn):
         total = looks_like_a_total(self.scenario, self.gpus)
         return (*cut_off, *total, *unseen(self.scenario, ELSEWHERE))
 
+    @checked
     def decision(
         self,
         gpus: Sequence[tuple[int | None, Sequence[int]]],
@@ -215,16 +219,13 @@ class Optimum(Drawn):
 
         return pd.DataFrame([{key: value for key, value in self.to_dict().items() if not isinstance(value, list)}])
 
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
 
 TRUNCATION = 1e-4
 """Share of the time at a limit from which on the result carries a warning."""
 
 
 @dataclass(frozen=True, repr=False)
-class Yardstick(Shown):
+class Yardstick(Drawn):
     """What policies earn beside the most that any policy could earn."""
 
     optimum: Optimum
@@ -240,6 +241,7 @@ class Yardstick(Shown):
         """Those of the optimum and of the policies, each once."""
         return tuple(dict.fromkeys((*self.optimum.warnings, *warnings_of(self.results))))
 
+    @checked
     def share(self, result: SimulationResult) -> tuple[float | None, tuple[float, float] | None]:
         """The share of the optimum that a policy earns, and its 95 % confidence interval (None for one replication)."""
         best, earned = self.optimum.revenue_rate, result.revenue_rate
@@ -276,6 +278,3 @@ class Yardstick(Shown):
             row |= {"share": share, "share_low": low, "share_high": high}
             rows.append(row)
         return pd.DataFrame(rows)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)

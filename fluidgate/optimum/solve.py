@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from fluidgate.optimum.cluster import checked_gpus
 from fluidgate.optimum.result import TRUNCATION, Optimum, PolicyTable, Yardstick, worth_of_all
 from fluidgate.optimum.space import Counts, Integers, Size, Space, Tables
 from fluidgate.planning import Planner
-from fluidgate.policies import Policy
 from fluidgate.progress import Progress
+from fluidgate.replanning import AnyPolicies
 from fluidgate.simulation import compare
 
 log = logging.getLogger("fluidgate")
@@ -126,13 +125,13 @@ def optimum(
 @checked
 def yardstick(
     best: Optimum,
-    policies: Sequence[str | Policy],
+    policies: AnyPolicies,
     *,
     horizon: float = 100_000.0,
     replications: int = 5,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Yardstick:
     """What policies earn on the cluster of an optimum, simulated without limits on the queues.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fluidgate.model import Array, Scenario
 from fluidgate.planning import service_rates
+from fluidgate.shown import Brief, several
 
 Integers = NDArray[np.int64]
 Counts = tuple[int, ...]
@@ -43,8 +44,8 @@ class State(NamedTuple):
     buffered: Counts
 
 
-@dataclass(frozen=True)
-class Size:
+@dataclass(frozen=True, repr=False)
+class Size(Brief):
     """The shape of a state space.
 
     Attributes:
@@ -110,8 +111,11 @@ class Tables(NamedTuple):
     queue_plus: Integers
     queue_minus: Integers
 
+    def __repr__(self) -> str:
+        return f"<Tables of {several(self.clusters * self.buffers * self.queues, 'state')}>"
 
-class Space:
+
+class Space(Brief):
     """All states of a scenario on some GPUs, numbered; the empty cluster is number 0.
 
     A decision lowers the number of its state: it takes a request out of the queue or out of the buffer.
@@ -131,6 +135,9 @@ class Space:
         self._cluster_number = {cluster: k for k, cluster in enumerate(self.clusters)}
         self._buffer_number = {counts: k for k, counts in enumerate(self.buffers)}
         self._queue_number = {counts: k for k, counts in enumerate(self.queues)}
+
+    def headline(self) -> str:
+        return f"of {several(self.states, 'state')} of {several(self.size.gpus, 'GPU')}"
 
     @property
     def states(self) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fluidgate.shown import Brief, rate
 
-@dataclass(frozen=True, eq=False)
-class OperatingPoint:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OperatingPoint(Brief):
     """The batch that runs, per GPU; engines that have work never idle.
 
     Attributes:
@@ -31,6 +33,10 @@ class OperatingPoint:
     busy: float
     tpot: float
     pooled_tpot: float
+
+    def headline(self) -> str:
+        memory = f"{rate(self.kv_tokens)} KV tokens"
+        return f"{rate(self.decodes)} decodes in a batch, {memory}, TPOT {1000 * self.tpot:.4g} ms"
 
     def to_dict(self) -> dict[str, float | None]:
         """The contract's `operating_point`."""

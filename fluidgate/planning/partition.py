@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 from fluidgate.errors import FluidgateError
+from fluidgate.shown import Brief
 
 
-@dataclass(frozen=True)
-class Partition:
+@dataclass(frozen=True, repr=False)
+class Partition(Brief):
     """Groups of a cluster, static planning of [LDHZ] section 4.
 
     Attributes:

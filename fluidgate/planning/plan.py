@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +85,16 @@ class Plan(Drawn):
 
     def headline(self) -> str:
         earned = "R*" if self.scenario.priced else "tokens"
-        split = "" if self.partition is None else f", {self.partition.mixed} of {self.partition.gpus} GPUs mixed"
         return (
             f"'{self.scenario.name}': {earned} {rate(self.revenue_rate)} /s per GPU, "
-            f"{100 * self.mixed_fraction:.1f} % in prefill{split}"
+            f"{100 * self.mixed_fraction:.1f} % in prefill{self._split()}"
         )
+
+    def _split(self) -> str:
+        if self.partition is None:
+            return ""
+        mixed, gpus = self.partition.mixed, self.partition.gpus
+        return ", on 1 GPU" if gpus == 1 else f", {mixed:,} of {gpus:,} GPUs mixed"
 
     @property
     def objective(self) -> float:
@@ -158,10 +162,6 @@ class Plan(Drawn):
         plan["classes"] = self._class_records()
         plan["warnings"] = list(self.warnings)
         return plan
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each class; columns as in the contract's `classes`."""

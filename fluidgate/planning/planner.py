@@ -30,9 +30,10 @@ class Planner:
         self._program = FluidProgram()
         self._batches = BatchProgram()
 
+    @checked
     def solve(
         self,
-        scenario: Scenario,
+        scenario: AnyScenario,
         *,
         gpus: int | None = None,
         scheme: Scheme | None = None,
@@ -42,6 +43,7 @@ class Planner:
         by_iterations: bool = False,
     ) -> Plan:
         """The optimal plan of a scenario, ties settled as model.md, section 3, says; see `plan`."""
+        scenario = Scenario.of(scenario)
         check_scheme(scheme)
         if gpus is not None:
             check_gpus(gpus)
@@ -56,6 +58,7 @@ class Planner:
         except ArithmeticError as error:
             raise FluidgateError(f"scenario '{scenario.name}': {error}") from None
 
+    @checked
     def least_limit(self, scenario: Scenario, name: str) -> float | None:
         """The least that a limit of the scenario can be, the others as they are, where its program counts the batch
         that runs; None for [LDHZ]'s own program.
@@ -143,7 +146,6 @@ def plan(
     Raises:
         InfeasiblePlanError: classes that never leave exceed the capacity, or a limit cannot be met.
     """
-    scenario = Scenario.of(scenario)
     return Planner().solve(
         scenario,
         gpus=gpus,

@@ -6,7 +6,7 @@ compiled, so they are imported from their own modules, late.
 
 from fluidgate.policies.catalogue import ALIASES, LISTED, POLICIES, REPLAN, all_policies, tables_of
 from fluidgate.policies.decisions.tables import GateRule, RefillRule, RouteRule, Tables
-from fluidgate.policies.find import find_any_policy, find_policy
+from fluidgate.policies.find import find_any_policy, find_policy, planned_policy
 from fluidgate.policies.listing import PolicyList, list_policies
 from fluidgate.policies.placed import PLACED, PlacedPolicy
 from fluidgate.policies.policy import Parameter, Policy, Program
@@ -34,6 +34,7 @@ __all__ = [
     "find_policy",
     "list_policies",
     "load_policy",
+    "planned_policy",
     "tables_of",
     "write_policy",
 ]

@@ -12,6 +12,7 @@ from fluidgate.policies.own_file import is_own, own_policy
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
 from fluidgate.policies.policy_file import load_policy
+from fluidgate.wording import named
 
 
 @checked
@@ -48,10 +49,19 @@ def find_policy(name: str | os.PathLike[str]) -> Policy:
     Raises:
         FluidgateError: as `find_any_policy`; or it is a published serving policy.
     """
+    return planned_policy(name, f"; find_any_policy('{name}') is the policy itself")
+
+
+def planned_policy(name: str | os.PathLike[str], mend: str = "") -> Policy:
+    """As `find_policy`.
+
+    Args:
+        mend: what else one may do in Python.
+    """
     policy = find_any_policy(name)
     if isinstance(policy, Policy):
         return policy
     raise FluidgateError(
         f"policy '{name}' batches in its own way, which only the fidelity of iterations has; "
-        "simulate or compare it with --fidelity iteration, or replay a trace"
+        f"simulate or compare it with --fidelity iteration, or replay a trace{named('', mend)}"
     )

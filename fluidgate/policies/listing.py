@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluidgate.arguments import checked
 from fluidgate.policies.catalogue import ALIASES, all_policies
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
 from fluidgate.shown import Shown, several
+from fluidgate.toml_file import SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,10 @@ class PolicyList(Shown, tuple[Policy | PlacedPolicy, ...]):
 
     def headline(self) -> str:
         return f"of {several(len(self), 'policy')}: {', '.join(each.name for each in self[:3])}, ..."
+
+    def to_dict(self) -> dict[str, Any]:
+        listed = [each.to_dict() for each in self]
+        return {"schema": SCHEMA, "policies": listed, "aliases": ALIASES, "warnings": []}
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row a policy: name, origin, summary, source, aliases, parameters and the fidelities that run it."""

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError, nearest, one_line, shown_file
@@ -16,13 +16,17 @@ from fluidgate.model import BatchingName, Scenario, Scheme
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.tuned import Tuned
+from fluidgate.shown import Brief, Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Origin = Literal["paper", "baseline", "published", "ours", "user"]
 """Of a policy that is shipped, or of a file of one's own; else it is the name of the package that brings it."""
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass(frozen=True, repr=False)
+class Program(Brief):
     """Which fluid program feeds a policy.
 
     Attributes:
@@ -38,8 +42,8 @@ class Program:
         return self.scheme or scenario.pricing.scheme, self.allow_decode_buffer
 
 
-@dataclass(frozen=True)
-class Parameter:
+@dataclass(frozen=True, repr=False)
+class Parameter(Brief):
     """A number that a policy leaves open, for `fluidgate tune` or for whoever runs it.
 
     Attributes:
@@ -56,6 +60,9 @@ class Parameter:
     meaning: str
     whole: bool = False
     with_caching: bool = False
+
+    def headline(self) -> str:
+        return f"{self.name} from {self.low:g} to {self.high:g}, {self.default:g} by default"
 
     def problem(self, value: float) -> str | None:
         """What is wrong with a value, as "REASON; MEND", or None."""
@@ -78,7 +85,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, repr=False)
-class BasePolicy:
+class BasePolicy(Shown):
     """What every policy has.
 
     Attributes:
@@ -102,9 +109,28 @@ class BasePolicy:
     tuned: Tuned | None = field(default=None, kw_only=True)
     source: str = field(default="", kw_only=True)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
         numbers = ", ".join(f"{name} = {value:g}" for name, value in self.settings.items())
-        return f"<{type(self).__name__} {self.name}{f' ({numbers})' if numbers else ''}>"
+        return f"{self.name}{f' ({numbers})' if numbers else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `fluidgate policies` lists it."""
+        return {
+            "name": self.name,
+            "origin": self.origin,
+            "summary": self.summary,
+            "fidelity": list(self.fidelities),
+            "parameters": [parameter.to_dict() for parameter in self.parameters],
+            **({"source": self.source} if self.source else {}),
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a parameter: name, value, default, low, high, whole, meaning."""
+        import pandas as pd
+
+        rows = [{**each.to_dict(), "value": self.values[each.name]} for each in self.parameters]
+        columns = ["name", "value", "default", "low", "high", "whole", "meaning"]
+        return pd.DataFrame(rows, columns=columns)
 
     @property
     def values(self) -> dict[str, float]:

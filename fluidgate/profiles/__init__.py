@@ -79,6 +79,7 @@ def load_profile(path: str | Path) -> Profile:
     return parse_profile(read_text(path, "a profile file"), source_of(path))
 
 
+@checked
 def write_profile(profile: Profile, path: str | Path) -> None:
     """Write a profile file.
 

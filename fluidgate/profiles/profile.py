@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from fluidgate.model import Calibrated, IterationTime, Noun, Positive
+from fluidgate.shown import Drawn
 from fluidgate.toml_file import SCHEMA
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Range = tuple[int, int]
 R_SQUARED = "R^2 of the line alpha + beta * chunk_size, between 0 and 1"
@@ -23,7 +27,7 @@ WEIGHTS = "the bytes of the weights, over all GPUs of the group"
 MEMORY = "the bytes of memory, of all GPUs of the group"
 
 
-class Profile(Noun):
+class Profile(Drawn, Noun):
     """A named iteration time with its provenance; what is unknown is empty or `None`."""
 
     name: str = Field(min_length=1, description="name, for shipped profiles `GPU/MODEL`")
@@ -47,8 +51,19 @@ class Profile(Noun):
     weights_bytes: Positive | None = Field(default=None, description=WEIGHTS)
     memory_bytes: Positive | None = Field(default=None, description=MEMORY)
 
-    def __repr__(self) -> str:
-        return f"<Profile {self.name}>"
+    def headline(self) -> str:
+        return self.name
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row: what it says, its iteration time's numbers among them; None where it is silent."""
+        import pandas as pd
+
+        return pd.DataFrame([self.said])
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """`to_dict` without a table of times."""
+        return {key: value for key, value in self.to_dict().items() if key not in ("schema", "table")}
 
     @property
     def calibrated(self) -> Calibrated:

@@ -1,13 +1,19 @@
-"""The bound of what any policy earns, and policies beside it, as tables."""
+"""The bound of what any policy earns, and policies beside it, as tables and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from fluidgate.optimum import Bound, MeasuredBound
+from fluidgate.reports.earned import Limit, earned_figure
 from fluidgate.reports.tables import number, table, with_interval
+from fluidgate.shown import several
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LATTICES = {
     "fluid": "none: the fluid program's is the least",
@@ -47,3 +53,19 @@ def bound_tables(found: Bound, measured: MeasuredBound | None = None) -> Iterato
             "-" if least is None else f"{100 * least:.2f} %",
         )
     yield made
+
+
+def bound_figure(found: Bound, measured: MeasuredBound | None = None) -> Figure:
+    """R*, the bound and what policies earn, and shaded what of R* none can."""
+    limits = (Limit("fluid optimum R*", found.fluid_rate), Limit("no policy earns more", found.revenue_rate))
+    return earned_figure(
+        f"{found.scenario.name}, {several(found.gpus, 'GPU')}",
+        limits,
+        (found.revenue_rate, found.fluid_rate),
+        () if measured is None else measured.results,
+    )
+
+
+def measured_bound_figure(found: MeasuredBound) -> Figure:
+    """The same with the policies that were simulated."""
+    return bound_figure(found.bound, found)

@@ -11,8 +11,10 @@ import numpy as np
 from rich.table import Table
 
 from fluidgate.optimum import GpuState, Optimum, State, Yardstick
+from fluidgate.reports.earned import Limit, earned_figure
 from fluidgate.reports.plots import picture, save, style
 from fluidgate.reports.tables import number, table, with_interval
+from fluidgate.shown import several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +106,17 @@ def optimum_figure(found: Optimum) -> Figure:
         handles = [Patch(facecolor=color, edgecolor="0.7", label=kind) for kind, color in kinds.items()]
         figure.legend(handles=handles, loc="outside right center", title="prefills started")
     return figure
+
+
+def yardstick_figure(found: Yardstick) -> Figure:
+    """R*, the optimum with its certified bounds, and what policies earn; shaded what of R* none can."""
+    best = found.optimum
+    limits = (
+        Limit("fluid optimum R*", best.fluid_rate),
+        Limit("optimum", best.revenue_rate, (best.lower, best.upper)),
+    )
+    title = f"{best.scenario.name}, {several(best.gpus, 'GPU')}"
+    return earned_figure(title, limits, (best.upper, best.fluid_rate), found.results)
 
 
 def _grid(found: Optimum, others: tuple[GpuState, ...]) -> tuple[Figure, dict[str, str]]:

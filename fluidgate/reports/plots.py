@@ -169,12 +169,10 @@ def simulation_figure(result: SimulationResult) -> Figure:
             _path(axes, names, stage, simulated, fluid, plan, plans)
             axes.set_title(title, loc="left")
             axes.set_ylim(bottom=0)
+        panels[2].xaxis.set_tick_params(labelbottom=True)
         for axes in panels[2:]:
             axes.set_xlabel("time, s")
-        key = panels[5]
-        key.axis("off")
-        handles, labels = panels[0].get_legend_handles_labels()
-        key.legend(handles, labels, loc="center left", fontsize=8)
+        _key(panels[5], panels[0])
         figure.suptitle(
             f"{result.policy} on {result.scenario}, {several(result.run.gpus, 'GPU')}, "
             f"mean of {several(result.run.replications, 'replication')}, per GPU",
@@ -187,6 +185,30 @@ def simulation_figure(result: SimulationResult) -> Figure:
 def draw_simulation(result: SimulationResult, path: str | Path) -> None:
     """The same as a file."""
     save(simulation_figure(result), path)
+
+
+def trajectory_figure(path: Trajectory) -> Figure:
+    """The requests at each stage over time, a line a class."""
+    with style():
+        figure = picture(figsize=(11, 6), layout="constrained")
+        panels = figure.subplots(2, 3, sharex=True).ravel()
+        for axes, (stage, title) in zip(panels, PANELS, strict=False):
+            for k, name in enumerate(path.class_names):
+                axes.plot(path.time, getattr(path, stage)[:, k], lw=1.2, label=name, **looks.line(k))
+            axes.set_title(f"{title}, per GPU", loc="left")
+            axes.set_ylim(bottom=0)
+        panels[2].xaxis.set_tick_params(labelbottom=True)
+        for axes in panels[2:]:
+            axes.set_xlabel("time, s")
+        _key(panels[5], panels[0])
+        return figure
+
+
+def _key(place: Axes, of: Axes) -> None:
+    """The legend of one panel in the place of another."""
+    place.axis("off")
+    handles, labels = of.get_legend_handles_labels()
+    place.legend(handles, labels, loc="center left", fontsize=8)
 
 
 def _path(

@@ -27,18 +27,23 @@ SPLIT: dict[str, Callable[[Any], tuple[Any, ...]]] = {
 """What is handed to the tables of a result that are not its own alone."""
 
 TABLES = {
+    "BasePolicy": "tables.policy_tables",
     "BatchCalibration": "batch_calibration.batch_calibration_tables",
     "Bound": "bound.bound_tables",
     "Calibration": "calibration.calibration_tables",
     "Comparison": "tables.comparison_tables",
     "Frontier": "sweeps.frontier_tables",
     "HeatMap": "sweeps.heat_map_table",
+    "LogCalibration": "log_calibration.log_calibration_tables",
     "MeasuredBound": "bound.bound_tables",
     "MeasuredHits": "tables.memory_table",
+    "Measurements": "probe.measurement_table",
     "Optimum": "optimum.optimum_tables",
     "Plan": "tables.plan_tables",
     "PolicyList": "tables.listed_policies",
     "Prediction": "latency.latency_table",
+    "Probed": "probe.live_table",
+    "Profile": "profile.profile_tables",
     "ProfileList": "tables.profile_table",
     "ReplayComparison": "requests.replay_tables",
     "RequestComparison": "requests.request_comparison_tables",
@@ -47,6 +52,7 @@ TABLES = {
     "SimulationResult": "tables.simulation_tables",
     "Sizing": "sizing.sizing_tables",
     "Sweep": "sweeps.sweep_table",
+    "Trajectory": "tables.trajectory_table",
     "Tuning": "tuning.tuning_tables",
     "Workload": "tables.workload_tables",
     "Yardstick": "optimum.optimum_tables",
@@ -54,18 +60,28 @@ TABLES = {
 
 FIGURES = {
     "BatchCalibration": "batch_calibration.batch_calibration_figure",
+    "Bound": "bound.bound_figure",
     "Calibration": "calibration.calibration_figure",
     "Comparison": "plots.comparison_figure",
     "Frontier": "sweeps.one_frontier_figure",
     "HeatMap": "sweeps.heat_map_figure",
+    "LogCalibration": "log_calibration.log_calibration_figure",
+    "MeasuredBound": "bound.measured_bound_figure",
+    "Measurements": "probe.measurement_figure",
     "Optimum": "optimum.optimum_figure",
     "Plan": "plots.plan_figure",
+    "Prediction": "latency.latency_figure",
+    "Probed": "probe.live_figure",
+    "Profile": "profile.profile_figure",
     "ReplayComparison": "replay_plot.replay_figure",
+    "Scenario": "scenario.scenario_figure",
     "SimulationResult": "plots.simulation_figure",
     "Sizing": "sizing.sizing_figure",
     "Sweep": "sweeps.one_sweep_figure",
+    "Trajectory": "plots.trajectory_figure",
     "Tuning": "tuning.tuning_figure",
     "Workload": "plots.quantile_figure",
+    "Yardstick": "optimum.yardstick_figure",
 }
 
 
@@ -77,7 +93,7 @@ def tables_of(found: Any) -> list[Table]:
 
 
 def figure_of(found: Any) -> Figure:
-    """The picture that `--plot` draws of a result.
+    """The picture of a result.
 
     Raises:
         FluidgateError: the result has nothing to draw.

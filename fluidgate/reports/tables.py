@@ -15,6 +15,7 @@ from fluidgate.reports.figures import Figure, Named, Several, Shown
 from fluidgate.shown import several
 from fluidgate.simulation import Comparison, SimulationResult, Statistic
 from fluidgate.simulation.options import Options
+from fluidgate.trajectory import STAGES, Trajectory
 from fluidgate.workloads import Workload
 from fluidgate.workloads.formats.known import KnownFormat
 from fluidgate.workloads.measured_hits import MeasuredHits
@@ -402,6 +403,34 @@ def format_table(formats: Sequence[KnownFormat]) -> Table:
 def listed_policies(policies: Sequence[Policy | PlacedPolicy]) -> Table:
     """Those of the catalogue, with their aliases."""
     return policy_table(policies, ALIASES)
+
+
+def policy_tables(policy: Policy | PlacedPolicy) -> Iterator[Table]:
+    """What it is, and the parameters that it leaves open."""
+    facts = table(f"Policy '{policy.name}'", "", "", text=2, names=1)
+    for key, value in policy.to_dict().items():
+        if key not in ("name", "parameters"):
+            facts.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
+    yield facts
+    if policy.parameters:
+        made = table("Parameters", "parameter", "value", "default", "least", "most", "what it is", names=1)
+        made.columns[-1].justify = "left"
+        for each in policy.parameters:
+            values = (policy.values[each.name], each.default, each.low, each.high)
+            made.add_row(each.name, *(f"{value:g}" for value in values), each.meaning)
+        yield made
+
+
+def trajectory_table(path: Trajectory) -> Table:
+    """The requests of each class at each stage, per GPU, where the path ends, and the most there were."""
+    made = table(
+        f"Path up to {number(float(path.time[-1]))} s, per GPU", "class", "stage", "at the end", "most", text=2
+    )
+    for k, name in enumerate(path.class_names):
+        for stage in STAGES:
+            values = getattr(path, stage)[:, k]
+            made.add_row(name, stage.replace("_", " "), number(float(values[-1])), number(float(values.max())))
+    return made
 
 
 PROFILE_WIDTH = 80

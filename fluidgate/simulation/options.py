@@ -10,6 +10,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import check_gpus
 from fluidgate.replanning import Replanning
+from fluidgate.shown import Brief, rate, several
 
 HORIZON = 10_000.0
 REPLICATIONS = 5
@@ -18,8 +19,8 @@ SAMPLES = 65
 """Points of the path that every simulation records anyhow, to see queues grow."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, repr=False)
+class Options(Brief):
     """The options of a simulation, the same for every policy of a comparison; results are shown with them.
 
     Attributes:
@@ -47,6 +48,12 @@ class Options:
     users: int | None = None
     think: float = 0.0
     think_law: str = "fixed"
+
+    def headline(self) -> str:
+        until = "to the end" if math.isinf(self.horizon) else f"{rate(self.horizon)} s"
+        runs = f"{several(self.replications, 'replication')}, seed {self.seed}, fidelity {self.fidelity}"
+        users = "" if self.users is None else f", {several(self.users, 'user')}"
+        return f"{several(self.gpus, 'GPU')}, {until}, {runs}{users}"
 
     @staticmethod
     def checked(

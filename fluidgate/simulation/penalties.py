@@ -10,11 +10,12 @@ import numpy as np
 from fluidgate.model import Array, Scenario
 from fluidgate.planning.penalty import indicator_values, penalty
 from fluidgate.policies.decisions.stages import MIXED_DECODE, PREFILL, SOLO_DECODE
+from fluidgate.shown import Brief
 from fluidgate.simulation.statistics import Statistic, statistic
 
 
-@dataclass(frozen=True)
-class LimitedIndicator:
+@dataclass(frozen=True, repr=False)
+class LimitedIndicator(Brief):
     """An indicator of the scenario that has a limit.
 
     Attributes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.errors import ArgumentError, nearest
 from fluidgate.planning import Plan
 from fluidgate.policies.decisions.stages import (
     MIXED_DECODE,
@@ -20,7 +20,7 @@ from fluidgate.policies.decisions.stages import (
     SOLO_DECODE,
     SOLO_QUEUE,
 )
-from fluidgate.shown import Drawn, rate, several
+from fluidgate.shown import Brief, Drawn, rate, several
 from fluidgate.simulation.options import Options
 from fluidgate.simulation.penalties import LimitedIndicator
 from fluidgate.simulation.statistics import Statistic, statistic
@@ -72,6 +72,22 @@ class ClassResult:
             f.name: value.to_dict() if isinstance(value := getattr(self, f.name), Statistic) else value
             for f in fields(self)
         }
+
+
+T = TypeVar("T")
+
+
+def named_one(known: Sequence[T], noun: str, key: str, name: str) -> T:
+    """The one of that name.
+
+    Raises:
+        FluidgateError: there is none.
+    """
+    found = {str(getattr(each, key)): each for each in known}
+    if name not in found:
+        mend = nearest(str(name), list(found)) or f"; give one of {', '.join(found)}"
+        raise ArgumentError(f"no {noun} is named {name!r} here{mend}")
+    return found[name]
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,14 +151,18 @@ class SimulationResult(Drawn):
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "scenario": self.scenario, **self.run.to_dict(), **self.body()}
 
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
     def to_dataframe(self) -> pd.DataFrame:
         """A row a class and quantity: policy, class, quantity, mean, std, low, high."""
         import pandas as pd
 
         return pd.DataFrame([statistic_row(self.policy, *measure) for measure in self.measures()])
+
+    def __getitem__(self, name: str) -> ClassResult:
+        """What came of a class, by its name."""
+        return named_one(self.classes, "class", "name", name)
+
+    def __iter__(self) -> Iterator[ClassResult]:
+        return iter(self.classes)
 
     def measures(self) -> Iterator[tuple[str | None, str, Statistic]]:
         """Every statistic: class (None for all), quantity, value."""
@@ -154,8 +174,8 @@ class SimulationResult(Drawn):
             yield from measures_of(each)
 
 
-@dataclass(frozen=True)
-class PairedDifference:
+@dataclass(frozen=True, repr=False)
+class PairedDifference(Brief):
     """Revenue rate of a policy minus that of the reference, replication by replication."""
 
     policy: str
@@ -173,6 +193,13 @@ class Comparison(Drawn):
     def headline(self) -> str:
         names = ", ".join(each.policy for each in self.policies)
         return f"'{self.scenario}', {several(self.run.gpus, 'GPU')}: {names if len(names) < 90 else names[:87] + '...'}"
+
+    def __getitem__(self, name: str) -> SimulationResult:
+        """The result of a policy, by its name."""
+        return named_one(self.policies, "policy", "policy", name)
+
+    def __iter__(self) -> Iterator[SimulationResult]:
+        return iter(self.policies)
 
     @property
     def reference(self) -> str:
@@ -200,9 +227,6 @@ class Comparison(Drawn):
             "paired": [{"policy": p.policy, "revenue_difference": p.revenue_difference.to_dict()} for p in self.paired],
             "warnings": list(self.warnings),
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row a policy, class and quantity, with the difference to the reference, replication by replication.
@@ -278,7 +302,9 @@ def _cuts(asked: int) -> int:
     return 1 << max(math.ceil(math.log2(LEAST_INTERVALS / max(asked - 1, 1))), 0)
 
 
-def trajectory(measurements: Sequence[Sampled], run: Options, seconds: float) -> Trajectory | None:
+def trajectory(
+    measurements: Sequence[Sampled], run: Options, seconds: float, names: Sequence[str]
+) -> Trajectory | None:
     """Mean path of the occupancies over the replications, if it was asked for, evenly from 0 to `seconds`."""
     if run.samples < 2:
         return None
@@ -292,4 +318,5 @@ def trajectory(measurements: Sequence[Sampled], run: Options, seconds: float) ->
         decode_queue=samples[:, MIXED_QUEUE] + samples[:, SOLO_QUEUE],
         mixed_decode=samples[:, MIXED_DECODE],
         solo_decode=samples[:, SOLO_DECODE],
+        names=tuple(names),
     )

@@ -34,6 +34,10 @@ class Statistic:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
+    def __float__(self) -> float:
+        """The mean; nan where there is none."""
+        return math.nan if self.mean is None else self.mean
+
     def parts(self) -> dict[str, Statistic]:
         """Statistics that go with it, such as percentiles."""
         return {}

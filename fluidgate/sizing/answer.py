@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from fluidgate.shown import Drawn, several
+from fluidgate.shown import Brief, Drawn, several
 from fluidgate.sizing.choices import Choice
 from fluidgate.sizing.cost import Bill
 from fluidgate.sizing.load import Load
@@ -26,8 +25,8 @@ CAPACITY = "capacity"
 """What is broken where the engines can't serve the load at all."""
 
 
-@dataclass(frozen=True)
-class OneLess:
+@dataclass(frozen=True, repr=False)
+class OneLess(Brief):
     """What one engine less breaks.
 
     Attributes:
@@ -57,8 +56,8 @@ class OneLess:
         return {"engines": self.engines, "broken": self.broken, "value": _number(self.value)}
 
 
-@dataclass(frozen=True)
-class Pool:
+@dataclass(frozen=True, repr=False)
+class Pool(Brief):
     """The engines of one type in a fleet of several, spare ones among them.
 
     Attributes:
@@ -319,9 +318,6 @@ class Sizing(Drawn):
             "warnings": list(self.warnings),
             "wall_seconds": self.wall_seconds,
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row an answer: what `to_dict` has of it, each target's value in a column of its own."""

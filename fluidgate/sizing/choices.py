@@ -12,6 +12,7 @@ from fluidgate.errors import FluidgateError
 from fluidgate.model import Gpu, Scenario
 from fluidgate.profiles import find_profile
 from fluidgate.profiles.kv_memory import kv_memory
+from fluidgate.shown import Brief
 from fluidgate.size_table import FleetOption
 from fluidgate.toml_file import LARGEST_WHOLE
 from fluidgate.wording import named
@@ -22,8 +23,8 @@ OWN = "own"
 """How a GPU is named that no profile describes."""
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, repr=False)
+class Choice(Brief):
     """One combination of the options.
 
     Attributes:

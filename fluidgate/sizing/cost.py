@@ -10,14 +10,15 @@ import numpy as np
 
 from fluidgate.model import Array
 from fluidgate.planning.batches.need import Need
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.results import RequestResult
 
 MILLION = 1e6
 HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class ClassPrice:
+@dataclass(frozen=True, repr=False)
+class ClassPrice(Brief):
     """Of a million tokens of a class: its share of the bill, by what its prompts and answers take of a GPU.
 
     Attributes:
@@ -59,8 +60,8 @@ class Paid:
         return np.asarray(self.hourly * (taken / taken.sum() if taken.sum() > 0.0 else taken))
 
 
-@dataclass(frozen=True)
-class Bill:
+@dataclass(frozen=True, repr=False)
+class Bill(Brief):
     """Of a fleet.
 
     Attributes:

@@ -15,6 +15,7 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import AnyScenario, Lengths, Scenario
 from fluidgate.planning.cached import with_hit_rates
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.source import Drawn, Replayed, Source
 from fluidgate.simulation.iteration.study import RequestStudy, behaviours, drawn_study
 from fluidgate.simulation.iteration.trace_scenario import scenario_of_traces
@@ -31,8 +32,8 @@ ONCE = (1,)
 """Replications of a trace, which is what it is."""
 
 
-@dataclass(frozen=True)
-class Load(ABC):
+@dataclass(frozen=True, repr=False)
+class Load(Brief, ABC):
     """Requests that fleets are put to.
 
     Attributes:
@@ -89,7 +90,7 @@ class Load(ABC):
         """The fewest GPUs for this load where its mean rate needs so many in the long run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DrawnLoad(Load):
     """Drawn by the scenario's laws.
 
@@ -144,7 +145,7 @@ class DrawnLoad(Load):
         return gpus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TracedLoad(Load):
     """Traces, played once as they are.
 

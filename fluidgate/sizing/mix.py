@@ -15,6 +15,7 @@ from fluidgate.model import Array, Scenario
 from fluidgate.planning.batches.mixed import GpuType, MixedProgram, Mixture
 from fluidgate.planning.batches.need import wanted_of
 from fluidgate.policies import find_any_policy
+from fluidgate.shown import Brief
 from fluidgate.sizing.choices import Choice
 from fluidgate.sizing.load import Load
 from fluidgate.sizing.targets import QUANTILES, Target, least_served
@@ -28,8 +29,8 @@ LEAST_SERVED = 1e-6
 """Share of a class that the bound counts at least, for the same reason."""
 
 
-@dataclass(frozen=True)
-class Mix:
+@dataclass(frozen=True, repr=False)
+class Mix(Brief):
     """Engines of several types in one fleet, each set in one way.
 
     Attributes:

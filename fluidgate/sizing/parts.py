@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fluidgate.model import Array, Scenario
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.behaviour import IterationOutcome
 from fluidgate.simulation.iteration.job import IterationJob, replicate
 from fluidgate.sizing.observed import observed, statistic
@@ -38,16 +39,16 @@ class Outcome:
     seen: Seen | None = None
 
 
-@dataclass(frozen=True)
-class Whole:
+@dataclass(frozen=True, repr=False)
+class Whole(Brief):
     """Runs a job as it is."""
 
     def __call__(self, job: IterationJob) -> Outcome:
         return Outcome(replicate(job))
 
 
-@dataclass(frozen=True)
-class ByInterval:
+@dataclass(frozen=True, repr=False)
+class ByInterval(Brief):
     """Runs a job whose load repeats."""
 
     targets: tuple[Target, ...]
@@ -59,8 +60,8 @@ class ByInterval:
         return Outcome(run, course=seen.course())
 
 
-@dataclass(frozen=True)
-class Watched:
+@dataclass(frozen=True, repr=False)
+class Watched(Brief):
     """Runs a job whose load repeats, one of several fleets that are judged together."""
 
     targets: tuple[Target, ...]
@@ -71,8 +72,8 @@ class Watched:
         return Outcome(replicate(job, None, seen.take), seen=seen)
 
 
-@dataclass(frozen=True)
-class InParts:
+@dataclass(frozen=True, repr=False)
+class InParts(Brief):
     """Runs a job and reads its targets part by part, in order of arrival."""
 
     targets: tuple[Target, ...]
@@ -89,8 +90,8 @@ class InParts:
         return Outcome(done.run, in_parts(self.targets, logs, job.scenario), course=course)
 
 
-@dataclass(frozen=True)
-class Logged:
+@dataclass(frozen=True, repr=False)
+class Logged(Brief):
     """Runs a job and brings the log of its requests."""
 
     def __call__(self, job: IterationJob) -> Outcome:

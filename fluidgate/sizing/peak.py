@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fluidgate.model import Array, Arrivals, Scenario
+from fluidgate.shown import Brief
 from fluidgate.sizing.observed import observed, statistic
 from fluidgate.sizing.targets import Target
 
@@ -22,8 +23,8 @@ BEYOND = 0.1
 """each with this share of the requests that a replication needs for its targets."""
 
 
-@dataclass(frozen=True)
-class Intervals:
+@dataclass(frozen=True, repr=False)
+class Intervals(Brief):
     """Equal parts of a period.
 
     Attributes:
@@ -96,8 +97,8 @@ class Seen:
         return Course(self.intervals, np.array(found), numbers / (self.intervals.seconds * self.intervals.periods))
 
 
-@dataclass(frozen=True)
-class Course:
+@dataclass(frozen=True, repr=False)
+class Course(Brief):
     """What targets come to over a period.
 
     Attributes:
@@ -131,8 +132,8 @@ class Course:
         )
 
 
-@dataclass(frozen=True)
-class Peak:
+@dataclass(frozen=True, repr=False)
+class Peak(Brief):
     """The part of a period in which the target that binds is worst.
 
     Attributes:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fluidgate.errors import FluidgateError, UnitWarning, nearest
 from fluidgate.model import Array, Scenario
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.target_table import SHARES, TARGET_KEYS
 from fluidgate.unit_doubts import LONGEST, milliseconds
@@ -29,8 +30,8 @@ IN_SECONDS = 10.0
 """s; from here on a time is shown in s, whatever its limit."""
 
 
-@dataclass(frozen=True)
-class Target:
+@dataclass(frozen=True, repr=False)
+class Target(Brief):
     """A limit on a statistic of the requests of a class, or of all.
 
     Attributes:

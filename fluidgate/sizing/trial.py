@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.measure import IterationMeasurement
 from fluidgate.simulation.iteration.results import RequestResult
 from fluidgate.sizing.peak import Course, Peak
@@ -25,8 +26,8 @@ AT_LAST = 0.975
 Status = Literal["met", "missed", "undecided"]
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, repr=False)
+class Reading(Brief):
     """What a target came to.
 
     Attributes:
@@ -79,8 +80,8 @@ def interval(values: Array, sure: float, middle: float | None = None) -> tuple[f
     return centre - half, centre + half
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Brief):
     """What a number of engines came to.
 
     Attributes:

@@ -12,6 +12,7 @@ from fluidgate.batching import Batching
 from fluidgate.model import Array, Scenario
 from fluidgate.planning.batches.need import need
 from fluidgate.planning.lengths import lengths_of
+from fluidgate.shown import Brief
 from fluidgate.simulation.doubts import alone_by_class
 from fluidgate.sizing.targets import Target, least_served
 
@@ -42,8 +43,8 @@ SESSIONS = 4.0
 """Mean lives of a session, which the warm-up holds."""
 
 
-@dataclass(frozen=True)
-class Window:
+@dataclass(frozen=True, repr=False)
+class Window(Brief):
     """Statistics are taken over (warmup, horizon], s."""
 
     warmup: float

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief, rate
 
 POINTS = 8192
 """Of a grid."""
 
 
-@dataclass(frozen=True)
-class Grid:
+@dataclass(frozen=True, repr=False)
+class Grid(Brief):
     """Times 0, h, ..., (POINTS - 1) h; `step` is h, s. What lies beyond is at the last."""
 
     step: float
@@ -79,8 +80,8 @@ def back(product: Array) -> Array:
     return np.asarray(masses / masses.sum())
 
 
-@dataclass(frozen=True, eq=False)
-class Time:
+@dataclass(frozen=True, eq=False, repr=False)
+class Time(Brief):
     """The law of a time, s.
 
     Attributes:
@@ -90,6 +91,9 @@ class Time:
 
     grid: Grid
     masses: Array | None
+
+    def headline(self) -> str:
+        return f"mean {rate(self.mean)} s, p99 {rate(self.quantile(0.99))} s"
 
     @property
     def mean(self) -> float:

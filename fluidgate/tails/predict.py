@@ -45,7 +45,7 @@ _WEIGHTS = np.polynomial.hermite_e.hermegauss(3)[1] / math.sqrt(2.0 * math.pi)
 @checked
 def predict(
     scenario: AnyScenario,
-    engines: int,
+    engines: int | None = None,
     *,
     batching: BatchingName | None = None,
     policy: str | Policy | PlacedPolicy | None = None,
@@ -54,7 +54,7 @@ def predict(
 
     Args:
         scenario: cluster and load; a cluster's load is shared by that many engines.
-        engines: n, as `simulate` counts GPUs: a tensor-parallel group is one.
+        engines: n, as `simulate` counts GPUs: a tensor-parallel group is one; by default those of [cluster].
         batching: how a GPU forms its batch; the policy's, or the scenario's, or single prefill if None.
         policy: a name of `fluidgate policies` or a policy, which says where requests wait; None for one line before
             all engines, first come, first served.
@@ -63,7 +63,11 @@ def predict(
         FluidgateError: the number, the policy or a trace of lengths is wrong, or the loop is closed.
     """
     scenario = Scenario.of(scenario)
-    check_gpus(engines, named("--gpus", "engines"))
+    option = named("--gpus", "engines")
+    engines = scenario.cluster_gpus if engines is None else engines
+    if engines is None:
+        raise FluidgateError(f"{option}: missing, and the scenario names no [cluster] gpus; say how many")
+    check_gpus(engines, option)
     if scenario.arrivals.closed:
         raise FluidgateError(
             f"scenario '{scenario.name}': arrivals.process: times of a closed loop are not predicted; simulate it"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fluidgate.errors import FluidgateError
+from fluidgate.arguments import checked
+from fluidgate.errors import FluidgateError, nearest
 from fluidgate.model import Array
-from fluidgate.shown import Shown, several
+from fluidgate.shown import Drawn, several
 from fluidgate.tails.density import Time, mixture
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ClassPrediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Prediction(Shown):
+class Prediction(Drawn):
     """The laws of the times of a cluster's requests, and what of the scenario they do not see.
 
     Attributes:
@@ -101,28 +102,43 @@ class Prediction(Shown):
         """Whether all that arrives can be served; if not, times have no bound."""
         return max(self.load, self.slots) < 1.0
 
-    def time(self, measure: Measure, cls: int | None = None) -> Time:
-        """The law of a time, of a class by its place, or of all requests (None).
+    @checked
+    def time(self, measure: Measure, cls: int | str | None = None) -> Time:
+        """The law of a time, of a class by its name or place, or of all requests (None).
 
         Raises:
-            FluidgateError: no time has that name.
+            FluidgateError: no time, or no class, has that name.
         """
-        if measure not in MEASURES:
-            raise FluidgateError(f"measure: no time is named '{measure}'; give one of {', '.join(MEASURES)}")
         if cls is not None:
-            return getattr(self.classes[cls], measure)  # type: ignore[no-any-return]
+            return getattr(self.classes[self._place(cls)], measure)  # type: ignore[no-any-return]
         weights = self.rate
         if measure == "tpot":
             several = np.array([each.several for each in self.classes])
             weights = weights * several if several.any() else weights
         return mixture([getattr(each, measure) for each in self.classes], weights)
 
-    def goodput(self, cls: int | None = None) -> float:
-        """Share of the requests within their class's targets for TTFT and TPOT, of a class or of all."""
+    @checked
+    def goodput(self, cls: int | str | None = None) -> float:
+        """Share of the requests within their class's targets for TTFT and TPOT, of a class or of all.
+
+        Raises:
+            FluidgateError: no class has that name.
+        """
         if not self.stable and any(min(pair) < math.inf for pair in self.targets):
             return 0.0
         own = [each.goodput(*pair) for each, pair in zip(self.classes, self.targets, strict=True)]
-        return own[cls] if cls is not None else float(self.rate @ own / self.rate.sum())
+        return own[self._place(cls)] if cls is not None else float(self.rate @ own / self.rate.sum())
+
+    def _place(self, cls: int | str) -> int:
+        names = [each.name for each in self.classes]
+        if isinstance(cls, str):
+            if cls not in names:
+                known = nearest(cls, names) or f"; give one of {', '.join(names)}"
+                raise FluidgateError(f"cls: no class is named '{cls}'{known}")
+            return names.index(cls)
+        if not -len(names) <= cls < len(names):
+            raise FluidgateError(f"cls: no number {cls} among {several(len(names), 'class')}, which count from 0")
+        return cls
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's `latency` and `doubts`; numbers without a bound are null."""

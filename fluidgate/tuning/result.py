@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluidgate.arguments import checked
 from fluidgate.policies import Policy, Tuned, write_policy
 from fluidgate.policies.policy_file import dump_policy
-from fluidgate.shown import Drawn, several
+from fluidgate.shown import Brief, Drawn, several
 from fluidgate.simulation import Statistic
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Brief):
     """A candidate of the search. Money is per GPU and second, revenue less penalties.
 
     Attributes:
@@ -92,6 +92,7 @@ class Tuning(Drawn):
         """Name of the policy."""
         return self.policy.base or self.policy.name
 
+    @checked
     def command(self, scenario: str) -> str:
         """The command that finds the same from the scenario file at that path."""
         import shlex
@@ -99,6 +100,7 @@ class Tuning(Drawn):
         words = ["fluidgate", "tune", scenario, "--gpus", str(self.gpus), "--policy", self.policy.name]
         return shlex.join([*words, "--budget", f"{self.budget:g}", "--seed", str(self.seed)])
 
+    @checked
     def as_tuned(self, command: str | None = None) -> Policy:
         """The policy with the record that its file keeps; `command` is part of it."""
         low, high = self.gain.ci95 or (0.0, 0.0)
@@ -116,10 +118,12 @@ class Tuning(Drawn):
         )
         return replace(self.policy, tuned=record)
 
+    @checked
     def to_toml(self, command: str | None = None) -> str:
         """The text of the policy file."""
         return dump_policy(self.as_tuned(command))
 
+    @checked
     def save(self, path: str | Path, *, force: bool = False, command: str | None = None) -> None:
         """Write the policy file that `simulate`, `compare` and `load_policy` read.
 
@@ -162,9 +166,6 @@ class Tuning(Drawn):
             row = {"stage": each.stage, "replications": len(each.objective.values), **each.values}
             rows.append(row | each.objective.columns("objective") | each.difference.columns("difference"))
         return pd.DataFrame(rows)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
 def _shown(value: float) -> float:

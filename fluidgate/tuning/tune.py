@@ -14,7 +14,7 @@ from fluidgate.execution import Executor
 from fluidgate.model import AnyScenario, Scenario
 from fluidgate.planning import service_rates
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
-from fluidgate.policies import POLICIES, Policy, Tables, find_policy
+from fluidgate.policies import POLICIES, Policy, Tables, planned_policy
 from fluidgate.progress import Progress, reported
 from fluidgate.simulation.controls import LEAST_BATCHES, controlled_revenue
 from fluidgate.simulation.events import DECODE_END
@@ -80,7 +80,7 @@ def tune(
         FluidgateError: an option or the policy is wrong, the policy has no parameters, or the plan is infeasible.
     """
     scenario = Scenario.of(scenario)
-    chosen = policy if isinstance(policy, Policy) else find_policy(os.fspath(policy))
+    chosen = policy if isinstance(policy, Policy) else planned_policy(os.fspath(policy))
     if not chosen.parameters:
         known = ", ".join(p.name for p in POLICIES.values() if p.parameters)
         raise FluidgateError(f"policy '{chosen.name}' has no parameters to tune; choose one of {known}")

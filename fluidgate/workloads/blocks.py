@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.shown import Brief
 from fluidgate.toml_file import shown
 from fluidgate.workloads.cells import Cells
 from fluidgate.workloads.formats import Format
@@ -15,8 +16,8 @@ from fluidgate.workloads.formats import Format
 Lengths = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Blocks:
+@dataclass(frozen=True, repr=False)
+class Blocks(Brief):
     """The blocks of the prompts of a trace: where two have one number, they hold the same tokens after the same ones.
 
     Attributes:

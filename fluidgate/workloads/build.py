@@ -19,7 +19,7 @@ from fluidgate.model import EngineModel, Gpu, IterationTime, Pricing, RequestCla
 from fluidgate.profiles import Profile, find_profile
 from fluidgate.profiles.kv_memory import kv_memory
 from fluidgate.scenario_file import dump_scenario
-from fluidgate.shown import Drawn, several
+from fluidgate.shown import Brief, Drawn, several
 from fluidgate.time_units import TimeUnit
 from fluidgate.toml_file import LARGEST_WHOLE, SCHEMA, write_whole
 from fluidgate.wording import all_worded
@@ -44,8 +44,8 @@ SESSIONS_RATE = 1.0
 """Starts of sessions a second where neither the traces nor the user say."""
 
 
-@dataclass(frozen=True)
-class Statistic:
+@dataclass(frozen=True, repr=False)
+class Statistic(Brief):
     """One quantity of one class against the exponential distribution of its mean (see `exponentiality`).
 
     `mean` is over requests, as they stand in the traces; the unit is `unit`.
@@ -155,10 +155,12 @@ class Workload(Drawn):
 
         return pd.DataFrame([statistic.to_dict() for statistic in self.statistics])
 
+    @checked
     def to_toml(self, output: str | None = None) -> str:
         """The text of the scenario file; `output` is its name in the command at its top."""
         return dump_scenario(self.scenario, self._comments(output))
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the scenario file; it names the traces without their folders.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
+from fluidgate.shown import Brief, rate, several
 from fluidgate.workloads.names import distinct_names, short_names
 from fluidgate.workloads.session_summary import SessionSummary, summary_of
 from fluidgate.workloads.streams import found_tokens, starting_span, texts_of
@@ -25,8 +26,8 @@ from fluidgate.workloads.traces import Trace
 RESTARTS = 10
 
 
-@dataclass(frozen=True)
-class TraceClass:
+@dataclass(frozen=True, repr=False)
+class TraceClass(Brief):
     """The requests of one class; arrays of shape (requests,), or (gaps,) for the last.
 
     Attributes:
@@ -48,6 +49,10 @@ class TraceClass:
     gaps: Array
     found: Array | None = None
     sessions: SessionSummary | None = None
+
+    def headline(self) -> str:
+        lengths = f"{rate(self.mean_prompt)} prompt and {rate(self.mean_output)} output tokens on average"
+        return f"'{self.name}': {several(len(self), 'request')}, {lengths}"
 
     def __len__(self) -> int:
         return len(self.weights)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 
 MOST_BINS = 20
 
 
-@dataclass(frozen=True)
-class Exponentiality:
+@dataclass(frozen=True, repr=False)
+class Exponentiality(Brief):
     """A sample against the exponential distribution of the same mean (its maximum likelihood fit).
 
     Attributes:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fluidgate.compiled import inlined, kept
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 from fluidgate.workloads.streams.requests import NOTHING, Requests
 from fluidgate.workloads.streams.script import Pieces
 
@@ -35,8 +36,8 @@ _WAYS = 2
 """Ways for each GPU, more than which such a text goes on in."""
 
 
-@dataclass(frozen=True, eq=False)
-class HitCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class HitCurve(Brief):
     """What is found of the prompts of each class in any memory.
 
     Attributes:

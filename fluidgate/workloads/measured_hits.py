@@ -13,6 +13,7 @@ from fluidgate.errors import FluidgateError, InfeasiblePlanError
 from fluidgate.model import Scenario
 from fluidgate.planning import plan
 from fluidgate.planning.cached import CachedPlan, at_memories, plan_with_cache
+from fluidgate.shown import Brief
 from fluidgate.workloads.build import Workload
 from fluidgate.workloads.hit_curve import HitCurve, hit_curve
 from fluidgate.workloads.sending import in_order_of_sending
@@ -22,8 +23,8 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Of the scenario's KV memory, at which is said what memory buys; and one without end."""
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curves(Brief):
     """The hit rate of traces against the memory of a GPU.
 
     Attributes:
@@ -37,7 +38,7 @@ class Curves:
     spread: HitCurve
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MeasuredHits(Curves):
     """Hit rates of traces on the GPUs of a cluster, and the plans that go with them.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.workloads.cells import Cells
 from fluidgate.workloads.formats import Format
@@ -14,8 +15,8 @@ from fluidgate.workloads.formats.format import Clock
 from fluidgate.workloads.times import Times
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Brief):
     """Arrays of shape (requests,), s since the first row's arrival; None where the file does not say.
 
     Attributes:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluidgate.shown import Brief
 from fluidgate.workloads.sessions import NONE, Sessions
 
 
-@dataclass(frozen=True)
-class Spread:
+@dataclass(frozen=True, repr=False)
+class Spread(Brief):
     """Mean and percentiles of a sample that is not empty."""
 
     mean: float
@@ -28,8 +29,8 @@ class Spread:
         return Spread(float(sample.mean()), float(np.quantile(sample, 0.5)), float(np.quantile(sample, 0.9)))
 
 
-@dataclass(frozen=True)
-class SessionSummary:
+@dataclass(frozen=True, repr=False)
+class SessionSummary(Brief):
     """The sessions that requests are of.
 
     Attributes:

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 
 Rows = NDArray[np.int64]
 NONE = -1
 """Of a request: no other one."""
 
 
-@dataclass(frozen=True)
-class Sessions:
+@dataclass(frozen=True, repr=False)
+class Sessions(Brief):
     """How the requests of a trace hang together; arrays of shape (requests,).
 
     A session is a request that follows on none and those that follow on it. A sub-agent's session is set off by a

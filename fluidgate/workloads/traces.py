@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from fluidgate.arguments import checked
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Array
 from fluidgate.packed_file import read_packed
+from fluidgate.shown import Brief, rate, several
 from fluidgate.time_units import UNITS, TimeUnit
 from fluidgate.toml_file import fail, shown, source_of
 from fluidgate.wording import all_worded
@@ -32,14 +34,17 @@ from fluidgate.workloads.selection import ended, kept_rows, one_run, refuse_abse
 from fluidgate.workloads.sessions import NONE, Sessions
 from fluidgate.workloads.times import Times, read_times
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Lengths = NDArray[np.int64]
 RARE = 100.0
 """s between two requests from which on their unit is doubted."""
 MEASURED = ("first_token_ts", "last_token_ts")
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Brief):
     """The requests of one file, in order of arrival; arrays of shape (requests,).
 
     Where requests wait for answers (`by_answers`) they are in the order of their sessions instead.
@@ -89,8 +94,20 @@ class Trace:
     blocks: Blocks | None = None
     sessions: Sessions | None = None
 
+    def headline(self) -> str:
+        when = "sent as answers come" if self.by_answers else f"in {rate(self.span)} s"
+        return f"of '{self.source}': {several(len(self), 'request')} {when}, read as {self.form or 'it is'}"
+
     def __len__(self) -> int:
         return len(self.arrival_time)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a request: arrival_time (s since the first), prompt_tokens, output_tokens, class (None where the file
+        names none)."""
+        import pandas as pd
+
+        columns = {name: getattr(self, name) for name in ("arrival_time", "prompt_tokens", "output_tokens")}
+        return pd.DataFrame({**columns, "class": self.labels if self.labels is not None else None})
 
     @property
     def span(self) -> float:

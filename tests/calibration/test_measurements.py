@@ -90,7 +90,7 @@ def test_mistakes_in_the_options(tmp_path: Path) -> None:
     known = "; the columns are batch_size, chunk_size, seconds, context, read_before"
     assert refusal(tmp_path, GOOD, {"zzz": "C"}).endswith(known)
     assert refusal(tmp_path, GOOD, {"seconds": "tau"}).startswith("line 1: no column 'tau'; the columns are ")
-    assert refusal(tmp_path, GOOD, unit="h") == "unit: must be s, ms, us or ns, but is 'h'"
+    assert refusal(tmp_path, GOOD, unit="h") == "unit: must be 's', 'ms', 'us' or 'ns', but is 'h'"
     assert refusal(tmp_path, GOOD, where={"gpu": "h100"}).startswith("line 1: no column 'gpu'; the columns are ")
     text = "gpu," + GOOD.replace("\n16", "\nh100,16")
     wrong = refusal(tmp_path, text, where={"gpu": "h10"})

@@ -20,6 +20,7 @@ from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.law import law_of
 from fluidgate.simulation.iteration.logged import LoggedRun, replayed
 from fluidgate.workloads import read_trace
+from tests.reports.showing import long_winded, shows_itself
 
 KNOWN = IterationTime(
     alpha=0.009, beta=8e-5, delta=1e-4, epsilon=3e-7, zeta=4e-9, solo_alpha=0.012, solo_delta=6e-5, solo_epsilon=1.5e-7
@@ -87,6 +88,8 @@ def test_a_whole_law_from_nothing_but_a_log(tmp_path: Path) -> None:
     log = logged(tmp_path / "log.jsonl", KNOWN, rate=3.0)
     made = calibrate_from_log(read_trace(log), scenario())
     assert made.what == "law"
+    shows_itself(made)
+    assert long_winded(made) == {}
     for row in made.held_out:
         assert abs(row.relative) < (0.03 if row.statistic in ("mean", "p50") else 0.06), row
     for chunk, decodes in ((0, 8), (512, 8)):

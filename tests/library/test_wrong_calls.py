@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import re
 from pathlib import Path
@@ -80,6 +81,40 @@ def test_an_error_stays_the_same_on_its_way_from_a_worker() -> None:
     assert caught.value.reason == "must be at least 1, but is 0 (most requests in a batch, B)"
 
 
+NUMERIC = {
+    "added", "grown_tokens", "mixed", "model_copy", "prefill_seconds", "seconds", "session_problems", "solo",
+    "with_overhead",
+}  # fmt: skip
+"""Methods that inner loops call."""
+INNER = {
+    "changed", "load", "need_prices", "of", "on", "problems", "remarks", "replace", "select", "with_context",
+}  # fmt: skip
+"""Methods that look their arguments over by themselves, or that nobody calls from outside."""
+
+
+def test_methods_of_what_is_public_look_their_arguments_over() -> None:
+    unchecked = set()
+    for kind in filter(inspect.isclass, NAMES.values()):
+        for each in kind.__mro__:
+            if each.__module__.startswith("fluidgate"):
+                for name, found in vars(each).items():
+                    function = getattr(found, "__func__", found)
+                    if not name.startswith("_") and inspect.isfunction(function):
+                        given = set(inspect.signature(function).parameters) - {"self", "cls"}
+                        if given and not hasattr(function, "__wrapped__"):
+                            unchecked.add(name)
+    assert unchecked - NUMERIC - INNER == set()
+
+
+def test_a_notebook_shows_the_call_and_the_message_not_the_way_through_the_library() -> None:
+    with pytest.raises(FluidgateError) as caught:
+        simulate(TWO_CLASS, "gate-and-rout", gpus=5)
+    *frames, message = caught.value._render_traceback_()
+    assert len(frames) == 1
+    assert 'simulate(TWO_CLASS, "gate-and-rout", gpus=5)' in frames[0]
+    assert message.startswith("FluidgateError: unknown policy 'gate-and-rout'")
+
+
 class TestOneMessageForBoth:
     """What is written once reads as a command to who typed one, and as Python to who called a function."""
 
@@ -94,6 +129,7 @@ class TestOneMessageForBoth:
             ("have it sorted with --sort", "have it sorted with sort=True"),
             ("name it with --map output_tokens=KEY", "name it with columns={'output_tokens': 'KEY'}"),
             ("or --target ttft_p99=1.0", "or targets=['ttft_p99=1.0']"),
+            ("--map a=X --map b=Y reads it", "columns={'a': 'X', 'b': 'Y'} reads it"),
             ("give --sessions-rate R, their starts", "give sessions_rate=R, their starts"),
             ("`fluidgate policies` lists them", "`list_policies()` lists them"),
             (
@@ -133,8 +169,6 @@ class TestOneMessageForBoth:
 
 def test_every_option_that_messages_name_is_a_keyword_somewhere() -> None:
     """Options that no function takes as a keyword are of the command alone, and stand in its own folder."""
-    import inspect
-
     functions = [each for name in fluidgate.__all__ if inspect.isfunction(each := getattr(fluidgate, name))]
     keywords = {name for each in (*functions, optimum, read_trace) for name in inspect.signature(each).parameters}
     folders = ("planning", "policies", "simulation", "sizing", "tails", "tuning", "workloads", "optimum")

@@ -241,7 +241,49 @@ WRONG = {
     'predict(scenario, 5, batching="token-budgets")': (
         "batching: must be 'single-prefill', 'token-budget', 'prefill-first' or 'last-schedulable', but"
     ),
-    'predict(scenario, 5).time("tttf")': "measure: no time is named 'tttf'; give one of ttft, tpot, latency",
+    'predict(scenario, 5).time("tttf")': (
+        "measure: must be 'ttft', 'tpot' or 'latency', but is 'tttf'; did you mean 'ttft'?"
+    ),
+    'predict(scenario, 5).time("ttft", "decode")': "cls: no class is named 'decode'; did you mean 'decode-heavy'?",
+    "predict(scenario, 5).goodput(2)": "cls: no number 2 among 2 classes, which count from 0",
+    "found.plot(3)": "path: must be a text or a path, but is 3",
+    'found.plot(file="x.svg")': "plot() has no argument 'file'; it takes path",
+    'Scenario("examples/two-class.toml")': (
+        "Scenario: fields go by name: Scenario(name=..., gpu=..., classes=...), and Scenario.load(...) reads a file"
+    ),
+    "Pricing(1.0, 2.0)": "Pricing: fields go by name: Pricing(scheme=..., prompt=..., output=...)",
+    "simulate(found, 'fi-wsp')": ("scenario: must be a Scenario, a text or a path, but is a Plan; give its scenario"),
+    "scenario.gpu.replace(iteration=find_profile('h100/llama-3.1-8b'))": (
+        "Gpu: iteration: must be an IterationTime, but is a Profile, <Profile h100/llama-3.1-8b>; give its iteration"
+    ),
+    "scenario.classes[0].replace(arival_rate=1.0)": (
+        "RequestClass: arival_rate: no such field; did you mean 'arrival_rate'?"
+    ),
+    "read_trace(trace)": (
+        "examples/own-trace.jsonl: line 1: unknown keys 'at.sent,usage.in,usage.out'; the formats are"
+    ),
+    "predict(scenario)": "engines: missing, and the scenario names no [cluster] gpus; say how many",
+    'yardstick(optimum(tiny, gpus=1), "fi-wps", horizon=50.0)': (
+        "unknown policy 'fi-wps'; `list_policies()` lists them all; did you mean 'fi-wsp'?"
+    ),
+    'compare(tiny, "fi-wsp,gi-wsp", gpus=1, horizon=50.0)["fi-wps"]': (
+        "no policy is named 'fi-wps' here; did you mean 'fi-wsp'?"
+    ),
+    'compare(tiny, "fi-wsp", gpus=1, horizon=50.0)["fi-wsp"]["decode"]': (
+        "no class is named 'decode' here; did you mean 'decode-heavy'?"
+    ),
+    "scenario.write(3)": "path: must be a text or a path, but is 3",
+    'scenario.for_gpus("4")': "gpus: must be a whole number, but is '4'",
+    "Planner().solve(3)": "scenario: must be a Scenario, a text or a path, but is 3",
+    'FluidState.of_plan("two")': "plan: must be a Plan, but is 'two'",
+    'find_policy("vllm-round-robin")': "policy 'vllm-round-robin' batches in its own way, which only the fidelity of",
+    'find_policy("gate-and-route").with_functions("mine", gat=len)': (
+        "with_functions() has no argument 'gat'; did you mean 'gate'?"
+    ),
+    'find_policy("gate-and-route").with_functions("mine", gate=3)': "gate: must be a function, but is 3",
+    'find_policy("gate-and-route").with_parameters(margin=0.3)': (
+        "with_parameters() has no argument 'margin'; it takes values"
+    ),
     'find_policy("fi-wps")': "unknown policy 'fi-wps'; `list_policies()` lists them all; did you mean 'fi-wsp'?",
     "find_policy(5)": "name: must be a text or a path, but is 5",
     'find_policy("index-and-pool").with_parameters({"margn": 1.0})': (
@@ -254,6 +296,26 @@ WRONG = {
         "policy 'index-and-pool': parameters.reservation: must be a number from -2 to 2, but is 'much';"
     ),
     'load_policy("nothing.toml")': "nothing.toml: no such file; give the path of a policy file",
+    'calibrate("nothing.csv")': "nothing.csv: no such file; give the path of a",
+    'calibrate("examples/measurements.csv", minchunk=3)': (
+        "calibrate() has no argument 'minchunk'; did you mean 'min_chunk'?"
+    ),
+    'calibrate("examples/measurements.csv", gpus="many")': "gpus: must be a whole number, but is 'many'",
+    "calibrate_batches(3)": "measurements: must be a Measurements, a text or a path, but is 3",
+    'calibrate_batches("examples/measurements.csv", epsilon="much")': (
+        "calibrate_batches() has no argument 'epsilon'; it takes"
+    ),
+    'calibrate_from_log("nothing.jsonl", scenario)': "nothing.jsonl: no such file; give the path of a trace file",
+    "calibrate_from_log(trace, 3)": "scenario: must be a Scenario, a text or a path, but is 3",
+    'calibrate_from_log("examples/chat-and-code.csv", scenario)': "chat-and-code.csv: no times of tokens; give a log",
+    'read_measurements("examples/measurements.csv", units="ms")': (
+        "read_measurements() has no argument 'units'; did you mean 'unit'?"
+    ),
+    'read_measurements("examples/measurements.csv", unit="min")': (
+        "unit: must be 's', 'ms', 'us' or 'ns', but is 'min'"
+    ),
+    'load_profile("nothing.toml")': "nothing.toml: no such file; give the path of a profile file",
+    'write_profile("h100", "x.toml")': "profile: must be a Profile, but is 'h100'",
     'find_profile("h100/llama")': "unknown profile 'h100/llama'; did you mean 'h100/llama-3.1-8b'? (list them with",
     "find_profile(3)": "name_or_path: must be a text or a path, but is 3",
     'workload("nothing.csv", gpus=1, profile="h100/llama-3.1-8b")': (
@@ -288,13 +350,12 @@ WRONG = {
     "fluid_trajectory(scenario, scenario)": "plan: must be a Plan, but is a Scenario",
     'fluid_trajectory(scenario, found, horizon=float("inf"))': "fluid trajectory: horizon and step must be above 0 s",
     'Scenario.load("s.toml", "x")': "load(): too many positional arguments; give all but path by name",
-    "found.plot(3)": "path: must be a text or a path, but is 3",
     'found.plot(b"x.png")': "path: must be a text or a path, but is a bytes, b'x.png'",
     "found.plot(file='x.png')": "plot() has no argument 'file'; it takes path",
     'scenario.for_gpus("5")': "gpus: must be a whole number, but is '5'",
     "list_policies(3)": "list_policies(): too many positional arguments; it takes none",
     'list_profiles("h100")': "list_profiles(): too many positional arguments; it takes none",
-    "Gpu(16, 256)": "Gpu: give its fields by name (batch_size, chunk_size, iteration, context_tokens, calibrated)",
+    "Gpu(16, 256)": "Gpu: fields go by name: Gpu(batch_size=..., chunk_size=..., iteration=...)",
     'find_policy("gate-and-route").with_functions("m", gat=len)': (
         "with_functions() has no argument 'gat'; did you mean 'gate'?"
     ),

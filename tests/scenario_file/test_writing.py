@@ -164,3 +164,12 @@ def test_sub_agents_come_back() -> None:
     with_agents = parse_scenario(TWO + 'subagents = 0.75\nsubagent_class = "batch"\n')
     assert with_agents.classes[1].subagent_class == "batch"
     assert parse_scenario(dump_scenario(with_agents)) == with_agents
+
+
+def test_a_scenario_writes_its_own_file(tmp_path: Path) -> None:
+    made = Scenario.load("examples/mixed-fleet.toml")
+    made.write(tmp_path / "again.toml")
+    assert (tmp_path / "again.toml").read_text("utf-8") == made.to_toml() == dump_scenario(made)
+    assert Scenario.load(tmp_path / "again.toml").classes == made.classes
+    with pytest.raises(FluidgateError, match="path: must be a text or a path, but is None"):
+        made.write(None)  # type: ignore[arg-type]

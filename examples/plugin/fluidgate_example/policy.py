@@ -2,7 +2,7 @@
 
 from fluidgate import Plan, find_policy
 from fluidgate.policies import Tables, tables_of
-from fluidgate.policies.view import HOLD
+from fluidgate.policies.view import HOLD, View
 
 
 def tabulate(plan: Plan, gpus: int) -> Tables:
@@ -11,7 +11,7 @@ def tabulate(plan: Plan, gpus: int) -> Tables:
     return tables_of(plan, gpus)._replace(priority=price)
 
 
-def gate(view, tables):
+def gate(view: View, tables: Tables) -> int:
     """The class whose oldest waiting request starts its prefill now, or HOLD."""
     best = HOLD
     for i in range(view.waiting.size):

@@ -15,6 +15,7 @@ from fluidgate.calibration.live_probe.held import Held, Injection, NoPlace
 from fluidgate.calibration.live_probe.prompts import Prompts
 from fluidgate.calibration.live_probe.timeline import Timeline
 from fluidgate.errors import FluidgateError
+from fluidgate.shown import Brief
 
 TRIAL_SIZES = ((250, 280, 310), (1000, 1120, 1240), (4000, 4480, 4960))
 """Prompts that show where a first token comes: the first three that are seen at all."""
@@ -37,8 +38,8 @@ BESIDE = 5
 """Decodes beside which it is seen whether they share the budget."""
 
 
-@dataclass(frozen=True)
-class Batching:
+@dataclass(frozen=True, repr=False)
+class Batching(Brief):
     """How prompts are read.
 
     Attributes:

@@ -11,6 +11,7 @@ import orjson
 
 from fluidgate.calibration.live_probe.client import Client
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.shown import Brief
 
 RUNNING = re.compile(
     rb"^(?:vllm:num_requests_(?:running|waiting)|sglang:num_(?:running|queue)_reqs"
@@ -30,8 +31,8 @@ VLLM_KEYS = {
 """In the text of vLLM's `/server_info`, which only some of its servers show."""
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, repr=False)
+class Facts(Brief):
     """An engine, as its pages tell.
 
     Attributes:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fluidgate.arguments import checked
 from fluidgate.calibration.live_probe.batching import Batching
 from fluidgate.calibration.live_probe.facts import Facts
+from fluidgate.shown import Brief, Drawn, several
 from fluidgate.toml_file import SCHEMA, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHORTEST = 0.001
 """s below which iterations cannot be told apart over a network."""
@@ -27,8 +32,8 @@ FAR = 0.03
 """Of their median, that they may lie from it in any case."""
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Brief):
     """One measured time.
 
     Attributes:
@@ -64,8 +69,8 @@ class Row:
         return self.late > max(LATE, 0.05 * self.seconds)
 
 
-@dataclass
-class Probed:
+@dataclass(repr=False)
+class Probed(Drawn):
     """A probe of a live engine, which may have been broken off.
 
     Attributes:
@@ -92,6 +97,10 @@ class Probed:
     seconds: float = 0.0
     client_late: float = 0.0
     header: dict[str, Any] = field(default_factory=dict)
+
+    def headline(self) -> str:
+        cut = f", ended early by {self.partial}" if self.partial else ""
+        return f"of {self.facts.engine or 'an engine'}, {self.facts.model}: {several(len(self.rows), 'time')}{cut}"
 
     @property
     def comments(self) -> dict[str, Any]:
@@ -127,6 +136,7 @@ class Probed:
             )  # fmt: skip
         return text.getvalue()
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the measurement file, whole or not at all."""
         write_whole(path, self.to_csv())
@@ -143,7 +153,7 @@ class Probed:
             "output_tokens": self.output_tokens,
             "wall_seconds": self.seconds,
             "client_late": self.client_late,
-            "warnings": self.warnings,
+            "warnings": list(self.warnings),
             "measurements": [
                 {
                     "batch_size": kind[0],
@@ -156,6 +166,12 @@ class Probed:
                 for kind, rows in self.kinds()
             ],
         }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a time, as it was taken: sizes in decodes and tokens, seconds, repeat and what was around."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.rows], columns=[each.name for each in fields(Row)])
 
     def kinds(self) -> Iterator[tuple[tuple[int, int, int, int], list[Row]]]:
         """The rows of each measurement, in the order of their sizes."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fluidgate.errors import FluidgateError
+from fluidgate.shown import Brief
 
 LARGEST = 1_000_000
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(Brief):
     """The options of `fluidgate probe --url`.
 
     Attributes:
@@ -32,7 +33,7 @@ class Settings:
     """
 
     url: str
-    key: str = ""
+    key: str = field(default="", repr=False)
     model: str = ""
     batch_size: int | None = None
     batch_sizes: tuple[int, ...] = ()

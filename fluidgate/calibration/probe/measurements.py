@@ -8,18 +8,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fluidgate.arguments import checked
 from fluidgate.calibration.probe.settings import Case, Settings
+from fluidgate.shown import Brief, Drawn, rate, several
 from fluidgate.toml_file import SCHEMA, write_whole
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
-class Measurement:
+
+@dataclass(frozen=True, repr=False)
+class Measurement(Brief):
     """The iteration times of one case, s, in the order they were taken."""
 
     case: Case
     seconds: tuple[float, ...]
+
+    def headline(self) -> str:
+        case = self.case
+        return f"of {several(case.requests, 'request')}, chunk {case.chunk_size}: {rate(1000 * self.median)} ms"
 
     @property
     def median(self) -> float:
@@ -35,8 +44,8 @@ class Measurement:
         }
 
 
-@dataclass(frozen=True)
-class Measurements:
+@dataclass(frozen=True, repr=False)
+class Measurements(Drawn):
     """Iteration times by batch and chunk size.
 
     Attributes:
@@ -51,6 +60,23 @@ class Measurements:
     torch: str
     parameters: int
     measurements: tuple[Measurement, ...]
+
+    def headline(self) -> str:
+        return f"of {self.settings.shape.name} on {self.device}: {several(len(self.measurements), 'case')}"
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a repeat: batch_size (decodes), chunk_size (tokens, 0 for solo), seconds, repeat, requests."""
+        import pandas as pd
+
+        columns = ["batch_size", "chunk_size", "seconds", "repeat", "requests"]
+        return pd.DataFrame(
+            [
+                (each.case.decodes, each.case.chunk_size, seconds, repeat, each.case.requests)
+                for each in self.measurements
+                for repeat, seconds in enumerate(each.seconds)
+            ],
+            columns=columns,
+        )
 
     def provenance(self) -> dict[str, Any]:
         """How the times were taken, the same for all."""
@@ -85,6 +111,7 @@ class Measurements:
         writer.writerows([*row, *provenance.values()] for row in self._rows())
         return text.getvalue()
 
+    @checked
     def write(self, path: str | Path) -> None:
         """Write the measurement file, whole or not at all."""
         write_whole(path, self.to_csv())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fluidgate.calibration.probe.shape import Shape, option
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.shown import Brief
 
 CACHES = ("paged", "contiguous")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -14,8 +15,8 @@ DEVICES = ("auto", "cpu", "cuda")
 LARGEST = 1_000_000
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(Brief):
     """What is measured and how; the options of `fluidgate probe`.
 
     Attributes:
@@ -46,6 +47,10 @@ class Settings:
     threads: int | None
     share_layers: bool
     cuda_graphs: bool
+
+    def headline(self) -> str:
+        sizes = f"batches {self.batch_sizes}, chunks {self.chunk_sizes}"
+        return f"for {self.shape.name}: {sizes}, context {self.context}, {self.dtype} on {self.device}"
 
     def check(self) -> None:
         """Refuse settings that cannot be measured.
@@ -83,8 +88,8 @@ class Settings:
         return rows
 
 
-@dataclass(frozen=True)
-class Case:
+@dataclass(frozen=True, repr=False)
+class Case(Brief):
     """One kind of iteration.
 
     Attributes:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fluidgate.errors import FluidgateError, nearest
+from fluidgate.shown import Brief
 
 SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "feed_forward", "vocabulary")
 LARGEST_SIZE = 10_000_000
 
 
-@dataclass(frozen=True)
-class Shape:
+@dataclass(frozen=True, repr=False)
+class Shape(Brief):
     """Sizes of a transformer with RMSNorm, rotary embedding, grouped-query attention, SwiGLU and an untied head.
 
     Attributes:
@@ -35,6 +36,9 @@ class Shape:
     qk_norm: bool = False
     rotary_base: float = 500_000.0
     norm_epsilon: float = 1e-5
+
+    def headline(self) -> str:
+        return f"{self.name}: {self.layers} layers of width {self.hidden}, {self.heads} and {self.kv_heads} heads"
 
     @property
     def queries_per_kv(self) -> int:

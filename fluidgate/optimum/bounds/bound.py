@@ -39,8 +39,8 @@ from fluidgate.optimum.bounds.search import proven_bound
 from fluidgate.optimum.cluster import checked_gpus
 from fluidgate.planning import Planner, service_rates
 from fluidgate.planning.planner import check_scheme
-from fluidgate.policies import Policy
 from fluidgate.progress import Progress
+from fluidgate.replanning import AnyPolicies
 from fluidgate.simulation import compare
 
 log = logging.getLogger("fluidgate")
@@ -109,13 +109,13 @@ def bound(
 @checked
 def measured_bound(
     found: Bound,
-    policies: Sequence[str | Policy],
+    policies: AnyPolicies,
     *,
     horizon: float = 20_000.0,
     replications: int = 5,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> MeasuredBound:
     """What policies earn on the cluster of a bound, simulated in the Markov network.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluidgate.arguments import checked
 from fluidgate.model import Scenario
 from fluidgate.planning.per_gpu_rates import looks_like_a_total
-from fluidgate.shown import Shown, rate, several
+from fluidgate.shown import Drawn, rate, several
 from fluidgate.simulation import SimulationResult
 from fluidgate.simulation.fidelity import ELSEWHERE, unseen
 from fluidgate.simulation.results import warnings_of
@@ -22,7 +22,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, repr=False)
-class Bound(Shown):
+class Bound(Drawn):
     """More than any policy earns in the long run on `gpus` GPUs. Rates are per GPU and second.
 
     Attributes:
@@ -91,12 +91,9 @@ class Bound(Shown):
 
         return pd.DataFrame([{key: value for key, value in self.to_dict().items() if not isinstance(value, list)}])
 
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
 
 @dataclass(frozen=True, repr=False)
-class MeasuredBound(Shown):
+class MeasuredBound(Drawn):
     """What simulated policies earn beside a bound."""
 
     bound: Bound
@@ -110,12 +107,14 @@ class MeasuredBound(Shown):
         """Those of the bound and of the policies, each once."""
         return tuple(dict.fromkeys((*self.bound.warnings, *warnings_of(self.results))))
 
+    @checked
     def at_least(self, result: SimulationResult) -> float | None:
         """The share of what any policy can earn that this one earns at least: the lower end of its 95 % confidence
         interval over the bound. None without an interval (one replication), or where nothing is earned."""
         interval = result.revenue_rate.ci95
         return None if interval is None or self.bound.revenue_rate <= 0 else interval[0] / self.bound.revenue_rate
 
+    @checked
     def explained(self, result: SimulationResult) -> float | None:
         """The part of the policy's gap to R* that no policy can avoid, by its mean; None where there is no gap."""
         mean = result.revenue_rate.mean
@@ -147,6 +146,3 @@ class MeasuredBound(Shown):
             row |= {"at_least": self.at_least(each), "explained": self.explained(each)}
             rows.append(row)
         return pd.DataFrame(rows)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)

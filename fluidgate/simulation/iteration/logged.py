@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.toml_file import fail
 from fluidgate.workloads.formats.format import Clock
@@ -27,8 +28,8 @@ throughput."""
 THROUGHPUT = ("output throughput", "tokens/s")
 
 
-@dataclass(frozen=True)
-class LoggedRun:
+@dataclass(frozen=True, repr=False)
+class LoggedRun(Brief):
     """Requests in order of arrival, each with what became of it; arrays of shape (requests,).
 
     Attributes:
@@ -109,8 +110,8 @@ class LoggedRun:
         )
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Brief):
     """One statistic of a quantity, measured and simulated; seconds, or tokens/s for the throughput."""
 
     quantity: str

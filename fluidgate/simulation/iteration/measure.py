@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array, Pricing
+from fluidgate.shown import Brief, rate, several
 from fluidgate.simulation.events import (
     ARRIVAL,
     DECODE_ABANDONMENT,
@@ -49,8 +50,8 @@ from fluidgate.simulation.iteration.kernel.cluster import (
 from fluidgate.simulation.iteration.times import TIMES
 
 
-@dataclass(frozen=True)
-class Distribution:
+@dataclass(frozen=True, repr=False)
+class Distribution(Brief):
     """A time in s over many observations, in a histogram of relative width 1/256 an octave.
 
     Attributes:
@@ -60,6 +61,9 @@ class Distribution:
 
     counts: NDArray[np.int64]
     total: float
+
+    def headline(self) -> str:
+        return f"of {several(self.observations, 'observation')}, mean {rate(self.mean)} s"
 
     @property
     def observations(self) -> int:

@@ -12,13 +12,14 @@ import numpy as np
 from fluidgate.model import Array
 from fluidgate.policies.decisions.stages import PREFILL
 from fluidgate.replanning import Replanning
+from fluidgate.shown import Brief
 from fluidgate.simulation.iteration.replanned import Look, Replanned
 from fluidgate.simulation.statistics import Statistic, statistic
 from fluidgate.trajectory import Trajectory
 
 
-@dataclass(frozen=True)
-class PlanPath:
+@dataclass(frozen=True, repr=False)
+class PlanPath(Brief):
     """The plans of a policy over time; what is at a look was in force, or there, until then.
 
     Paths have shape (looks,), the mean over the replications for as long as all of them go on.

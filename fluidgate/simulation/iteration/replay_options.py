@@ -11,7 +11,7 @@ from fluidgate.model import Arrivals
 from fluidgate.simulation.options import Options, check_draws
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReplayOptions(Options):
     """The options of a replay.
 

@@ -24,7 +24,7 @@ from fluidgate.simulation.iteration.measure import Distribution, IterationMeasur
 from fluidgate.simulation.iteration.pilot import Pilot
 from fluidgate.simulation.iteration.plan_path import PlanPath
 from fluidgate.simulation.iteration.times import TIMES
-from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, measures_of
+from fluidgate.simulation.results import ClassResult, Comparison, SimulationResult, measures_of, named_one
 from fluidgate.simulation.statistics import Statistic, statistic
 
 QUANTILES = ("p50", "p90", "p95", "p99")
@@ -214,6 +214,13 @@ class ReplayComparison(Comparison):
 
     policies: tuple[RequestResult, ...]
     logged: LoggedRun | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> RequestResult:
+        """The result of a policy, by its name."""
+        return named_one(self.policies, "policy", "policy", name)
+
+    def __iter__(self) -> Iterator[RequestResult]:
+        return iter(self.policies)
 
     @property
     def agreement(self) -> tuple[tuple[str, Agreement], ...]:

@@ -139,7 +139,7 @@ class RequestStudy(Study[Behaviour, IterationJob, IterationOutcome, RequestResul
             indicators=limited_indicators(scenario, [m.occupancy / gpus for m in runs], gaps),
             classes=class_results(scenario, runs),
             plan=policy.plan(plans),
-            trajectory=trajectory(runs, self.options, self.seconds),
+            trajectory=trajectory(runs, self.options, self.seconds, scenario.class_names),
             batching=policy.batching,
             parameters=policy.bare.values,
             pilot=policy.pilot,

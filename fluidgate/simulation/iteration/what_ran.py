@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluidgate.model import Array, Gpu
+from fluidgate.shown import Brief, several
 
 TERMS = (
     "mixed iterations",
@@ -24,8 +25,8 @@ TERMS = (
 """What an iteration's time is linear in: with a chunk alpha, beta, delta, epsilon, zeta; without one the solo ones."""
 
 
-@dataclass(frozen=True, eq=False)
-class WhatRan:
+@dataclass(frozen=True, eq=False, repr=False)
+class WhatRan(Brief):
     """The iterations of one GPU in the order of time, as segments of the same batch; shape (segments,) each.
 
     Of ranks in step they are those of the rank that took the longest, for which the others wait.
@@ -39,6 +40,9 @@ class WhatRan:
     segments: Any
     ends: Array
     before: Array
+
+    def headline(self) -> str:
+        return f"of {several(len(self.ends), 'segment')}"
 
     @staticmethod
     def of(blocks: Sequence[Any], gpu: int = 0) -> WhatRan:

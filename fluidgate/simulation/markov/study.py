@@ -10,7 +10,7 @@ import numpy as np
 from fluidgate.errors import FluidgateError
 from fluidgate.model import Scenario
 from fluidgate.planning import service_rates
-from fluidgate.policies import Policy, Tables, find_policy
+from fluidgate.policies import Policy, Tables, planned_policy
 from fluidgate.policies.limits import at_speeds
 from fluidgate.replanning import AnyPolicy, rule_named
 from fluidgate.simulation.doubts import doubted
@@ -62,7 +62,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
                 f"{rule_named()}: a rule is given, which only the fidelity of iterations follows; "
                 "give --fidelity iteration, or leave the rule out"
             )
-        chosen = [p if isinstance(p, Policy) else find_policy(p if isinstance(p, str) else p.name) for p in policies]
+        chosen = [p if isinstance(p, Policy) else planned_policy(p if isinstance(p, str) else p.name) for p in policies]
         refuse_duplicates([policy.name for policy in chosen])
         self.scenario, self.options = scenario.for_gpus(options.gpus), options
         self.rates = service_rates(self.scenario)
@@ -123,7 +123,7 @@ class MarkovStudy(Study[Tabulated, Job, Measurement, SimulationResult]):
             indicators=limited_indicators(scenario, occupancies, tpots),
             classes=class_results(scenario, measured, options.gpus),
             plan=plans.of(bare),
-            trajectory=trajectory(measured, options, options.horizon),
+            trajectory=trajectory(measured, options, options.horizon, scenario.class_names),
         )
         known = (*plans.of(bare).warnings, *bare.remarks(scenario, options.gpus), *unseen(scenario))
         return doubted(result, scenario, known, [m.samples for m in measured], options.horizon)
