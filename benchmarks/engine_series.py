@@ -72,10 +72,10 @@ def simulated(scenario: Scenario, run: LoggedRun, seconds: Array) -> Series:
 
 
 def draw(seconds: Array, theirs: Series, ours: Series, path: str | Path) -> None:
-    from fluidgate.reports.plots import Figure, save, style
+    from fluidgate.reports.plots import picture, save, style
 
     with style():
-        figure = Figure(figsize=(10, 5.2), layout="constrained")
+        figure = picture(figsize=(10, 5.2), layout="constrained")
         for axes, name in zip(figure.subplots(2, 2, sharex=True).flat, theirs, strict=True):
             axes.plot(seconds, theirs[name], lw=1.4, label="the engine")
             axes.plot(seconds, ours[name], "--", lw=1.4, label="its replay")

@@ -59,11 +59,11 @@ def played(
 def draw(of: Scenario, results: dict[str, np.ndarray], rates: dict[str, Array], best: float, path: str) -> None:
     """Revenue by class under each policy, and the distributions of TTFT and TPOT."""
     from fluidgate.reports.looks import line
-    from fluidgate.reports.plots import Figure, save, style
+    from fluidgate.reports.plots import picture, save, style
 
     names = of.class_names
     with style():
-        figure = Figure(figsize=(11, 6), layout="constrained")
+        figure = picture(figsize=(11, 6), layout="constrained")
         rows = [
             ["revenue", *(f"TTFT, s: {name}" for name in names)],
             ["revenue", *(f"TPOT, ms: {name}" for name in names)],

@@ -207,10 +207,10 @@ def table(results: dict[str, Played], foreseen: dict[str, float]) -> None:
 def draw(results: dict[str, Played], foreseen: dict[str, float], path: str) -> None:
     """The hit rate under each policy beside what the simulator finds, and the distributions of TTFT and TPOT."""
     from fluidgate.reports.looks import line
-    from fluidgate.reports.plots import Figure, plain_ticks, save, style
+    from fluidgate.reports.plots import picture, plain_ticks, save, style
 
     with style():
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        figure = picture(figsize=(11, 3.4), layout="constrained")
         found, ttft, tpot = figure.subplots(1, 3)
         for k, (policy, each) in enumerate(results.items()):
             found.barh(k, 100.0 * each.hit_rate, 0.6, color=line(k)["color"])

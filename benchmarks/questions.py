@@ -18,7 +18,7 @@ from benchmarks.true_to_engine import KV_BYTES_PER_TOKEN, MEMORY_BANDWIDTH, cali
 from fluidgate import Scenario, size
 from fluidgate.engine_table import EngineModel
 from fluidgate.reports.looks import line, marked
-from fluidgate.reports.plots import Figure, plain_ticks, save, style
+from fluidgate.reports.plots import picture, plain_ticks, save, style
 from fluidgate.simulation.iteration.engine import Engine
 from fluidgate.simulation.iteration.logged import read_logged_run, replayed
 from fluidgate.simulation.iteration.replay import replay
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write (.svg, .png, .pdf)")
     given = parser.parse_args()
     with style():
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        figure = picture(figsize=(12, 3.8), layout="constrained")
         fleet, policies, truth = figure.subplots(1, 3)
         draw_fleet(fleet, given.data)
         draw_policies(policies, given.data)

@@ -180,10 +180,8 @@ def times(outcomes: Sequence[Outcome]) -> str:
 
 def draw_step(name: str, gpus: int, path: Path) -> None:
     """The mixed group, the estimates, and what was earned, over time."""
-    from matplotlib.figure import Figure
-
     from fluidgate.reports.looks import line
-    from fluidgate.reports.plots import save, style
+    from fluidgate.reports.plots import picture, save, style
 
     parts = mixes()
     fixed = int(first_tables(parts[0], find_policy(name), gpus).mixed_gpus)
@@ -194,7 +192,7 @@ def draw_step(name: str, gpus: int, path: Path) -> None:
         "both mixes known": stepped(parts, gpus, name, "known", 0),
     }
     with style():
-        figure = Figure(figsize=(9.5, 7.5), layout="constrained")
+        figure = picture(figsize=(9.5, 7.5), layout="constrained")
         group, load_axes, money = figure.subplots(3, 1, sharex=True)
         for k, (label, outcome) in enumerate(ways.items()):
             at = [look.at for look in outcome.looks]

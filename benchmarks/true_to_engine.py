@@ -83,10 +83,11 @@ def what_matters(measured: LoggedRun, engine: Engine, tabulated: Law) -> None:
 
 def draw(measured: LoggedRun, simulated: LoggedRun, path: str | Path) -> None:
     """Cumulative distributions of TTFT, TPOT and latency."""
-    from fluidgate.reports.plots import Figure, save, style
+    from fluidgate.reports.plots import picture, save, style
 
     with style():
-        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        figure = picture(figsize=(10, 3.2), layout="constrained")
+        figure.set_layout_engine("constrained", wspace=0.05)
         for axes, quantity in zip(figure.subplots(1, 3, sharey=True), measured.times, strict=True):
             for run, label, look in ((measured, "measured", "-"), (simulated, "simulated", "--")):
                 times = np.sort(run.times[quantity]) * (1000 if quantity == "TPOT" else 1)

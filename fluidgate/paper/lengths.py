@@ -38,10 +38,7 @@ CATEGORIES = (
     Category("Summarization", "summarization", 1177, 436, 1150, 0.1255),
 )
 
-MISSING = (
-    f"{DOLLY} is not here and can't be shipped: put it into a folder and name that with `--data`. The same analysis is "
-    "shown on what there is instead."
-)
+MISSING = f"{DOLLY} can't be shipped: `--data` names its folder. This is without it."
 
 
 def dolly(setting: Setting) -> LengthLaws | None:

@@ -14,10 +14,9 @@ INTRODUCTION = (
 )
 HOW = (
     "`fluidgate paper all` makes this page: about 10 minutes on two cores, one with `--quick`. "
-    "`fluidgate paper figure-7` runs one item. Each writes its picture (SVG and PNG), its data (CSV) and its verdicts "
-    "(JSON) into `out/paper`; one that has finished before, by the same code, is kept unless you say `--again`; an "
-    "interrupted one finds its simulations again. `--data DIR` names a folder with files that can't be shipped: "
-    "`databricks-dolly-15k.jsonl`, the two Azure traces, `aiconfigurator_tau.csv`."
+    "`fluidgate paper figure-7` runs one item. Each writes its picture (SVG and PNG), its data (CSV), its verdicts and "
+    "its run time (JSON) into `out/paper`. `--data DIR` names a folder with files that can't be shipped: "
+    "`databricks-dolly-15k.jsonl`, the two Azure traces, `aiconfigurator_tau.csv`. How many claims hold:"
 )
 ANSWER = {True: "holds", False: "does not hold", None: "not judged"}
 
@@ -33,19 +32,17 @@ def markdown(records: list[dict[str, Any]], folder: Path, *, pictures: str = "",
             parts.append(data_table(folder / f"{record['item']}.csv"))
         parts.append(verdict_table(record))
         parts += record["notes"]
-        parts.append(f"Data: `{record['item']}.csv`. Run time {record['seconds']:g} s.")
     if any(record["quick"] for record in records):
         parts.insert(3, "**A quick run: small experiments that show the shape only.**")
     return "\n\n".join(parts) + "\n"
 
 
 def overview(records: list[dict[str, Any]]) -> str:
-    lines = ["| item | claim | |", "|---|---|---|"]
-    lines += [
-        f"| {record['item']} | {verdict['claim']} | {ANSWER[verdict['holds']]} |"
-        for record in records
-        for verdict in record["verdicts"]
-    ]
+    """How many claims of each item hold."""
+    lines = ["| item | " + " | ".join(ANSWER.values()) + " |", "|---" * (1 + len(ANSWER)) + "|"]
+    for record in records:
+        answers = [verdict["holds"] for verdict in record["verdicts"]]
+        lines.append(f"| {record['item']} | " + " | ".join(str(answers.count(answer)) for answer in ANSWER) + " |")
     return "\n".join(lines)
 
 
@@ -58,7 +55,7 @@ def verdict_table(record: dict[str, Any]) -> str:
 def data_table(path: Path) -> str:
     import pandas as pd
 
-    frame = pd.read_csv(path).drop(columns="schema")
+    frame = pd.read_csv(path).drop(columns="schema").dropna(axis="columns", how="all")
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
     lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in frame.itertuples(index=False)]
     return "\n".join(lines)

@@ -159,6 +159,7 @@ def sweep_figure(
     names = [s.field + (", factor" if s.scale else "") for s in sweeps] if labels is None else labels
     with style():
         figure = picture(figsize=(1.2 + 2.8 * len(sweeps), 5), layout="constrained")
+        figure.set_layout_engine("constrained", wspace=0.06)  # the last number of an axis beside the first of the next
         panels = figure.subplots(2, len(sweeps), sharex="col", sharey="row", squeeze=False)
         for (upper, lower), each, name in zip(panels.T, sweeps, names, strict=True):
             places = _places(upper, each.values, each.field in log)

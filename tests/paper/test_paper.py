@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def test_the_page_gathers_all_and_the_html_stands_alone(run: tuple[Path, dict[st
     assert page.count("<svg") == len(ITEMS) - len(TABLES)
     assert "<img" not in page
     assert "A quick run" in page
+    summary = text.partition("\n## ")[0]
+    counts = re.findall(r"^\| (\S+) \| (\d+) \| (\d+) \| (\d+) \|$", summary, re.MULTILINE)
+    assert {item: sum(map(int, rest)) for item, *rest in counts} == {
+        item: len(record["verdicts"]) for item, record in records.items()
+    }
+    assert "| nan |" not in text
 
 
 def test_revenue_of_figure_4_is_below_the_optimum(run: tuple[Path, dict[str, dict]]) -> None:
