@@ -213,6 +213,7 @@ class Reference:
         for g in self.gpus:
             g.pool = self.home(g)
         self.requests: list[Request] = []  # that have come
+        self.present: list[Request] = []  # of these, who have not left
         self.users, self.unsent, self.sessions = users, list(requests), users
         self.front_end, self.way_back = keys.front_end, keys.front_end_first
         self.ranks = keys.data_parallel
@@ -319,7 +320,7 @@ class Reference:
     def is_over(self) -> bool:
         """Whether tables and fleet may change yet, but for nobody."""
         left = [event for event in self.events if event[1] != PATIENCE]
-        return all(kind in (FIRST, CHANGE, FLEET) for _, kind, *_ in left) and all(r.outcome > 0 for r in self.requests)
+        return all(kind in (FIRST, CHANGE, FLEET) for _, kind, *_ in left) and not self.present
 
     def only_fleet(self) -> bool:
         """Whether nothing will happen but changes of the fleet."""
@@ -372,7 +373,7 @@ class Reference:
         if g.end is not None:
             self.record_iteration(g, self.now)
             self.unwritten += len(g.stepped) * (self.now - g.start) / (g.end - g.start)
-        lost = [r for r in self.requests if r.outcome == 0 and self.is_lost(g, r)]
+        lost = [r for r in self.present if self.is_lost(g, r)]
         self.forget(lambda kind, what: kind in (BOUNDARY, COMPOSE) and what is g)
         for r in lost:
             self.lose(g, r)
@@ -481,6 +482,7 @@ class Reference:
         r = Request(len(self.requests), sending.epoch, *(row[name].item() for name in names), session)
         r.user, r.arrival = sending.user, self.now
         self.requests.append(r)
+        self.present.append(r)
         spawned = r.spawns
         while spawned > 0:
             first = self.script.rows[spawned]
@@ -506,8 +508,8 @@ class Reference:
             self.unwritten = 0.0 if epoch > self.now else self.unwritten
         seconds = max(epoch, self.warmup) - max(self.now, self.warmup)
         if seconds > 0:
-            for r in self.requests:
-                if r.outcome == 0 and r.arrival <= self.now:
+            for r in self.present:
+                if r.arrival <= self.now:
                     self.area[self.stage_of(r), r.cls] += seconds
         self.now = epoch
 
@@ -559,6 +561,7 @@ class Reference:
 
     def finish(self, r: Request, outcome: int) -> None:
         r.outcome, r.left, r.stage = outcome, self.now, GONE
+        self.present.remove(r)
         epoch = self.now + (self.way_back if outcome in (1, 4) else 0.0) + r.think
         if outcome == 1 and r.then > 0:
             self.send_at(Sending(epoch, r.user, r.session, self.script.rows[r.then]))
@@ -1020,7 +1023,7 @@ class Reference:
         return self.decodes_of(g) > 0 if self.home(g) == "PROMPT" else self.unread_of(g) > 0
 
     def decodes_of(self, g: Gpu) -> int:
-        return sum(r.decodes_on == g.number and r.outcome == 0 for r in self.requests)
+        return sum(r.decodes_on == g.number for r in self.present)
 
     def unread_of(self, g: Gpu) -> int:
         unread = sum(q.unread for q in g.waiting if not q.swapped)
@@ -1058,7 +1061,7 @@ class Reference:
         return reader.number
 
     def place_by_drift(self, drift: PlainEdpp, r: Request) -> int:
-        there = [q for q in self.requests if q.decodes_on >= 0 and q.outcome == 0]
+        there = [q for q in self.present if q.decodes_on >= 0]
         for counter in (drift.backlog, drift.requests, drift.context):
             counter.clear()
         for q in there:
@@ -1550,8 +1553,8 @@ class Reference:
         from fluidgate.policies.decisions.view import View
 
         count = np.zeros((6, self.classes), np.int64)
-        for r in self.requests:
-            if r.outcome == 0 and r.whole > 0 and r.stage != GONE:  # it has arrived and not left
+        for r in self.present:
+            if r.whole > 0 and r.stage != GONE:  # it has arrived and not left
                 given = self.gated and r.stage == PREFILL_QUEUE and r.gpu >= 0
                 count[PREFILL if given else self.stage_of(r), r.cls] += 1
         since = np.array([[q[0].since if q else np.inf for q in queue] for queue in self.queues])
@@ -1794,7 +1797,7 @@ class Reference:
         elif g.fetching:
             waits = self.held_up(g)
             if not waits and all(q is g or self.is_stuck(q) for q in self.gpus):
-                waits = [r for r in self.requests if r.home is g and r.stage in (MIXED_BUFFER, SOLO_BUFFER)]
+                waits = [r for r in self.present if r.home is g and r.stage in (MIXED_BUFFER, SOLO_BUFFER)]
                 waits.sort(key=lambda r: (r.since, r.number))
             if not waits:
                 return False
