@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import collections.abc
-import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fluidgate.errors import ArgumentError, nearest, one_line
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,11 +47,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     What can be said of a value by its annotation is said here; ranges, and what goes together, are the function's own.
     """
-    signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        further = _further(function)
+        signature, further = _signature(function), _further(function)
         try:
             given = signature.bind(*args, **kwargs)
             if further and (unknown := given.arguments.get(further.name, {}).keys() - further.hints):
@@ -47,8 +60,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             raise _wrong_call(function.__name__, signature, kwargs, error, known) from None
         for name, value in given.arguments.items():
             if further is None or name != further.name:
-                given.arguments[name] = plain(value)
-                check_kind(name, given.arguments[name], _hint(function, name))
+                hint = _hint(function, name)
+                given.arguments[name] = _dictionary(value, hint) if hasattr(value, "keys") else plain(value)
+                check_kind(name, given.arguments[name], hint)
             else:
                 given.arguments[name] = {key: plain(each) for key, each in value.items()}
                 for key, each in given.arguments[name].items():
@@ -61,6 +75,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def plain(value: Any) -> Any:
     """A number of numpy as one of Python, which JSON takes and which does not overflow."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _dictionary(value: Any, hint: Any) -> Any:
+    """A row of pandas as a dictionary, where one is wanted."""
+    wanted = any(get_origin(kind) is collections.abc.Mapping for kind in _kinds(hint))
+    is_row = not isinstance(value, Mapping) and not hasattr(value, "columns") and hasattr(value, "to_dict")
+    return value.to_dict() if wanted and is_row else value
 
 
 def listed(values: Any, *, commas: bool = False) -> list[Any]:
@@ -101,8 +122,15 @@ class _Further(NamedTuple):
 
 
 @cache
+def _signature(function: Callable[..., Any]) -> Signature:
+    from inspect import signature
+
+    return signature(function)
+
+
+@cache
 def _further(function: Callable[..., Any]) -> _Further | None:
-    for name, each in inspect.signature(function).parameters.items():
+    for name, each in _signature(function).parameters.items():
         if each.kind is each.VAR_KEYWORD and isinstance(each.annotation, str) and each.annotation.startswith("Unpack["):
             kind = eval(each.annotation.removeprefix("Unpack[").removesuffix("]"), function.__globals__)
             return _Further(name, get_type_hints(kind))
@@ -110,7 +138,7 @@ def _further(function: Callable[..., Any]) -> _Further | None:
 
 
 def _wrong_call(
-    function: str, signature: inspect.Signature, given: dict[str, Any], error: TypeError, further: tuple[str, ...]
+    function: str, signature: Signature, given: dict[str, Any], error: TypeError, further: tuple[str, ...]
 ) -> ArgumentError:
     own = {name: each for name, each in signature.parameters.items() if name not in ("self", "cls")}
     known = [*(name for name, each in own.items() if each.kind is not each.VAR_KEYWORD), *further]
@@ -128,7 +156,7 @@ def _wrong_call(
 @cache
 def _hint(function: Callable[..., Any], name: str) -> Any:
     """The annotation of a parameter; Any where it is of a name that is there for type checkers alone."""
-    parameter = inspect.signature(function).parameters[name]
+    parameter = _signature(function).parameters[name]
     text = parameter.annotation
     if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or text is parameter.empty:
         return Any

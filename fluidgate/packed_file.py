@@ -18,6 +18,8 @@ PARQUET = b"PAR1"
 OTHER_FILES = {".toml": "TOML", ".py": "Python", ".html": "a web page", ".md": "Markdown"}
 """Endings of files that are neither traces nor measurements."""
 SPREADSHEETS = (".xls", ".xlsx", ".ods")
+PACKED_SHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How they begin; many an export of that name is a plain table."""
 DEEPEST = 4
 """Times that a file is unpacked: a member of an archive may be packed itself."""
 
@@ -41,7 +43,7 @@ def read_packed(path: str | Path, what: str) -> bytes:
         FluidgateError: the file is missing, a folder, unreadable, damaged, packed otherwise, or an archive of several.
     """
     source, content = source_of(path), read_bytes(path, what)
-    if Path(source).suffix.lower() in SPREADSHEETS:
+    if Path(source).suffix.lower() in SPREADSHEETS and content.startswith(PACKED_SHEETS):
         fail(source, ["a spreadsheet; save it as CSV, and give that"])
     for _ in range(DEEPEST):
         kind = next((kind for magic, kind in PACKED.items() if content.startswith(magic)), None)

@@ -6,10 +6,8 @@ Tables and pictures stand on the top floor, in `fluidgate.reports`. So no lower 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fluidgate.arguments import checked
@@ -45,6 +43,8 @@ class Brief:
 
     def headline(self) -> str:
         """What it is and its first number, in a few words."""
+        from dataclasses import fields
+
         parts = ((each.name, getattr(self, each.name)) for each in fields(self) if each.repr)  # type: ignore[arg-type]
         return ", ".join(f"{name}={text}" for name, value in parts if (text := _in_short(value)))
 
@@ -72,6 +72,8 @@ class Shown(Brief):
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
+        import json
+
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _repr_html_(self) -> str:

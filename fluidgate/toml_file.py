@@ -225,13 +225,13 @@ def _line(text: str, where: str) -> str:
 
 
 KINDS = {
+    "alpha": "a profile file",
+    "law": "a profile file",
     "engines": "a gateway file",
     "groups": "a gateway file",
     "gpu": "a scenario",
     "classes": "a scenario",
     "policy": "a policy file",
-    "alpha": "a profile file",
-    "law": "a profile file",
 }
 """What a file is that has such a key, the first of these."""
 
@@ -239,9 +239,8 @@ KINDS = {
 def other_kind(data: Mapping[str, Any], wanted: str) -> str | None:
     """What a file is that is not what is wanted; None where nothing says so."""
     kind = next((kind for key, kind in KINDS.items() if key in data), wanted)
-    if isinstance(data.get("gpu"), str) and data.keys() & {"alpha", "law"}:
-        kind = "a profile file"  # it says of which card it is
-    return None if kind == wanted else kind
+    of_card = isinstance(data.get("gpu"), str) and "classes" not in data and wanted == "a profile file"
+    return None if kind == wanted or of_card else kind
 
 
 def check(table: type[T], data: Mapping[str, Any], source: str) -> T:

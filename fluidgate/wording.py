@@ -8,9 +8,9 @@ leaves them as they are; who calls the library reads `rate_scale` and `list_poli
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -74,20 +74,26 @@ def to_command_line() -> Iterator[None]:
         _commands -= 1
 
 
-@dataclass(frozen=True)
+@contextmanager
+def printed_aside() -> Iterator[None]:
+    """What a user's function prints goes to standard error under a command, whose own standard output is, and in its
+    workers; who calls the library, perhaps from several threads, reads it where it is printed."""
+    from multiprocessing import parent_process
+
+    with redirect_stdout(sys.stderr) if _commands or parent_process() else nullcontext():
+        yield
+
+
 class InSameWords(Generic[Job, Result]):
     """A function that speaks in another process to who is spoken to here."""
 
-    function: Callable[[Job], Result]
-    commands: bool
-
-    @classmethod
-    def of(cls, function: Callable[[Job], Result]) -> InSameWords[Job, Result]:
-        return cls(function, _commands > 0)
+    def __init__(self, function: Callable[[Job], Result]) -> None:
+        self._function = function
+        self._commands = _commands > 0
 
     def __call__(self, job: Job) -> Result:
-        with to_command_line() if self.commands else nullcontext():
-            return self.function(job)
+        with to_command_line() if self._commands else nullcontext():
+            return self._function(job)
 
 
 def worded(text: str) -> str:

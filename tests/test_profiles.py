@@ -212,6 +212,18 @@ def test_mistakes_in_a_law(old: str, new: str, start: str) -> None:
     assert refusal(LAW.replace(old, new)).startswith(start)
 
 
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('name = "x"\ngpu = "H100"\n', "lab.toml: alpha: missing"),
+        ('name = "x"\nengines = "vllm"\nalpha = 0.02\nbeta = 6e-5\ngamma = 40.0\n', "lab.toml: engines: "),
+    ],
+)
+def test_a_profile_with_a_mistake_is_not_taken_for_another_kind(text: str, start: str) -> None:
+    with pytest.raises(FluidgateError, match=f"^{start}"):
+        parse_profile(text, "lab.toml")
+
+
 def test_a_file_without_an_iteration_time_hears_of_both_forms() -> None:
     assert "(or give tables [[law]], by batch_size, instead of alpha, beta and gamma)" in refusal('name = "lab"\n')
 

@@ -25,7 +25,8 @@ WORDS = {key: "--" + {"what": "fit"}.get(key, key).replace("_", "-") for key in 
 
 def profile_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuse a file that no scenario could name as its profile."""
-    if value and Path(value).suffix != ".toml" and not Path(value).is_char_device() and not Path(value).is_dir():
+    path = Path(value or "none.toml")
+    if path.suffix != ".toml" and not (path.is_relative_to("/dev") or path.is_fifo() or path.is_dir()):
         raise click.BadParameter(f"'{value}': scenarios name profile files by .toml; give such a name")
     return file_path(context, parameter, value)
 

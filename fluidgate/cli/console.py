@@ -130,20 +130,23 @@ def shared_bars() -> Iterator[Progress]:
             _bars.remove(made)
 
 
+class _Warns(logging.Handler):
+    """Tells each message once, as `warn` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (message := record.getMessage()) not in self._told:
+            self._told.add(message)
+            warn([message])
+
+
 @contextmanager
 def plugin_warnings() -> Iterator[None]:
     """Print what is wrong with other packages' policies, profiles and readers as warnings, each once."""
-    told: set[str] = set()
-
-    def new(record: logging.LogRecord) -> bool:
-        known = record.getMessage() in told
-        told.add(record.getMessage())
-        return not known
-
-    logger = logging.getLogger("fluidgate.plugins")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(new)
-    handler.setFormatter(logging.Formatter("fluidgate: warning: %(message)s"))
+    logger, handler = logging.getLogger("fluidgate.plugins"), _Warns()
     logger.addHandler(handler)
     logger.propagate = False
     try:
@@ -163,7 +166,10 @@ def unit_warnings() -> Iterator[None]:
 
         def show_one(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, UnitWarning):
-                others(message, category, *where, **more)
+                if _logs:
+                    warn([f"{category.__name__}: {message}"])
+                else:
+                    others(message, category, *where, **more)
             elif str(message) not in told:
                 told.add(str(message))
                 warn([str(message)])

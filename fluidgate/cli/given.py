@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from fluidgate.cli.completion import Known, Paths
 from fluidgate.errors import FluidgateError
 
 WRITTEN = ("html", "log", "output", "plot", "qq")
@@ -34,8 +35,10 @@ def looked_over(command: click.Command) -> click.Command:
 
 
 def is_given(context: click.Context, name: str) -> bool:
-    """Whether a parameter stands on the command line."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    """Whether a parameter stands on the command line, an option with another value than it has without."""
+    each = _parameter(context, name)
+    same = isinstance(each, click.Option) and context.params.get(name) == each.get_default(context)
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE and not same
 
 
 def only_with(context: click.Context, other: str, *names: str) -> None:
@@ -55,8 +58,12 @@ def only_with(context: click.Context, other: str, *names: str) -> None:
 
 def _spelled(context: click.Context, name: str) -> str:
     """A parameter as it is typed."""
-    each = next(each for each in context.command.params if each.name == name)
+    each = _parameter(context, name)
     return each.opts[-1] if isinstance(each, click.Option) else each.make_metavar(context).strip("[].")
+
+
+def _parameter(context: click.Context, name: str) -> click.Parameter:
+    return next(each for each in context.command.params if each.name == name)
 
 
 def _refuse_empty(context: click.Context) -> None:
@@ -73,7 +80,7 @@ def _refuse_empty(context: click.Context) -> None:
 
 def _refuse_loss(context: click.Context) -> None:
     """Refuse to write over what is read, and two files into one."""
-    read = {path.resolve(): name for name in context.params if name not in WRITTEN for path in _files(context, name)}
+    read = {path.resolve(): name for name in _read(context) for path in _files(context, name)}
     for name in WRITTEN:
         value = context.params.get(name)
         if not isinstance(value, str) or Path(value).is_char_device():
@@ -89,25 +96,31 @@ def _refuse_loss(context: click.Context) -> None:
 
 def _refuse_shared_input(context: click.Context) -> None:
     """Refuse two files on standard input, which holds one."""
-    several = [
-        name
-        for name, value in context.params.items()
-        for text in (value if isinstance(value, tuple) else (value,))
-        if isinstance(text, str) and text.rpartition("=")[2] == "-" and name not in WRITTEN
-    ]
+    several = [name for name in _read(context) for text in _texts(context, name) if text.rpartition("=")[2] == "-"]
     if len(several) > 1:
         first, second = (_spelled(context, name) for name in several[:2])
         raise FluidgateError(f"{second}: '-' is standard input, which {first} is read from; name a file")
 
 
+def _read(context: click.Context) -> Iterator[str]:
+    """Parameters that name files to read."""
+    for each in context.command.params:
+        named = isinstance(each, click.Argument) or isinstance(each.type, Paths | Known)
+        if named and each.name in context.params and each.name not in WRITTEN:
+            yield each.name
+
+
+def _texts(context: click.Context, name: str) -> Iterator[str]:
+    value = context.params[name]
+    yield from (text for text in (value if isinstance(value, tuple | list) else (value,)) if isinstance(text, str))
+
+
 def _files(context: click.Context, name: str) -> Iterator[Path]:
     """Files that a parameter names: `FILE`, `CLASS=FILE` or `FILE.py:NAME`."""
-    value = context.params[name]
-    for text in value if isinstance(value, tuple | list) else (value,):
-        if isinstance(text, str):
-            for each in {text, text.partition("=")[2], text.partition(":")[0]} - {""}:
-                try:
-                    if Path(each).is_file():
-                        yield Path(each)
-                except (OSError, ValueError):
-                    continue
+    for text in _texts(context, name):
+        for each in {text, text.partition("=")[2], text.partition(":")[0]} - {""}:
+            try:
+                if Path(each).is_file():
+                    yield Path(each)
+            except (OSError, ValueError):
+                continue

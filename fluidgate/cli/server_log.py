@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import click
+
 from fluidgate.cli.console import BAD_INPUT, notices, warnings_to
 from fluidgate.errors import FluidgateError, one_line
 
@@ -47,6 +49,13 @@ def server_log(level: str, form: str) -> Iterator[None]:
                 raise
             log.error("%s", one_line(str(error)))
             sys.exit(BAD_INPUT)
+        except (click.Abort, click.ClickException, BrokenPipeError):
+            raise
+        except Exception as error:
+            if form == "text":
+                raise
+            log.exception("%s", one_line(f"{type(error).__name__}: {error}"))
+            sys.exit(1)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class LocalProcesses(AsTheyEnd):
         _feeders_end_before_python()
         with interrupts_held():
             executor: Any = get_reusable_executor(max_workers=self.workers, timeout=60)  # type: ignore[no-untyped-call]
-            running = {executor.submit(InSameWords.of(function), job): k for k, job in jobs.items()}
+            running = {executor.submit(InSameWords(function), job): k for k, job in jobs.items()}
         try:
             for future in as_completed(list(running)):
                 k = running.pop(future)

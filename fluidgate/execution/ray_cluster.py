@@ -67,7 +67,7 @@ class RayCluster(AsTheyEnd):
         try:
             while True:
                 for k, job in islice(following, ahead - len(running)):
-                    running[run.remote(version, cloudpickle.dumps((InSameWords.of(function), job)))] = k
+                    running[run.remote(version, cloudpickle.dumps((InSameWords(function), job)))] = k
                 if not running:
                     return
                 [ended], _ = ray.wait(list(running))

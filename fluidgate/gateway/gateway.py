@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from fluidgate.gateway.engines import Connections
@@ -76,7 +76,8 @@ class Gateway:
             old = next((group for group in self.groups if group.settings.name == each.name), None)
             if old is not None and old.settings.differs_lightly(each):
                 kept[each.name] = old
-        new = await self._started([each for each in settings.groups if each.name not in kept])
+        served = {group.settings.model for group in kept.values()}
+        new = await self._started([each for each in settings.groups if each.name not in kept], served)
         groups = [kept.get(each.name) or new[each.name] for each in settings.groups]
         for each in settings.groups:
             if each.name in kept:
@@ -103,15 +104,15 @@ class Gateway:
         return next(((group, model) for group in unknown), None)
 
     def drawn(
-        self, group: ModelGroup, model: str, cls: int, tokens: int, session: str | None
+        self, found: tuple[ModelGroup, str], asked: str, cls: int, tokens: int, session: str | None
     ) -> tuple[ModelGroup, str]:
-        """The group that takes a request of a class and so many tokens, of those that share the model of `group`, and
-        what its engines call that."""
-        sharing = self._sharing.get(group.settings.name)
+        """The group that takes a request of a class and so many tokens, of those that share the model of the one that
+        was found for what is asked, and what its engines call that. An adapter may be on some of them alone."""
+        sharing = self._sharing.get(found[0].settings.name)
         if sharing is None:
-            return group, model
-        chosen = sharing.drawn(cls, tokens, session)
-        return chosen, _known_as(chosen, model) or model
+            return found
+        chosen = sharing.drawn(cls, tokens, session, lambda group: _known_as(group, asked) is not None)
+        return chosen, _known_as(chosen, asked) or found[1]
 
     @property
     def class_names(self) -> list[str]:
@@ -140,12 +141,15 @@ class Gateway:
         whole = {"schema": SCHEMA, "uptime": time.time() - self.started, "draining": self.draining}
         return [whole | group.snapshot() for group in self.groups]
 
-    async def _started(self, wanted: list[GroupSettings]) -> dict[str, ModelGroup]:
-        """New groups, all of which run, or none does."""
+    async def _started(self, wanted: list[GroupSettings], served: Container[str | None]) -> dict[str, ModelGroup]:
+        """New groups, all of which run, or none does; some models are served without them."""
         made = {each.name: ModelGroup(each, self._connections) for each in wanted}
         try:
             for group in made.values():
                 await _start(group)
+            for name, sharing in sharing_of(list(made.values())).items():
+                if made[name].settings.model not in served:
+                    sharing.check()
         except BaseException:
             for group in made.values():
                 await group.close()

@@ -161,7 +161,7 @@ def parse_gateway(text: str, source: str, folder: Path, *, policy: str | None = 
         fail(source, found)
     tables = [(f"groups[{k}].", each) for k, each in enumerate(file.groups)] or [("", file)]
     groups = tuple(_group(table, where, file, source, folder, policy) for where, table in tables)
-    if found := list(_problems_of_shares(groups)):
+    if found := [*_problems_of_names(groups), *_problems_of_shares(groups)]:
         fail(source, found)
     return GatewaySettings(
         source=source,
@@ -266,9 +266,6 @@ def _problems_of_whole(file: GatewayTable) -> Iterator[str]:
         yield "groups: each of several needs a model; name it"
     for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
         yield f"groups: {shown(name)} stands twice; name each model once, or give groups of one model their shares"
-    own = [group.name or group.model for group in file.groups]
-    for name in sorted({name for name in own if name is not None and own.count(name) > 1}):
-        yield f"groups: two are called {shown(name)}; give each of them a name of its own"
     for k, origin in enumerate(file.server.cors_origins):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+", origin):
             yield f"server.cors_origins[{k}]: {shown(origin)} is no origin; give one such as 'https://chat.example.org'"
@@ -368,6 +365,13 @@ def _class_names(file: GroupTable) -> Iterator[tuple[str, str]]:
         yield f"rules[{k}].class", rule.cls
     for name in file.shares or ():
         yield f"shares.{name}", name
+
+
+def _problems_of_names(groups: Sequence[GroupSettings]) -> Iterator[str]:
+    """One "KEY: REASON; MEND" for each name that more than one group goes by."""
+    names = [group.name for group in groups]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"groups: two are called {shown(name)}; give each of them a name of its own"
 
 
 def _problems_of_shares(groups: Sequence[GroupSettings]) -> Iterator[str]:

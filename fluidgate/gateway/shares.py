@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from fluidgate.errors import FluidgateError
@@ -39,13 +39,16 @@ class Sharing:
             why = causes({engine: engine.why for group in self._groups for engine in group.backends})
             raise FluidgateError(f"{source}: engines.urls: no engine of {names} is fit: {why}")
 
-    def drawn(self, cls: int, tokens: int, session: str | None) -> ModelGroup:
-        """The group that takes a request of a class, of those whose engines hold so many tokens."""
-        groups = [group for group in self._groups if _holds(group, tokens)] or list(self._groups)
-        shares = [0.0 if group.settings.shares is None else group.settings.shares[cls] for group in groups]
+    def drawn(
+        self, cls: int, tokens: int, session: str | None, serves: Callable[[ModelGroup], bool] = lambda group: True
+    ) -> ModelGroup:
+        """The group that takes a request of a class, of those that serve what it asks for and hold so many tokens."""
+        self._tell(cls)
+        groups = [group for group in self._groups if serves(group)] or self._groups
+        groups = [group for group in groups if _holds(group, tokens)] or groups
+        shares = [_share(group, cls) for group in groups]
         up = [group.backends.up_count for group in groups]
         there = [share * _up_share(group) for share, group in zip(shares, groups, strict=True)]
-        self._tell(cls, stranded=any(shares) and not any(there))
         weights = there if any(there) else [float(count) for count in up] if any(up) else shares
         at = sum(weights) * (self._random.random() if session is None else place_of(session))
         chosen = groups[0]
@@ -56,12 +59,14 @@ class Sharing:
                 break
         return chosen
 
-    def _tell(self, cls: int, *, stranded: bool) -> None:
+    def _tell(self, cls: int) -> None:
         """Log it when the requests of a class begin to go where none of them should, and when they no longer do."""
+        sharing = [group for group in self._groups if _share(group, cls)]
+        stranded = bool(sharing) and not any(group.backends.any_up for group in sharing)
         if stranded == (cls in self._stranded):
             return
         name = self._groups[0].settings.scenario.class_names[cls]
-        having = ", ".join(g.settings.name for g in self._groups if g.settings.shares and g.settings.shares[cls])
+        having = ", ".join(group.settings.name for group in sharing)
         if stranded:
             self._stranded.add(cls)
             log.warning("no engine of %s is up: class '%s' goes to whatever group of its model is", having, name)
@@ -74,6 +79,10 @@ def place_of(session: str) -> float:
     """Of a session among all of them, from 0 to 1, the same in every gateway."""
     digest = hashlib.blake2b(session.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2.0**64
+
+
+def _share(group: ModelGroup, cls: int) -> float:
+    return 0.0 if group.settings.shares is None else group.settings.shares[cls]
 
 
 def _up_share(group: ModelGroup) -> float:

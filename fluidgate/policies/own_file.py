@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -23,6 +23,7 @@ from fluidgate.errors import FluidgateError, nearest, one_line
 from fluidgate.policies.placed import PlacedPolicy
 from fluidgate.policies.policy import Policy
 from fluidgate.toml_file import fail, read_text
+from fluidgate.wording import printed_aside
 
 __path__: list[str] = []  # makes this module a package, whose submodules `OwnFiles` finds
 OWN = re.compile(r"(?P<path>.+\.py)(:(?P<name>\w*))?")
@@ -74,8 +75,7 @@ def load(path: str) -> ModuleType:
     read_text(path, "a Python file with a policy")
     whole = Path(path).resolve()
     try:
-        with redirect_stdout(sys.stderr):  # standard output is the command's own
-            return importlib.import_module(f"{__name__}.{str(whole).encode().hex()}_{whole.stat().st_mtime_ns:x}")
+        return importlib.import_module(f"{__name__}.{str(whole).encode().hex()}_{whole.stat().st_mtime_ns:x}")
     except (Exception, SystemExit) as error:
         where = _line(error, str(whole))
         reason = one_line(str(error)) or "no message"
@@ -108,7 +108,8 @@ class OwnLoader(SourceFileLoader):
         folder = str(Path(self.path).parent)
         sys.path.insert(0, folder)
         try:
-            super().exec_module(module)
+            with printed_aside():
+                super().exec_module(module)
         finally:
             with suppress(ValueError):
                 sys.path.remove(folder)

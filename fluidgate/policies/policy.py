@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
@@ -17,6 +15,7 @@ from fluidgate.planning import Plan
 from fluidgate.policies.decisions.tables import Tables
 from fluidgate.policies.tuned import Tuned
 from fluidgate.shown import Brief, Shown
+from fluidgate.wording import printed_aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,7 +287,7 @@ class Checked:
             FluidgateError: it gives no tables, or a field of another kind.
         """
         try:
-            with redirect_stdout(sys.stderr):
+            with printed_aside():
                 tables = self.tabulate(plan, gpus, **parameters)
         except FluidgateError:
             raise

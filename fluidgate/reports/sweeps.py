@@ -206,7 +206,8 @@ def heat_map_panel(
     x = _places(axes, found.values_x, found.field_x in log)
     y = _places(axes, found.values_y, found.field_y in log, vertical=True)
     drawn = axes.pcolormesh(x, y, found.objective, shading="nearest", cmap="viridis", rasterized=True)
-    if min(found.objective.shape) > 1 and np.ptp(found.objective[np.isfinite(found.objective)], axis=None) > 0:
+    plans = found.objective[np.isfinite(found.objective)]
+    if min(found.objective.shape) > 1 and plans.size and np.ptp(plans) > 0:
         lines = axes.contour(x, y, found.objective, colors="white", linewidths=0.7)
         axes.clabel(lines, fontsize=7)
     axes.figure.colorbar(drawn, ax=axes, label="objective, per second and GPU")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fluidgate.batching import Batching
+from fluidgate.errors import FluidgateError
 from fluidgate.planning.batches.need import Need, need
 from fluidgate.policies import find_any_policy
 from fluidgate.sizing.choices import Choice
@@ -14,6 +15,9 @@ from fluidgate.sizing.floor import Floor
 from fluidgate.sizing.load import Load
 from fluidgate.sizing.search import least_engines
 from fluidgate.sizing.targets import least_served
+
+LARGEST_FLEET = 100_000
+"""Engines of a fleet, at most: what takes more is sized in parts."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,18 @@ class Bounded:
         """By the program.
 
         Raises:
-            FluidgateError: the policy runs on no number of these engines.
+            FluidgateError: the policy runs on no number of these engines, or the load needs more than are simulated.
         """
         policy = find_any_policy(choice.policy).on(choice.scenario)
         cluster = choice.scenario.cluster_gpus or 1
         found = need(choice.scenario, Batching(policy.batching), least_served(choice.scenario, load.targets))
         ranks = load.bounded(found.gpus * cluster) * least_share(choice.scenario, load.targets)
         engines = max(1, math.ceil(ranks / choice.ranks * (1.0 - 1e-6)))
+        if engines > LARGEST_FLEET:
+            raise FluidgateError(
+                f"the load needs at least {engines:,} engines, more than the {LARGEST_FLEET:,} that are "
+                "simulated; size a part of it, by a smaller --rate-scale or lower rates"
+            )
         return Bounded(choice, found, found.gpus * cluster, engines, least_engines(choice, load, engines))
 
     @property

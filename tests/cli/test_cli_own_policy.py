@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import Command
+
+from fluidgate.policies import find_policy
 
 Scenario = Callable[..., Path]
 SMALL = ("--gpus", "4", "--horizon", "100", "--replications", "2", "--json")
@@ -51,6 +56,20 @@ def test_what_it_prints_is_no_part_of_the_output(fluidgate: Command, scenario: S
     outcome = fluidgate("simulate", "s.toml", "--policy", "mine.py:MINE", *SMALL, "--workers", "1")
     assert outcome.json["policy"] == "mine.py:MINE"
     assert outcome.notices == ["loaded", "tabulated"]
+
+
+def test_what_it_prints_in_python_is_printed_but_for_workers(
+    capsys: pytest.CaptureFixture[str], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario()
+    Path("mine.py").write_text(MINE.replace("NUMBER = 3", "print('loaded')"), "utf-8")
+    sent = pickle.dumps(find_policy("mine.py:MINE").tabulate)
+    assert capsys.readouterr() == ("loaded\n", "")
+    for name in [name for name in sys.modules if name.startswith("fluidgate.policies.own_file.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "it")
+    pickle.loads(sent)
+    assert capsys.readouterr() == ("", "loaded\n")
 
 
 def test_workers_find_it_too(fluidgate: Command, mine: str) -> None:

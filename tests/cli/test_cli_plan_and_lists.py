@@ -19,6 +19,7 @@ from fluidgate.cli.app import app
 INDICATORS = "[indicators]\nmax_tpot = 0.023\nmax_solo_gap = 3\nprefill_gap_weight = 2\ntpot_weight = 10\n"
 GATEWAY = ROOT / "examples" / "gateway.toml"
 TRACE = "arrival_time,prompt_tokens,output_tokens,class\n0,100,20,chat\n1,900,5,code\n3,300,40,chat\n4,700,15,code\n"
+SEEN = f"import sys\nsys.path[:0] = {sys.path!r}\n"
 HEAVY = ("matplotlib", "numba", "numpy", "pandas")
 
 Scenario = Callable[..., Path]
@@ -288,6 +289,13 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str]) -> Non
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-2:] == ["loaded:", "then: True"]
+
+
+def test_the_library_itself_imports_next_to_nothing() -> None:
+    slow = ("dataclasses", "inspect", "json")
+    code = f"import sys\nimport fluidgate\nprint(*[name for name in {slow!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", SEEN + code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
 
 
 def test_tables_on_an_ascii_output() -> None:

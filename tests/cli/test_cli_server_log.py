@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 from command import Command
 
+from fluidgate.cli.console import plugin_warnings, unit_warnings
 from fluidgate.cli.server_log import server_log
 
 
@@ -46,6 +48,23 @@ def test_other_libraries_keep_to_the_form(capsys: pytest.CaptureFixture[str]) ->
     assert (first["logger"], first["level"]) == ("uvicorn.error", "error")
     assert "ValueError: two\nlines" in first["exception"]
     assert second["message"] == "once"
+
+
+def test_what_nobody_foresaw_keeps_to_the_form(capsys: pytest.CaptureFixture[str]) -> None:
+    def serve() -> None:
+        with server_log("INFO", "json"):
+            logging.getLogger("fluidgate.plugins").warning("another's policy is broken")
+            warnings.warn("old\nand slow", DeprecationWarning, stacklevel=1)
+            raise OSError("no room")
+
+    with plugin_warnings(), unit_warnings(), pytest.raises(SystemExit) as left:
+        serve()
+    assert left.value.code == 1
+    plugin, library, last = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (plugin["level"], plugin["message"]) == ("warning", "another's policy is broken")
+    assert (library["level"], library["message"]) == ("warning", "DeprecationWarning: old\nand slow")
+    assert (last["level"], last["message"]) == ("error", "OSError: no room")
+    assert "Traceback" in last["exception"]
 
 
 def test_text_has_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:

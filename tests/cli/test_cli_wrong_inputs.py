@@ -325,7 +325,7 @@ UNREAD = [
     ("size {FLEET} --target ttft_p99", "must be KEY=VALUE such as ttft_p99=1.0"),
     ("replay one.toml good.csv --policy fi-wsp --gpus 2 --stretch 5", "--stretch: only with --times resample"),
     ("optimum s.toml --gpus 1 --horizon 5", "--horizon: only with --policy"),
-    ("bound s.toml --gpus 1 --replications 5", "--replications: only with --policy"),
+    ("bound s.toml --gpus 1 --replications 6", "--replications: only with --policy"),
     ("calibrate --from-log log.csv --scenario s.toml --law paper", "--law: not with --from-log"),
     ("calibrate --from-log log.csv --scenario s.toml --pooled", "--pooled: not with --from-log"),
     ("calibrate --from-log log.csv --scenario s.toml --unit ms", "--unit: only with --table"),
@@ -466,10 +466,25 @@ class Quiet(http.server.ThreadingHTTPServer):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_what_is_unusual_and_works(fluidgate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_unusual_and_works(
+    fluidgate: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(folder)
+    Path("rows.xls").write_bytes(ROWS.read_bytes())
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    request.addfinalizer(lambda: os.close(reader))
     plain, parted = (fluidgate("calibrate", path, "--name", "p", "--json") for path in (ROWS, "rows-semi.csv"))
     assert parted.output == plain.output.replace(ROWS.name, "rows-semi.csv")
+    for arguments in (
+        "calibrate rows.xls --gpu '' --name p.toml -o p.toml",
+        "calibrate rows.xls --name p.toml -o p.toml",  # a second time: the name is no file to read
+        "calibrate rows.xls -o pipe",
+        "calibrate rows.xls -o /dev/stdout",
+        "replay one.toml good.csv --policy fi-wsp --gpus 2 --stretch 60",  # as it is without
+    ):
+        outcome = fluidgate(*shlex.split(arguments))
+        assert outcome.status == 0, outcome
     late = fluidgate("replay", "one.toml", "good.csv", "--policy", "fi-wsp", "--gpus", "2", "--warmup", "1000")
     assert late.status == 0
     assert "no request arrives in the window of 0 s" in late.notices[-1]

@@ -72,6 +72,13 @@ async def ask(live: Live, user: str, count: int, *, prompt: Any = "hi", **header
     return {reply.status for reply in await asyncio.gather(*asked)}
 
 
+async def lent(live: Live, engine: MoodyEngine) -> None:
+    """One of the cheap engines serves an adapter, too."""
+    engine.models.append("lora")
+    engine.parents["lora"] = "emulated"
+    await live.until(lambda: "lora" in live.whole.groups[1].backends.models)
+
+
 def got(engines: list[MoodyEngine], user: str) -> list[int]:
     return [len(engine.of(user)) for engine in engines]
 
@@ -111,12 +118,26 @@ async def test_prompts_go_where_they_fit(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_an_adapter_is_asked_for_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with shared(tmp_path) as (live, engines):
+        await lent(live, engines[1])
+        replies = [await live.post(prompt="hi", max_tokens=2, user="lora", model="lora") for _ in range(9)]
+        assert {reply.status for reply in replies} == {200}
+        assert got(engines, "lora") == [0, 9, 0]
+        assert "goes to" not in caplog.text
+
+
+@asynchronous
 async def test_others_serve_while_a_group_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fluidgate.gateway")
     async with shared(tmp_path, gone=0) as (live, engines):
         assert await ask(live, "code", 5, x_class="code") == {200}
         assert got(engines, "code")[0] == 0
         assert "no engine of fast is up: class 'code' goes to whatever group of its model is" in caplog.text
+        assert caplog.text.count("class 'code'") == 1
+        await lent(live, engines[1])
+        reply = await live.post(prompt="hi", max_tokens=2, model="lora", headers={"x-class": "code"})
+        assert reply.status == 200
         assert caplog.text.count("class 'code'") == 1
         back = int(engines[0].url.rpartition(":")[2])
         await engines[0].start(back)
@@ -168,6 +189,23 @@ def test_what_shares_may_not_say(tmp_path: Path, old: str, new: str, problem: st
     with pytest.raises(FluidgateError) as raised:
         parse_gateway(text.replace(old, new), "g", tmp_path)
     assert problem in str(raised.value)
+
+
+@asynchronous
+async def test_a_file_whose_groups_lack_all_engines_is_not_followed(tmp_path: Path) -> None:
+    async with shared(tmp_path) as (live, _):
+        text = file_text(tmp_path, ["http://127.0.0.1:1"], ["http://127.0.0.1:2"])
+        other = parse_gateway(text.replace("fast", "quick").replace("cheap", "slow"), "g", tmp_path)
+        with pytest.raises(FluidgateError, match="no engine of quick, slow is fit"):
+            await live.whole.adopt(other)
+        assert await ask(live, "chats", 3) == {200}
+
+
+def test_groups_without_names_are_not_called_alike(tmp_path: Path) -> None:
+    write_scenario(scenario(), tmp_path / "scenario.toml")
+    text = file_text(tmp_path, ["http://a:1"], ["http://b:1"]).replace(f'model = "{MODEL}"\n', "")
+    with pytest.raises(FluidgateError, match="groups: two are called 'live'; give each of them a name of its own"):
+        parse_gateway(text.replace('name = "fast"\n', "").replace('name = "cheap"\n', ""), "g", tmp_path)
 
 
 def test_a_model_that_nobody_names_is_shared_too(tmp_path: Path) -> None:

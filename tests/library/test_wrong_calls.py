@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import fluidgate
-from fluidgate import FluidgateError, Gpu, Scenario, fluid_trajectory, plan, simulate
+from fluidgate import FluidgateError, Gpu, Scenario, find_policy, fluid_trajectory, plan, simulate
 from fluidgate.cli.app import main
 from fluidgate.errors import ArgumentError
 from fluidgate.optimum import optimum
@@ -71,6 +71,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert plan(TWO_CLASS, gpus=np.uint16(7), with_indicators=np.True_).to_json() == plan(TWO_CLASS, gpus=7).to_json()  # type: ignore[arg-type]
     sized = fluidgate.size("examples/chat-fleet.toml", batch_sizes=np.array([64]), max_gpus=np.int64(1))
     assert '"batch_size": 64' in sized.to_json()
+
+
+def test_a_row_of_pandas_is_a_dictionary() -> None:
+    policy = find_policy("index-and-pool")
+    assert policy.with_parameters(pd.Series({"toll": 3.0})).values["toll"] == 3.0  # type: ignore[arg-type]
 
 
 def test_an_error_stays_the_same_on_its_way_from_a_worker() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluidgate import FluidgateError, Scenario, find_profile, predict
+from fluidgate import FluidgateError, Scenario, find_profile, heat_map, predict
 from fluidgate.optimum.bounds.result import Bound, MeasuredBound
 from fluidgate.tails import MEASURES
 from tests.reports.results import simulated, value
@@ -49,6 +49,13 @@ def test_a_target_is_a_line_and_what_has_no_end_is_not_drawn() -> None:
     assert lines(first)["target"][0] == [0.1, 0.1]
     with pytest.raises(FluidgateError, match="more arrives than 20 engines can serve, so that times have no end"):
         predict(TWO, 20).plot()
+
+
+def test_a_heat_map_without_any_plan_is_white() -> None:
+    classes = tuple(each.replace(arrival_rate=1e3, patience_rate=0.0) for each in TWO.classes)
+    found = heat_map(TWO.replace(classes=classes), "gpu.batch_size", [4, 8], "gpu.iteration.beta", [6e-5, 1e-4])
+    assert np.isnan(found.objective).all()
+    assert found.plot().axes[0].get_xlabel() == "gpu.batch_size"
 
 
 def test_what_policies_earn_stands_below_what_none_exceeds() -> None:

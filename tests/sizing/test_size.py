@@ -158,6 +158,11 @@ def test_rates_per_gpu_can_not_be_sized() -> None:
         size(per_gpu)
 
 
+def test_a_fleet_that_is_larger_than_any_is_refused_at_once() -> None:
+    with pytest.raises(FluidgateError, match=r"needs at least [\d,]+ engines, .* size a part of it"):
+        size("examples/chat-fleet.toml", rate_scale=1e9)
+
+
 def test_groups_are_counted_as_gpus_so_that_nothing_warns_of_it_nor_of_a_margin_that_was_simulated() -> None:
     """Of a load on which a plan warns of both."""
     scenario = chat(profile="h100/llama-3.1-70b-tp4", targets="ttft_p99 = 3.0", rate=12.0)

@@ -48,7 +48,7 @@ class Completions:
     def __init__(
         self,
         find: Callable[[str], tuple[Service, str] | None],
-        drawn: Callable[[Service, CompletionRequest, int, Header], tuple[Service, str]],
+        drawn: Callable[[Service, str, CompletionRequest, int, Header], tuple[Service, str]],
         meter: PromptMeter,
         limits: LimitsTable,
         ping_seconds: float,
@@ -60,7 +60,7 @@ class Completions:
         """
         Args:
             find: gives what serves a model, "" for any, and what the engines call it; None if nothing does.
-            drawn: gives what serves a request of a class, by what `find` gave for it, and its headers.
+            drawn: gives the same for a request of a class, by what `find` gave for its model, and its headers.
             meter: says how long a prompt is.
             ping_seconds: between comments on a stream that waits; 0 for none.
             quotas: what each key may use.
@@ -105,11 +105,10 @@ class Completions:
         """
         raw = await read_body(scope["headers"], receive, self._limits.max_body_bytes)
         request = await self._request(scope["path"], raw)
-        asked = request.model
-        service, request = self._served_by(request)
+        service, model = self._served_by(request.model)
         name = request.end_point.name
-        cls = service.classifier.class_of(Traits(header, key, asked, name, request.prompt_tokens))
-        service, model = self._drawn(service, request, cls, header)
+        cls = service.classifier.class_of(Traits(header, key, request.model, name, request.prompt_tokens))
+        service, model = self._drawn(service, model, request, cls, header)
         request = request if model == request.model else request.of_model(model)
         service.admission.check(request)
         if request.end_point.work is Work.NONE:
@@ -196,17 +195,16 @@ class Completions:
             raise invalid(f"{what}; {self._limits.max_answers} are given")
         return await request.measured(self._meter)
 
-    def _served_by(self, request: CompletionRequest) -> tuple[Service, CompletionRequest]:
-        """What serves it, and the request in the words of the engines.
+    def _served_by(self, model: str) -> tuple[Service, str]:
+        """What serves a model, and what the engines call it.
 
         Raises:
             ApiError: there is no such model.
         """
-        found = self._find(request.model)
+        found = self._find(model)
         if found is None:
-            raise ApiError(404, "model_not_found", f"no model '{request.model[:100]}' is served here", param="model")
-        service, model = found
-        return service, request if model == request.model else request.of_model(model)
+            raise ApiError(404, "model_not_found", f"no model '{model[:100]}' is served here", param="model")
+        return found
 
     def _call(self, service: Service, request: CompletionRequest, header: Header) -> Call:
         passed = (*TRACE_HEADERS, *request.end_point.headers, *service.group.settings.engines.pass_headers)

@@ -127,12 +127,15 @@ class Frontend:
         found = self._gateway.find(model) if model else (self._gateway.groups[0], model)
         return None if found is None else (self._services[found[0].settings.name], found[1])
 
-    def _drawn(self, service: Service, request: CompletionRequest, cls: int, header: Header) -> tuple[Service, str]:
-        """What takes a request of a class, of the groups that share its model."""
+    def _drawn(
+        self, service: Service, model: str, request: CompletionRequest, cls: int, header: Header
+    ) -> tuple[Service, str]:
+        """What takes a request of a class, of the groups that share its model, and what the engines call that."""
         named = self._gateway.settings.session_header
         session = header(named)[:1] if named is not None else ()
         tokens = (request.longest_ids or request.prompt_tokens) + (request.output_limit or 0)
-        group, model = self._gateway.drawn(service.group, request.model, cls, tokens, session[0] if session else None)
+        by = cls, tokens, session[0] if session else None
+        group, model = self._gateway.drawn((service.group, model), request.model, *by)
         return self._services[group.settings.name], model
 
     def _ended(self, request: EndedRequest) -> None:
