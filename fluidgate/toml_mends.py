@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fluidgate.written_numbers import number_meant
+
 CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u00ab\u00bb"
 """Quotes as word processors have them."""
 
@@ -13,7 +15,7 @@ NUMBER = r"[-+]?[\d_]+"
 def mend_of(line: str) -> str:
     """
     >>> mend_of("alpha = 0,0174")
-    'write a point in the number, 0.0174'
+    'write 0.0174'
     >>> mend_of("alpha : 0.0174")
     "write '=' in the place of ':'"
     >>> mend_of("name = chat")
@@ -27,9 +29,9 @@ def mend_of(line: str) -> str:
         return 'write straight quotes, "'
     if re.match(r"[\w.\"'-]+\s*:", text):
         return "write '=' in the place of ':'"
-    if re.fullmatch(rf"{NUMBER},\d+", value):
-        return f"write a point in the number, {value.replace(',', '.')}"
-    if found := re.fullmatch(rf"({NUMBER}(?:\.\d+)?)\s*[a-zA-Z%µ/]+", value):
+    if ("," in value or value[-1:] in ("%", "k", "K")) and (number := number_meant(value)) is not None:
+        return f"write {number:.10g}"
+    if found := re.fullmatch(rf"({NUMBER}(?:\.\d+)?)\s*[a-zA-Zµ/]+", value):
         return f"write the number alone, {found[1]}: the key says what it is in"
     if value.lower() in ("true", "false"):
         return f"write {value.lower()}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 import click
+
+from fluidgate.written_numbers import number_meant
 
 NO_NUMBER = re.compile(r"'(?P<value>.*)' is not a valid (?P<kind>integer|float|number)( range)?\.?", re.DOTALL)
 OUT_OF_RANGE = re.compile(r"(?P<value>\S+) is not in the range (?P<range>.*?)\.?")
 RANGE = re.compile(r"((?P<low>[^<]+)(?P<from><=?))?x((?P<to><=?)(?P<high>.+))?")
 LIMIT = re.compile(r"x(?P<sign>>=?|<=?)(?P<limit>.+)")
 SIGNS = {">=": "at least", ">": "greater than", "<=": "at most", "<": "less than"}
-COUNT = re.compile(r"(?P<number>\d+(\.\d+)?)[kK]")
 
 
 def message_of(error: click.ClickException, arguments: Sequence[str]) -> str:
@@ -57,21 +59,8 @@ def _short(number: str) -> str:
 
 def _meant(value: str, whole: bool) -> str:
     """The number that was meant, where it is written in another way."""
-    text = value.strip()
-    factor = 1.0
-    if text.endswith("%"):
-        text, factor = text[:-1], 0.01
-    elif thousands := COUNT.fullmatch(text):
-        text, factor = thousands["number"], 1000.0
-    elif re.fullmatch(r"\d{1,3}(,\d{3})+", text):
-        text = text.replace(",", "")
-    elif re.fullmatch(r"\d+,\d+", text):
-        text = text.replace(",", ".")
-    try:
-        number = float(text.strip().lstrip("$€£")) * factor
-    except ValueError:
-        return ""
-    if whole and not number.is_integer():
+    number = number_meant(value)
+    if number is None or not math.isfinite(number) or (whole and not number.is_integer()):
         return ""
     return f"; write {number:.0f}" if whole else f"; write {number:.10g}"
 

@@ -48,19 +48,6 @@ class Whole(Brief):
 
 
 @dataclass(frozen=True, repr=False)
-class ByInterval(Brief):
-    """Runs a job whose load repeats."""
-
-    targets: tuple[Target, ...]
-    intervals: Intervals
-
-    def __call__(self, job: IterationJob) -> Outcome:
-        seen = Seen(self.targets, job.scenario, self.intervals)
-        run = replicate(job, None, seen.take)
-        return Outcome(run, course=seen.course())
-
-
-@dataclass(frozen=True, repr=False)
 class Watched(Brief):
     """Runs a job whose load repeats, one of several fleets that are judged together."""
 
@@ -70,6 +57,15 @@ class Watched(Brief):
     def __call__(self, job: IterationJob) -> Outcome:
         seen = Seen(self.targets, job.scenario, self.intervals)
         return Outcome(replicate(job, None, seen.take), seen=seen)
+
+
+@dataclass(frozen=True, repr=False)
+class ByInterval(Watched):
+    """Runs a job whose load repeats, of a fleet that is judged alone."""
+
+    def __call__(self, job: IterationJob) -> Outcome:
+        watched = super().__call__(job)
+        return Outcome(watched.run, course=watched.seen.course() if watched.seen is not None else None)
 
 
 @dataclass(frozen=True, repr=False)

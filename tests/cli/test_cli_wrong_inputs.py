@@ -373,7 +373,7 @@ KINDS = [
 
 LINES = [
     ("plan curly.toml", "line 7, column 8: not TOML: Invalid value; write straight quotes"),
-    ("plan comma.toml", "write a point in the number, 0.0174"),
+    ("plan comma.toml", "write 0.0174"),
     ("plan colon.toml", "write '=' in the place of ':'"),
     ("plan unit.toml", "write the number alone, 17.4"),
     ("plan yes.toml", "engine.prefix_caching: must be true or false, but is 'yes'"),
